@@ -1,0 +1,54 @@
+"""The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError
+
+app = typer.Typer(
+    name="aem",
+    help="Find out whether a new checkpoint is a better software engineer than the last: run, grade, compare, gate.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from harness import __version__
+
+        typer.echo(f"aem-harness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 block, 2 inconclusive (gate), 3 infrastructure, 4 usage, 130 ^C."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_INFRASTRUCTURE)
+    except AemError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
