@@ -1,12 +1,18 @@
 """The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
 
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, cast
 
-import click
 import typer
 
-from harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError
+from harness.errors import EXIT_USAGE, AemError
+
+# typer carries its own copy of click since 0.26 and used the package before: reach the classes through typer itself.
+_ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
+
+# One module a command group, in the order of `aem --help`.
+COMMANDS: tuple[str, ...] = ()
 
 app = typer.Typer(
     name="aem",
@@ -33,17 +39,19 @@ def _root(
 ) -> None: ...
 
 
+for _name in COMMANDS:
+    import_module(f"commands.{_name}").register(app)
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 block, 2 inconclusive (gate), 3 infrastructure, 4 usage, 130 ^C."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except click.ClickException as error:
+    except _ClickException as error:
         error.show()
-        sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_INFRASTRUCTURE)
+        sys.exit(EXIT_USAGE)
     except AemError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
