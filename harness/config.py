@@ -1,0 +1,93 @@
+"""What a run is: the settings that decide its outcomes, their digest, and how YAML and dotted overrides make one.
+
+Only settings that can change an outcome are part of the digest. How many instances, how many seeds and how many
+workers are not: a run may be extended, or continued on a larger machine, and stays the same run.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from harness.errors import ConfigError
+from harness.types import Record
+
+
+class Limits(Record):
+    """What one container may use. `disk` only where the engine's storage driver can."""
+
+    cpus: float = Field(2.0, gt=0)
+    memory: str = Field("4g", pattern=r"^\d+(\.\d+)?[kmgKMG]?[bB]?$")
+    pids: int = Field(1024, gt=0)
+    disk: str | None = None
+
+
+class RunConfig(Record):
+    """The settings of one arm that decide what its rollouts can come to."""
+
+    arm: str = Field(description="label of this side in comparisons", min_length=1)
+    dataset: str = Field("sample", description="verified, lite, full, multilingual, sample, or a local file")
+    agent: str = Field("bash", description="gold, empty, replay:NAME, bash, deepswe, command:..., module:attribute")
+    agent_options: Mapping[str, Any] = Field(
+        default_factory=dict, description="passed to the agent: limits, prompts, ..."
+    )
+    sampling: Mapping[str, Any] = Field(default_factory=dict, description="temperature, top_p, max_tokens, ...")
+    checkpoint: str = Field("", description="registered checkpoint that is served, if any")
+    limits: Limits = Limits()
+    agent_network: bool = Field(False, description="give the agent's container a network")
+    grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
+    infra_retries: int = Field(1, ge=0, description="how often a rollout lost to infrastructure is tried again at once")
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @classmethod
+    def load(cls, path: Path | None = None, overrides: Iterable[str] = (), **values: Any) -> Self:
+        """Merge a YAML file, dotted `key=value` overrides and keyword values (None: not given), left to right."""
+        merged: dict[str, Any] = read_yaml(path) if path else {}
+        for override in overrides:
+            set_dotted(merged, override)
+        merged.update({key: value for key, value in values.items() if value is not None})
+        try:
+            return cls(**merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            source = f" (from {path})" if path else ""
+            raise ConfigError(f"run configuration, {field}: {first['msg']}{source}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; ConfigError names the file otherwise."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(loaded).__name__}")
+    return loaded
+
+
+def set_dotted(settings: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value` override in place; the value is read as YAML, so numbers and lists come out as such."""
+    import yaml
+
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value (for example limits.memory=8g)")
+    *parents, last = key.split(".")
+    for parent in parents:
+        settings = settings.setdefault(parent, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"override {override!r}: {parent} is not a group of settings")
+    settings[last] = yaml.safe_load(text) if text else ""

@@ -1,0 +1,274 @@
+"""A run on disk: the journal that says what is finished, one folder per rollout, and what is still owed.
+
+Exactly once, whatever is killed when: a rollout is written into a scratch folder, its event file last; the folder is
+renamed into place, then the event is appended to the journal. On opening, finished folders whose event the journal
+lacks (killed between rename and append) are adopted, scratch folders are dropped, and a torn last line is cut off, so
+that each rollout and each grade is journaled once and none is redone.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Self
+
+from harness.config import RunConfig
+from harness.errors import ConfigError, DataError
+from harness.types import Outcome
+
+Event = dict[str, Any]
+Key = tuple[str, int]  # instance_id, seed
+
+ROLLOUT_EVENT, GRADE_EVENT = "rollout.json", "grade.json"
+
+
+@dataclass
+class Progress:
+    """What the journal says of one instance and seed: the newest rollout, and its grade if there is one."""
+
+    rollout: Event
+    grade: Event | None = None
+
+    @property
+    def infrastructure(self) -> bool:
+        """Lost to infrastructure: the rollout itself, or its grading."""
+        return self.rollout["fault"] is not None or (
+            self.grade is not None and self.grade["outcome"] == Outcome.ERROR.value
+        )
+
+
+@dataclass
+class Owed:
+    """What a run still has to do: whole rollouts, with the attempt number each gets, and gradings alone."""
+
+    rollouts: list[tuple[str, int, int]] = field(default_factory=list)
+    grades: list[Key] = field(default_factory=list)
+
+
+class RunStore:
+    """One run folder, opened for writing by one process at a time. Safe to share between threads.
+
+    Raises ConfigError when the folder belongs to a different configuration or another live process, and DataError
+    when the journal is damaged anywhere but in its last line.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.config = config
+        self.progress: dict[Key, Progress] = {}
+        self._mutex = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = _lock(folder)
+        self._settle(facts)
+        events = _repair(folder / "journal.jsonl")
+        for event in events:
+            self._note(event)
+        self._journal: IO[str] = (folder / "journal.jsonl").open("a")
+        self._adopt()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+        self._lock_file.close()
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def scratch(self, instance_id: str, seed: int) -> Path:
+        """A fresh folder for a rollout under way; nothing in it counts until `finish_rollout`."""
+        parent = self.folder / "rollouts" / instance_id
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{seed}.", dir=parent))
+
+    def finish_rollout(self, scratch: Path, event: Event) -> None:
+        """Make a rollout final: its folder takes its place (an earlier attempt's is kept beside it), then its event."""
+        write_json(scratch / ROLLOUT_EVENT, event)
+        final = self.rollout_folder(event["instance_id"], event["seed"])
+        with self._mutex:
+            if final.exists():
+                previous = json.loads((final / ROLLOUT_EVENT).read_text())["attempt"]
+                final.rename(final.with_name(f"{final.name}.attempt{previous}"))
+            scratch.rename(final)
+            self._append(event)
+
+    def finish_grade(self, event: Event) -> None:
+        """Journal the grade of the newest rollout of an instance and seed."""
+        with self._mutex:
+            write_json(self.rollout_folder(event["instance_id"], event["seed"]) / GRADE_EVENT, event)
+            self._append(event)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def rollout_folder(self, instance_id: str, seed: int) -> Path:
+        return self.folder / "rollouts" / instance_id / str(seed)
+
+    def owed(self, keys: list[Key], *, retry_infrastructure: bool = False) -> Owed:
+        """What is missing among `keys`, in their order; infrastructure losses too where asked.
+
+        A grading that was lost is graded again; a rollout that was lost is rolled out again.
+        """
+        owed = Owed()
+        for instance_id, seed in keys:
+            progress = self.progress.get((instance_id, seed))
+            if progress is None:
+                owed.rollouts.append((instance_id, seed, 0))
+            elif progress.rollout["fault"] is not None:
+                if retry_infrastructure:
+                    owed.rollouts.append((instance_id, seed, progress.rollout["attempt"] + 1))
+            elif progress.grade is None or (retry_infrastructure and progress.infrastructure):
+                owed.grades.append((instance_id, seed))
+        return owed
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, facts: Mapping[str, Any]) -> None:
+        """Write run.json, or check that the folder is this configuration's and widen its plan."""
+        path = self.folder / "run.json"
+        fresh: dict[str, Any] = {
+            "run_id": self.folder.name,
+            "arm": self.config.arm,
+            "config": self.config.model_dump(mode="json"),
+            "config_digest": self.config.digest,
+            "created_at": now(),
+            **facts,
+        }
+        if path.exists():
+            known = read_json(path)
+            _refuse_other_run(known, fresh, self.folder)
+            plan, wider = known["plan"], fresh["plan"]
+            fresh = known | {
+                "plan": {
+                    "instances": list(dict.fromkeys([*plan["instances"], *wider["instances"]])),
+                    "seeds": max(plan["seeds"], wider["seeds"]),
+                }
+            }
+            if fresh == known:
+                return
+        write_json(path, fresh)
+
+    def _adopt(self) -> None:
+        for folder in sorted(self.folder.glob("rollouts/*/*")):
+            if folder.name.startswith("."):
+                shutil.rmtree(folder)  # killed under way: owed again
+            elif folder.name.isdigit():
+                rollout = read_json(folder / ROLLOUT_EVENT)
+                known = self.progress.get((rollout["instance_id"], rollout["seed"]))
+                if known is None or known.rollout["attempt"] < rollout["attempt"]:
+                    self._append(rollout)
+                    known = None
+                if (folder / GRADE_EVENT).exists():
+                    grade = read_json(folder / GRADE_EVENT)
+                    if known is None or known.grade != grade:
+                        self._append(grade)
+
+    def _append(self, event: Event) -> None:
+        self._journal.write(json.dumps(event) + "\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+        self._note(event)
+
+    def _note(self, event: Event) -> None:
+        key = event["instance_id"], event["seed"]
+        if event["event"] == "rollout":
+            self.progress[key] = Progress(rollout=event)
+        else:
+            self.progress[key].grade = event
+
+
+def read_journal(folder: Path) -> Iterator[Event]:
+    """The events of a run, oldest first, without opening it for writing; a torn last line is left out."""
+    path = folder / "journal.jsonl"
+    if not path.exists():
+        raise DataError(f"{folder} is not a run: it has no journal.jsonl")
+    yield from _parse(path, path.read_bytes())
+
+
+def _lock(folder: Path) -> IO[str]:
+    handle = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise ConfigError(f"another aem process is writing {folder}; wait for it, or choose another --out") from None
+    return handle
+
+
+def _repair(path: Path) -> list[Event]:
+    """Read the journal and cut off a torn last line, which a kill in the middle of a write leaves."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    if len(whole) < len(raw):
+        with path.open("r+b") as handle:
+            handle.truncate(len(whole))
+    return list(_parse(path, whole))
+
+
+def _parse(path: Path, raw: bytes) -> Iterator[Event]:
+    for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise DataError(
+                f"{path}, line {number}: not a journal entry; restore the file or start a new run"
+            ) from None
+
+
+def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
+    if known["config_digest"] != fresh["config_digest"]:
+        differing = [key for key in fresh["config"] if known["config"].get(key) != fresh["config"][key]]
+        raise ConfigError(
+            f"{folder} holds a run under another configuration (differs in: {', '.join(differing) or 'defaults'}); "
+            "continue it with the same options, or choose another --out"
+        )
+    for fact in ("agent", "dataset", "versions"):
+        if known.get(fact) != fresh.get(fact):
+            raise ConfigError(
+                f"{folder} was started with another {fact} ({known.get(fact)} then, {fresh.get(fact)} now): "
+                "mixing them would not be one run; choose another --out"
+            )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file through a temporary one and a rename, so that no reader ever sees half of it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    Path(handle.name).chmod(0o644)
+    Path(handle.name).rename(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_patch(path: Path, patch: str) -> None:
+    """A patch is bytes that are mostly text: line ends are kept, and bytes that are not UTF-8 survive as surrogates."""
+    path.write_bytes(patch.encode("utf-8", "surrogateescape"))
+
+
+def read_patch(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+
+
+def now() -> str:
+    """The time as written everywhere: UTC, ISO 8601, seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

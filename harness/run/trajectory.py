@@ -1,0 +1,93 @@
+"""A trajectory on disk: appended message by message while it grows, one mini-swe-agent 1.1 document when it ends."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.run.store import write_json
+from harness.types import ExitStatus
+
+FORMAT = "mini-swe-agent-1.1"
+
+
+class TrajectoryWriter:
+    """The `Recorder` of one rollout. Appending costs O(1) a message; the document is written once, by `finish`."""
+
+    def __init__(self, folder: Path, instance_id: str) -> None:
+        self._folder = folder
+        self._instance_id = instance_id
+        self._lines = (folder / "trajectory.jsonl").open("a")
+        self._info: dict[str, Any] = {}
+        self.summary = Summary()
+
+    def message(self, message: Mapping[str, Any]) -> None:
+        stamped = {**message, "extra": {"timestamp": time.time(), **message.get("extra", {})}}
+        self._lines.write(json.dumps(stamped, default=str) + "\n")
+        self._lines.flush()
+        self.summary.add(stamped)
+
+    def info(self, **facts: Any) -> None:
+        self._info.update(facts)
+
+    def finish(self, status: ExitStatus, submission: str) -> None:
+        """Close the growing file and turn it into `<instance>.traj.json`."""
+        self._lines.close()
+        growing = self._folder / "trajectory.jsonl"
+        messages = [json.loads(line) for line in growing.read_text().splitlines()]
+        document = {
+            "info": {
+                "model_stats": {"instance_cost": 0.0, "api_calls": self.summary.steps},
+                "config": {},
+                **self._info,
+                "exit_status": status.value,
+                "submission": submission,
+            },
+            "messages": messages,
+            "trajectory_format": FORMAT,
+            "instance_id": self._instance_id,
+        }
+        write_json(self._folder / f"{self._instance_id}.traj.json", document)
+        growing.unlink()
+
+
+class Summary:
+    """Sums over the assistant messages of a trajectory, from what the agents leave under `extra`.
+
+    `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None where no server
+    returned log-probabilities.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.malformed = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+        self.model_seconds = 0.0
+        self.tool_seconds = 0.0
+        self._entropies: list[float] = []
+
+    def add(self, message: Mapping[str, Any]) -> None:
+        extra = message["extra"]
+        self.tool_seconds += extra.get("tool_seconds", 0.0)
+        if message["role"] != "assistant":
+            return
+        self.steps += 1
+        self.malformed += bool(extra.get("malformed", False))
+        self.prompt_tokens += extra.get("prompt_tokens", 0)
+        self.completion_tokens += extra.get("completion_tokens", 0)
+        self.model_seconds += extra.get("model_seconds", 0.0)
+        if extra.get("mean_entropy") is not None:
+            self._entropies.append(extra["mean_entropy"])
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "model_seconds": round(self.model_seconds, 3),
+            "tool_seconds": round(self.tool_seconds, 3),
+            "mean_entropy": sum(self._entropies) / len(self._entropies) if self._entropies else None,
+            "malformed": self.malformed,
+        }
