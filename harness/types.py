@@ -51,6 +51,7 @@ class Task(Record):
     log_parser: str
     eval_type: str = "pass_and_fail"
     dockerfile: str | None = None  # path of a folder with a Dockerfile, when the image can be built here
+    build_args: Mapping[str, str] = Field(default_factory=dict)  # for that Dockerfile's ARGs
     network: bool = True  # network while grading; the official images expect it, the agent never gets it by default
     dataset: str = ""
     provenance: Mapping[str, str] = Field(default_factory=dict)

@@ -1,0 +1,167 @@
+"""A source of instances -> tasks: a named dataset of the Hugging Face hub, the bundled sample, or a local file.
+
+One bad row does not spoil the other 499: `load` returns the good tasks together with one line for each bad row, naming
+file, row number and field.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError
+from harness.instances.rows import digest, parse_row
+from harness.types import Task
+
+HUB = {
+    "verified": "SWE-bench/SWE-bench_Verified",
+    "lite": "SWE-bench/SWE-bench_Lite",
+    "full": "SWE-bench/SWE-bench",
+    "multilingual": "SWE-bench/SWE-bench_Multilingual",
+}
+SUFFIXES = (".json", ".jsonl", ".parquet")
+SOURCES = f"{', '.join(HUB)}, sample, or a local {', '.join(SUFFIXES)} file (also with .gz)"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The good tasks in the order of the source, one line per bad row, and what to stamp into results."""
+
+    tasks: list[Task]
+    problems: list[str]
+    digest: str  # sha256 over the good rows, independent of their order and of the file format
+    name: str  # hub id, "sample", or the file's name
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """One row as read: its number as a reader would count it (line of a .jsonl file, else from 1)."""
+
+    number: int
+    value: object = None
+    problem: str = ""
+
+
+def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Loaded:
+    """Every good row of `source` as a `Task`, and one line for every other row.
+
+    `source`: `verified`, `lite`, `full`, `multilingual` or any `owner/name` of the Hugging Face hub, `sample`, or a
+    local .json, .jsonl or .parquet file, optionally gzipped. `split` is for the hub. Raises `DataError` when the source
+    cannot be read, when no row is good and, with `strict`, when any row is bad.
+    """
+    name, raw, folder = _open(source, split)
+    tasks: list[Task] = []
+    rows: list[Any] = []
+    problems: list[str] = []
+    first_seen: dict[str, int] = {}
+    for entry in raw:
+        try:
+            if entry.problem:
+                raise DataError(entry.problem)
+            task = parse_row(entry.value, dataset=name, folder=folder)
+            if (first := first_seen.setdefault(task.instance_id, entry.number)) != entry.number:
+                raise DataError(f"instance_id is already that of row {first}")
+        except DataError as error:
+            problems.append(f"{name} row {entry.number}{_id_of(entry.value)}: {error}")
+        else:
+            tasks.append(task)
+            rows.append(entry.value)
+    if problems and (strict or not tasks):
+        more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
+        raise DataError(f"{problems[0]}{more}")
+    if not tasks:
+        raise DataError(f"{name} has no rows")
+    return Loaded(tasks, problems, digest(rows), name)
+
+
+def load_tasks(source: str | Path, *, split: str = "test") -> list[Task]:
+    """The tasks of `source`, every row of which must be good; see `load`."""
+    return load(source, split=split, strict=True).tasks
+
+
+def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | None]:
+    """Name of the dataset, its rows, and the folder that paths in rows are relative to."""
+    text = str(source)
+    if text == "sample":
+        from harness.instances import sample
+
+        return text, _numbered(sample.rows()), sample.ROOT
+    path = Path(source)
+    if _kind(path):
+        if not path.is_file():
+            raise DataError(f"no such file: {path}")
+        return path.name, _file_rows(path), path.parent
+    if text in HUB or (text.count("/") == 1 and not path.exists()):
+        hub_id = HUB.get(text, text)
+        return hub_id, _hub_rows(hub_id, split), None
+    raise DataError(f"unknown source of instances {text!r}: give {SOURCES}")
+
+
+def _kind(path: Path) -> str:
+    """The file format by suffix (`.jsonl` for rows.jsonl and rows.jsonl.gz), empty where it is none of ours."""
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return suffix if suffix in SUFFIXES else ""
+
+
+def _file_rows(path: Path) -> Iterator[_Raw]:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    return {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[_kind(path)](path.name, data)
+
+
+def _json_rows(name: str, data: bytes) -> Iterator[_Raw]:
+    try:
+        rows = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{name} is not JSON: {error}") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{name} must hold a list of rows; for one row a line use the suffix .jsonl")
+    return _numbered(rows)
+
+
+def _jsonl_rows(name: str, data: bytes) -> Iterator[_Raw]:
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _Raw(number, json.loads(line))
+        except ValueError as error:
+            yield _Raw(number, problem=f"is not JSON: {error}")
+
+
+def _parquet_rows(name: str, data: bytes) -> Iterator[_Raw]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(BytesIO(data)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{name} is not a parquet file: {error}") from None
+    return _numbered(rows)
+
+
+def _hub_rows(hub_id: str, split: str) -> Iterator[_Raw]:
+    from datasets import DownloadConfig, load_dataset
+
+    try:
+        rows = load_dataset(hub_id, split=split, download_config=DownloadConfig(max_retries=2))
+    except Exception as error:  # the library raises a dozen kinds, by what is down and by its version
+        raise DataError(
+            f"cannot load {hub_id} (split {split}) from the Hugging Face hub ({type(error).__name__}): check the name "
+            f"and the network (HF_ENDPOINT names a mirror), or pass a local {', '.join(SUFFIXES)} file"
+        ) from error
+    return _numbered(rows)
+
+
+def _numbered(rows: Any) -> Iterator[_Raw]:
+    return (_Raw(number, row) for number, row in enumerate(rows, start=1))
+
+
+def _id_of(row: object) -> str:
+    instance_id = row.get("instance_id") if isinstance(row, dict) else None
+    return f" ({instance_id[:80]})" if isinstance(instance_id, str) and instance_id.isprintable() else ""
