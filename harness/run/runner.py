@@ -24,6 +24,13 @@ from harness.types import Agent, AgentExit, ExitStatus, Outcome, Prediction, Tas
 FAULTS_IN_A_ROW = 12  # then the engine or the server is gone, and going on would only lose rollouts
 
 
+def loss(event: Event) -> str:
+    """What infrastructure failure a rollout or grading was lost to; empty when it was not."""
+    if event["event"] == "rollout":
+        return event["fault"]["message"] if event["fault"] else ""
+    return event["cause"] or "no cause given" if event["outcome"] == Outcome.ERROR.value else ""
+
+
 class Runner:
     """Runs what a store owes. `on_event(kind, event)` is called with "started", "rollout" and "grade", one at a time.
 
@@ -63,20 +70,19 @@ class Runner:
                 while pending and not self.stop.is_set():
                     done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                     for event in filter(None, (future.result() for future in done)):
-                        fault = event["fault"] if event["event"] == "rollout" else None
-                        faults_in_a_row = faults_in_a_row + 1 if fault else 0
+                        lost = loss(event)
+                        faults_in_a_row = faults_in_a_row + 1 if lost else 0
                         if faults_in_a_row >= FAULTS_IN_A_ROW:
                             raise EnvironmentFault(
-                                f"{faults_in_a_row} rollouts in a row were lost; the last: {event['fault']['message']}. "
-                                "Mend that, then run the same command with --retry infra"
+                                f"{faults_in_a_row} losses in a row, the last to: {lost}; mend that, then run the same "
+                                "command with --retry infra"
                             )
-                        if event["event"] != "rollout":
-                            continue
-                        key = event["instance_id"], event["seed"]
-                        if not fault:
-                            pending.add(grades.submit(self._grade, *key))
-                        elif event["attempt"] < self.config.infra_retries:
-                            pending.add(rollouts.submit(self._rollout, *key, event["attempt"] + 1))
+                        if event["event"] == "rollout":
+                            key = event["instance_id"], event["seed"]
+                            if not lost:
+                                pending.add(grades.submit(self._grade, *key))
+                            elif event["attempt"] < self.config.infra_retries:
+                                pending.add(rollouts.submit(self._rollout, *key, event["attempt"] + 1))
             finally:
                 # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays owed.
                 self.stop.set()

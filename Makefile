@@ -1,0 +1,41 @@
+# Two commands do everything from a fresh clone: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+RESULTS ?= results
+
+.PHONY: setup engine demo test check lock bench clean
+
+setup: .venv/.installed engine
+
+.venv/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev,train]'
+	touch $@
+
+engine:
+	bash harness/sandbox/ensure_docker.sh
+
+demo: setup
+	bash examples/demo.sh $(RESULTS)
+
+test: setup
+	$(BIN)/pytest
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Rewrites the lock from a clean environment; the result is a constraints file for pip.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade pip
+	.venv-lock/bin/pip install --quiet --editable '.[dev,train]' torch==2.13.0
+	.venv-lock/bin/pip freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu//; s/ @ .*//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,42 @@
+"""Run settings: what is part of a run's identity, and how bad settings are reported."""
+
+import pytest
+
+from harness.config import RunConfig
+from harness.errors import ConfigError
+
+
+def test_yaml_dotted_overrides_and_options_merge_left_to_right(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("arm: a\nlimits: {cpus: 4}\ngrade_timeout: 60\n")
+    config = RunConfig.load(path, ["limits.memory=8g", "grade_timeout=90"], arm="b", agent=None)
+    assert (config.limits.cpus, config.limits.memory, config.grade_timeout, config.arm) == (4, "8g", 90, "b")
+
+
+def test_the_digest_follows_every_setting_and_nothing_else():
+    base = RunConfig(arm="a")
+    assert base.digest == RunConfig(arm="a").digest
+    assert base.digest != RunConfig(arm="a", agent_network=True).digest
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["limits.cpus=-1"], "limits.cpus"),
+        (["nonsense=1"], "nonsense"),
+        (["no-equals"], "key=value"),
+        (["arm.x=1"], "arm"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(overrides, named):
+    with pytest.raises(ConfigError, match=named) as caught:
+        RunConfig.load(None, ["arm=a", *overrides])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [unclosed", ""])
+def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        RunConfig.load(path)
