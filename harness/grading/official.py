@@ -1,0 +1,243 @@
+"""The official grader: the only file that imports swebench, and the official procedure around it.
+
+`grade` repeats `swebench.harness.run_evaluation.run_instance` (5.0.2) step by step in a fresh container: the same four
+ways of applying a patch with the same resets in between, the same eval script run by `/bin/bash /eval.sh`, the same
+reading of its log. It differs where the stock runner wastes or risks something: no 15 s stop grace, no added
+capability, bounded memory, processes and log. The verdict comes from swebench alone.
+
+swebench is imported on first use (about 2 s), so importing this module is cheap.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AemError, DataError, GradingFault, boundary
+from harness.grading.container import TestRun, apply_patch, run_tests
+from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Witness, judge, timeout_note
+from harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
+
+OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
+
+# Names in a rollout's folder, as the official harness names them.
+PATCH, EVAL_SCRIPT, TEST_OUTPUT, REPORT, NOTES = (
+    "patch.diff",
+    "eval.sh",
+    "test_output.txt",
+    "report.json",
+    "run_instance.log",
+)
+
+
+# --- swebench -------------------------------------------------------------------------------------------------------
+
+
+def grader_version() -> str:
+    """The exact release that gives the verdicts, e.g. "swebench 5.0.2"."""
+    import swebench
+
+    return f"swebench {swebench.__version__}"
+
+
+def eval_script(task: Task) -> str:
+    """The script the official harness would run: the row's own, made to record the tests' exit status."""
+    return str(_test_spec(task).eval_script)
+
+
+def official_report(task: Task, prediction: Prediction, log: Path) -> dict[str, Any]:
+    """`{instance_id: {...}}` as swebench writes it into report.json. `log` must be UTF-8."""
+    from swebench.harness.grading import get_eval_report
+
+    with boundary(GradingFault, f"swebench could not read the log of {task.instance_id}"):
+        report: dict[str, Any] = get_eval_report(
+            test_spec=_test_spec(task),
+            prediction=prediction.model_dump(),
+            test_log_path=str(log),
+            include_tests_status=True,
+        )
+    return report
+
+
+def apply_commands() -> list[str]:
+    """The ways of applying a patch, in the order in which they are tried."""
+    from swebench.harness.run_evaluation import GIT_APPLY_CMDS
+
+    return list(GIT_APPLY_CMDS)
+
+
+def _test_spec(task: Task) -> Any:
+    from swebench.harness.log_parsers import PARSER_REGISTRY
+    from swebench.harness.utils import make_test_spec
+
+    if task.log_parser not in PARSER_REGISTRY:
+        raise DataError(f"{task.instance_id}: log_parser {task.log_parser!r} is unknown to {grader_version()}")
+    return make_test_spec(
+        {
+            "instance_id": task.instance_id,
+            "image": task.instance.image,
+            "repo": task.instance.repo,
+            "version": task.instance.version,
+            "eval_script": task.eval_script,
+            "log_parser": task.log_parser,
+            "eval_type": task.eval_type,
+            "FAIL_TO_PASS": list(task.fail_to_pass),
+            "PASS_TO_PASS": list(task.pass_to_pass),
+        }
+    )
+
+
+# --- a stored log ---------------------------------------------------------------------------------------------------
+
+
+def grade_log(
+    task: Task,
+    prediction: Prediction,
+    log: str,
+    *,
+    witness: Witness | None = None,
+    versions: Mapping[str, Any] | None = None,
+) -> Grade:
+    """Grade the text of a test log; starts no container. Raises DataError or GradingFault, never a verdict in doubt."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace", newline="", suffix=".txt") as file:
+        file.write(log)
+        file.flush()
+        report = official_report(task, prediction, Path(file.name))
+    verdict = judge(report[task.instance_id], log, witness)
+    return Grade(
+        instance_id=task.instance_id,
+        outcome=verdict.outcome,
+        cause=verdict.cause,
+        report=report,
+        versions=versions if versions is not None else stamp(task),
+    )
+
+
+def stamp(task: Task, *, image: ImageRef | None = None, dataset_digest: str = "") -> dict[str, Any]:
+    """What a grade depends on beside the patch: grader, dataset, image, and where derived row fields came from."""
+    return {
+        "grader": grader_version(),
+        "dataset": task.dataset,
+        "dataset_digest": dataset_digest,
+        "image": image.name if image else task.instance.image,
+        "image_digest": image.digest if image else "",
+        "derived": dict(task.provenance),
+    }
+
+
+# --- a fresh container ----------------------------------------------------------------------------------------------
+
+
+def grade(
+    task: Task,
+    prediction: Prediction,
+    *,
+    folder: Path,
+    timeout: float = 1800,
+    limits: Any = None,
+    dataset_digest: str = "",
+    open_environment: OpenEnvironment | None = None,
+) -> Grade:
+    """Apply the prediction in a fresh container, run the official eval script, and read its log officially.
+
+    `folder` gets patch.diff, eval.sh, test_output.txt, report.json (as swebench writes it) and run_instance.log.
+    `timeout` bounds the eval script, in seconds. `open_environment` opens the container (root, at the work tree);
+    by default one from the task's image, under `limits`, with network if the task grants it.
+
+    Never raises a fault: what is not the patch's doing comes back as Outcome.ERROR with its cause. An empty
+    prediction starts no container.
+    """
+    started = time.monotonic()
+    versions: dict[str, Any] = {}
+    try:
+        with boundary(GradingFault, f"grading {task.instance_id}"):
+            versions = stamp(task, dataset_digest=dataset_digest)
+            if not prediction.model_patch:
+                return _end(task, Outcome.EMPTY_PATCH, "the prediction is empty", versions, started)
+            for name in (TEST_OUTPUT, REPORT, NOTES):
+                (folder / name).unlink(missing_ok=True)  # of an earlier attempt
+            if open_environment is None:
+                image, open_environment = _sandbox(task, limits)
+                versions = stamp(task, image=image, dataset_digest=dataset_digest)
+            script = eval_script(task)
+            try:
+                patch = prediction.model_patch.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as error:
+                return _end(task, Outcome.NOT_APPLIED, f"the patch is not text: {error.reason}", versions, started)
+            _write(folder / PATCH, patch)
+            with open_environment() as environment:
+                applied, words = apply_patch(environment, patch, apply_commands(), task.instance.workdir)
+                note = f"{PATCH_APPLIED if applied else PATCH_FAILED}:\n{words}\n"
+                _write(folder / NOTES, note.encode())
+                if not applied:
+                    cause = next(
+                        (line for line in reversed(words.splitlines()) if line.strip()), "no way of applying it"
+                    )
+                    return _end(task, Outcome.NOT_APPLIED, cause[:300], versions, started)
+                _write(folder / EVAL_SCRIPT, script.encode())
+                run = run_tests(environment, script, timeout)
+            return _read(task, prediction, run, folder, timeout, versions, started)
+    except AemError as error:
+        return _end(task, Outcome.ERROR, f"{error.boundary}: {error}", versions, started)
+
+
+def _read(
+    task: Task,
+    prediction: Prediction,
+    run: TestRun,
+    folder: Path,
+    timeout: float,
+    versions: Mapping[str, Any],
+    started: float,
+) -> Grade:
+    log = run.output.decode(errors="replace") + (timeout_note(timeout) if run.timed_out else "")
+    _write(folder / TEST_OUTPUT, log.encode())
+    grade = grade_log(task, prediction, log, witness=run.witness, versions=versions)
+    if run.timed_out:  # the official harness writes no report then, whatever the log holds
+        grade = grade.model_copy(update={"report": {}})
+        if grade.resolved:
+            grade = grade.model_copy(update={"outcome": Outcome.TEST_TIMEOUT, "cause": "out of time after the tests"})
+    else:
+        import json
+
+        _write(folder / REPORT, json.dumps(dict(grade.report), indent=4).encode())
+    return grade.model_copy(update={"seconds": time.monotonic() - started})
+
+
+def _end(task: Task, outcome: Outcome, cause: str, versions: Mapping[str, Any], started: float) -> Grade:
+    return Grade(
+        instance_id=task.instance_id,
+        outcome=outcome,
+        cause=" ".join(cause.split()),
+        versions=versions,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _sandbox(task: Task, limits: Any) -> tuple[ImageRef, OpenEnvironment]:
+    from harness.sandbox.container import Sandbox
+    from harness.sandbox.images import ensure_image
+
+    image = ensure_image(task)
+
+    def open_environment() -> AbstractContextManager[Environment]:
+        sandbox: AbstractContextManager[Environment] = Sandbox(
+            image.name,
+            workdir=task.instance.workdir,
+            network=task.network,
+            limits=limits,
+            labels={"aem.instance": task.instance_id, "aem.grading": "1"},
+        )
+        return sandbox
+
+    return image, open_environment
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a whole file through a rename, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_bytes(data)
+    scratch.rename(path)
