@@ -18,7 +18,8 @@ Slice = Annotated[str | None, typer.Option("--slice", help="Python slice of the 
 Sample = Annotated[int | None, typer.Option("--sample", help="A random subset of this many instances.")]
 SampleSeed = Annotated[int, typer.Option("--sample-seed", help="Seed of that subset.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--config-value", "-c", help="Override a setting: dotted.key=value; may be repeated.")
+    list[str] | None,
+    typer.Option("--config-value", "-c", help="Override a setting: dotted.key=value; may be repeated."),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with run settings.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run (default: results/<arm>-<digest>).")]

@@ -1,0 +1,117 @@
+"""From settings to a finished run: what `aem run` and `aem gate` share."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.config import RunConfig
+    from harness.instances.load import Loaded
+    from harness.run.store import Key, RunStore
+    from harness.types import Agent, Task
+
+
+@dataclass
+class Selection:
+    """The tasks to run and the dataset they come from."""
+
+    tasks: "list[Task]"
+    loaded: "Loaded"
+
+
+def choose(
+    dataset: str,
+    console: "Console",
+    *,
+    ids: list[str] | None = None,
+    repos: list[str] | None = None,
+    difficulties: list[str] | None = None,
+    slice: str | None = None,
+    sample: int | None = None,
+    sample_seed: int = 0,
+) -> Selection:
+    """Load a dataset, say which of its rows are bad, and select."""
+    from harness.instances.load import load
+    from harness.instances.select import select
+
+    loaded = load(dataset)
+    for problem in loaded.problems:
+        console.print(f"[yellow]warning:[/] {problem}; the row is left out", highlight=False, soft_wrap=True)
+    tasks = select(
+        loaded.tasks,
+        ids=ids or (),
+        repos=repos or (),
+        difficulties=difficulties or (),
+        slice=slice or "",
+        sample=sample,
+        sample_seed=sample_seed,
+    )
+    return Selection(tasks, loaded)
+
+
+def open_run(folder: Path, config: "RunConfig", selection: Selection, agent: "Agent", seeds: int) -> "RunStore":
+    """Create the run folder, or enter it again under the same configuration."""
+    from harness import __version__
+    from harness.grading.official import grader_version
+    from harness.run.store import RunStore
+
+    loaded = selection.loaded
+    facts = {
+        "plan": {"instances": [task.instance_id for task in selection.tasks], "seeds": seeds},
+        "agent": dict(agent.describe()),
+        "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
+        "versions": {"aem": __version__, "swebench": grader_version()},
+    }
+    return RunStore(folder, config, facts)
+
+
+def perform(
+    store: "RunStore",
+    selection: Selection,
+    agent: "Agent",
+    keys: "Sequence[Key]",
+    console: "Console",
+    *,
+    workers: int,
+    grade_workers: int,
+    retry_infrastructure: bool = False,
+) -> None:
+    """Do what is owed among `keys` under a live view, then write the official predictions and reports."""
+    from harness.grading.official import write_reports
+    from harness.report.live import RunView
+    from harness.run.runner import Runner
+    from harness.sandbox.container import reap
+
+    reaped = reap()
+    if reaped:
+        console.print(f"[dim]removed {reaped} container(s) left behind by a killed run[/]")
+    owed = store.owed(list(keys), retry_infrastructure=retry_infrastructure)
+    undone = {(i, s) for i, s, _ in owed.rollouts} | set(owed.grades)
+    known = outcomes(store, [key for key in keys if key not in undone])
+    tasks = {task.instance_id: task for task in selection.tasks}
+    with RunView(console, store.config.arm, len(keys), known) as view:
+        runner = Runner(store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=view)
+        try:
+            runner.run(keys, retry_infrastructure=retry_infrastructure)
+        finally:
+            write_reports(store.folder, selection.tasks, store.progress)
+
+
+def outcomes(store: "RunStore", keys: "Sequence[Key]") -> Counter[str]:
+    """How many of `keys` ended in each outcome; "owed" counts those that have none yet."""
+    from harness.types import Outcome
+
+    counts: Counter[str] = Counter()
+    for key in keys:
+        progress = store.progress.get(key)
+        if progress is None:
+            counts["owed"] += 1
+        elif progress.rollout["fault"] is not None:
+            counts[Outcome.ERROR.value] += 1
+        else:
+            counts[progress.grade["outcome"] if progress.grade else "owed"] += 1
+    return counts

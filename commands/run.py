@@ -1,0 +1,119 @@
+"""`aem run`: rollouts and grading; `aem show`: one trajectory in the terminal."""
+
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands import options
+from commands.evaluate import choose, open_run, outcomes, perform
+from harness.errors import EXIT_INFRASTRUCTURE
+
+
+class Retry(StrEnum):
+    infra = "infra"
+
+
+RUN_EXAMPLES = """
+Examples:
+
+  aem run --agent gold --set sample                       check that this machine resolves every gold patch
+
+  aem run --agent bash --endpoint http://localhost:8000/v1 --model my-ckpt --set verified -k 4 -w 32
+
+  aem run --config runs/nightly.yaml -c sampling.temperature=0.7 --out results/nightly
+
+The same command again continues; --retry infra also repeats what was lost to infrastructure.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=RUN_EXAMPLES)(run)
+    app.command(epilog="Example: aem show results/gold-1a2b3c4d5e6f django__django-11066 --seed 0")(show)
+
+
+def run(
+    agent: Annotated[
+        str | None,
+        typer.Option(help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--set", help="verified, lite, full, multilingual, sample, or a .json/.jsonl/.parquet file."),
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="Label of this side in comparisons (default: the agent).")] = None,
+    seeds: options.Seeds = 1,
+    out: options.Out = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; may be repeated.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    config_file: options.ConfigFile = None,
+    overrides: options.Overrides = None,
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    difficulties: options.Difficulties = None,
+    slice_: options.Slice = None,
+    sample: options.Sample = None,
+    sample_seed: options.SampleSeed = 0,
+    workers: options.Workers = 4,
+    grade_workers: options.GradeWorkers = 2,
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+) -> None:
+    """Drive a policy through instances in containers and grade its patches; run again to continue."""
+    from rich.console import Console
+
+    from agents.build import build, connect
+    from harness.config import RunConfig
+    from harness.report.tables import run_summary
+
+    console = Console(stderr=True)
+    label = arm or (agent.replace(":", "-").replace("/", "-") if agent and not config_file else None)
+    config = RunConfig.load(config_file, overrides or (), agent=agent, dataset=dataset, arm=label)
+    selection = choose(
+        config.dataset,
+        console,
+        ids=ids,
+        repos=repos,
+        difficulties=difficulties,
+        slice=slice_,
+        sample=sample,
+        sample_seed=sample_seed,
+    )
+    policy = connect(endpoint or (), model, config.sampling)
+    driver = build(config.agent, tasks=selection.tasks, policy=policy, options=config.agent_options)
+    folder = out or Path("results") / f"{config.arm}-{config.digest}"
+    keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
+    with open_run(folder, config, selection, driver, seeds) as store:
+        perform(
+            store,
+            selection,
+            driver,
+            keys,
+            console,
+            workers=workers,
+            grade_workers=grade_workers,
+            retry_infrastructure=retry is Retry.infra,
+        )
+        counts = outcomes(store, keys)
+    Console().print(run_summary(folder, counts, n=len(selection.tasks), seeds=seeds))
+    if counts["error"]:
+        console.print(f"{counts['error']} rollout(s) were lost to infrastructure; repeat them with --retry infra")
+        raise typer.Exit(EXIT_INFRASTRUCTURE)
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id, or the unique end of one.")],
+    seed: Annotated[int, typer.Option(help="Which rollout of the instance.")] = 0,
+) -> None:
+    """Read one trajectory, its patch and its verdict in the terminal."""
+    from rich.console import Console
+
+    from harness.report.show import rollout_view
+
+    console = Console()
+    with console.pager(styles=True) if console.is_terminal else nullcontext():
+        console.print(rollout_view(folder, instance, seed))

@@ -1,0 +1,110 @@
+"""What a run needs from this machine, checked: each finding comes with its remedy."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Literal
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from harness.errors import AemError
+from harness.types import Record
+
+GIB = 1 << 30
+DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a working minimum with pruning
+
+
+class Finding(Record):
+    """One thing looked at. `remedy` is empty when all is well."""
+
+    level: Literal["ok", "warning", "problem"]
+    what: str
+    detail: str
+    remedy: str = ""
+
+
+def examine(dataset: str, endpoints: tuple[str, ...] = ()) -> Iterator[Finding]:
+    """Look at the engine, its disk, the grader, the dataset and any model endpoint, one finding at a time."""
+    yield from _engine()
+    yield _grader()
+    yield _dataset(dataset)
+    for endpoint in endpoints:
+        yield _endpoint(endpoint)
+
+
+def _engine() -> Iterator[Finding]:
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        info = docker.from_env().info()
+    except DockerException as error:
+        yield Finding(
+            level="problem",
+            what="engine",
+            detail=f"no Docker engine answers: {error}",
+            remedy="start Docker, or as root on Debian/Ubuntu: make engine",
+        )
+        return
+    yield Finding(
+        level="ok",
+        what="engine",
+        detail=f"Docker {info['ServerVersion']}, {info['Driver']}, {info['NCPU']} CPUs, {info['MemTotal'] / GIB:.0f} GiB",
+    )
+    root = info["DockerRootDir"]
+    try:
+        free = shutil.disk_usage(root).free / GIB
+    except OSError:
+        yield Finding(level="warning", what="disk", detail=f"{root} is not on this machine: free space unknown")
+        return
+    low = free < DISK_WARNING_GIB
+    yield Finding(
+        level="warning" if low else "ok",
+        what="disk",
+        detail=f"{free:.0f} GiB free for images in {root}",
+        remedy="all 500 Verified images take about 280 GB: run part of the set, or aem images prune" if low else "",
+    )
+
+
+def _grader() -> Finding:
+    from harness.grading.official import grader_version
+
+    return Finding(level="ok", what="grader", detail=f"swebench {grader_version()}")
+
+
+def _dataset(source: str) -> Finding:
+    from harness.instances.load import load
+
+    try:
+        loaded = load(source)
+    except AemError as error:
+        return Finding(
+            level="problem",
+            what="dataset",
+            detail=str(error),
+            remedy="give a reachable hub or a local file with --set",
+        )
+    bad = len(loaded.problems)
+    return Finding(
+        level="warning" if bad else "ok",
+        what="dataset",
+        detail=f"{loaded.name}: {len(loaded.tasks)} instances, digest {loaded.digest[:12]}"
+        + f", {bad} bad rows" * bool(bad),
+        remedy=loaded.problems[0] if bad else "",
+    )
+
+
+def _endpoint(url: str) -> Finding:
+    try:
+        with urlopen(
+            Request(f"{url.rstrip('/')}/models", headers={"Authorization": "Bearer EMPTY"}), timeout=10
+        ) as reply:
+            models = [model["id"] for model in json.load(reply)["data"]]
+    except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+        return Finding(
+            level="problem",
+            what="endpoint",
+            detail=f"{url} does not answer as an OpenAI-compatible server: {error}",
+            remedy="start it (vllm serve ...) and give its base URL, which usually ends in /v1",
+        )
+    return Finding(level="ok", what="endpoint", detail=f"{url} serves {', '.join(models)}")
