@@ -1,0 +1,45 @@
+"""Rewards of the rollouts of a prompt -> one advantage per rollout.
+
+Axes: B rollouts; `group_ids_B` says which prompt a rollout belongs to (any order, any labels).
+"""
+
+import torch
+from torch import Tensor
+
+from training.aem import group_reduce
+
+
+def group_normalised(rewards_B: Tensor, group_ids_B: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """GRPO (arXiv 2402.03300): (r - mean_g r) / (std_g r + eps), unbiased std, as in verl 0.9.1 and TRL 1.16.0.
+
+    A group of one has nothing to compare with and gets 0 (verl hands it its raw reward).
+    """
+    deviation_B = rewards_B - group_reduce(rewards_B, group_ids_B, "mean")
+    size_B = group_sizes(group_ids_B).to(rewards_B.dtype)
+    variance_B = group_reduce(deviation_B**2, group_ids_B, "sum") / (size_B - 1).clamp_min(1)
+    return deviation_B / (variance_B.sqrt() + eps)
+
+
+def leave_one_out(rewards_B: Tensor, group_ids_B: Tensor) -> Tensor:
+    """RLOO's baseline, GRPO++'s advantage: r_i - mean of the others = G / (G - 1) * (r_i - mean_g r); alone: 0."""
+    size_B = group_sizes(group_ids_B).to(rewards_B.dtype)
+    deviation_B = rewards_B - group_reduce(rewards_B, group_ids_B, "mean")
+    return deviation_B * size_B / (size_B - 1).clamp_min(1)
+
+
+def informative(rewards_B: Tensor, group_ids_B: Tensor) -> Tensor:
+    """(B,) bool, DAPO's dynamic sampling: False where all rewards of the group are equal, so no gradient can come."""
+    return group_reduce(rewards_B, group_ids_B, "amax") > group_reduce(rewards_B, group_ids_B, "amin")
+
+
+def overlong_penalty(lengths_B: Tensor, *, max_length: int, cache: int) -> Tensor:
+    """DAPO's soft punishment (arXiv 2503.14476, eq. 13), added to the reward.
+
+    0 up to `max_length - cache` tokens, then linearly down to -1 at `max_length`, -1 beyond. Lengths in tokens.
+    """
+    return ((max_length - cache - lengths_B) / cache).clamp(-1.0, 0.0)
+
+
+def group_sizes(group_ids_B: Tensor) -> Tensor:
+    labels_B, counts = torch.unique(group_ids_B, return_inverse=True, return_counts=True)[1:]
+    return counts[labels_B]
