@@ -1,0 +1,204 @@
+"""The one table everything is computed from: a row a rollout, whoever made the rollout.
+
+Built from our own run folders, from a plain CSV, and through `harness.interop` from other people's formats. A rollout
+that was planned but has no verdict keeps its row with an empty `resolved`: lost work is never silently a wrong answer
+and never silently gone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.compare.schema import COLUMNS, KEY, REQUIRED, listed, normalise
+from harness.errors import DataError
+from harness.types import Outcome, Record
+
+
+class ArmFacts(Record):
+    """What is known of an arm beyond its rollouts. Two arms should differ in the weights and in nothing else here."""
+
+    arm: str
+    source: str = ""
+    run_id: str = ""
+    config_digest: str = ""
+    config: Mapping[str, Any] = {}
+    agent: Mapping[str, Any] = {}
+    dataset: Mapping[str, Any] = {}
+    versions: Mapping[str, Any] = {}
+    fingerprint: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The table, and per arm what its source said about settings and versions (absent for plain CSV files)."""
+
+    table: pd.DataFrame
+    facts: Mapping[str, ArmFacts] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms in the order in which they were read."""
+        return list(dict.fromkeys(self.table["arm"]))
+
+
+def load(sources: Sequence[str | Path]) -> Outcomes:
+    """Read arms from `sources` into one table.
+
+    A source is a run folder, a CSV of outcomes, or anything `aem import` reads. `file.csv:NAME` takes one arm out of a
+    file, `NAME=source` gives the arm another name. Raises DataError naming the source, row and column at fault.
+    """
+    return combine(load_one(str(source)) for source in sources)
+
+
+def load_one(source: str) -> Outcomes:
+    """One source; see `load`."""
+    path, rename, pick = _parse_source(source)
+    if not path.exists():
+        raise DataError(f"no such run folder or file: {path}")
+    if (path / "run.json").is_file():
+        found = read_run(path)
+    elif _is_outcomes_csv(path):
+        found = Outcomes(read_csv(path))
+    else:
+        from harness.interop import read
+
+        found = Outcomes(normalise(read(path), str(path)))
+    if pick:
+        found = only(found, pick, str(path))
+    return _renamed(found, rename, path) if rename else found
+
+
+def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
+    """One arm of several."""
+    if arm not in outcomes.arms:
+        raise DataError(f"{source} has no arm {arm!r}; it has: {listed(outcomes.arms)}")
+    facts = {arm: outcomes.facts[arm]} if arm in outcomes.facts else {}
+    return Outcomes(outcomes.table[outcomes.table["arm"] == arm], facts)
+
+
+def combine(parts: Iterable[Outcomes]) -> Outcomes:
+    """Stack tables; the same rollout (arm, instance, seed) twice is an error that names both sources."""
+    parts = list(parts)
+    if not parts:
+        raise DataError("nothing to compare: give at least one run folder or CSV file")
+    table = pd.concat([part.table for part in parts], ignore_index=True)
+    twice = table[table.duplicated(KEY, keep=False)].sort_values(KEY, kind="stable").head(2)
+    if len(twice):
+        first, second = twice.to_dict("records")
+        raise DataError(
+            f"arm {first['arm']!r} has two rollouts of {first['instance_id']} seed {first['seed']} (from "
+            f"{first['source']} and {second['source']}); rename one arm with NAME=source"
+        )
+    return Outcomes(table, {arm: facts for part in parts for arm, facts in part.facts.items()})
+
+
+# --- our own runs ---------------------------------------------------------------------------------------------------
+
+
+def read_run(folder: Path) -> Outcomes:
+    """A run folder of ours. The last attempt of an instance and seed counts; an ERROR verdict leaves `resolved` empty.
+
+    Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
+    """
+    from harness.run.store import read_journal, read_json
+
+    run = read_json(folder / "run.json")
+    known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
+    facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
+    rollouts: dict[tuple[str, int], Mapping[str, Any]] = {}
+    grades: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for event in read_journal(folder):
+        key = event["instance_id"], event["seed"]
+        if event["event"] == "rollout":
+            rollouts[key] = event
+            grades.pop(key, None)  # an earlier attempt's
+        elif event["event"] == "grade":
+            grades[key] = event
+    plan = run.get("plan") or {"instances": [], "seeds": 0}
+    planned = [(instance, seed) for instance in plan["instances"] for seed in range(plan["seeds"])]
+    constant = {
+        "arm": facts.arm,
+        "source": str(folder),
+        "grader": _joined("swebench", facts.versions.get("swebench")),
+        "dataset": _joined(facts.dataset.get("name"), facts.dataset.get("digest")),
+        "scaffold": _joined(facts.agent.get("name") or facts.agent.get("kind"), facts.versions.get("aem")),
+        "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
+    }
+    keys = dict.fromkeys([*planned, *rollouts])
+    rows = [constant | _run_row(folder, key, rollouts.get(key), grades.get(key)) for key in keys]
+    if not rows:
+        raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
+    return Outcomes(normalise(pd.DataFrame(rows), str(folder)), {facts.arm: facts})
+
+
+def _run_row(
+    folder: Path, key: tuple[str, int], rollout: Mapping[str, Any] | None, grade: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    instance_id, seed = key
+    row: dict[str, Any] = {"instance_id": instance_id, "seed": seed, "resolved": None}
+    if rollout is None:
+        return row | {"cause": "not run"}
+    row |= {name: rollout[name] for name in COLUMNS if name in rollout and name not in row}
+    path = folder / "rollouts" / instance_id / str(seed) / f"{instance_id}.traj.json"
+    row["trajectory"] = str(path) if path.exists() else None
+    if fault := rollout.get("fault"):
+        return row | {"outcome": Outcome.ERROR.value, "cause": f"{fault['boundary']}: {fault['message']}"}
+    if grade is None:
+        return row | {"cause": "not graded"}
+    return row | {"outcome": grade["outcome"], "cause": grade.get("cause")}
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV with the columns arm, instance_id, seed, resolved and any others of `COLUMNS` or of its own."""
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    return normalise(raw, str(path))
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The inverse of `read_csv`; columns that hold nothing are left out."""
+    columns = [name for name in table.columns if name in REQUIRED or table[name].notna().any()]
+    table[columns].assign(resolved=table["resolved"].astype("Int64")).to_csv(path, index=False)
+
+
+def _is_outcomes_csv(path: Path) -> bool:
+    if not path.name.endswith((".csv", ".csv.gz")):
+        return False
+    try:
+        return {"arm", "instance_id"} <= set(pd.read_csv(path, nrows=0).columns)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+# --- small things ---------------------------------------------------------------------------------------------------
+
+
+def _parse_source(source: str) -> tuple[Path, str, str]:
+    """Split `NAME=path:ARM` into path, new name and arm; an existing path wins over the punctuation in it."""
+    rename, pick = "", ""
+    if not Path(source).exists() and "=" in source:
+        rename, _, source = source.partition("=")
+    if not Path(source).exists() and ":" in source:
+        source, _, pick = source.rpartition(":")
+    return Path(source), rename, pick
+
+
+def _renamed(outcomes: Outcomes, name: str, path: Path) -> Outcomes:
+    if len(outcomes.arms) > 1:
+        raise DataError(
+            f"{path} holds {len(outcomes.arms)} arms ({listed(outcomes.arms)}); pick one: {name}={path}:ARM"
+        )
+    facts = [fact.model_copy(update={"arm": name}) for fact in outcomes.facts.values()]
+    return Outcomes(outcomes.table.assign(arm=name), {fact.arm: fact for fact in facts})
+
+
+def _joined(*parts: object) -> str:
+    return " ".join(str(part) for part in parts if part)

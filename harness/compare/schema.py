@@ -1,0 +1,155 @@
+"""What a row of the outcomes table may hold: its columns, their types, and the checks a foreign table has to pass."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.errors import DataError
+from harness.types import Outcome
+
+
+@dataclass(frozen=True)
+class Column:
+    """Kind of the values (text, count, number, truth) and what they mean."""
+
+    kind: Literal["text", "count", "number", "truth"]
+    meaning: str
+
+
+COLUMNS: Mapping[str, Column] = {
+    "arm": Column("text", "side of a comparison: one policy under one set of settings"),
+    "instance_id": Column("text", "task"),
+    "seed": Column("count", "the k-th rollout of the task in this arm, from 0"),
+    "resolved": Column("truth", "official verdict; empty when there is none (infrastructure error, not run or graded)"),
+    "outcome": Column("text", "resolved, unresolved, not_applied, empty_patch, test_timeout, error, or empty"),
+    "cause": Column("text", "why there is no verdict, or the grader's explanation"),
+    "exit_status": Column("text", "how the rollout ended (submitted, step_limit, ...)"),
+    "attempt": Column("count", "which try at this rollout counted, from 0; more than 0 after infrastructure faults"),
+    "repo": Column("text", "repository of the task, owner/name"),
+    "difficulty": Column("text", "annotated difficulty of the task"),
+    "created_at": Column("text", "when the issue was opened, ISO 8601"),
+    "steps": Column("count", "model calls"),
+    "prompt_tokens": Column("count", "prompt tokens over all calls"),
+    "completion_tokens": Column("count", "generated tokens over all calls"),
+    "seconds": Column("number", "wall time of the rollout, s"),
+    "model_seconds": Column("number", "part of it spent waiting for the model, s"),
+    "tool_seconds": Column("number", "part of it spent in the container, s"),
+    "gpu_seconds": Column("number", "accelerator time, s, where it is known"),
+    "cost_usd": Column("number", "price of the rollout, US dollars, where there is one"),
+    "mean_entropy": Column("number", "mean over responses of the mean token entropy, nats"),
+    "malformed": Column("count", "replies that could not be parsed into an action"),
+    "patch_bytes": Column("count", "size of the patch, bytes"),
+    "trajectory": Column("text", "path of the trajectory file"),
+    "image_digest": Column("text", "content digest of the container image"),
+    "grader": Column("text", "grader and version, for example swebench 5.0.2"),
+    "dataset": Column("text", "dataset and digest or revision"),
+    "scaffold": Column("text", "agent and version that drove the policy"),
+    "model": Column("text", "policy: checkpoint or model name"),
+    "source": Column("text", "file or folder the row was read from"),
+}
+REQUIRED = ("arm", "instance_id", "seed", "resolved")
+KEY = ["arm", "instance_id", "seed"]
+
+_EMPTY = {"", "na", "nan", "none", "null", "<na>"}
+_TRUTH = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
+
+
+def normalise(raw: pd.DataFrame, source: str) -> pd.DataFrame:
+    """`raw` with every column of the schema, in its type and order; columns of its own come last, untouched.
+
+    `repo` is filled from the instance id and `resolved` from `outcome` where they are missing. Rows are counted as in a
+    CSV file (the header is row 1). Raises DataError for a missing column, an unreadable value, a contradiction or a
+    rollout that occurs twice.
+    """
+    missing = [name for name in REQUIRED if name not in raw.columns and not (name == "resolved" and "outcome" in raw)]
+    if missing:
+        raise DataError(f"{source} lacks the column {listed(missing)}; it needs {listed(REQUIRED)}")
+    if raw.empty:
+        raise DataError(f"{source} has no rows")
+    raw = raw.reset_index(drop=True)
+    table = pd.DataFrame({name: _typed(raw, name, column.kind, source) for name, column in COLUMNS.items()})
+    for name in raw.columns:
+        if name not in COLUMNS:
+            table[name] = raw[name]
+    for name in ("arm", "instance_id", "seed"):
+        _require(table[name].notna(), table, source, f"{name} is empty")
+    table["source"] = table["source"].fillna(source)
+    table["repo"] = table["repo"].fillna(table["instance_id"].map(repo_of))
+    _settle_verdicts(table, source)
+    _require(~table.duplicated(KEY), table, source, "this arm, instance_id and seed occurred before")
+    return table
+
+
+def repo_of(instance_id: str) -> str:
+    """`astropy__astropy-12907` -> `astropy/astropy`; the id itself where it is not of that form."""
+    owner, separator, rest = instance_id.partition("__")
+    return f"{owner}/{rest.rpartition('-')[0] or rest}" if separator else instance_id
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """`a, b and 3 more`."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def _settle_verdicts(table: pd.DataFrame, source: str) -> None:
+    """Fill `resolved` and `outcome` from each other; refuse unknown words and contradictions."""
+    verdicts: dict[str, bool | None] = {outcome.value: outcome is Outcome.RESOLVED for outcome in Outcome}
+    verdicts[Outcome.ERROR.value] = None
+    outcome = table["outcome"].str.lower()
+    _require(outcome.isin(list(verdicts)) | outcome.isna(), table, source, f"outcome is none of {listed(verdicts)}")
+    implied = outcome.astype(object).map(verdicts).astype("boolean")
+    agree = (table["resolved"] == implied).fillna(False)
+    _require(table["resolved"].isna() | outcome.isna() | agree, table, source, "resolved contradicts outcome")
+    table["resolved"] = table["resolved"].fillna(implied)
+    words = {True: Outcome.RESOLVED.value, False: Outcome.UNRESOLVED.value}
+    table["outcome"] = outcome.fillna(table["resolved"].astype(object).map(words).astype("str"))
+
+
+def _require(ok: pd.Series, table: pd.DataFrame, source: str, wrong: str) -> None:
+    if not ok.all():
+        row = int(ok.to_numpy(dtype=bool).argmin())
+        arm, instance, seed = table.loc[row, KEY]
+        raise DataError(f"{source} row {row + 2} ({arm}, {instance}, seed {seed}): {wrong}")
+
+
+# --- reading values -------------------------------------------------------------------------------------------------
+
+
+def _truth(text: str) -> bool:
+    return _TRUTH[text.lower()]
+
+
+def _count(text: str) -> int:
+    number = float(text)
+    if number < 0 or number != int(number):
+        raise ValueError(text)
+    return int(number)
+
+
+# kind -> how to read a non-empty value, the dtype of the column, and what to tell who wrote something else
+_KINDS: Mapping[str, tuple[Callable[[str], Any], Any, str]] = {
+    "text": (str.strip, "str", ""),
+    "truth": (_truth, "boolean", "use 1, 0 or leave it empty"),
+    "count": (_count, "Int64", "it must be a whole number from 0, or empty"),
+    "number": (float, "float64", "it must be a number, or empty"),
+}
+
+
+def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
+    read, dtype, mend = _KINDS[kind]
+    if name not in raw.columns:
+        return pd.Series([None] * len(raw), index=raw.index, dtype=dtype)
+    seen: dict[Hashable, Any] = {}  # columns repeat few values many times
+    out = []
+    for row, value in enumerate(raw[name].astype(object), start=2):
+        if value not in seen:
+            text = str(value).strip()
+            try:
+                seen[value] = None if value is None or text.lower() in _EMPTY else read(text)
+            except (ValueError, KeyError, OverflowError):
+                raise DataError(f"{source} row {row}: {name} is {value!r}; {mend}") from None
+        out.append(seen[value])
+    return pd.Series(out, index=raw.index, dtype=dtype)
