@@ -49,7 +49,7 @@ def _engine() -> Iterator[Finding]:
     yield Finding(
         level="ok",
         what="engine",
-        detail=f"Docker {info['ServerVersion']}, {info['Driver']}, {info['NCPU']} CPUs, {info['MemTotal'] / GIB:.0f} GiB",
+        detail=f"Docker {info['ServerVersion']}, {info['Driver']}, {info['NCPU']} CPUs, {info['MemTotal'] // GIB} GiB",
     )
     root = info["DockerRootDir"]
     try:

@@ -53,7 +53,7 @@ class TrajectoryWriter:
 
 
 class Summary:
-    """Sums over the assistant messages of a trajectory, from what the agents leave under `extra`.
+    """Sums over the model responses of a trajectory, from what the agents leave under `extra`.
 
     `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None where no server
     returned log-probabilities.
@@ -71,8 +71,8 @@ class Summary:
     def add(self, message: Mapping[str, Any]) -> None:
         extra = message["extra"]
         self.tool_seconds += extra.get("tool_seconds", 0.0)
-        if message["role"] != "assistant":
-            return
+        if message["role"] != "assistant" and "response" not in extra:
+            return  # not the model's: a malformed reply is kept in the answer to it, as mini-swe-agent does
         self.steps += 1
         self.malformed += bool(extra.get("malformed", False))
         self.prompt_tokens += extra.get("prompt_tokens", 0)

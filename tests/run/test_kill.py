@@ -1,0 +1,65 @@
+"""Kill -9 at any moment: the same command continues, with the results of an undisturbed run, nothing done twice."""
+
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.run.store import read_journal
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
+
+KILLS = 10
+COMMAND = [sys.executable, "-m", "cli", "run", "--agent", "gold", "--set", "sample", "--slice", "0:10", "-k", "2"]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    log = folder.with_suffix(".log").open("ab")
+    return subprocess.Popen([*COMMAND, "-w", "4", "--out", str(folder)], stdout=log, stderr=log)
+
+
+def results(folder: Path) -> dict[tuple[str, int], tuple[str, str, str]]:
+    """Per rollout: how it ended, the patch, the verdict."""
+    events = list(read_journal(folder))
+    status = {(e["instance_id"], e["seed"]): e["exit_status"] for e in events if e["event"] == "rollout"}
+    outcome = {(e["instance_id"], e["seed"]): e["outcome"] for e in events if e["event"] == "grade"}
+    patch = {
+        key: hashlib.sha256((folder / "rollouts" / key[0] / str(key[1]) / "patch.diff").read_bytes()).hexdigest()
+        for key in status
+    }
+    return {key: (status[key], patch[key], outcome[key]) for key in status}
+
+
+def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    began = time.monotonic()
+    assert start(undisturbed).wait() == 0
+    whole = time.monotonic() - began
+    moments = random.Random(20260501)
+    kills = 0
+    while kills < KILLS:
+        process = start(killed)
+        try:
+            process.wait(timeout=moments.uniform(0.5, whole / 3))
+            break  # finished before the kill
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills >= 3, "the run ended before it could be disturbed"
+    assert start(killed).wait() == 0
+
+    assert results(killed) == results(undisturbed)
+    assert len(results(killed)) == 20
+    done = Counter((e["event"], e["instance_id"], e["seed"]) for e in read_journal(killed))
+    assert set(done.values()) == {1}, "something was journaled twice"
+    assert not list(killed.glob("rollouts/*/.*")), "half a rollout was left behind"
+    left = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label=aem.run={killed.name}"], capture_output=True, text=True, check=True
+    )
+    assert left.stdout == "", "a container was left behind"
