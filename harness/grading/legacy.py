@@ -92,8 +92,8 @@ def _eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
 
 def _existing_files(patch: str) -> list[str]:
     """The files that a patch changes, without those it creates."""
-    from unidiff.patch import PatchSet
     from unidiff.errors import UnidiffParseError
+    from unidiff.patch import PatchSet
 
     try:
         sources = [file.source_file for file in PatchSet(patch)]

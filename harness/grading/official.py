@@ -10,14 +10,14 @@ swebench is imported on first use (about 2 s), so importing this module is cheap
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AemError, DataError, GradingFault, boundary
 from harness.grading.container import TestRun, apply_patch, run_tests
-from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Witness, judge, timeout_note
+from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Witness, judge, refusal, timeout_note
 from harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
@@ -61,6 +61,15 @@ def official_report(task: Task, prediction: Prediction, log: Path) -> dict[str, 
     return report
 
 
+def log_statuses(task: Task, log: str) -> dict[str, str]:
+    """The status of each test as swebench reads it from a log: PASSED, FAILED, ERROR, SKIPPED or XFAIL by test id."""
+    from swebench.harness.grading import get_logs_eval
+
+    with boundary(GradingFault, f"swebench could not read the log of {task.instance_id}"), _as_file(log) as path:
+        statuses: dict[str, str] = get_logs_eval(_test_spec(task), str(path))[0]
+    return statuses
+
+
 def apply_commands() -> list[str]:
     """The ways of applying a patch, in the order in which they are tried."""
     from swebench.harness.run_evaluation import GIT_APPLY_CMDS
@@ -101,10 +110,8 @@ def grade_log(
     versions: Mapping[str, Any] | None = None,
 ) -> Grade:
     """Grade the text of a test log; starts no container. Raises DataError or GradingFault, never a verdict in doubt."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace", newline="", suffix=".txt") as file:
-        file.write(log)
-        file.flush()
-        report = official_report(task, prediction, Path(file.name))
+    with _as_file(log) as path:
+        report = official_report(task, prediction, path)
     verdict = judge(report[task.instance_id], log, witness)
     return Grade(
         instance_id=task.instance_id,
@@ -113,6 +120,15 @@ def grade_log(
         report=report,
         versions=versions if versions is not None else stamp(task),
     )
+
+
+@contextmanager
+def _as_file(log: str) -> Iterator[Path]:
+    """The text as a file that swebench can read: UTF-8 throughout, line ends as they are."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", errors="replace", newline="", suffix=".txt") as file:
+        file.write(log)
+        file.flush()
+        yield Path(file.name)
 
 
 def stamp(task: Task, *, image: ImageRef | None = None, dataset_digest: str = "") -> dict[str, Any]:
@@ -172,10 +188,7 @@ def grade(
                 note = f"{PATCH_APPLIED if applied else PATCH_FAILED}:\n{words}\n"
                 _write(folder / NOTES, note.encode())
                 if not applied:
-                    cause = next(
-                        (line for line in reversed(words.splitlines()) if line.strip()), "no way of applying it"
-                    )
-                    return _end(task, Outcome.NOT_APPLIED, cause[:300], versions, started)
+                    return _end(task, Outcome.NOT_APPLIED, refusal(words), versions, started)
                 _write(folder / EVAL_SCRIPT, script.encode())
                 run = run_tests(environment, script, timeout)
             return _read(task, prediction, run, folder, timeout, versions, started)

@@ -58,6 +58,14 @@ def timeout_note(seconds: float) -> str:
     return f"\n\nTimeout error: {seconds:g} seconds exceeded."
 
 
+def refusal(words: str) -> str:
+    """Why a patch could not be applied, in one line, from what git and patch said."""
+    telling = [
+        line.strip() for line in words.splitlines() if re.search(r"error:|FAILED|\*{4}|which already exists", line)
+    ]
+    return "; ".join(telling)[:300] or " ".join(words.split())[-300:] or "the patch could not be applied"
+
+
 def judge(report: Mapping[str, Any], log: str, witness: Witness | None = None) -> Verdict:
     """The outcome of one graded log. `report` is the official report of this instance (its inner mapping)."""
     if report["resolved"]:
