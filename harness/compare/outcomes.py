@@ -58,17 +58,24 @@ def load_one(source: str) -> Outcomes:
     path, rename, pick = _parse_source(source)
     if not path.exists():
         raise DataError(f"no such run folder or file: {path}")
-    if (path / "run.json").is_file():
-        found = read_run(path)
-    elif _is_outcomes_csv(path):
-        found = Outcomes(read_csv(path))
-    else:
-        from harness.interop import read
-
-        found = Outcomes(normalise(read(path), str(path)))
+    found = import_outcomes(path)
     if pick:
         found = only(found, pick, str(path))
     return _renamed(found, rename, path) if rename else found
+
+
+def import_outcomes(path: Path, *, format: str = "auto", arm: str = "") -> Outcomes:
+    """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `harness.interop`.
+
+    `arm` names the rollouts where the source does not name them.
+    """
+    if format in ("auto", "run") and (path / "run.json").is_file():
+        return read_run(path)
+    if format in ("auto", "csv") and _is_outcomes_csv(path):
+        return Outcomes(read_csv(path))
+    from harness.interop import read
+
+    return Outcomes(normalise(read(path, format=format, arm=arm), str(path)))
 
 
 def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:

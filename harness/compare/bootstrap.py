@@ -1,0 +1,60 @@
+"""Hierarchical bootstrap of a paired difference: tasks, then seeds within tasks, both arms on the same drawn tasks.
+
+Resampling both stages with replacement counts run noise twice (Davison and Hinkley 1997, section 3.8). Rao and Wu
+(1988) rescale the two stages so that each is counted once: with f the fraction of the tasks of interest that were run,
+
+    mean + sqrt(1 - f) * sqrt(n / (n - 1)) * (task stage) + sqrt(f) * sqrt(k / (k - 1)) * (seed stage).
+
+f = 1 answers the question about these tasks, f = 0 the one about tasks like these, and 50 tasks drawn from 500 have
+f = 0.1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.compare.values import Floats
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Successes and rollouts of one arm on N tasks, each of shape (N,), rollouts >= 1."""
+
+    solved: Ints
+    rollouts: Ints
+
+    @property
+    def rates(self) -> Floats:
+        return self.solved / self.rollouts
+
+
+def bootstrap_differences(
+    baseline: Trials, candidate: Trials, *, fraction: float, draws: int = 10_000, seed: int = 0
+) -> Floats:
+    """`draws` replicates of the mean task difference, candidate minus baseline; `fraction` is f above.
+
+    Tasks with the same counts are exchangeable, so a draw needs only how often each kind of task occurs (multinomial)
+    and each kind's total of successes (binomial): the same distribution as drawing task by task, in far less time.
+    """
+    rng = np.random.default_rng(seed)
+    kinds, freq = np.unique(
+        np.stack([baseline.solved, baseline.rollouts, candidate.solved, candidate.rollouts]), axis=1, return_counts=True
+    )
+    n = len(baseline.solved)
+    solved_a, n_a, solved_b, n_b = kinds
+    observed = solved_b / n_b - solved_a / n_a
+    mean = float(observed @ freq) / n
+    times = rng.multinomial(n, freq / n, size=draws) if fraction < 1 else np.broadcast_to(freq, (draws, len(freq)))
+    task_stage = times @ observed / n - mean
+    out = mean + np.sqrt(1 - fraction) * np.sqrt(n / max(n - 1, 1)) * task_stage
+    if fraction > 0:
+        seed_stage = np.zeros(draws)
+        for sign, solved, rollouts in ((1, solved_b, n_b), (-1, solved_a, n_a)):
+            scale = np.sqrt(rollouts / np.maximum(rollouts - 1, 1)) / rollouts
+            moved = rng.binomial(times * rollouts, solved / rollouts) - times * solved
+            seed_stage += sign * (moved @ scale) / n
+        out = out + np.sqrt(fraction) * seed_stage
+    return out

@@ -1,0 +1,94 @@
+"""One number a task: the task is the unit of inference, never the rollout.
+
+`TaskValues` carries, for each task, the mean of a metric over its rollouts and how much that mean would move on a
+re-run. Everything with an interval (rates, differences, tokens, entropy, ...) is computed from it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TaskValues:
+    """A metric of one arm, or a difference of two, on N tasks. All arrays have shape (N,).
+
+    values: mean over the rollouts of the task; nan where it has none.
+    noise: unbiased estimate of the variance of `values` over re-runs; nan where it cannot be estimated (one rollout).
+    noise_spread: sum of noise^2 / df over the arms involved, for Satterthwaite's degrees of freedom.
+    grain: the smallest step of `values`, 1/K for a rate over K rollouts; floors a variance estimated as zero.
+    clusters: label of the repository of each task.
+    """
+
+    tasks: tuple[str, ...]
+    values: Floats
+    noise: Floats
+    noise_spread: Floats
+    grain: Floats
+    clusters: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def where(self, keep: NDArray[np.bool_]) -> "TaskValues":
+        """The tasks at which `keep` (N,) is true."""
+        tasks = tuple(task for task, kept in zip(self.tasks, keep, strict=True) if kept)
+        return TaskValues(
+            tasks,
+            self.values[keep],
+            self.noise[keep],
+            self.noise_spread[keep],
+            self.grain[keep],
+            self.clusters[keep],
+        )
+
+
+def task_values(table: "pd.DataFrame", metric: str, tasks: tuple[str, ...] | None = None) -> TaskValues:
+    """The metric (a column, truth values count as 0 and 1) of the rollouts in `table`, which holds one arm.
+
+    `tasks` fixes which tasks and their order; by default the tasks of the table, sorted.
+    """
+    numbers = table[metric].astype("Float64").astype("float64")
+    grouped = numbers.groupby(table["instance_id"].astype("object"))
+    stats = grouped.agg(["mean", "var", "count"])  # pandas leaves missing values out and divides by count - 1
+    repos = table.groupby(table["instance_id"].astype("object"))["repo"].first()
+    order = tuple(sorted(stats.index)) if tasks is None else tasks
+    stats, repos = stats.reindex(list(order)), repos.reindex(list(order))
+    count = stats["count"].fillna(0).to_numpy(dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = stats["var"].to_numpy(dtype=float) / count
+        return TaskValues(
+            tasks=order,
+            values=stats["mean"].to_numpy(dtype=float),
+            noise=noise,
+            noise_spread=noise**2 / (count - 1),
+            grain=1 / count,
+            clusters=repos.fillna("").to_numpy(dtype=str),
+        )
+
+
+def difference(baseline: TaskValues, candidate: TaskValues) -> TaskValues:
+    """Candidate minus baseline, task by task; the two arms' rollouts are independent, so their noises add."""
+    if baseline.tasks != candidate.tasks:
+        raise ValueError(f"arms must be aligned on the same tasks ({len(baseline)} and {len(candidate)})")
+    return replace(
+        baseline,
+        values=candidate.values - baseline.values,
+        noise=baseline.noise + candidate.noise,
+        noise_spread=baseline.noise_spread + candidate.noise_spread,
+        grain=np.maximum(baseline.grain, candidate.grain),
+        clusters=np.where(baseline.clusters == "", candidate.clusters, baseline.clusters),
+    )
+
+
+def common(*arms: TaskValues) -> tuple[TaskValues, ...]:
+    """The arms restricted to the tasks on which every one of them has a value."""
+    keep = np.logical_and.reduce([np.isfinite(arm.values) for arm in arms])
+    return tuple(arm.where(keep) for arm in arms)
