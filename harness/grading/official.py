@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def log_statuses(task: Task, log: str) -> dict[str, str]:
     with boundary(GradingFault, f"swebench could not read the log of {task.instance_id}"), _as_file(log) as path:
         statuses: dict[str, str] = get_logs_eval(_test_spec(task), str(path))[0]
     return statuses
+
+
+@dataclass(frozen=True)
+class FailureGuess:
+    """What swebench guesses of a failure from its logs; advisory, `environment`: not the patch."""
+
+    reason: str
+    environment: bool
+
+
+def guess_failure(folder: Path) -> FailureGuess | None:
+    """The guess for the run report, from test_output.txt and run_instance.log in a rollout's folder."""
+    from swebench.harness.infra_failure import TIER_ENVIRONMENT, classify_logs
+
+    found = classify_logs(folder / TEST_OUTPUT, folder / NOTES)
+    return FailureGuess(found[0], found[1] == TIER_ENVIRONMENT) if found else None
 
 
 def apply_commands() -> list[str]:

@@ -1,0 +1,108 @@
+"""Predictions files: anyone's patches in the official formats, read with one line for whatever is wrong.
+
+A .json file holds a list of predictions or an object `{instance_id: prediction}` (SWE-agent, mini-SWE-agent), a .jsonl
+file one prediction a line; either may be gzipped. A prediction has `instance_id`, `model_name_or_path`, `model_patch`.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError
+from harness.types import Prediction
+
+FIELDS = ("instance_id", "model_name_or_path", "model_patch")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The good predictions in the order of the file, each instance once, and one line per problem."""
+
+    predictions: list[Prediction]
+    problems: list[str]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Every good prediction of a file; a bad one is a line in `problems` that names file, place and field.
+
+    Of several predictions for one instance the last counts, as in swebench 5.0.2; that is a problem too. A null patch
+    is an empty one. Raises DataError when the file cannot be read or holds no good prediction.
+    """
+    found: dict[str, tuple[str, Prediction]] = {}
+    problems: list[str] = []
+    for place, value in _entries(path):
+        try:
+            prediction = _prediction(value)
+        except DataError as error:
+            problems.append(f"{path.name}, {place}: {error}")
+            continue
+        if earlier := found.pop(prediction.instance_id, None):
+            problems.append(
+                f"{path.name}, {place}: {prediction.instance_id} again (also {earlier[0]}); the last counts"
+            )
+        found[prediction.instance_id] = place, prediction
+    if not found:
+        raise DataError(problems[0] if problems else f"{path.name} holds no predictions")
+    return Predictions([prediction for _, prediction in found.values()], problems)
+
+
+def write_predictions(path: Path, predictions: list[Prediction]) -> None:
+    """The official .jsonl form, one prediction a line."""
+    # ASCII with escapes, so that a patch whose bytes are not all UTF-8 (kept as surrogates) survives.
+    path.write_text("".join(json.dumps(prediction.model_dump()) + "\n" for prediction in predictions))
+
+
+def _entries(path: Path) -> Iterator[tuple[str, object]]:
+    """Each entry of a file with its place in words; a line that is no JSON comes as the DataError that says so."""
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    kind = suffixes[-1] if suffixes else ""
+    if kind not in (".json", ".jsonl"):
+        raise DataError(f"predictions must be a .json or .jsonl file (or either with .gz), is {path.name}")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    return _lines(data) if kind == ".jsonl" else _whole(path.name, data)
+
+
+def _lines(data: bytes) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if line.strip():
+            try:
+                value: object = json.loads(line)
+            except ValueError as error:
+                value = DataError(f"is not JSON: {error}")
+            yield f"line {number}", value
+
+
+def _whole(name: str, data: bytes) -> Iterator[tuple[str, object]]:
+    try:
+        value: Any = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"{name} is not JSON: {error}") from None
+    if isinstance(value, list):
+        yield from ((f"entry {number}", entry) for number, entry in enumerate(value, start=1))
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield f"key {key!r}", {"instance_id": key} | entry if isinstance(entry, dict) else entry
+    else:
+        raise DataError(f"{name} must hold a list of predictions or an object of them by instance id")
+
+
+def _prediction(value: object) -> Prediction:
+    if isinstance(value, DataError):
+        raise value
+    if not isinstance(value, dict):
+        raise DataError(f"must be an object with the fields {', '.join(FIELDS)}, is {type(value).__name__}")
+    for field in FIELDS:
+        if field not in value:
+            raise DataError(f"{field} is missing")
+        if not isinstance(value[field], str) and not (field == "model_patch" and value[field] is None):
+            raise DataError(f"{field} must be text, is {type(value[field]).__name__}")
+        if field != "model_patch" and not value[field]:
+            raise DataError(f"{field} is empty")
+    return Prediction(**{field: value[field] or "" for field in FIELDS})

@@ -1,0 +1,123 @@
+"""The files by which the official tools know a run: predictions, the run report, and the log tree of `swebench`.
+
+In the run's folder:
+
+    predictions.jsonl                                   seed 0; predictions.seed<k>.jsonl for the others
+    report.json                                         the official run report of seed 0; report.seed<k>.json
+    logs/run_evaluation/<run_id>/run.json               what `swebench report` reads to find the dataset
+    logs/run_evaluation/<run_id>/<arm>/<instance>       links to rollouts/<instance>/<seed>
+    logs/run_evaluation/<run_id>/gold                   a link to <arm>: `swebench report` 5.0.2 looks for no other name
+
+so that `swebench report <run_id>`, called in that folder, grades the run again from its logs.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.grading import official
+from harness.grading.predictions import write_predictions
+from harness.instances.rows import to_row
+from harness.run.store import Key, Progress, read_json, read_patch, write_json, write_text
+from harness.types import Outcome, Prediction, Task
+
+COMPLETED = (Outcome.RESOLVED, Outcome.UNRESOLVED)
+
+
+def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Progress]) -> None:
+    """Write (again) every official file of the run in `folder`, for each of its seeds.
+
+    `tasks` is what the run was to cover; rollouts lost to a fault have no prediction.
+    """
+    run = read_json(folder / "run.json")
+    run_id, arm = run["run_id"], run["arm"]
+    chosen = {task.instance_id: task for task in tasks}
+    for seed in sorted({seed for _, seed in progress} | {0}):
+        suffix = f".seed{seed}" if seed else ""
+        rollouts: dict[str, Progress] = {
+            instance_id: found
+            for (instance_id, rollout_seed), found in progress.items()
+            if rollout_seed == seed and found.rollout["fault"] is None and instance_id in chosen
+        }
+        folders = {instance_id: folder / "rollouts" / instance_id / str(seed) for instance_id in rollouts}
+        predictions = [
+            Prediction(instance_id=name, model_name_or_path=arm, model_patch=read_patch(folders[name] / official.PATCH))
+            for name in sorted(rollouts)
+        ]
+        outcomes = {
+            instance_id: Outcome(found.grade["outcome"]) if found.grade else Outcome.ERROR
+            for instance_id, found in rollouts.items()
+        }
+        write_predictions(folder / f"predictions{suffix}.jsonl", predictions)
+        write_json(folder / f"report{suffix}.json", run_report(chosen, outcomes, folders))
+        _link_logs(folder, f"{run_id}{suffix}", arm, list(chosen.values()), folders)
+
+
+def run_report(
+    instance_ids: Iterable[str], outcomes: Mapping[str, Outcome], folders: Mapping[str, Path]
+) -> dict[str, Any]:
+    """The run report (schema 2) as `swebench.harness.reporting.make_run_report` (5.0.2) writes it without an engine.
+
+    `outcomes` of what has a prediction; `folders` hold the logs by which swebench guesses why something failed.
+    """
+    ids = sorted(instance_ids)
+    of: dict[Outcome, list[str]] = {kind: [name for name in ids if outcomes.get(name) is kind] for kind in Outcome}
+    completed = sorted(name for kind in COMPLETED for name in of[kind])
+    errors = sorted(of[Outcome.ERROR] + of[Outcome.NOT_APPLIED] + of[Outcome.TEST_TIMEOUT])
+    guesses = {
+        name: guess
+        for name in sorted(of[Outcome.UNRESOLVED] + errors)
+        if (guess := official.guess_failure(folders[name]))
+    }
+    infrastructure = [name for name, guess in guesses.items() if guess.environment]
+    ambiguous = [name for name, guess in guesses.items() if not guess.environment]
+    return {
+        "total_instances": len(ids),
+        "submitted_instances": len(outcomes),
+        "completed_instances": len(completed),
+        "resolved_instances": len(of[Outcome.RESOLVED]),
+        "unresolved_instances": len(of[Outcome.UNRESOLVED]),
+        "infra_failure_instances": len(infrastructure),
+        "ambiguous_failure_instances": len(ambiguous),
+        "empty_patch_instances": len(of[Outcome.EMPTY_PATCH]),
+        "error_instances": len(errors),
+        "completed_ids": completed,
+        "incomplete_ids": [name for name in ids if name not in outcomes],
+        "empty_patch_ids": of[Outcome.EMPTY_PATCH],
+        "submitted_ids": sorted(outcomes),
+        "resolved_ids": of[Outcome.RESOLVED],
+        "unresolved_ids": of[Outcome.UNRESOLVED],
+        "infra_failure_ids": infrastructure,
+        "ambiguous_failure_ids": ambiguous,
+        "failure_reasons": {name: guess.reason for name, guess in guesses.items()},
+        "error_ids": errors,
+        "schema_version": 2,
+    }
+
+
+def _link_logs(folder: Path, run_id: str, arm: str, tasks: Sequence[Task], folders: Mapping[str, Path]) -> None:
+    """The log tree that swebench expects, as links to the rollouts, and what names the dataset."""
+    logs = folder / "logs" / "run_evaluation" / run_id
+    model = arm.replace("/", "__")
+    (logs / model).mkdir(parents=True, exist_ok=True)
+    for instance_id, rollout in folders.items():
+        _link(logs / model / instance_id, Path("../../../..") / rollout.relative_to(folder))
+    if model != "gold":
+        _link(logs / "gold", Path(model))
+    write_json(logs / "run.json", {"dataset": _dataset(logs, tasks), "split": "test", "task_repo": None})
+
+
+def _dataset(logs: Path, tasks: Sequence[Task]) -> str:
+    """A name under which swebench finds the rows: that of the hub, or a file of them as they were graded."""
+    name = tasks[0].dataset
+    if "/" in name and not any(task.provenance for task in tasks):
+        return name
+    rows = logs / "dataset.jsonl"
+    write_text(rows, "".join(json.dumps(to_row(task)) + "\n" for task in tasks))
+    return str(rows.relative_to(logs.parents[2]))
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.is_symlink():
+        link.symlink_to(target)
