@@ -1,0 +1,88 @@
+"""From the words of a run configuration to an agent: `bash`, `replay:NAME`, `command:...`, `module:attribute`."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from harness.errors import ConfigError
+from harness.types import Agent, Policy, Record, Task
+
+CHOICES = "gold, empty, replay:NAME_OR_FILE, bash, deepswe, command:PROGRAM ARGS, or module.path:attribute"
+
+Options = TypeVar("Options", bound=Record)
+
+
+def build(
+    spec: str, *, options: Mapping[str, Any] | None = None, tasks: Sequence[Task] = (), policy: Policy | None = None
+) -> Agent:
+    """The agent that `spec` names. ConfigError, in one line naming the choices, when it names none.
+
+    `options` are the agent's own (budget, prompts); `tasks` are needed by `gold`, `policy` by `bash` and `deepswe`.
+    An entry point `module.path:attribute` is called with `policy` and `options`, and returns an Agent.
+    """
+    options = options or {}
+    kind, separator, argument = spec.partition(":")
+    match kind:
+        case "gold" | "empty" if not separator:
+            from agents.scripted import EmptyAgent, GoldAgent
+
+            _no_options(kind, options)
+            return EmptyAgent() if kind == "empty" else GoldAgent({task.instance_id: task.patch for task in tasks})
+        case "replay" if argument:
+            from agents.bash import BashOptions
+            from agents.scripted import ReplayAgent, load_replay
+
+            settings = _options(BashOptions, {"format_errors": 0, **options}, kind)
+            return ReplayAgent(load_replay(argument), source=argument, options=settings)
+        case "bash" if not separator:
+            from agents.bash import BashAgent, BashOptions
+
+            return BashAgent(_needed(policy, spec), _options(BashOptions, options, kind))
+        case _ if argument and kind.replace(".", "").isidentifier():
+            return _entry_point(kind, argument, policy, options)
+    raise ConfigError(f"unknown agent {spec!r}: choose {CHOICES}")
+
+
+def _needed(policy: Policy | None, spec: str) -> Policy:
+    if policy is None:
+        raise ConfigError(f"agent {spec!r} needs a model: give --checkpoint NAME or --endpoint URL")
+    return policy
+
+
+def _no_options(kind: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise ConfigError(f"agent {kind!r} takes no options, got {', '.join(options)}")
+
+
+def _options(record: type[Options], options: Mapping[str, Any], kind: str) -> Options:
+    try:
+        return record(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        choices = ", ".join(record.model_fields)
+        raise ConfigError(f"agent_options.{field}: {first['msg']} (the {kind} agent takes {choices})") from None
+
+
+def _entry_point(module: str, attribute: str, policy: Policy | None, options: Mapping[str, Any]) -> Agent:
+    try:
+        make = import_module(module)
+        for part in attribute.split("."):
+            make = getattr(make, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"agent {module}:{attribute} cannot be imported ({error}); choose {CHOICES}") from None
+    if not callable(make):
+        raise ConfigError(f"agent {module}:{attribute} is not callable: give a class or function returning an Agent")
+    try:
+        agent = make(policy=policy, options=dict(options))
+    except TypeError as error:
+        raise ConfigError(f"agent {module}:{attribute} must accept policy= and options= ({error})") from None
+    missing = [name for name in ("name", "run", "describe") if not hasattr(agent, name)]
+    if missing:
+        raise ConfigError(
+            f"agent {module}:{attribute} returned no Agent: {type(agent).__name__} lacks {', '.join(missing)}"
+        )
+    built: Agent = agent
+    return built
