@@ -8,6 +8,7 @@ capability, bounded memory, processes and log. The verdict comes from swebench a
 swebench is imported on first use (about 2 s), so importing this module is cheap.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -225,13 +226,11 @@ def _read(
     log = run.output.decode(errors="replace") + (timeout_note(timeout) if run.timed_out else "")
     _write(folder / TEST_OUTPUT, log.encode())
     grade = grade_log(task, prediction, log, witness=run.witness, versions=versions)
-    if run.timed_out:  # the official harness writes no report then, whatever the log holds
+    if run.timed_out and grade.resolved:
+        grade = grade.model_copy(update={"outcome": Outcome.TEST_TIMEOUT, "cause": "out of time after the tests"})
+    if run.timed_out or grade.outcome is Outcome.ERROR:  # where a run failed so, the official harness reports nothing
         grade = grade.model_copy(update={"report": {}})
-        if grade.resolved:
-            grade = grade.model_copy(update={"outcome": Outcome.TEST_TIMEOUT, "cause": "out of time after the tests"})
     else:
-        import json
-
         _write(folder / REPORT, json.dumps(dict(grade.report), indent=4).encode())
     return grade.model_copy(update={"seconds": time.monotonic() - started})
 

@@ -105,4 +105,9 @@ def _prediction(value: object) -> Prediction:
             raise DataError(f"{field} must be text, is {type(value[field]).__name__}")
         if field != "model_patch" and not value[field]:
             raise DataError(f"{field} is empty")
-    return Prediction(**{field: value[field] or "" for field in FIELDS})
+    prediction = Prediction(**{field: value[field] or "" for field in FIELDS})
+    try:
+        prediction.model_patch.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise DataError(f"model_patch is not text: {error.reason}") from None
+    return prediction

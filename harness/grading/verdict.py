@@ -61,7 +61,9 @@ def timeout_note(seconds: float) -> str:
 def refusal(words: str) -> str:
     """Why a patch could not be applied, in one line, from what git and patch said."""
     telling = [
-        line.strip() for line in words.splitlines() if re.search(r"error:|FAILED|\*{4}|would create the file", line)
+        line.strip()
+        for line in words.splitlines()
+        if re.search(r"error:|FAILED|\*{4}|would create|No file to patch", line)
     ]
     return "; ".join(telling)[:300] or " ".join(words.split())[-300:] or "the patch could not be applied"
 
