@@ -91,9 +91,12 @@ def facts(completion: Completion) -> dict[str, Any]:
         "queue_seconds": completion.queue_seconds,
         "retries": completion.retries,
         "request_id": completion.request_id,
+        "reasoning": completion.reasoning,
+        "anomalies": list(completion.anomalies),
         "surprisal": -sum(completion.logprobs) if completion.logprobs else None,
         "mean_entropy": sum(completion.entropies) / len(completion.entropies) if completion.entropies else None,
         "entropy_method": completion.entropy_method,
+        "tokens": list(completion.tokens),
         "logprobs": [round(value, 6) for value in completion.logprobs],
         "entropies": [round(value, 6) for value in completion.entropies],
     }

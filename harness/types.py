@@ -101,13 +101,16 @@ class Completion(Record):
 
     `logprobs` holds log pi(y_l | prefix) of the sampled tokens; `entropies` the per-token entropy estimates, by
     `entropy_method` ("full", "top-20 + tail bound", ...), empty where the server returned no log-probabilities.
+    `reasoning` is what the server parsed out of `content`; `anomalies` names what was out of protocol and was mended.
     """
 
     content: str
+    reasoning: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     finish_reason: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tokens: tuple[str, ...] = ()
     logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
     entropy_method: str = ""
@@ -116,6 +119,7 @@ class Completion(Record):
     retries: int = 0
     request_id: str = ""
     model: str = ""
+    anomalies: tuple[str, ...] = ()
 
 
 class ExitStatus(StrEnum):

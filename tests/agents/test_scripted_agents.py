@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from local import FIX, LocalEnvironment, Transcript, instance
+from workplace import FIX, LocalEnvironment, Transcript, instance
 
 from agents.build import build
 from agents.scripted import EmptyAgent, GoldAgent, load_replay

@@ -1,0 +1,295 @@
+"""The endpoint client against a real HTTP server, well-behaved and not."""
+
+import json
+import math
+import threading
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model_server import Handler, chat, model_server, say
+
+from agents.policy import ContextOverflow, EndpointPolicy, Retry, Sampling, served_models
+from agents.reply import Unreadable, read_reply
+from harness.errors import ConfigError, PolicyFault
+
+HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+QUICK = Retry(attempts=3, first=0.001, cap=0.002, timeouts=2, seconds=0.3)
+
+
+def ask(answer, sampling=None, *, retry=QUICK, seed=0, messages=HELLO):
+    """One completion from a server that answers so; returns it with the requests that were made."""
+    with model_server(answer) as server, EndpointPolicy("tiny", [server.url], sampling, retry=retry) as policy:
+        return policy.complete(messages, seed=seed), server.requests
+
+
+def failing(*answers, then="fine"):
+    """Fail in the given ways, one call each, then answer."""
+    rest = list(answers)
+
+    def answer(handler: Handler, request):
+        if rest:
+            rest.pop(0)(handler)
+        else:
+            handler.send_json(chat(then))
+
+    return answer
+
+
+def http(status, message="no", **headers):
+    return lambda handler: handler.send_json({"error": {"message": message}}, status, **headers)
+
+
+FAULTS = {
+    "HTTP 500": http(500),
+    "HTTP 502": http(502),
+    "HTTP 503": http(503),
+    "HTTP 429": http(429),
+    "HTTP 408": http(408),
+    "reset": lambda handler: handler.reset(),
+    "half a body": lambda handler: handler.send_bytes(b'{"id": "x", "choi', length=5000),
+    "half a JSON": lambda handler: handler.send_bytes(json.dumps(chat("hello")).encode()[:60]),
+    "not JSON": lambda handler: handler.send_bytes(b"<html>gateway</html>"),
+    "binary": lambda handler: handler.send_bytes(bytes(range(256))),
+    "no choices": lambda handler: handler.send_json({**chat("x"), "choices": []}),
+    "choices null": lambda handler: handler.send_json({**chat("x"), "choices": None}),
+    "a list": lambda handler: handler.send_json([chat("x")]),
+    "no message": lambda handler: handler.send_json(chat(None)),
+    "message is text": lambda handler: handler.send_json(
+        {**chat("x"), "choices": [{"message": "x", "finish_reason": "stop"}]}
+    ),
+    "aborted": lambda handler: handler.send_json(chat("half a sen", finish_reason="abort")),
+    "deeply nested": lambda handler: handler.send_bytes(b"[" * 200_000),
+    "silent": lambda handler: time.sleep(0.6),
+}
+
+
+def test_a_completion_carries_everything_the_server_said():
+    completion, requests = ask(say("hello"), Sampling(temperature=0.7, top_k=20, max_tokens=99, stop=("X",)))
+    assert completion.content == "hello"
+    assert (completion.prompt_tokens, completion.completion_tokens) == (11, 7)
+    assert (completion.finish_reason, completion.model, completion.request_id) == ("stop", "tiny", "r-1")
+    assert completion.seconds > 0
+    assert completion.retries == 0
+    assert completion.anomalies == ()
+    sent = requests[0]
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["max_tokens"]) == (0.7, 1.0, 20, 99)
+    assert sent["stop"] == ["X"]
+    assert "logprobs" not in sent
+    assert "tools" not in sent
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_of_the_server_is_tried_again_and_counted(fault):
+    completion, _ = ask(failing(fault))
+    assert completion.content == "fine"
+    assert completion.retries == 1
+    assert completion.queue_seconds > 0
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_that_stays_is_infrastructure_in_the_end(fault):
+    with pytest.raises(PolicyFault, match="look at the server's log") as caught:
+        ask(failing(*[fault] * 5))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_drips_runs_into_the_time_limit():
+    def drip(handler, request):
+        handler.send_response(200)
+        handler.send_header("content-length", "1000000")
+        handler.end_headers()
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.02)
+
+    began = time.monotonic()
+    with pytest.raises(PolicyFault, match="did not end in time"):
+        ask(drip)
+    assert time.monotonic() - began < 3.5
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4500 in the messages, "
+        "500 in the completion). Please reduce the length of the messages or completion.",
+        "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 4096 "
+        "tokens and your request has 500 input tokens (4000 > 4096 - 500).",
+        "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+        "max_tokens must be at least 1, got -186.",
+        "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+        "the request exceeds the available context size, try increasing it",
+    ],
+)
+def test_a_conversation_that_no_longer_fits_is_an_end_and_no_fault(message):
+    with pytest.raises(ContextOverflow, match=r"\d|context size"):
+        ask(failing(*[http(400, message)] * 5))
+
+
+def test_an_unknown_model_names_those_that_are_served():
+    with pytest.raises(PolicyFault, match=r"does not serve 'tiny' \(it serves: tiny\)"):
+        ask(failing(http(404, "The model `tiny` does not exist.")))
+
+
+def test_a_refused_key_says_where_to_put_one():
+    with pytest.raises(PolicyFault, match="set OPENAI_API_KEY"):
+        ask(failing(http(401, "no")))
+
+
+def test_a_refused_request_is_not_repeated():
+    calls = []
+
+    def answer(handler, request):
+        calls.append(request)
+        handler.send_json({"error": {"message": "temperature must be\n non-negative"}}, 400)
+
+    with pytest.raises(PolicyFault, match="temperature must be non-negative"):
+        ask(answer)
+    assert len(calls) == 1
+
+
+def test_retry_after_is_heeded_up_to_the_cap():
+    retry = Retry(first=0.5, cap=30)
+    assert 0.25 <= retry.wait(1) <= 0.5
+    assert 1 <= retry.wait(3) <= 2
+    assert retry.wait(50) <= 30
+    assert retry.wait(1, retry_after=7) == 7
+    assert retry.wait(1, retry_after=600) == 30
+
+
+def test_a_rollout_stays_on_one_endpoint_and_rollouts_spread():
+    with model_server(say("x")) as one, model_server(say("x")) as two:
+        with EndpointPolicy("tiny", [one.url, two.url], retry=QUICK) as policy:
+            for seed in range(20):
+                for step in range(3):
+                    policy.complete([*HELLO, *[{"role": "user", "content": "more"}] * step], seed=seed)
+        counts = [len(one.requests), len(two.requests)]
+    assert sum(counts) == 60
+    assert all(count % 3 == 0 and count >= 9 for count in counts)
+
+
+def test_a_dead_endpoint_is_passed_over():
+    with model_server(say("x")) as alive, model_server(say("x")) as dead:
+        gone = dead.url
+    with model_server(say("x")) as alive, EndpointPolicy("tiny", [gone, alive.url], retry=QUICK) as policy:
+        assert [policy.complete(HELLO, seed=seed).content for seed in range(6)] == ["x"] * 6
+
+
+def test_every_call_has_a_seed_of_its_own_and_a_rollout_repeats_its_seeds():
+    def seeds(seed):
+        with model_server(say("x")) as server, EndpointPolicy("tiny", [server.url]) as policy:
+            for step in range(4):
+                policy.complete([*HELLO, *[{"role": "user", "content": "more"}] * step], seed=seed)
+            return [request["seed"] for request in server.requests]
+
+    assert seeds(0) == seeds(0)
+    assert len(set(seeds(0) + seeds(1))) == 8
+
+
+def test_closing_wakes_a_call_that_waits_to_retry():
+    policy = None
+    with model_server(failing(*[http(503)] * 9)) as server:
+        policy = EndpointPolicy("tiny", [server.url], retry=Retry(attempts=9, first=60, cap=60))
+        threading.Timer(0.3, policy.close).start()
+        with pytest.raises(PolicyFault, match="closed"):
+            policy.complete(HELLO, seed=0)
+
+
+def test_served_models_lists_them_or_says_what_to_do():
+    with model_server(say("x")) as server:
+        assert served_models(server.url) == ["tiny"]
+        url = server.url.removeprefix("http://").removesuffix("/v1")
+        assert served_models(url) == ["tiny"]
+    with pytest.raises(PolicyFault, match="aem serve"):
+        served_models(url)
+
+
+def test_no_endpoint_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="--endpoint"):
+        EndpointPolicy("tiny", [])
+
+
+# --- log-probabilities ----------------------------------------------------------------------------------------------
+
+
+def test_log_probabilities_are_asked_for_and_recorded():
+    top = [{"token": "a", "logprob": math.log(0.5)}, {"token": "b", "logprob": math.log(0.25)}]
+    logprobs = {"content": [{"token": "a", "logprob": math.log(0.5), "top_logprobs": top}] * 2}
+
+    def answer(handler, request):
+        assert (request["logprobs"], request["top_logprobs"]) == (True, 2)
+        handler.send_json(chat("aa", logprobs=None) | {"choices": [chat("aa", logprobs=logprobs)["choices"][0]]})
+
+    completion, _ = ask(answer, Sampling(logprobs=2, vocabulary=3))
+    assert completion.tokens == ("a", "a")
+    assert completion.logprobs == pytest.approx([math.log(0.5)] * 2)
+    assert completion.entropies == pytest.approx([1.5 * math.log(2)] * 2)  # the rest, 1/4, is one token
+    assert completion.entropy_method.startswith("top-2, tail midpoint")
+
+
+# --- whatever the model says ----------------------------------------------------------------------------------------
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+CALL = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": JSON,
+        "type": JSON,
+        "function": st.fixed_dictionaries({}, optional={"name": JSON, "arguments": JSON}) | JSON,
+    },
+)
+MESSAGE = st.fixed_dictionaries(
+    {}, optional={"role": JSON, "content": JSON, "tool_calls": st.lists(CALL, max_size=3) | JSON, "reasoning": JSON}
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(message=MESSAGE, usage=JSON, finish=JSON, logprobs=JSON)
+def test_any_message_of_the_model_becomes_a_completion_that_can_be_sent_back(message, usage, finish, logprobs):
+    body = json.dumps(
+        {"choices": [{"message": message, "finish_reason": finish, "logprobs": logprobs}], "usage": usage}
+    )
+    completion = read_reply(body.encode())
+    completion.model_dump_json().encode("utf-8")
+    for call in completion.tool_calls:
+        assert isinstance(call["id"], str)
+        assert isinstance(call["function"]["name"], str)
+        assert isinstance(call["function"]["arguments"], str)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_completion_or_unreadable(body):
+    try:
+        read_reply(body)
+    except Unreadable:
+        return
+
+
+@pytest.mark.parametrize(
+    ("message", "content", "anomaly"),
+    [
+        ({"role": "assistant", "content": None}, "", ()),
+        ({"role": "assistant", "content": ""}, "", ()),
+        ({"role": "user", "content": "x"}, "x", ("role is 'user'",)),
+        ({"role": "assistant", "content": "a\ud800b"}, "a?b", ("text is not Unicode",)),
+        ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ()),
+        ({"role": "assistant", "content": 7}, "7", ("content is int",)),
+    ],
+)
+def test_odd_messages_are_recorded_as_what_they_are(message, content, anomaly):
+    completion, _ = ask(say(message))
+    assert (completion.content, completion.anomalies) == (content, anomaly)
+    assert completion.retries == 0
+
+
+def test_a_megabyte_on_one_line_comes_through():
+    completion, _ = ask(say("x" * 2**20))
+    assert len(completion.content) == 2**20
