@@ -9,26 +9,9 @@ f = 1 answers the question about these tasks, f = 0 the one about tasks like the
 f = 0.1.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.compare.values import Floats
-
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Successes and rollouts of one arm on N tasks, each of shape (N,), rollouts >= 1."""
-
-    solved: Ints
-    rollouts: Ints
-
-    @property
-    def rates(self) -> Floats:
-        return self.solved / self.rollouts
+from harness.compare.values import Floats, Trials
 
 
 def bootstrap_differences(

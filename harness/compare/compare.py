@@ -1,29 +1,31 @@
 """Two or many arms -> one `Comparison`: a pure function of the outcomes table."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness import __version__
-from harness.compare.bootstrap import Trials, bootstrap_differences
-from harness.compare.intervals import like_these, these_tasks
+from harness.compare.contrast import contrast, estimate
+from harness.compare.decisions import difference_decision, holm
 from harness.compare.outcomes import Outcomes
-from harness.compare.permutation import stratified_permutation
-from harness.compare.records import ArmSummary, Comparison, Contrast, Estimate, Interval, Question, Test, Verdict
+from harness.compare.records import ArmSummary, Comparison, Contrast, Decision, Question
 from harness.compare.schema import listed
-from harness.compare.values import TaskValues, common, difference, task_values
+from harness.compare.values import count_trials, rates
 from harness.errors import DataError
 
 STAMPS = ("grader", "dataset", "scaffold", "model")
 
 
 def compare(
-    outcomes: Outcomes, baseline: str | None = None, candidates: Sequence[str] = (), *, level: float = 0.95
+    outcomes: Outcomes,
+    baseline: str | None = None,
+    candidates: Sequence[str] = (),
+    *,
+    level: float = 0.95,
+    common: bool = False,
+    margin: float | None = None,
 ) -> Comparison:
-    """Every candidate against the baseline (by default the first arm), on the tasks that both have results for."""
+    """Every candidate against the baseline (by default the first arm); see `contrast` for the options."""
     arms = outcomes.arms
     baseline = baseline or arms[0]
     candidates = list(candidates) or [arm for arm in arms if arm != baseline]
@@ -33,127 +35,80 @@ def compare(
     if not candidates:
         raise DataError(f"only one arm ({baseline}); give a second run folder or file to compare it with")
     tables = {arm: outcomes.table[outcomes.table["arm"] == arm] for arm in (baseline, *candidates)}
+    contrasts = [
+        contrast(baseline, tables[baseline], arm, tables[arm], level=level, common=common, margin=margin)
+        for arm in candidates
+    ]
     return Comparison(
         level=level,
+        baseline=baseline,
         arms=tuple(summarise(arm, table, level) for arm, table in tables.items()),
-        contrasts=tuple(contrast(baseline, tables[baseline], arm, tables[arm], level) for arm in candidates),
+        contrasts=tuple(adjusted(contrasts)),
         warnings=tuple(stamp_warnings(tables)),
         versions={"aem": __version__},
     )
 
 
 def summarise(arm: str, table: pd.DataFrame, level: float) -> ArmSummary:
-    """One arm: counts, resolved rate over scored rollouts, and the official rate (no verdict counts as unresolved)."""
-    values = task_values(table, "resolved")
-    (scored,) = common(values)
-    if not len(scored):
+    """One arm: counts, resolved rate over rollouts with a verdict, and the rates if all others had failed or passed."""
+    tasks = tuple(sorted(set(table["instance_id"])))
+    trials = count_trials(table, tasks)
+    scored = trials.rollouts > 0
+    if not scored.any():
         raise DataError(f"arm {arm!r} has no verdict at all ({len(table)} rollouts without one)")
+    kept = trials.where(scored)
+    repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
+    names = tuple(task for task, keep in zip(tasks, scored, strict=True) if keep)
+    values = rates(kept, names, repos.to_numpy(dtype=str)[scored])
+    as_failed, as_passed = trials.filled(False), trials.filled(True)
     return ArmSummary(
         arm=arm,
-        tasks=len(values),
+        tasks=len(tasks),
         rollouts=len(table),
-        scored=int(table["resolved"].notna().sum()),
+        scored=int(trials.rollouts.sum()),
+        missing=int(trials.missing.sum()),
         errors=int((table["outcome"] == "error").sum()),
-        missing=int(table["resolved"].isna().sum()),
-        resolved=estimate(scored, table, level),
-        official=float(table["resolved"].fillna(False).astype(float).groupby(table["instance_id"]).mean().mean()),
-        versions={name: _only(table[name]) for name in STAMPS},
+        retried=int((table["attempt"] > 0).sum()),
+        resolved=estimate(values, kept, level=level, rate=True),
+        official=float((as_failed.solved / as_failed.rollouts).mean()),
+        highest=float((as_passed.solved / as_passed.rollouts).mean()),
+        outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
+        versions={name: listed(table[name].dropna().unique(), most=3) for name in STAMPS},
     )
 
 
-def estimate(values: TaskValues, table: pd.DataFrame, level: float) -> Estimate:
-    """The mean of `values` with both intervals; `table` says how many rollouts stand behind each task."""
-    scored = table[table["resolved"].notna() & table["instance_id"].isin(values.tasks)]
-    seeds = scored.groupby(["arm", "instance_id"]).size()
-    return Estimate(
-        value=float(values.values.mean()),
-        tasks=len(values),
-        rollouts=len(scored),
-        seeds=(int(seeds.min()), int(seeds.max())),
-        these=these_tasks(values, level),
-        like=like_these(values, level),
-    )
+def adjusted(contrasts: Sequence[Contrast]) -> list[Contrast]:
+    """Holm over the contrasts of a table, for each question; a verdict of better or worse has to survive it."""
+    out = list(contrasts)
+    questions: tuple[Question, ...] = ("these tasks", "tasks like these")
+    for question in questions:
+        found = [(i, test) for i, c in enumerate(out) for test in c.tests if test.question == question]
+        for (index, test), p in zip(found, holm([test.p for _, test in found]), strict=True):
+            tests = tuple(t.model_copy(update={"p_holm": p}) if t == test else t for t in out[index].tests)
+            out[index] = out[index].model_copy(update={"tests": tests})
+    return [_with_family(one, len(out)) for one in out] if len(out) > 1 else out
 
 
-def contrast(baseline: str, table_a: pd.DataFrame, candidate: str, table_b: pd.DataFrame, level: float) -> Contrast:
-    """Candidate minus baseline on their common tasks, with tests, and what could have been detected."""
-    tasks = tuple(sorted(set(table_a["instance_id"]) & set(table_b["instance_id"])))
-    a, b = common(task_values(table_a, "resolved", tasks), task_values(table_b, "resolved", tasks))
-    if len(a) < 2:
-        raise DataError(f"{baseline!r} and {candidate!r} have results for {len(a)} common tasks; at least 2 are needed")
-    delta = difference(a, b)
-    result = estimate(delta, pd.concat([table_a, table_b]), level)
-    trials_a, trials_b = trials(table_a, a.tasks), trials(table_b, a.tasks)
-    permuted = stratified_permutation((trials_a.solved, trials_a.rollouts), (trials_b.solved, trials_b.rollouts))
-    tests = (
-        Test(
-            name="stratified permutation" + ("" if permuted.exact else " (Monte Carlo)"),
-            hypothesis="on every task both arms resolve with the same probability",
-            question="these tasks",
-            p=permuted.p,
-            p_mid=permuted.p_mid,
-        ),
-        Test(
-            name="t test, " + result.like.method,
-            hypothesis="the mean difference over tasks like these is zero",
-            question="tasks like these",
-            p=t_test(result.value, result.like),
-        ),
-    )
-    verdict, reason = judge(result, tests[0].p, level)
-    return Contrast(
-        baseline=baseline,
-        candidate=candidate,
-        difference=result,
-        bootstrap={
-            "these tasks": _percentiles(trials_a, trials_b, 1.0, level) if not result.these.bound else (np.nan, np.nan),
-            "tasks like these": _percentiles(trials_a, trials_b, 0.0, level),
-        },
-        tests=tests,
-        gained=int((delta.values > 0).sum()),
-        lost=int((delta.values < 0).sum()),
-        verdict=verdict,
-        reason=reason,
-        detectable={question: detectable(result, question) for question in ("these tasks", "tasks like these")},
-    )
+def _with_family(one: Contrast, family: int) -> Contrast:
+    p = {test.question: test.p_holm for test in one.tests}
+    result = one.difference
 
+    def redecided(decision: Decision) -> Decision:
+        interval = result.these if decision.question == "these tasks" else result.like
+        p_holm = p[decision.question]
+        if decision.verdict not in ("better", "worse", "no difference detected") or interval is None or p_holm is None:
+            return decision
+        return difference_decision(result.value, interval, p_holm, family=family)
 
-def trials(table: pd.DataFrame, tasks: Sequence[str]) -> Trials:
-    """Successes and scored rollouts of each of `tasks`."""
-    scored = table[table["resolved"].notna()]
-    counts = scored.groupby("instance_id")["resolved"].agg(["sum", "count"]).reindex(list(tasks))
-    return Trials(counts["sum"].to_numpy(dtype=np.int64), counts["count"].to_numpy(dtype=np.int64))
-
-
-def judge(result: Estimate, p: float, level: float) -> tuple[Verdict, str]:
-    """The verdict on these tasks, from the exact test, in words that say what it does not show."""
-    if p <= 1 - level:
-        better = result.value > 0
-        return ("better" if better else "worse"), f"on these tasks, p = {p:.2g}"
-    smallest = detectable(result, "these tasks")
-    return (
-        "no difference detected",
-        f"the smallest difference this comparison could detect with 80 % power is {100 * smallest:.1f} points",
-    )
-
-
-def detectable(result: Estimate, question: Question, *, power: float = 0.8) -> float:
-    """Difference found with the given power by the two-sided test at 1 - level: (t_alpha/2 + t_power) * SE."""
-    interval = result.these if question == "these tasks" else result.like
-    quantiles = stats.t.ppf((1 + interval.level) / 2, interval.df) + stats.t.ppf(power, interval.df)
-    return float(quantiles * interval.se)
-
-
-def t_test(value: float, interval: Interval) -> float:
-    """Two-sided p-value of zero from the interval's standard error and degrees of freedom."""
-    return float(2 * stats.t.sf(abs(value) / interval.se, interval.df))
+    decisions = tuple(redecided(decision) for decision in one.decisions)
+    return one.model_copy(update={"decision": redecided(one.decision), "decisions": decisions})
 
 
 def stamp_warnings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """One line for every version stamp in which arms differ although only the weights should."""
     out = []
     for name in ("grader", "dataset", "scaffold"):
-        found = {arm: _only(table[name]) for arm, table in tables.items()}
+        found = {arm: listed(table[name].dropna().unique(), most=3) for arm, table in tables.items()}
         if len(set(found.values())) > 1:
             out.append(f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in found.items()))
     ids = {arm: set(table["instance_id"]) for arm, table in tables.items()}
@@ -165,18 +120,3 @@ def stamp_warnings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
                 f"tasks differ: {len(shared)} in common, {len(ours)} only in {first}, {len(theirs)} only in {arm}"
             )
     return out
-
-
-def series(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Each arm with the one before it."""
-    return list(pairwise(arms))
-
-
-def _percentiles(a: Trials, b: Trials, fraction: float, level: float) -> tuple[float, float]:
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(bootstrap_differences(a, b, fraction=fraction), [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def _only(column: pd.Series) -> str:
-    return listed(column.dropna().unique(), most=3)

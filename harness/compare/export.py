@@ -19,9 +19,10 @@ def to_csv(comparison: Comparison) -> str:
         row: dict[str, object] = {"baseline": contrast.baseline, "candidate": contrast.candidate, "tasks": delta.tasks}
         row |= {"seeds_min": delta.seeds[0], "seeds_max": delta.seeds[1], "difference": delta.value}
         for prefix, interval in (("these", delta.these), ("like", delta.like)):
-            row |= {f"{prefix}_se": interval.se, f"{prefix}_low": interval.low, f"{prefix}_high": interval.high}
+            for name in ("se", "low", "high"):
+                row[f"{prefix}_{name}"] = getattr(interval, name, "")
         row |= {f"p_{'these' if test.question == 'these tasks' else 'like'}": test.p for test in contrast.tests}
-        rows.append(row | {"gained": contrast.gained, "lost": contrast.lost, "verdict": contrast.verdict})
+        rows.append(row | {"gained": contrast.gained, "lost": contrast.lost, "verdict": contrast.decision.verdict})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.compare.records import Interval
+from harness.compare.mcnemar import wilson
+from harness.compare.records import Interval, Question
 from harness.compare.values import Floats, TaskValues
+
+ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout"
 
 
 def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
@@ -17,7 +20,7 @@ def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
 
     Assumes independent rollouts. The noise of tasks with one rollout cannot be estimated; they are collapsed into one
     stratum (Cochran 5A.12), which counts their task spread as noise: an upper bound, marked as such. A variance
-    estimated as zero is replaced by that of one changed rollout in the whole sample.
+    estimated below that of a single changed rollout in the whole sample is replaced by it.
     """
     n = len(sample)
     known = np.isfinite(sample.noise)
@@ -27,36 +30,44 @@ def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
         collapsed = float(sample.values[~known].var(ddof=1)) * alone if alone > 1 else 1.0
         variance += collapsed
         spread += collapsed**2 / max(alone - 1, 1)
-    floor = float(sample.grain.max()) ** 2
     df = variance**2 / spread if spread else 1.0
-    if variance < floor:
-        variance, df = floor, max(1 / sample.grain.max() - 1, 1.0)
-    se = float(np.sqrt(variance)) / n
-    note = "upper bound: run noise cannot be told from task spread where a task has one rollout" if alone else ""
-    method = "Student t, rollouts within tasks"
-    return _interval("these tasks", float(sample.values.mean()), se, df, level, method, bound=bool(alone), note=note)
+    grain = float(sample.grain.max())
+    if variance < grain**2:
+        variance, df = grain**2, max(1 / grain - 1, 1.0)
+    return Interval(
+        question="these tasks",
+        **_t_interval(float(sample.values.mean()), float(np.sqrt(variance)) / n, df, level),
+        method="Student t, rollouts within tasks",
+        bound=bool(alone),
+        note=ONE_ROLLOUT if alone else "",
+    )
 
 
-def like_these(sample: TaskValues, level: float = 0.95, *, clustered: bool = True) -> Interval:
+def like_these(sample: TaskValues, level: float = 0.95, *, clustered: bool = True) -> Interval | None:
     """Interval of the mean for new tasks of the same kind, clustered by repository where there are at least two.
 
     Clustered: CR2 variance with Bell and McCaffrey's degrees of freedom (2002; Imbens and Kolesar 2016), which stays
-    honest with few clusters of very unequal size. Otherwise the variance over tasks with Student t, N - 1.
+    honest with few clusters of very unequal size (docs/statistics.md has the simulation; t with G - 1 does not).
+    Otherwise the variance over tasks with Student t, N - 1. None with fewer than two tasks.
     """
     n = len(sample)
-    mean = float(sample.values.mean())
-    labels = np.unique(sample.clusters)
-    if clustered and len(labels) > 1:
+    if n < 2:
+        return None
+    repos = len(np.unique(sample.clusters))
+    if clustered and repos > 1:
         variance, df = cr2(sample.values, sample.clusters)
-        method, note = f"CR2 by repository ({len(labels)}), Bell-McCaffrey df", ""
+        method, note = f"CR2 by repository ({repos}), Bell-McCaffrey df", ""
     else:
-        variance, df = (float(sample.values.var(ddof=1)) / n if n > 1 else np.inf), max(n - 1.0, 1.0)
+        variance, df = float(sample.values.var(ddof=1)) / n, n - 1.0
         method = "Student t over tasks"
-        note = (
-            "all tasks are of one repository: says nothing about others" if clustered else "tasks taken as independent"
-        )
+        note = "tasks of one repository: says nothing about others" if clustered else "tasks taken as independent"
     floor = (float(sample.grain.max()) / n) ** 2
-    return _interval("tasks like these", mean, float(np.sqrt(max(variance, floor))), df, level, method, note=note)
+    return Interval(
+        question="tasks like these",
+        **_t_interval(float(sample.values.mean()), float(np.sqrt(max(variance, floor))), df, level),
+        method=method,
+        note=note,
+    )
 
 
 def cr2(values: Floats, clusters: NDArray[np.str_]) -> tuple[float, float]:
@@ -77,18 +88,42 @@ def cr2(values: Floats, clusters: NDArray[np.str_]) -> tuple[float, float]:
     return variance, float(np.trace(matrix) ** 2 / (matrix**2).sum())
 
 
-def _interval(
-    question: str, mean: float, se: float, df: float, level: float, method: str, *, bound: bool = False, note: str = ""
-) -> Interval:
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
-    return Interval(
-        question=question,
-        low=mean - half,
-        high=mean + half,
-        se=se,
-        df=df,
-        level=level,
-        method=method,
-        bound=bound,
-        note=note,
+def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
+    """The same interval for a proportion: Wilson's, with the effective number of observations that gives its SE.
+
+    Stays inside [0, 1] (Korn and Graubard 1998 use the same device). At a rate of 0 or 1, where no SE can be
+    estimated, the effective number is `observations`, and the quantile the normal one.
+    """
+    inside = 0 < rate < 1
+    number = rate * (1 - rate) / interval.se**2 if inside else float(observations)
+    quantile = float(stats.t.ppf((1 + interval.level) / 2, interval.df)) if inside else None
+    low, high = wilson(rate, number, interval.level, quantile)
+    return interval.model_copy(
+        update={"low": low, "high": high, "method": f"Wilson with effective n; {interval.method}"}
     )
+
+
+def p_value(value: float, interval: Interval, null: float = 0.0) -> float:
+    """Two-sided p-value of "the mean is `null`", from the interval's standard error and degrees of freedom."""
+    return float(2 * stats.t.sf(abs(value - null) / interval.se, interval.df))
+
+
+def p_above(value: float, interval: Interval, null: float) -> float:
+    """One-sided p-value against "the mean is at most `null`"."""
+    return float(stats.t.sf((value - null) / interval.se, interval.df))
+
+
+def detectable(interval: Interval, *, power: float = 0.8) -> float:
+    """The difference that the two-sided test at 1 - level finds with this power: (t_(1 - alpha/2) + t_power) * SE."""
+    quantiles = stats.t.ppf((1 + interval.level) / 2, interval.df) + stats.t.ppf(power, interval.df)
+    return float(quantiles * interval.se)
+
+
+def pick(these: Interval, like: Interval | None, question: Question) -> Interval | None:
+    """The interval that answers `question`."""
+    return these if question == "these tasks" else like
+
+
+def _t_interval(mean: float, se: float, df: float, level: float) -> dict[str, float]:
+    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    return {"low": mean - half, "high": mean + half, "se": se, "df": df, "level": level}

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Ints = NDArray[np.int64]
+from harness.compare.values import Ints, Trials
 
 LATTICE = 300_000  # points of the exact distribution; beyond that, Monte Carlo
 DRAWS = 99_999
@@ -22,16 +21,15 @@ class Permutation:
     exact: bool
 
 
-def stratified_permutation(baseline: tuple[Ints, Ints], candidate: tuple[Ints, Ints], *, seed: int = 0) -> Permutation:
+def stratified_permutation(baseline: Trials, candidate: Trials, *, seed: int = 0) -> Permutation:
     """Permute arm labels within each task; the statistic is the mean over tasks of the difference of rates.
 
-    `baseline` and `candidate` are (successes (N,), rollouts (N,)), aligned on tasks, rollouts >= 1. Null hypothesis: on
-    every task both arms resolve with the same probability, so that given a task's successes their split between the
-    arms is hypergeometric. The sum of N independent lattice variables is convolved exactly; when unequal numbers of
-    rollouts make the lattice too fine it is sampled. With one rollout each this is McNemar's exact (mid-p) test.
+    Arms aligned on N tasks with at least one rollout each. Null hypothesis: on every task both arms resolve with the
+    same probability, so that given a task's successes their split between the arms is hypergeometric. The sum of N
+    independent lattice variables is convolved exactly; when unequal numbers of rollouts make the lattice too fine it is
+    sampled. With one rollout each this is McNemar's exact (mid-p) test.
     """
-    solved_a, n_a = baseline
-    solved_b, n_b = candidate
+    solved_a, n_a, solved_b, n_b = baseline.solved, baseline.rollouts, candidate.solved, candidate.rollouts
     total = solved_a + solved_b
     # difference of task i = (total/n_b - solved_a * (1/n_a + 1/n_b)): an integer multiple of 1/lcm
     step = _lcm_all(np.concatenate([n_a, n_b]))

@@ -6,7 +6,10 @@ from typing import Any, Literal
 from harness.types import Record
 
 Question = Literal["these tasks", "tasks like these"]
-Verdict = Literal["better", "worse", "no difference detected", "inconclusive"]
+QUESTIONS: tuple[Question, Question] = ("these tasks", "tasks like these")
+Verdict = Literal[
+    "better", "worse", "no difference detected", "non-inferior", "inferior", "superior", "not superior", "inconclusive"
+]
 
 
 class Interval(Record):
@@ -29,14 +32,17 @@ class Interval(Record):
 
 
 class Estimate(Record):
-    """A mean over tasks of means over seeds. `seeds` is the fewest and the most rollouts of a task."""
+    """A mean over tasks of means over seeds. `seeds` is the fewest and the most rollouts of a task and arm.
+
+    `like` is None with fewer than two tasks, from which nothing can be said about others.
+    """
 
     value: float
     tasks: int
     rollouts: int
     seeds: tuple[int, int]
     these: Interval
-    like: Interval
+    like: Interval | None = None
 
 
 class Test(Record):
@@ -52,52 +58,166 @@ class Test(Record):
     p_holm: float | None = None
 
 
+class Decision(Record):
+    """A verdict, the p-value behind it and the reason in words. `margin` is 0 for a plain difference."""
+
+    question: Question
+    verdict: Verdict
+    reason: str
+    p: float
+    margin: float = 0.0
+
+
+class Discordance(Record):
+    """The 2 x 2 table of one rollout a task and arm, with the score intervals of its difference."""
+
+    both: int
+    gained: int
+    lost: int
+    neither: int
+    p_exact: float
+    p_mid: float
+    tango: tuple[float, float]
+    newcombe: tuple[float, float]
+
+
 class Bounds(Record):
-    """How far the difference can move if every missing rollout of one arm had failed and of the other had passed."""
+    """How far the difference moves if the missing rollouts of one arm had all failed and the other's all passed.
+
+    `low` and `high` are the differences at the two extremes, `as_failed` the one with every missing rollout unresolved,
+    which is how the leaderboard counts.
+    """
 
     missing_baseline: int
     missing_candidate: int
     low: float
     high: float
+    as_failed: float
     verdict_low: Verdict
     verdict_high: Verdict
 
 
 class Contrast(Record):
-    """Candidate minus baseline on the tasks that both have. Differences are fractions (0.014 is 1.4 points)."""
+    """Candidate minus baseline on the tasks that both have. Differences are fractions (0.014 is 1.4 points).
+
+    `gained` and `lost` count tasks whose resolved rate rose and fell.
+    """
 
     baseline: str
     candidate: str
+    label: str = ""
     difference: Estimate
     bootstrap: Mapping[Question, tuple[float, float]] = {}
     tests: tuple[Test, ...] = ()
+    discordance: Discordance | None = None
     gained: int = 0
     lost: int = 0
     bounds: Bounds | None = None
-    verdict: Verdict
-    reason: str
+    decision: Decision
+    decisions: tuple[Decision, ...] = ()
     detectable: Mapping[Question, float] = {}
 
 
 class ArmSummary(Record):
-    """One arm: what was run, what is missing, and its resolved rate."""
+    """One arm: what was run, what is missing, and its resolved rate.
+
+    `resolved` leaves rollouts without a verdict out; `official` counts them as unresolved, and `lowest` and `highest`
+    are the rates if all of them had failed or passed.
+    """
 
     arm: str
     tasks: int
     rollouts: int
     scored: int
-    errors: int
     missing: int
+    errors: int
+    retried: int
     resolved: Estimate
     official: float
+    highest: float
+    outcomes: Mapping[str, int] = {}
     versions: Mapping[str, str] = {}
+
+
+class PassPoint(Record):
+    """pass@k or pass^k of one arm, on the `estimate.tasks` tasks that have at least k rollouts."""
+
+    arm: str
+    kind: Literal["pass@k", "pass^k"]
+    k: int
+    estimate: Estimate
+
+
+class Group(Record):
+    """One part of the tasks (a repository, a difficulty, a year): each arm's rate, and the contrasts' differences."""
+
+    by: Literal["repository", "difficulty", "issue year"]
+    value: str
+    tasks: int
+    rates: Mapping[str, float]
+    differences: Mapping[str, Estimate]
+    p: Mapping[str, float]
+    p_holm: Mapping[str, float] = {}
+
+
+class Flip(Record):
+    """A task on which an arm moved: rates, the posterior that it is a real change, and where the rollouts part.
+
+    `step` is the first turn, from 0, at which the two trajectories shown do something else; None where unknown.
+    """
+
+    instance_id: str
+    repo: str
+    baseline: str
+    candidate: str
+    solved: tuple[int, int]
+    rollouts: tuple[int, int]
+    p_worse: float
+    p_better: float
+    trajectories: tuple[str, str] = ("", "")
+    step: int | None = None
+    actions: tuple[str, str] = ("", "")
+
+
+class MetricRow(Record):
+    """A cost or behaviour metric: each arm's mean, and the paired differences to the baseline with their p-values."""
+
+    section: Literal["cost", "behaviour", "tools", "calibration"]
+    name: str
+    unit: str
+    meaning: str
+    arms: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate] = {}
+    p: Mapping[str, float] = {}
+    p_holm: Mapping[str, float] = {}
+
+
+class BestOf(Record):
+    """The best arm of several, corrected for having been picked; see `harness.compare.winner`."""
+
+    arm: str
+    among: int
+    observed: float
+    shrunken: float
+    held_out: float | None
+    low: float
+    high: float
+    level: float
+    probability: float
 
 
 class Comparison(Record):
     """Everything `aem compare` prints, exports and hands to tables and reports."""
 
     level: float
+    baseline: str
     arms: tuple[ArmSummary, ...]
     contrasts: tuple[Contrast, ...]
+    passes: tuple[PassPoint, ...] = ()
+    groups: tuple[Group, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    unique: Mapping[str, tuple[str, ...]] = {}
+    best: BestOf | None = None
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, Any] = {}

@@ -34,7 +34,9 @@ def seeds_of(estimate: Estimate) -> str:
     return str(most) if fewest == most else f"{fewest}-{most}"
 
 
-def _bracket(interval: Interval, *, signed: bool = False) -> str:
+def _bracket(interval: Interval | None, *, signed: bool = False) -> str:
+    if interval is None:
+        return "-"
     write = points if signed else percent
     return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
 
@@ -83,15 +85,16 @@ def _contrasts(comparison: Comparison) -> Table:
             _bracket(delta.these, signed=True),
             _bracket(delta.like, signed=True),
             p["these tasks"],
-            p["tasks like these"],
+            p.get("tasks like these", "-"),
             f"{contrast.gained}/{contrast.lost}",
         )
     return table
 
 
 def _verdict(contrast: Contrast) -> str:
-    colour = {"better": "green", "worse": "red"}.get(contrast.verdict, "yellow")
-    return f"[{colour}]{contrast.candidate} against {contrast.baseline}: {contrast.verdict}[/] ({contrast.reason})"
+    decision = contrast.decision
+    colour = {"better": "green", "worse": "red"}.get(decision.verdict, "yellow")
+    return f"[{colour}]{contrast.candidate} against {contrast.baseline}: {decision.verdict}[/] ({decision.reason})"
 
 
 def _footer(comparison: Comparison) -> str:

@@ -14,6 +14,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trials:
+    """One arm on N tasks: resolved rollouts, rollouts with a verdict, and rollouts without one. Shapes (N,)."""
+
+    solved: Ints
+    rollouts: Ints
+    missing: Ints
+
+    def where(self, keep: NDArray[np.bool_]) -> "Trials":
+        """The tasks at which `keep` (N,) is true."""
+        return Trials(self.solved[keep], self.rollouts[keep], self.missing[keep])
+
+    def filled(self, resolved: bool) -> "Trials":
+        """As if every missing rollout had been resolved, or none."""
+        none = np.zeros_like(self.missing)
+        return Trials(self.solved + self.missing * resolved, self.rollouts + self.missing, none)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,28 @@ def task_values(table: "pd.DataFrame", metric: str, tasks: tuple[str, ...] | Non
             grain=1 / count,
             clusters=repos.fillna("").to_numpy(dtype=str),
         )
+
+
+def count_trials(table: "pd.DataFrame", tasks: tuple[str, ...]) -> Trials:
+    """Count the rollouts of `table`, which holds one arm, on `tasks`.
+
+    A task without any row has as many missing rollouts as the arm's tasks usually have rollouts.
+    """
+    names = table["instance_id"].astype("object")
+    planned = table.groupby(names).size()
+    counts = table["resolved"].groupby(names).agg(["sum", "count"]).reindex(list(tasks))
+    scored = counts["count"].fillna(0).to_numpy(dtype=np.int64)
+    due = planned.reindex(list(tasks)).fillna(planned.mode().iloc[0]).to_numpy(dtype=np.int64)
+    return Trials(counts["sum"].fillna(0).to_numpy(dtype=np.int64), scored, due - scored)
+
+
+def rates(trials: Trials, tasks: tuple[str, ...], clusters: NDArray[np.str_]) -> TaskValues:
+    """Resolved rates; the noise of a task is p (1 - p) / (k - 1), the unbiased variance of its mean."""
+    k = trials.rollouts.astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = trials.solved / k
+        noise = np.where(k > 1, p * (1 - p) / (k - 1), np.nan)
+        return TaskValues(tasks, p, noise, noise**2 / (k - 1), 1 / k, clusters)
 
 
 def difference(baseline: TaskValues, candidate: TaskValues) -> TaskValues:

@@ -1,0 +1,100 @@
+"""Which tasks got worse: a posterior for each, because 4/4 -> 0/4 is not 1/1 -> 0/1.
+
+Model of a task's two resolve probabilities: the baseline's is drawn from Beta(a, b); with probability `same` the
+candidate's is the same number, otherwise it is drawn anew from Beta(a, b). a, b and `same` are fitted to all tasks by
+maximum marginal likelihood (empirical Bayes), so that a lone failure among 500 unchanged tasks is shrunk towards "no
+change", and one among 500 that all failed is not. Beta-binomial marginals: Griffiths 1973; the local probabilities are
+those of Efron's two-groups model (2008).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from harness.compare.values import Floats, Ints, Trials
+
+_GRID, _WEIGHT = np.polynomial.legendre.leggauss(200)
+POINTS, WEIGHTS = (_GRID + 1) / 2, _WEIGHT / 2  # quadrature on (0, 1)
+
+
+@dataclass(frozen=True)
+class Regressions:
+    """Per task (N,): posterior probability that the candidate's resolve probability is lower, and that it is higher."""
+
+    worse: Floats
+    better: Floats
+    a: float
+    b: float
+    same: float
+
+
+def regressions(baseline: Trials, candidate: Trials) -> Regressions:
+    """Posterior of regression and of progress for every task; arms aligned on N tasks, at least one rollout each."""
+    a, b = fit_beta(_both(lambda parts: np.concatenate(parts), baseline, candidate))
+    apart = _log_marginal(baseline, a, b) + _log_marginal(candidate, a, b)
+    pooled = _both(sum, baseline, candidate)
+    together = _log_marginal(pooled, a, b) + _log_choose(baseline) + _log_choose(candidate) - _log_choose(pooled)
+    same = _fit_share(together, apart)
+    with np.errstate(divide="ignore"):
+        log_same, log_changed = np.log(same) + together, np.log1p(-same) + apart
+    changed = np.exp(log_changed - np.logaddexp(log_same, log_changed))
+    lower = _probability_lower(baseline, candidate, a, b)
+    return Regressions(changed * lower, changed * (1 - lower), a, b, same)
+
+
+def fit_beta(trials: Trials) -> tuple[float, float]:
+    """Maximum likelihood a and b of a beta-binomial, each held within [0.01, 100]."""
+
+    def loss(logs: Floats) -> float:
+        return -float(_log_marginal(trials, *np.exp(logs)).sum())
+
+    bound = (np.log(0.01), np.log(100))
+    found = optimize.minimize(loss, np.log([0.5, 0.5]), method="L-BFGS-B", bounds=[bound, bound])
+    a, b = np.exp(found.x)
+    return float(a), float(b)
+
+
+def _both(join: Callable[[tuple[Ints, Ints]], Ints], a: Trials, b: Trials) -> Trials:
+    """Two arms as one: laid end to end, or added task by task."""
+    return Trials(join((a.solved, b.solved)), join((a.rollouts, b.rollouts)), join((a.missing, b.missing)))
+
+
+def _fit_share(together: Floats, apart: Floats) -> float:
+    """The mixing weight that maximises the likelihood; the log-likelihood is concave in it."""
+    ratio = np.exp(np.clip(together - apart, -700, 700))
+
+    def slope(share: float) -> float:
+        return float(((ratio - 1) / (share * ratio + 1 - share)).sum())
+
+    if slope(1e-9) <= 0:
+        return 0.0
+    if slope(1 - 1e-9) >= 0:
+        return 1.0
+    return float(optimize.brentq(slope, 1e-9, 1 - 1e-9))
+
+
+def _probability_lower(baseline: Trials, candidate: Trials, a: float, b: float) -> Floats:
+    """P(p_candidate < p_baseline) for independent Beta posteriors, by quadrature; once per kind of task."""
+    kinds, index = np.unique(
+        np.stack([baseline.solved, baseline.rollouts, candidate.solved, candidate.rollouts]),
+        axis=1,
+        return_inverse=True,
+    )
+    s_a, n_a, s_b, n_b = (row[:, None] for row in kinds)
+    # Integrate over the quantile scale of the baseline's posterior, where the integrand is smooth whatever its shape.
+    at = stats.beta.ppf(POINTS, a + s_a, b + n_a - s_a)
+    lower = stats.beta.cdf(at, a + s_b, b + n_b - s_b) @ WEIGHTS
+    return np.asarray(lower[index.ravel()], dtype=float)
+
+
+def _log_marginal(trials: Trials, a: float, b: float) -> Floats:
+    failed = trials.rollouts - trials.solved
+    value = _log_choose(trials) + special.betaln(a + trials.solved, b + failed) - special.betaln(a, b)
+    return np.asarray(value, dtype=float)
+
+
+def _log_choose(trials: Trials) -> Floats:
+    n, k = trials.rollouts, trials.solved
+    return np.asarray(-special.betaln(n - k + 1, k + 1) - np.log(n + 1), dtype=float)
