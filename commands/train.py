@@ -1,0 +1,81 @@
+"""`aem train`: train a policy, from a YAML file to a checkpoint folder."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXAMPLES = """
+Examples:
+
+  aem train --config tiny-warm-start                            supervised start of the tiny policies, minutes on a CPU
+
+  aem train --config tiny-aem --set seed=3 --set aem.lam=0.5    GRPO with entropy modulation, other seed and strength
+
+  aem train --config my.yaml --out results/training/mine --resume
+
+A run that was killed goes on from its last saved step with --resume, and gives the same numbers.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(train)
+
+
+def train(
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped one.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting (dotted).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: results/training/NAME-seedN).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved step.")] = False,
+) -> None:
+    """Train a policy: supervised warm start, or reinforcement learning with or without entropy modulation."""
+    from rich.console import Console
+
+    from training.config import find_config, load_config
+    from training.run import train as run
+
+    loaded = load_config(find_config(config), settings or ())
+    folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
+    with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
+        checkpoint = run(loaded, folder, resume=resume, report=progress.show)
+    Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
+
+
+class _Progress:
+    """One line that moves on a terminal; elsewhere one line every tenth of the run."""
+
+    def __init__(self, console: Any, name: str, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console, self.steps = console, steps
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(
+            *columns, TextColumn("{task.fields[facts]}"), console=console, disable=not console.is_terminal
+        )
+        self.task = self.bar.add_task(name, total=steps, facts="")
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, metrics: Any) -> None:
+        facts = "  ".join(f"{label} {metrics[name]:{form}}" for name, label, form in SHOWN if name in metrics)
+        self.bar.update(self.task, completed=metrics["step"], facts=facts)
+        if not self.console.is_terminal and metrics["step"] % max(1, self.steps // 10) == 0:
+            self.console.print(f"step {metrics['step']}/{self.steps}  {facts}", soft_wrap=True, highlight=False)
+
+
+SHOWN = (
+    ("loss", "loss", ".3f"),
+    ("reward", "reward", ".2f"),
+    ("test_greedy", "success", ".2f"),
+    ("response_entropy", "entropy", ".3f"),
+    ("alpha_max", "alpha", ".2f"),
+    ("gated_share", "gated", ".0%"),
+    ("tokens_per_second", "tokens/s", ".0f"),
+)

@@ -1,0 +1,100 @@
+"""Weights and training state on disk: Hugging Face folders for serving, one state file for going on after a kill."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import ConfigError, DataError
+from training.model import Model, ModelConfig
+
+STATE = "state.pt"
+
+
+def save_policy(folder: Path, model: Model, tokenizer: Any, card: Mapping[str, Any]) -> None:
+    """Write (replacing it whole) what `transformers` and vLLM load: bfloat16 weights, configuration, tokenizer, and
+    `card.yaml`, the checkpoint's provenance with the weights' digest filled in."""
+    import yaml
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.named_parameters()}
+    save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(new)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    _write_json(new / "config.json", {**hf_config(model.config), "eos_token_id": end, "pad_token_id": pad})
+    _write_json(new / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
+    card = {**card, "digests": {"model.safetensors": digest(new / "model.safetensors")}}
+    (new / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    new.chmod(0o755)
+    if folder.exists():
+        shutil.rmtree(folder)
+    new.rename(folder)
+
+
+def load_policy(folder: Path) -> tuple[Model, Any]:
+    """The policy in a folder that `save_policy` wrote, in single precision, and its tokenizer."""
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"no checkpoint at {folder}: it has no config.json")
+    values = json.loads((folder / "config.json").read_text())
+    config = ModelConfig(**{name: values[name] for name in ModelConfig.model_fields if name in values})
+    model = Model(config)
+    weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"{folder}: weights and config.json disagree: {str(error).splitlines()[-1].strip()}") from None
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def hf_config(config: ModelConfig) -> dict[str, Any]:
+    """The configuration of the same architecture in `transformers`."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **config.model_dump(),
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "dtype": "bfloat16",
+        "torch_dtype": "bfloat16",
+        "bos_token_id": None,
+    }
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the training state atomically: after a kill at any moment the old or the new one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{STATE}-", delete=False) as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(folder / STATE)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The training state, None where there is none yet."""
+    if not (folder / STATE).is_file():
+        return None
+    return dict(torch.load(folder / STATE, weights_only=True))
+
+
+def digest(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n")

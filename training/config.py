@@ -1,0 +1,109 @@
+"""What a training run is: validated settings from YAML and dotted overrides, and their digest."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from harness.config import read_yaml, set_dotted
+from harness.errors import ConfigError
+from harness.types import Record
+from training.aem import AemConfig
+from training.bases import Base, base_named
+from training.model import ModelConfig
+
+
+class Common(Record):
+    """`threads` may differ between a run and its continuation; everything else decides the weights."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    seed: int = Field(default=0, ge=0)
+    steps: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    evaluate_every: int = Field(default=0, ge=0, description="steps; 0: only at the end")
+    evaluate_tasks: int = Field(default=100, gt=0)
+    checkpoint_every: int = Field(default=10, gt=0)
+    threads: int = Field(default=2, gt=0)
+
+    @property
+    def digest(self) -> str:
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"threads"}), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class WarmStartConfig(Common):
+    """Supervised learning on scripted, imperfect demonstrations of the training tasks."""
+
+    kind: Literal["warm-start"]
+    model: ModelConfig = ModelConfig()
+    demonstrations: int = Field(default=10000, gt=0)
+    right: float = Field(default=0.6, gt=0, le=1, description="chance that an attempt of the teacher is right")
+    tests: float = Field(default=0.8, ge=0, le=1, description="chance that the teacher runs the tests")
+    attempts: int = Field(default=2, gt=0)
+    batch: int = Field(default=128, gt=0)
+    context_loss: float = Field(default=0.3, ge=0, description="weight of predicting the tokens that are not replies")
+    warmup: int = Field(default=30, gt=0)
+    vocabulary: int = Field(default=640, ge=300)
+
+
+class RlConfig(Common):
+    """Reinforcement learning from a warm start; `aem` left out or null trains the base alone.
+
+    `prompts` tasks are drawn for every step and played `group` times each. `loss` overrides fields of the base's loss.
+    """
+
+    kind: Literal["rl"]
+    start: str = Field(description="folder of the policy to start from")
+    base: str = "grpo"
+    loss: Mapping[str, Any] = Field(default_factory=dict)
+    aem: AemConfig | None = None
+    prompts: int = Field(default=8, gt=0)
+    group: int = Field(default=8, gt=1)
+    minibatches: int = Field(default=1, gt=0)
+    epochs: int = Field(default=1, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=8, gt=0)
+    max_reply: int = Field(default=40, gt=0)
+    tasks: int = Field(default=4000, gt=0)
+    resampling_rounds: int = Field(default=4, gt=0, description="how often dynamic sampling may draw again")
+
+    @property
+    def resolved_base(self) -> Base:
+        base = base_named(self.base)
+        merged = {**base.model_dump(), "loss": {**base.loss.model_dump(), **self.loss}}
+        return Base.model_validate(merged)
+
+
+TrainConfig = Annotated[WarmStartConfig | RlConfig, Field(discriminator="kind")]
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> WarmStartConfig | RlConfig:
+    """The settings in `path` with `a.b=value` overrides; ConfigError names the field that is wrong."""
+    merged = read_yaml(path)
+    for override in overrides:
+        set_dotted(merged, override)
+    try:
+        config: WarmStartConfig | RlConfig = TypeAdapter(TrainConfig).validate_python(merged)
+        if isinstance(config, RlConfig):
+            _ = config.resolved_base
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"] if part not in ("warm-start", "rl"))
+        raise ConfigError(f"{path}: {field or 'kind'}: {first['msg']}") from None
+    return config
+
+
+def find_config(name: str) -> Path:
+    """The path itself, or the shipped configuration of that name."""
+    shipped = Path(__file__).parent / "configs"
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise ConfigError(f"no configuration {name!r}: give a YAML file, or one of {names}")

@@ -1,0 +1,243 @@
+"""The reference trainer: multi-turn reinforcement learning in plain PyTorch, on one machine, in one file.
+
+A step is: draw tasks -> play each `group` times -> reward -> base advantages -> old-policy log-probabilities and
+entropies -> `aem.modulate` -> clipped loss -> AdamW. Baseline and AEM differ by that one call. Every step draws from
+generators seeded by (seed, step), so a run that was killed and resumed makes the same steps as one that was not.
+
+Axes: B rollouts, T token positions.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.templates import Prompts
+from harness.types import ExitStatus
+from training import advantages, aem, tasks
+from training.bases import base_advantages
+from training.checkpoint import load_policy, save_policy
+from training.config import RlConfig
+from training.environment import PROMPTS
+from training.folder import Folder
+from training.loss import logprobs_and_entropies, policy_loss
+from training.model import Model
+from training.rollouts import Limits, Rollout, play, tensors
+from training.tokenizer import Chat
+
+Report = Callable[[Mapping[str, Any]], None]
+AT_A_LIMIT = {ExitStatus.STEP_LIMIT, ExitStatus.CONTEXT_LIMIT, ExitStatus.TOKEN_LIMIT}
+TEST_SEED = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update reads. `loss_mask_B_T` is as sampled; `kept_B` says which rollouts the loss counts."""
+
+    inputs_B_T: Tensor
+    targets_B_T: Tensor
+    loss_mask_B_T: Tensor
+    rewards_B: Tensor
+    groups_B: Tensor
+    kept_B: Tensor
+
+
+def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
+    """Train and return the folder of the final checkpoint. `report` gets each step's metrics as they are logged."""
+    torch.set_num_threads(config.threads)
+    model, tokenizer = load_policy(Path(config.start))
+    chat, prompts = Chat(tokenizer), Prompts.load(PROMPTS)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+    )
+    pool = list(tasks.tasks("train", seed=0, count=config.tasks))
+    held_out = list(tasks.tasks("test", seed=TEST_SEED, count=config.evaluate_tasks))
+    limits = Limits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
+    with Folder(out, config, resume=resume) as folder:
+        if folder.state is not None:
+            model.load_state_dict(folder.state["model"])
+            optimizer.load_state_dict(folder.state["optimizer"])
+        for step in range(folder.step + 1, config.steps + 1):
+            started = time.perf_counter()
+            rollouts, groups, drawn = sample(model, chat, prompts, pool, limits, config, step)
+            played = time.perf_counter()
+            batch = make_batch(rollouts, groups, chat.pad, config)
+            metrics = update(model, optimizer, batch, config, step)
+            seconds = time.perf_counter() - started
+            tokens = int(batch.loss_mask_B_T.sum())
+            metrics = {
+                "step": step,
+                **describe(rollouts),
+                "groups_drawn": drawn,
+                **metrics,
+                "tokens": tokens,
+                "tokens_per_second": tokens / seconds,
+                "seconds": seconds,
+                "seconds_rollout": played - started,
+            }
+            if (config.evaluate_every and step % config.evaluate_every == 0) or step == config.steps:
+                metrics |= evaluate(model, chat, prompts, held_out, limits)
+            folder.log(metrics)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                folder.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+            report(metrics)
+        save_policy(out / "checkpoint", model, tokenizer, card(config, folder, limits))
+    return out / "checkpoint"
+
+
+def sample(
+    model: Model,
+    chat: Chat,
+    prompts: Prompts,
+    pool: Sequence[tasks.Task],
+    limits: Limits,
+    config: RlConfig,
+    step: int,
+) -> tuple[list[Rollout], list[int], int]:
+    """A batch of rollouts, the group of each, and how many groups were drawn.
+
+    With dynamic sampling, groups whose rewards are all equal are dropped and others drawn, up to
+    `config.resampling_rounds` times; the batch may then stay short (or empty, which makes no update).
+    """
+    random = Random(f"{config.seed}:{step}")
+    generator = torch.Generator().manual_seed(random.getrandbits(63))
+    base = config.resolved_base
+    kept: list[list[Rollout]] = []
+    drawn = 0
+    for _ in range(config.resampling_rounds if base.dynamic_sampling else 1):
+        chosen = random.sample(pool, config.prompts)
+        repeated = [task for task in chosen for _ in range(config.group)]
+        rollouts = play(
+            model, chat, repeated, prompts, limits=limits, temperature=config.temperature, generator=generator
+        )
+        groups = [rollouts[start : start + config.group] for start in range(0, len(rollouts), config.group)]
+        drawn += len(groups)
+        if base.dynamic_sampling:
+            groups = [group for group in groups if len({rollout.episode.reward for rollout in group}) > 1]
+        kept += groups
+        if len(kept) >= config.prompts:
+            break
+    kept = kept[: config.prompts]
+    return [r for group in kept for r in group], [g for g, group in enumerate(kept) for _ in group], drawn
+
+
+def make_batch(rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, config: RlConfig) -> Batch:
+    """Rollouts as tensors, their rewards as the base sees them, and whom the loss leaves out."""
+    if not rollouts:
+        empty = torch.zeros(0, 1, dtype=torch.long)
+        return Batch(empty, empty, empty, torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+    base = config.resolved_base
+    inputs_B_T, targets_B_T, loss_mask_B_T = tensors(rollouts, pad)
+    rewards_B = torch.tensor([rollout.episode.reward for rollout in rollouts])
+    limited_B = torch.tensor([rollout.episode.status in AT_A_LIMIT for rollout in rollouts])
+    kept_B = ~limited_B if base.compact_filtering else torch.ones_like(limited_B)
+    if base.compact_filtering:
+        rewards_B = rewards_B * kept_B
+    if base.overlong_cache is not None:
+        lengths_B = torch.tensor([len(rollout.ids) for rollout in rollouts])
+        limit = max(int(lengths_B.max()), base.overlong_cache)
+        rewards_B = rewards_B + advantages.overlong_penalty(
+            lengths_B, max_length=max(limit, 512), cache=base.overlong_cache
+        )
+    return Batch(inputs_B_T, targets_B_T, loss_mask_B_T, rewards_B, torch.tensor(groups), kept_B)
+
+
+def update(
+    model: Model, optimizer: torch.optim.Optimizer, batch: Batch, config: RlConfig, step: int
+) -> dict[str, float]:
+    """One policy update. Returns its statistics; `seconds_aem` is the time spent in modulation alone."""
+    if not len(batch.rewards_B):
+        return {"skipped": 1.0}
+    base = config.resolved_base
+    with torch.no_grad():
+        old_logprobs_B_T, old_entropies_B_T = logprobs_and_entropies(
+            model(batch.inputs_B_T), batch.targets_B_T, config.temperature
+        )
+    base_B = base_advantages(base, batch.rewards_B, batch.groups_B)
+    started = time.perf_counter()
+    settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
+    if settings.shuffle_seed is not None:
+        settings = settings.model_copy(update={"shuffle_seed": hash((settings.shuffle_seed, step)) & 0xFFFFFFFF})
+    modulation = aem.modulate(
+        base_B,
+        old_entropies_B_T,
+        batch.loss_mask_B_T,
+        batch.groups_B,
+        settings,
+        kept_B=batch.kept_B,
+        logprobs_B_T=old_logprobs_B_T,
+    )
+    seconds_aem = time.perf_counter() - started
+    mask_B_T = batch.loss_mask_B_T * batch.kept_B[:, None]
+    totals: Counter[str] = Counter()
+    order = torch.Generator().manual_seed(hash((config.seed, step)) & 0xFFFFFFFF)
+    for _ in range(config.epochs):
+        for rows in torch.randperm(len(base_B), generator=order).chunk(config.minibatches):
+            logprobs_B_T, entropies_B_T = logprobs_and_entropies(
+                model(batch.inputs_B_T[rows]), batch.targets_B_T[rows], config.temperature
+            )
+            loss = policy_loss(
+                logprobs_B_T,
+                old_logprobs_B_T[rows],
+                modulation.advantages_B_T[rows],
+                mask_B_T[rows],
+                base.loss,
+                entropies_B_T=entropies_B_T,
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.value.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+            optimizer.step()
+            totals.update({"loss": loss.value.item(), "gradient_norm": float(norm)})
+            totals.update({name: value.item() for name, value in loss.stats.items()})
+    updates = config.epochs * config.minibatches
+    return {
+        "token_entropy": float((old_entropies_B_T * batch.loss_mask_B_T).sum() / batch.loss_mask_B_T.sum()),
+        **{name: value / updates for name, value in totals.items()},
+        **modulation.stats,
+        "seconds_aem": seconds_aem,
+    }
+
+
+def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How the step's rollouts went."""
+    count = max(len(rollouts), 1)
+    ends = Counter(str(rollout.episode.status) for rollout in rollouts)
+    return {
+        "reward": sum(rollout.episode.reward for rollout in rollouts) / count,
+        "turns": sum(rollout.episode.steps for rollout in rollouts) / count,
+        **{f"end_{name}": number / count for name, number in sorted(ends.items())},
+    }
+
+
+def evaluate(
+    model: Model, chat: Chat, prompts: Prompts, held_out: Sequence[tasks.Task], limits: Limits, *, seed: int = 0
+) -> dict[str, float]:
+    """Share of held-out tasks solved, greedily and sampled once at temperature 1 (the same draws every time)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def solved(temperature: float) -> float:
+        rollouts = play(model, chat, held_out, prompts, limits=limits, temperature=temperature, generator=generator)
+        return sum(rollout.episode.reward for rollout in rollouts) / len(rollouts)
+
+    return {"test_greedy": solved(0.0), "test_sampled": solved(1.0)}
+
+
+def card(config: RlConfig, folder: Folder, limits: Limits) -> dict[str, Any]:
+    """The checkpoint's provenance."""
+    return {
+        "name": config.name,
+        "base_model": config.start,
+        "method": {"base": config.base, "aem": config.aem.model_dump(mode="json") if config.aem else None},
+        "training": {"run": folder.path.name, "config_digest": config.digest, **config.model_dump(mode="json")},
+        "step": config.steps,
+        "seeds": [config.seed],
+        "serving": {"prompts": PROMPTS, "max_model_len": limits.context, "max_tokens": limits.reply},
+        "license": "MIT",
+    }

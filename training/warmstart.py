@@ -1,0 +1,105 @@
+"""The warm start: a tiny policy learns the tasks' language and manners from scripted, imperfect demonstrations.
+
+The teacher is right only some of the time, so the policy ends where reinforcement learning has something to do: it
+knows how to read, edit, test and submit, and guesses which edit. Demonstrations are really executed episodes.
+"""
+
+import math
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from agents.templates import Prompts
+from training import tasks
+from training.checkpoint import load_policy, save_policy
+from training.config import WarmStartConfig
+from training.environment import PROMPTS, Skill, demonstration
+from training.folder import Folder
+from training.model import Model
+from training.reference import TEST_SEED, Report, evaluate
+from training.rollouts import Limits, Rollout, demonstrated, tensors
+from training.tokenizer import Chat, train_tokenizer
+
+CHUNK = 32  # rollouts in one forward pass; chunks of similar length waste little on padding
+
+
+def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
+    """Train from nothing and return the folder of the final checkpoint."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    prompts = Prompts.load(PROMPTS)
+    pool = list(tasks.tasks("train", seed=0, count=config.demonstrations))
+    held_out = list(tasks.tasks("test", seed=TEST_SEED, count=config.evaluate_tasks))
+    skill, random = Skill(config.right, config.tests, config.attempts), Random(config.seed)
+    episodes = [demonstration(task, skill, random, prompts) for task in pool]
+    texts = ["\n".join(message["content"] for message in episode.messages) for episode in episodes[:3000]]
+    tokenizer = train_tokenizer(texts, vocabulary=config.vocabulary)
+    chat = Chat(tokenizer)
+    model = Model(config.model.model_copy(update={"vocab_size": len(tokenizer)}))
+    limits = Limits(context=model.config.max_position_embeddings)
+    rollouts = [demonstrated(episode, chat) for episode in episodes]
+    rollouts = [rollout for rollout in rollouts if len(rollout.ids) <= limits.context]
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+    )
+    with Folder(out, config, resume=resume) as folder:
+        if folder.state is not None:
+            model.load_state_dict(folder.state["model"])
+            optimizer.load_state_dict(folder.state["optimizer"])
+        for step in range(folder.step + 1, config.steps + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * schedule(step, config)
+            batch = Random(f"{config.seed}:{step}").sample(rollouts, config.batch)
+            metrics: dict[str, Any] = {"step": step, **learn(model, optimizer, batch, chat.pad, config)}
+            if (config.evaluate_every and step % config.evaluate_every == 0) or step == config.steps:
+                metrics |= evaluate(model, chat, prompts, held_out, limits)
+            folder.log(metrics)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                folder.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+            report(metrics)
+        save_policy(out / "checkpoint", model, tokenizer, _card(config, folder, limits))
+    load_policy(out / "checkpoint")
+    return out / "checkpoint"
+
+
+def learn(
+    model: Model, optimizer: torch.optim.Optimizer, batch: list[Rollout], pad: int, config: WarmStartConfig
+) -> dict[str, float]:
+    """One step of next-token prediction: the replies in full, everything else at a lower weight."""
+    by_length = sorted(batch, key=lambda rollout: len(rollout.ids))
+    chunks = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
+    optimizer.zero_grad(set_to_none=True)
+    reply_loss = 0.0
+    for chunk in chunks:
+        inputs_B_T, targets_B_T, replies_B_T = tensors(chunk, pad)
+        logprobs_B_T = torch.log_softmax(model(inputs_B_T), -1).gather(-1, targets_B_T[..., None]).squeeze(-1)
+        context_B_T = (targets_B_T != pad).long() - replies_B_T
+        on_replies = -(logprobs_B_T * replies_B_T).sum() / replies_B_T.sum()
+        on_context = -(logprobs_B_T * context_B_T).sum() / context_B_T.sum()
+        loss = (on_replies + config.context_loss * on_context) / len(chunks)
+        loss.backward()
+        reply_loss += on_replies.item() / len(chunks)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+    optimizer.step()
+    return {"loss": reply_loss, "gradient_norm": float(norm)}
+
+
+def schedule(step: int, config: WarmStartConfig) -> float:
+    """Linear warm-up, then a cosine to 5 % of the learning rate."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return min(1.0, step / config.warmup) * (0.05 + 0.95 * cosine)
+
+
+def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "base_model": None,
+        "method": {"supervised": "scripted demonstrations"},
+        "training": {"run": folder.path.name, "config_digest": config.digest, **config.model_dump(mode="json")},
+        "step": config.steps,
+        "seeds": [config.seed],
+        "serving": {"prompts": PROMPTS, "max_model_len": limits.context, "max_tokens": limits.reply},
+        "license": "MIT",
+    }
