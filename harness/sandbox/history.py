@@ -27,7 +27,7 @@ set -e
 git for-each-ref --format='delete %(refname)' --no-merged=HEAD | git update-ref --stdin
 git stash clear
 cd "$(git rev-parse --git-dir)"
-rm -rf FETCH_HEAD ORIG_HEAD MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD BISECT_* logs refs/replace worktrees \
+rm -rf FETCH_HEAD ORIG_HEAD MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD BISECT_* logs worktrees \
   objects/info/alternates objects/info/commit-graph objects/info/commit-graphs
 cd - > /dev/null
 git remote | xargs -r -n 1 git remote remove

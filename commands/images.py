@@ -1,0 +1,114 @@
+"""`aem images`: what container images a task set needs, has, and may lose."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import options
+from commands.evaluate import choose
+
+if TYPE_CHECKING:
+    from harness.types import ImageRef, Task
+
+GIB = 1 << 30
+
+
+def register(app: typer.Typer) -> None:
+    images = typer.Typer(help="List, pull, build and remove the container images of a task set.", no_args_is_help=True)
+    images.command("list", epilog="Example: aem images list --set verified --repo django/django")(list_images)
+    images.command("pull", epilog="Example: aem images pull --set verified --slice 0:50 -w 4")(pull)
+    images.command("build", epilog="Example: aem images build --set sample")(build)
+    images.command("prune", epilog="Example: aem images prune --set verified --slice 0:50")(prune)
+    app.add_typer(images, name="images")
+
+
+def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, repos: options.Repos = None) -> None:
+    """Which images are present, with digest and size."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.sandbox.images import local_images
+
+    console = Console()
+    tasks = choose(dataset, console, ids=ids, repos=repos).tasks
+    present = local_images(tasks)
+    table = Table("image", "digest", "GiB", "from", box=box.SIMPLE_HEAD)
+    for image in present:
+        table.add_row(
+            image.name, image.digest[:19], f"{image.bytes / GIB:.2f}", "built here" if image.built_here else "registry"
+        )
+    console.print(table)
+    console.print(f"{len(present)} of {len({task.instance.image for task in tasks})} images are in the engine")
+
+
+def pull(
+    dataset: options.DataSet = "verified",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    slice_: options.Slice = None,
+    workers: options.Workers = 4,
+) -> None:
+    """Get images ahead of a run, so that none waits for a registry."""
+    _each(dataset, ids, repos, slice_, workers, "pulling")
+
+
+def build(
+    dataset: options.DataSet = "sample",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    slice_: options.Slice = None,
+    workers: options.Workers = 2,
+) -> None:
+    """Build the images of the sample set, or of local rows with a Dockerfile."""
+    _each(dataset, ids, repos, slice_, workers, "building")
+
+
+def prune(
+    dataset: options.DataSet,
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    slice_: options.Slice = None,
+    base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
+) -> None:
+    """Remove images of a task set from the engine; those in use stay."""
+    from rich.console import Console
+
+    from harness.sandbox.images import prune as remove
+
+    console = Console()
+    tasks = choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks
+    console.print(f"removed {remove(tasks, base=base)} images")
+
+
+def _each(
+    dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None, workers: int, verb: str
+) -> None:
+    """Make every image present under a progress bar, then say which content each is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from harness.sandbox.images import ensure_image
+
+    console = Console(stderr=True)
+    tasks = {task.instance.image: task for task in choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(verb, total=len(tasks))
+
+        def one(task: "Task") -> "ImageRef":
+            image = ensure_image(task, say=_describe(progress.update, bar))
+            progress.advance(bar)
+            return image
+
+        with ThreadPoolExecutor(workers) as pool:
+            done = list(pool.map(one, tasks.values()))
+        progress.update(bar, description=f"{verb} done")
+    for image in done:
+        typer.echo(f"{image.digest[:19]}  {image.source:<6}  {image.name}")
+
+
+def _describe(update: Callable[..., None], bar: int) -> Callable[[str], None]:
+    return lambda line: update(bar, description=line[:70])

@@ -1,0 +1,176 @@
+"""Building images without a registry: Debian by debootstrap, the base with its conda-style environment, the instances.
+
+Every image built here carries the label `aem.recipe`, a digest of all that went into it; one whose digest is current is
+not built again. Processes that want the same image wait for each other.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.errors import EnvironmentFault, boundary
+from harness.sandbox.engine import client
+
+RECIPE = "aem.recipe"
+DEBIAN, BASE = "aem/debian:bookworm", "aem/base:bookworm"
+PUBLIC_DEBIAN = "debian:bookworm-slim"
+MIRROR = "http://deb.debian.org/debian"
+BASE_FOLDER = Path(__file__).parent / "base"
+LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aem-harness"
+
+Say = Callable[[str], None]  # told what is being done, a line at a time
+
+
+def silent(line: str) -> None: ...
+
+
+def build_folder(folder: Path, name: str, say: Say = silent) -> None:
+    """Build the image `name` from a folder with a Dockerfile, unless it is there and current; the base comes first.
+
+    Raises EnvironmentFault with the end of the build log when a step fails.
+    """
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    if "Dockerfile" not in files:
+        raise EnvironmentFault(f"cannot build {name}: {folder} has no Dockerfile")
+    parent = _parent(files["Dockerfile"].decode())
+    if parent == BASE:
+        build_base(say)
+    build(name, files, parent, say)
+
+
+def build_base(say: Say = silent) -> None:
+    """Make `aem/base:bookworm` present and current."""
+    _debian(say)
+    files = {path.name: path.read_bytes() for path in BASE_FOLDER.iterdir()}
+    # The host's own certificates and index settings: its package index may be reachable only with them. No certificate
+    # variable goes into the image's environment, which tests of HTTP libraries would read.
+    files["certificates/.keep"] = b""
+    files |= {f"certificates/{path.name}": path.read_bytes() for path in LOCAL_CERTIFICATES.rglob("*.crt")}
+    files["pip.conf"] = b"[global]\ncert = /etc/ssl/certs/ca-certificates.crt\nroot-user-action = ignore\n"
+    build(BASE, files, DEBIAN, say)
+
+
+def build(name: str, files: Mapping[str, bytes], parent: str, say: Say = silent) -> None:
+    """Build `name` from an in-memory context, unless the engine has it with the same recipe on the same parent."""
+    with _locked(name), boundary(EnvironmentFault, f"cannot build {name}"):
+        recipe = _digest(files, parent)
+        if _label(name) == recipe:
+            return
+        say(f"building {name}")
+        _run_build(name, files, recipe)
+
+
+def _run_build(name: str, files: Mapping[str, bytes], recipe: str) -> None:
+    lines: list[str] = []
+    steps: Any = client().api.build(
+        fileobj=_archive(files),
+        custom_context=True,
+        tag=name,
+        labels={RECIPE: recipe, "aem": __version__},
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    for step in steps:
+        lines.append(step.get("stream", ""))
+        if "error" in step:
+            log = "".join(lines)[-1500:].strip()
+            raise EnvironmentFault(f"building {name} failed: {step['error'].strip()}; the log ends: {log}")
+
+
+def _debian(say: Say) -> None:
+    """Make `aem/debian:bookworm` present: pulled where a registry answers, else by debootstrap (as root)."""
+    with _locked(DEBIAN), boundary(EnvironmentFault, f"cannot make {DEBIAN}"):
+        if _label(DEBIAN) is not None:
+            return
+        if os.geteuid() == 0 and shutil.which("debootstrap"):
+            say(f"making {DEBIAN} with debootstrap (about a minute, once)")
+            _debootstrap()
+            return
+        say(f"pulling {PUBLIC_DEBIAN}")
+        try:
+            image = client().images.pull(PUBLIC_DEBIAN)
+        except Exception as error:
+            raise EnvironmentFault(
+                f"{PUBLIC_DEBIAN} cannot be pulled ({error}); on Debian/Ubuntu, as root: apt-get install debootstrap"
+            ) from None
+        image.tag(*DEBIAN.split(":"))
+
+
+def _debootstrap() -> None:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        root = Path(folder) / "root"
+        made = subprocess.run(
+            ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR], capture_output=True, text=True
+        )
+        if made.returncode:
+            raise EnvironmentFault(f"debootstrap failed: {(made.stdout + made.stderr).strip()[-500:]}")
+        shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
+        archive = Path(folder) / "root.tar"
+        subprocess.run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."], check=True)
+        with archive.open("rb") as data:
+            repository, tag = DEBIAN.split(":")
+            importing: Any = client().api
+            importing.import_image_from_data(
+                data.read(), repository=repository, tag=tag, changes=[f"LABEL {RECIPE}=debootstrap"]
+            )
+
+
+def _parent(dockerfile: str) -> str:
+    """The image of the last FROM line."""
+    parents = [line.split()[1] for line in dockerfile.splitlines() if line.upper().startswith("FROM ")]
+    if not parents:
+        raise EnvironmentFault("the Dockerfile has no FROM line")
+    return parents[-1]
+
+
+def _label(name: str) -> str | None:
+    """The recipe label of a local image ("" when it has none), None when there is no such image."""
+    from docker.errors import ImageNotFound
+
+    try:
+        labels: dict[str, str] = client().images.get(name).labels
+    except ImageNotFound:
+        return None
+    return labels.get(RECIPE, "")
+
+
+def _digest(files: Mapping[str, bytes], parent: str) -> str:
+    """SHA-256 over the context and the parent's identity: the recipe label where it was built here, else its id."""
+    above = _label(parent) or ""
+    digest = hashlib.sha256(f"{parent} {above}".encode())
+    for name, data in sorted(files.items()):
+        digest.update(f"\n{name} {hashlib.sha256(data).hexdigest()}".encode())
+    return digest.hexdigest()
+
+
+def _archive(files: Mapping[str, bytes]) -> io.BytesIO:
+    spool = io.BytesIO()
+    with tarfile.open(fileobj=spool, mode="w") as tar:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(name)  # times at zero, so that the engine's layer cache can hit
+            entry.size, entry.mode = len(data), 0o755 if data.startswith(b"#!") else 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    spool.seek(0)
+    return spool
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Hold the lock of one image name, across threads and processes of this user."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name.replace('/', '_').replace(':', '_')}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
