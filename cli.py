@@ -12,7 +12,7 @@ from harness.errors import EXIT_USAGE, AemError
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 # One module a command group, in the order of `aem --help`.
-COMMANDS: tuple[str, ...] = ("run", "grade", "compare", "import_", "doctor")
+COMMANDS: tuple[str, ...] = ("run", "grade", "compare", "train", "import_", "doctor")
 
 app = typer.Typer(
     name="aem",

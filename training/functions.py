@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-VERBS = ("get", "make", "find", "take", "pick", "read", "fix", "test", "plan", "rate")
+VERBS = (
+    "get", "make", "find", "take", "pick", "read", "fix", "test", "plan", "rate", "move", "turn", "hold", "keep",
+    "sort", "pack", "mark", "draw", "cut", "mix",
+)  # fmt: skip
 NOUNS = (
     "apple", "bird", "card", "desk", "edge", "farm", "gate", "hill", "iron", "jazz", "king", "lamp", "moon", "nest",
     "oven", "pond", "queen", "road", "seed", "tent", "unit", "vote", "wall", "yard", "zone", "boat", "cake", "door",
+    "fish", "goat", "hand", "ink", "jar", "kite", "leaf", "milk", "nail", "pen", "rope", "sand", "tree", "wave",
 )  # fmt: skip
 
 # The sentence and the code of a comparison of x with y, of a number made from x, of a number made from x and y.
@@ -52,7 +56,7 @@ class Function:
 def draw(random: Random) -> Function:
     """One function of a random family under a random name."""
     family = random.choice(FAMILIES)
-    name = f"{random.choice(VERBS)}_{random.choice(NOUNS)}_{random.choice(NOUNS)}"
+    name = f"{random.choice(VERBS)}_{random.choice(NOUNS)}"
     parameters, sentence, body = family(random)
     lines = [f"def {name}({', '.join(parameters)}):", f'    """{sentence}."""', *("    " + line for line in body)]
     return Function(name, ast.unparse(ast.parse("\n".join(lines))), parameters, family.__name__)

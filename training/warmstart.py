@@ -22,7 +22,7 @@ from training.reference import TEST_SEED, Report, evaluate
 from training.rollouts import Limits, Rollout, demonstrated, tensors
 from training.tokenizer import Chat, train_tokenizer
 
-CHUNK = 32  # rollouts in one forward pass; chunks of similar length waste little on padding
+BUCKET = 8  # steps whose batches are drawn together and sorted by length, so that little is padding
 
 
 def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
@@ -51,7 +51,7 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
         for step in range(folder.step + 1, config.steps + 1):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * schedule(step, config)
-            batch = Random(f"{config.seed}:{step}").sample(rollouts, config.batch)
+            batch = batch_of(step, rollouts, config)
             metrics: dict[str, Any] = {"step": step, **learn(model, optimizer, batch, chat.pad, config)}
             if (config.evaluate_every and step % config.evaluate_every == 0) or step == config.steps:
                 metrics |= evaluate(model, chat, prompts, held_out, limits)
@@ -68,22 +68,27 @@ def learn(
     model: Model, optimizer: torch.optim.Optimizer, batch: list[Rollout], pad: int, config: WarmStartConfig
 ) -> dict[str, float]:
     """One step of next-token prediction: the replies in full, everything else at a lower weight."""
-    by_length = sorted(batch, key=lambda rollout: len(rollout.ids))
-    chunks = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
+    inputs_B_T, targets_B_T, replies_B_T = tensors(batch, pad)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+        logits_B_T_V = model(inputs_B_T)
+    logprobs_B_T = torch.log_softmax(logits_B_T_V.float(), -1).gather(-1, targets_B_T[..., None]).squeeze(-1)
+    context_B_T = (targets_B_T != pad).long() - replies_B_T
+    on_replies = -(logprobs_B_T * replies_B_T).sum() / replies_B_T.sum()
+    on_context = -(logprobs_B_T * context_B_T).sum() / context_B_T.sum()
     optimizer.zero_grad(set_to_none=True)
-    reply_loss = 0.0
-    for chunk in chunks:
-        inputs_B_T, targets_B_T, replies_B_T = tensors(chunk, pad)
-        logprobs_B_T = torch.log_softmax(model(inputs_B_T), -1).gather(-1, targets_B_T[..., None]).squeeze(-1)
-        context_B_T = (targets_B_T != pad).long() - replies_B_T
-        on_replies = -(logprobs_B_T * replies_B_T).sum() / replies_B_T.sum()
-        on_context = -(logprobs_B_T * context_B_T).sum() / context_B_T.sum()
-        loss = (on_replies + config.context_loss * on_context) / len(chunks)
-        loss.backward()
-        reply_loss += on_replies.item() / len(chunks)
+    (on_replies + config.context_loss * on_context).backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
     optimizer.step()
-    return {"loss": reply_loss, "gradient_norm": float(norm)}
+    return {"loss": on_replies.item(), "gradient_norm": float(norm)}
+
+
+def batch_of(step: int, rollouts: list[Rollout], config: WarmStartConfig) -> list[Rollout]:
+    """The batch of a step: rollouts of similar length, from a random draw that BUCKET steps share."""
+    bucket, place = divmod(step - 1, BUCKET)
+    random = Random(f"{config.seed}:{bucket}")
+    drawn = sorted(random.sample(rollouts, config.batch * BUCKET), key=lambda rollout: len(rollout.ids))
+    order = random.sample(range(BUCKET), BUCKET)
+    return drawn[order[place] * config.batch : (order[place] + 1) * config.batch]
 
 
 def schedule(step: int, config: WarmStartConfig) -> float:
