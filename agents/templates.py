@@ -16,7 +16,8 @@ from harness.config import read_yaml
 from harness.errors import ConfigError
 from harness.types import Record
 
-# `--prompts` names that are read from an installed mini-swe-agent (extra `mini`): its file, how actions are written.
+# Names that are read from an installed mini-swe-agent (`pip install --no-deps` will do): its file, and how actions
+# are written.
 MINI_SWE_AGENT: dict[str, tuple[str, Literal["text", "tool"]]] = {
     "mini-swe-agent": ("config/benchmarks/swebench.yaml", "tool"),
     "mini-swe-agent-backticks": ("config/benchmarks/swebench_backticks.yaml", "text"),
@@ -119,7 +120,7 @@ def _from_mini_swe_agent(name: str) -> dict[str, Any]:
 
     spec = find_spec("minisweagent")
     if spec is None or spec.origin is None:
-        raise ConfigError(f"prompts {name!r} come with mini-swe-agent: pip install 'aem-harness[mini]'")
+        raise ConfigError(f"prompts {name!r} come with that package: pip install --no-deps mini-swe-agent==2.4.6")
     try:
         installed = version("mini-swe-agent")
     except PackageNotFoundError:

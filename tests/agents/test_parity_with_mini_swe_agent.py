@@ -1,0 +1,216 @@
+"""With mini-swe-agent's prompts, the bash agent holds the same conversation as mini-swe-agent 2.4.6, byte for byte.
+
+The real package runs in a virtual environment of its own (made on first use, outside the repository); only its call
+of the network is replaced, by the same scripted replies that our agent gets.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workplace import LocalEnvironment, Transcript, instance
+
+from agents.bash import BashAgent, BashOptions
+from agents.templates import MINI_SWE_AGENT, Prompts
+from harness.types import Completion
+
+VERSION = "2.4.6"
+DRIVER = Path(__file__).with_name("mini_driver.py")
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+
+@pytest.fixture(scope="session")
+def mini_python() -> Path:
+    """The interpreter of a virtual environment that holds mini-swe-agent; skips where it cannot be installed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem-harness"
+    venv = cache / f"mini-swe-agent-{VERSION}"
+    python = venv / "bin" / "python"
+    if not (venv / ".complete").exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pip = [str(python), "-m", "pip", "install", "-q", f"mini-swe-agent=={VERSION}"]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"mini-swe-agent cannot be installed: {done.stderr.strip()[-200:]}")
+        (venv / ".complete").touch()
+    return python
+
+
+@pytest.fixture
+def prompts(mini_python, monkeypatch):
+    """Loads mini-swe-agent's prompts as an installation beside us would offer them."""
+    site = next((mini_python.parents[1] / "lib").glob("python*/site-packages"))
+    monkeypatch.syspath_prepend(str(site))
+    return Prompts.load
+
+
+class Scripted:
+    def __init__(self, replies):
+        self._replies = iter(replies)
+
+    def complete(self, messages, *, tools=(), seed=None):
+        message, finish_reason = next(self._replies)
+        return Completion(
+            content=message.get("content") or "",
+            tool_calls=tuple(message.get("tool_calls") or ()),
+            finish_reason=finish_reason,
+        )
+
+    def describe(self):
+        return {}
+
+
+def theirs(python, job):
+    env = {
+        **os.environ,
+        "MSWEA_SILENT_STARTUP": "1",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "MSWEA_GLOBAL_CONFIG_DIR": str(python.parents[1] / "config"),
+    }
+    done = subprocess.run(
+        [str(python), str(DRIVER)], input=json.dumps(job), capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def seen_by_the_model(messages):
+    """What of the messages reaches the model or ends the run. Fields without a value are left out: whether a client
+    says `"function_call": null` or nothing makes no difference to a chat template."""
+    kept = ("role", "content", "tool_calls", "tool_call_id")
+    conversation = []
+    for message in messages:
+        shown = {key: message[key] for key in kept if message.get(key) is not None}
+        if message["role"] == "exit":
+            shown |= {key: message["extra"][key] for key in ("exit_status", "submission")}
+        conversation.append(shown)
+    return conversation
+
+
+def text(command, *, finish="stop", thought="THOUGHT: on with it."):
+    return [{"role": "assistant", "content": f"{thought}\n\n```mswea_bash_command\n{command}\n```"}, finish]
+
+
+def prose(content, finish="stop"):
+    return [{"role": "assistant", "content": content}, finish]
+
+
+def calls(*arguments, names=None, finish="tool_calls", content="On with it."):
+    listed = [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {
+                "name": (names or {}).get(number, "bash"),
+                "arguments": each if isinstance(each, str) else json.dumps(each),
+            },
+        }
+        for number, each in enumerate(arguments)
+    ]
+    return [{"role": "assistant", "content": content, "tool_calls": listed}, finish]
+
+
+COMMANDS = [
+    "cat calc.py",
+    "ls /nonexistent; echo still here",
+    "no_such_program --flag",
+    "seq 1 5000",
+    "printf 'a\\r\\nb\\rc\\377\\n'; printf 'grüße \\342\\200\\250 end'",
+    "head -c 9999 /dev/zero | tr '\\0' x",
+    "head -c 10000 /dev/zero | tr '\\0' x",
+    "echo $PAGER $TQDM_DISABLE; export LOST=1; cd /; pwd",
+    'echo "[$LOST]"; pwd',
+    "echo started; sleep 30",
+    "if then",
+    "cat <<'EOF' > new.py\nprint('x')\nEOF\npython3 new.py; rm new.py",
+    "",
+    "exit 3",
+    "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && false",
+    "echo not first; echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",
+    "sed -i 's/a - b/a + b/' calc.py && git diff -- calc.py > patch.txt",
+    "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && cat patch.txt",
+]
+
+TEXT = {
+    "a whole rollout": [text(command) for command in COMMANDS],
+    "malformed replies in between": [
+        prose("I will look around."),
+        text("pwd"),
+        prose(text("one")[0]["content"] + text("two")[0]["content"]),
+        prose("cut off ```mswea_bash_command\nls", "length"),
+        text("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"),
+    ],
+    "malformed to the end": [prose(""), prose("```bash\nls\n```"), prose("```mswea_bash_command\n```")],
+    "handing in nothing": [text("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")],
+    "sentinel after blank lines": [text("printf '\\n \\nCOMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT  \\r\\nx\\r\\ny'")],
+}
+TOOL = {
+    "a whole rollout": [calls({"command": command}) for command in COMMANDS],
+    "several calls in one reply": [
+        calls({"command": "echo one"}, {"command": "echo two; false"}),
+        calls({"command": "echo lost"}, {"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; echo patch"}),
+    ],
+    "malformed calls": [
+        calls('{"command": "ls"'),
+        calls({"command": "ls"}, {"command": "ls"}, names={1: "python"}),
+        calls({"command": "pwd"}),
+        calls({"cmd": "ls"}),
+        calls("[1, 2]"),
+        calls({"command": "a\0b"}),
+        prose("Done, I think."),
+        prose("Cut off in the mid", "length"),
+        calls({"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"}),
+    ],
+    "malformed to the end": [prose("no"), calls("null"), calls({"command": "ls"}, names={0: "edit"})],
+}
+LIMIT = {"a step limit": [text("echo x")] * 9}, {"a step limit": [calls({"command": "echo x"})] * 9}
+
+
+def cases():
+    for name, groups in {"mini-swe-agent-backticks": (TEXT, LIMIT[0]), "mini-swe-agent": (TOOL, LIMIT[1])}.items():
+        for what, replies in {**groups[0], **groups[1]}.items():
+            yield pytest.param(name, replies, 3 if what == "a step limit" else 250, id=f"{name}: {what}")
+
+
+CASES = list(cases())
+
+
+@pytest.fixture(scope="session")
+def conversations(mini_python, tmp_path_factory):
+    """Each case run by the real mini-swe-agent: by its id, the work tree's path and the messages."""
+    jobs = []
+    for case in CASES:
+        name, replies, steps = case.values
+        workdir = tmp_path_factory.mktemp("theirs") / "testbed"
+        LocalEnvironment.repository(workdir)
+        jobs.append(
+            {
+                "file": MINI_SWE_AGENT[name][0],
+                "workdir": str(workdir),
+                "timeout": 2,
+                "task": instance(workdir).problem_statement,
+                "steps": steps,
+                "replies": replies,
+                "image": None,
+            }
+        )
+    held = theirs(mini_python, jobs)
+    return {case.id: (Path(job["workdir"]), messages) for case, job, messages in zip(CASES, jobs, held, strict=True)}
+
+
+@pytest.mark.parametrize(("name", "replies", "steps"), CASES)
+def test_the_conversation_is_the_same(name, replies, steps, conversations, prompts, request):
+    workdir, expected = conversations[request.node.callspec.id]
+    loaded = prompts(name)
+    assert loaded.version == VERSION
+    # /root/.bashrc belongs to the container; on this machine neither side sources it.
+    loaded = loaded.model_copy(update={"env": {key: v for key, v in loaded.env.items() if key != "BASH_ENV"}})
+    shutil.rmtree(workdir)
+    transcript = Transcript()
+    agent = BashAgent(Scripted(replies), BashOptions(command_seconds=2, steps=steps), prompts=loaded)
+    agent.run(instance(workdir), LocalEnvironment.repository(workdir), transcript, seed=0)
+    assert seen_by_the_model(transcript.messages) == seen_by_the_model(expected)
