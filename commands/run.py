@@ -65,7 +65,7 @@ def run(
     """Drive a policy through instances in containers and grade its patches; run again to continue."""
     from rich.console import Console
 
-    from agents.build import build, connect
+    from agents.build import build
     from harness.config import RunConfig
     from harness.report.tables import run_summary
 
@@ -82,8 +82,7 @@ def run(
         sample=sample,
         sample_seed=sample_seed,
     )
-    policy = connect(endpoint or (), model, config.sampling)
-    driver = build(config.agent, tasks=selection.tasks, policy=policy, options=config.agent_options)
+    driver = build(config.agent, tasks=selection.tasks, policy=None, options=config.agent_options)
     folder = out or Path("results") / f"{config.arm}-{config.digest}"
     keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
     with open_run(folder, config, selection, driver, seeds) as store:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -11,14 +12,11 @@ from harness.report.live import STYLE
 from harness.types import Outcome
 
 
-def run_summary(folder: Path, counts: Mapping[str, int], *, n: int, seeds: int) -> Table:
+def run_summary(folder: Path, counts: Mapping[str, int], *, n: int, seeds: int) -> Group:
     """How the rollouts of one run ended: every outcome with its share of all rollouts, losses included."""
     total = n * seeds
-    table = Table(
-        title=f"{folder}  ({n} instances x {seeds} seed{'s' if seeds > 1 else ''} = {total} rollouts)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
+    title = f"{folder}: {n} instances x {seeds} seed{'s' if seeds > 1 else ''} = {total} rollouts"
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("outcome")
     table.add_column("rollouts", justify="right")
     table.add_column("share", justify="right")
@@ -28,4 +26,4 @@ def run_summary(folder: Path, counts: Mapping[str, int], *, n: int, seeds: int) 
             table.add_row(Text(outcome.value, STYLE[outcome]), str(count), f"{100 * count / total:.1f} %")
     if counts.get("owed"):
         table.add_row("owed (not run)", str(counts["owed"]), f"{100 * counts['owed'] / total:.1f} %")
-    return table
+    return Group(Text(title, "bold"), table)

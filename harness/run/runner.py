@@ -149,7 +149,6 @@ class Runner:
         return Sandbox(
             task.instance.image,
             workdir=task.instance.workdir,
-            base_commit=task.instance.base_commit,
             network=self.config.agent_network,
             limits=self.config.limits,
             labels={"aem.run": self.store.folder.name, "aem.instance": task.instance_id},
@@ -169,7 +168,12 @@ class Runner:
             if self.stop.is_set():
                 return None
             grade = official.grade(
-                task, prediction, folder=folder, timeout=self.config.grade_timeout, limits=self.config.limits
+                task,
+                prediction,
+                folder=folder,
+                timeout=self.config.grade_timeout,
+                limits=self.config.limits,
+                dataset_digest=self.store.facts["dataset"]["digest"],
             )
             if grade.outcome is not Outcome.ERROR:
                 break

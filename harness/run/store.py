@@ -61,6 +61,7 @@ class RunStore:
     def __init__(self, folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
         self.folder = folder
         self.config = config
+        self.facts = facts
         self.progress: dict[Key, Progress] = {}
         self._mutex = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
