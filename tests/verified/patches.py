@@ -11,6 +11,7 @@ from harness.types import Grade, Prediction, Task
 NO_OP = """\
 diff --git a/aem-no-op.txt b/aem-no-op.txt
 new file mode 100644
+index 0000000..12ab5d9
 --- /dev/null
 +++ b/aem-no-op.txt
 @@ -0,0 +1 @@
