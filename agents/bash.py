@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -147,7 +147,7 @@ class BashAgent:
             output, seconds, dropped = self._execute(action["command"], environment)
             if (handed_in := submission(output)) is not None:
                 return self._submitted(handed_in, dropped)
-            text = self.prompts.render("observation", output=output)
+            text = self.prompts.render("observation", output={**output, "output": Whole(output["output"], dropped)})
             observations.append(
                 observed(text, output, tool_call_id=action.get("tool_call_id"), seconds=seconds, dropped=dropped)
             )
@@ -244,6 +244,25 @@ def tool_actions(calls: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]
         if error:
             raise Malformed(error.strip(), has_tool_calls=True)
         yield {"command": arguments["command"], "tool_call_id": call.get("id")}
+
+
+class Whole(str):
+    """A command's output as the templates see it: its length is that of the whole, also of what was never kept.
+
+    Templates show head and tail and say how much they leave out; the environment bounds what reaches the host, far
+    above what they show, and marks the place by one line.
+    """
+
+    _missing: int
+
+    def __new__(cls, text: str, dropped: int = 0) -> Self:
+        whole = super().__new__(cls, text)
+        mark = f"\n[... {dropped} bytes left out ...]\n"
+        whole._missing = dropped - (len(mark) if dropped and mark in text else 0)
+        return whole
+
+    def __len__(self) -> int:
+        return super().__len__() + self._missing
 
 
 def _unrunnable(problem: str, output: str = "") -> dict[str, Any]:

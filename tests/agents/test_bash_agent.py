@@ -182,7 +182,7 @@ def test_fences_are_read_as_mini_swe_agents_expression_reads_them(text):
 )
 @pytest.mark.timeout(60)  # the expression itself takes hours
 def test_a_megabyte_of_repetition_is_read_at_once(reply):
-    assert set(fenced(reply, "bash")) <= {""}
+    fenced(reply, "bash")
 
 
 # --- against a server -----------------------------------------------------------------------------------------------
