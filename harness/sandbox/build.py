@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness import __version__
@@ -35,7 +36,7 @@ Say = Callable[[str], None]  # told what is being done, a line at a time
 def silent(line: str) -> None: ...
 
 
-def build_folder(folder: Path, name: str, say: Say = silent) -> None:
+def build_folder(folder: Path, name: str, say: Say = silent, args: Mapping[str, str] = MappingProxyType({})) -> None:
     """Build the image `name` from a folder with a Dockerfile, unless it is there and current; the base comes first.
 
     Raises EnvironmentFault with the end of the build log when a step fails.
@@ -46,7 +47,7 @@ def build_folder(folder: Path, name: str, say: Say = silent) -> None:
     parent = _parent(files["Dockerfile"].decode())
     if parent == BASE:
         build_base(say)
-    build(name, files, parent, say)
+    build(name, files, parent, say, args)
 
 
 def build_base(say: Say = silent) -> None:
@@ -61,22 +62,25 @@ def build_base(say: Say = silent) -> None:
     build(BASE, files, DEBIAN, say)
 
 
-def build(name: str, files: Mapping[str, bytes], parent: str, say: Say = silent) -> None:
-    """Build `name` from an in-memory context, unless the engine has it with the same recipe on the same parent."""
+def build(
+    name: str, files: Mapping[str, bytes], parent: str, say: Say = silent, args: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Build `name` from an in-memory context and the Dockerfile's ARGs, unless the engine has just that already."""
     with _locked(name), boundary(EnvironmentFault, f"cannot build {name}"):
-        recipe = _digest(files, parent)
+        recipe = _digest(files, parent, args)
         if _label(name) == recipe:
             return
         say(f"building {name}")
-        _run_build(name, files, recipe)
+        _run_build(name, files, recipe, args)
 
 
-def _run_build(name: str, files: Mapping[str, bytes], recipe: str) -> None:
+def _run_build(name: str, files: Mapping[str, bytes], recipe: str, args: Mapping[str, str]) -> None:
     lines: list[str] = []
     steps: Any = client().api.build(
         fileobj=_archive(files),
         custom_context=True,
         tag=name,
+        buildargs=dict(args),
         labels={RECIPE: recipe, "aem": __version__},
         rm=True,
         forcerm=True,
@@ -147,10 +151,12 @@ def _label(name: str) -> str | None:
     return labels.get(RECIPE, "")
 
 
-def _digest(files: Mapping[str, bytes], parent: str) -> str:
-    """SHA-256 over the context and the parent's identity: the recipe label where it was built here, else its id."""
+def _digest(files: Mapping[str, bytes], parent: str, args: Mapping[str, str]) -> str:
+    """SHA-256 over context, arguments and parent: the parent by recipe label where it was built here, else by id."""
     above = _label(parent) or ""
     digest = hashlib.sha256(f"{parent} {above}".encode())
+    for name, value in sorted(args.items()):
+        digest.update(f"\n{name}={value}".encode())
     for name, data in sorted(files.items()):
         digest.update(f"\n{name} {hashlib.sha256(data).hexdigest()}".encode())
     return digest.hexdigest()

@@ -39,7 +39,7 @@ def ensure_image(task: Task, *, pull: bool = True, build: bool = True, say: Say 
     with _lock_of(name):
         if task.dockerfile and build:
             existed = _find(name) is not None
-            build_folder(Path(task.dockerfile), name, say)
+            build_folder(Path(task.dockerfile), name, say, task.build_args)
             return _ref(name, "local" if existed else "built")
         if _find(name) is not None:
             return _ref(name, "local")
