@@ -86,9 +86,9 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
     """Name of the dataset, its rows, and the folder that paths in rows are relative to."""
     text = str(source)
     if text == "sample":
-        from harness.instances import sample
+        from harness.instances import bundled
 
-        return text, _numbered(sample.rows()), sample.ROOT
+        return text, _numbered(bundled.rows()), bundled.ROOT
     path = Path(source)
     if _kind(path):
         if not path.is_file():
