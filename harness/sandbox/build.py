@@ -63,7 +63,11 @@ def build_base(say: Say = silent) -> None:
 
 
 def build(
-    name: str, files: Mapping[str, bytes], parent: str, say: Say = silent, args: Mapping[str, str] = MappingProxyType({})
+    name: str,
+    files: Mapping[str, bytes],
+    parent: str,
+    say: Say = silent,
+    args: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Build `name` from an in-memory context and the Dockerfile's ARGs, unless the engine has just that already."""
     with _locked(name), boundary(EnvironmentFault, f"cannot build {name}"):
