@@ -20,7 +20,7 @@ _RESET = "git checkout -- . ; git clean -fd"
 # `ulimit -f` (KiB) bounds, for `cat` alone. Like the engine, which waits 2 s for output after a command ended, this
 # does not wait for daemons that the tests left behind with the pipe open.
 _RUN = f"""\
-exec 9> >(ulimit -f {LOG_BOUND // 1024}; exec cat > {LOG_FILE}); reader=$!
+exec 9> >(ulimit -f $KIB; exec cat > {LOG_FILE}); reader=$!
 /bin/bash {SCRIPT_FILE} >&9 2>&1 9>&- < /dev/null
 status=$?
 exec 9>&-
@@ -48,6 +48,22 @@ class TestRun:
     output: bytes
     timed_out: bool
     witness: Witness
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A patch tried in a container: what applying it said, and the tests' run if it could be applied."""
+
+    words: str
+    run: TestRun | None
+
+
+def attempt_patch(
+    environment: Environment, patch: bytes, script: str, timeout: float, commands: Sequence[str], workdir: str
+) -> Attempt:
+    """Apply `patch`, then run the eval script for at most `timeout` seconds."""
+    applied, words = apply_patch(environment, patch, commands, workdir)
+    return Attempt(words, run_tests(environment, script, timeout) if applied else None)
 
 
 def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str], workdir: str) -> tuple[bool, str]:
@@ -84,17 +100,20 @@ def _require_sound_tree(environment: Environment, workdir: str) -> None:
         raise GradingFault(f"no patch can be applied in {workdir}: {' '.join(step.output.split())[-300:]}")
 
 
-def run_tests(environment: Environment, script: str, timeout: float) -> TestRun:
-    """Run the official eval script for at most `timeout` seconds; its output is returned whole up to LOG_BOUND."""
+def run_tests(environment: Environment, script: str, timeout: float, *, bound: int = LOG_BOUND) -> TestRun:
+    """Run the official eval script for at most `timeout` seconds; its output comes back whole up to `bound` bytes."""
     environment.write_file(SCRIPT_FILE, script.encode())
-    run = environment.execute(_RUN, timeout=timeout)
-    output = environment.read_file(LOG_FILE)
+    run = environment.execute(f"KIB={bound // 1024}\n{_RUN}", timeout=timeout)
+    try:
+        output = environment.read_file(LOG_FILE)
+    except FileNotFoundError:
+        output = b""
     look = environment.execute(_LOOK, timeout=60.0)
     seen = {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", look.output, re.MULTILINE)}
-    return TestRun(output=output, timed_out=run.timed_out, witness=_witness(seen, len(output)))
+    return TestRun(output=output, timed_out=run.timed_out, witness=_witness(seen, len(output) >= bound // 1024 * 1024))
 
 
-def _witness(seen: dict[str, int], output_bytes: int) -> Witness:
+def _witness(seen: dict[str, int], flooded: bool) -> Witness:
     limits = []
     if killed := seen.get("oom_kill", 0):
         limits.append(f"memory ({killed} processes killed)")
@@ -103,5 +122,5 @@ def _witness(seen: dict[str, int], output_bytes: int) -> Witness:
     return Witness(
         limits_hit=tuple(limits),
         disk_full=seen.get("free_kib", 1) == 0,
-        flooded=output_bytes >= LOG_BOUND,
+        flooded=flooded,
     )

@@ -13,13 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AemError, DataError, GradingFault, boundary
-from harness.grading.container import TestRun, apply_patch, run_tests
-from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Witness, judge, refusal, timeout_note
+from harness.grading.container import Attempt, TestRun, attempt_patch
+from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Verdict, Witness, judge, refusal, timeout_note
 from harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
@@ -181,65 +181,87 @@ def grade(
     by default one from the task's image, under `limits`, with network if the task grants it.
 
     Never raises a fault: what is not the patch's doing comes back as Outcome.ERROR with its cause. An empty
-    prediction starts no container.
+    prediction starts no container. A limit of the container that was reached is the patch's doing if the gold patch
+    stays below it: on such a failure gold is run as a control, in one more container.
     """
     started = time.monotonic()
     versions: dict[str, Any] = {}
     try:
         with boundary(GradingFault, f"grading {task.instance_id}"):
             versions = stamp(task, dataset_digest=dataset_digest)
-            if not prediction.model_patch:
-                return _end(task, Outcome.EMPTY_PATCH, "the prediction is empty", versions, started)
-            for name in (TEST_OUTPUT, REPORT, NOTES):
+            for name in (TEST_OUTPUT, REPORT, NOTES, EVAL_SCRIPT):
                 (folder / name).unlink(missing_ok=True)  # of an earlier attempt
+            if not prediction.model_patch:
+                verdict = Verdict(Outcome.EMPTY_PATCH, "the prediction is empty")
+                return _ended(task, verdict, versions, started)
             if open_environment is None:
                 image, open_environment = _sandbox(task, limits)
                 versions = stamp(task, image=image, dataset_digest=dataset_digest)
-            script = eval_script(task)
-            try:
-                patch = prediction.model_patch.encode("utf-8", "surrogateescape")
-            except UnicodeEncodeError as error:
-                return _end(task, Outcome.NOT_APPLIED, f"the patch is not text: {error.reason}", versions, started)
-            _write(folder / PATCH, patch)
-            with open_environment() as environment:
-                applied, words = apply_patch(environment, patch, apply_commands(), task.instance.workdir)
-                note = f"{PATCH_APPLIED if applied else PATCH_FAILED}:\n{words}\n"
-                _write(folder / NOTES, note.encode())
-                if not applied:
-                    return _end(task, Outcome.NOT_APPLIED, refusal(words), versions, started)
-                _write(folder / EVAL_SCRIPT, script.encode())
-                run = run_tests(environment, script, timeout)
-            return _read(task, prediction, run, folder, timeout, versions, started)
+            attempt = _attempt(task, prediction.model_patch, open_environment, timeout, folder)
+            if attempt.run is None:
+                return _ended(task, Verdict(Outcome.NOT_APPLIED, refusal(attempt.words)), versions, started)
+            grade = _read(task, prediction, attempt.run, timeout, versions)
+            if not grade.resolved and attempt.run.witness.limits_hit:
+                control = _attempt(task, task.patch, open_environment, timeout)
+                if control.run and not control.run.witness.limits_hit:
+                    grade = _read(task, prediction, attempt.run, timeout, versions, limits_excuse=False)
+            _write(folder / TEST_OUTPUT, _log(attempt.run, timeout).encode())
+            if grade.report:
+                _write(folder / REPORT, json.dumps(dict(grade.report), indent=4).encode())
+            return grade.model_copy(update={"seconds": time.monotonic() - started})
     except AemError as error:
-        return _end(task, Outcome.ERROR, f"{error.boundary}: {error}", versions, started)
+        return _ended(task, Verdict(Outcome.ERROR, f"{error.boundary}: {error}"), versions, started)
+
+
+def _attempt(
+    task: Task, patch: str, open_environment: OpenEnvironment, timeout: float, folder: Path | None = None
+) -> Attempt:
+    """A patch in a fresh container; what went in and how it was taken is left in `folder`."""
+    script, data = eval_script(task), patch.encode("utf-8", "surrogateescape")
+    with open_environment() as environment:
+        attempt = attempt_patch(environment, data, script, timeout, apply_commands(), task.instance.workdir)
+    if folder:
+        note = f"{PATCH_FAILED if attempt.run is None else PATCH_APPLIED}:\n{attempt.words}\n"
+        _write(folder / PATCH, data)
+        _write(folder / NOTES, note.encode())
+        if attempt.run:
+            _write(folder / EVAL_SCRIPT, script.encode())
+    return attempt
 
 
 def _read(
     task: Task,
     prediction: Prediction,
     run: TestRun,
-    folder: Path,
     timeout: float,
     versions: Mapping[str, Any],
-    started: float,
+    *,
+    limits_excuse: bool = True,
 ) -> Grade:
-    log = run.output.decode(errors="replace") + (timeout_note(timeout) if run.timed_out else "")
-    _write(folder / TEST_OUTPUT, log.encode())
-    grade = grade_log(task, prediction, log, witness=run.witness, versions=versions)
+    """The verdict on a run; `limits_excuse`: limits that were reached may have decided it, rather than the patch."""
+    witness = run.witness if limits_excuse else replace(run.witness, limits_hit=())
+    grade = grade_log(task, prediction, _log(run, timeout), witness=witness, versions=versions)
+    outcome, cause = grade.outcome, grade.cause
     if run.timed_out and grade.resolved:
-        grade = grade.model_copy(update={"outcome": Outcome.TEST_TIMEOUT, "cause": "out of time after the tests"})
-    if run.timed_out or grade.outcome is Outcome.ERROR:  # where a run failed so, the official harness reports nothing
-        grade = grade.model_copy(update={"report": {}})
-    else:
-        _write(folder / REPORT, json.dumps(dict(grade.report), indent=4).encode())
-    return grade.model_copy(update={"seconds": time.monotonic() - started})
+        outcome, cause = Outcome.TEST_TIMEOUT, "out of time after the tests"
+    if not limits_excuse:
+        cause += (
+            f"; reached the container's limit of {', '.join(run.witness.limits_hit)}, which the gold patch does not"
+        )
+    # Where a run fails so, the official harness writes no report, whatever its log holds.
+    report = {} if run.timed_out or outcome is Outcome.ERROR else grade.report
+    return grade.model_copy(update={"outcome": outcome, "cause": cause, "report": report})
 
 
-def _end(task: Task, outcome: Outcome, cause: str, versions: Mapping[str, Any], started: float) -> Grade:
+def _log(run: TestRun, timeout: float) -> str:
+    return run.output.decode(errors="replace") + (timeout_note(timeout) if run.timed_out else "")
+
+
+def _ended(task: Task, verdict: Verdict, versions: Mapping[str, Any], started: float) -> Grade:
     return Grade(
         instance_id=task.instance_id,
-        outcome=outcome,
-        cause=" ".join(cause.split()),
+        outcome=verdict.outcome,
+        cause=" ".join(verdict.cause.split()),
         versions=versions,
         seconds=time.monotonic() - started,
     )
@@ -258,6 +280,8 @@ def _sandbox(task: Task, limits: Any) -> tuple[ImageRef, OpenEnvironment]:
             network=task.network,
             limits=limits,
             labels={"aem.instance": task.instance_id, "aem.grading": "1"},
+            scrub_git=False,  # nobody looks for answers here, and eval scripts may name commits
+            prelude="",  # as a plain `docker exec`: the eval script activates what it needs
         )
         return sandbox
 
