@@ -1,5 +1,6 @@
 """The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
 
+import signal
 import sys
 from importlib import import_module
 from typing import Annotated, cast
@@ -13,6 +14,8 @@ _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2]
 
 # One module a command group, in the order of `aem --help`.
 COMMANDS: tuple[str, ...] = ("run", "grade", "compare", "train", "import_", "doctor")
+
+EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as shells number SIGINT and SIGTERM
 
 app = typer.Typer(
     name="aem",
@@ -45,10 +48,11 @@ for _name in COMMANDS:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 block, 2 inconclusive (gate), 3 infrastructure, 4 usage, 130 ^C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # unwinds, so that containers are removed
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except _ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE)

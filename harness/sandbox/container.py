@@ -34,6 +34,7 @@ ACTIVATE = "source /opt/miniconda3/bin/activate testbed >/dev/null 2>&1 || true"
 
 # Process 1 cannot be killed from inside, reaps orphans, and goes at the first SIGTERM.
 IDLE = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"
+REVIVAL_PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each try to reach a container whose supervisor is gone
 
 _open: "set[Sandbox]" = set()
 _open_lock = threading.Lock()
@@ -208,19 +209,22 @@ class Sandbox:
 
     def _revive(self, closed: ChannelClosed) -> Observation:
         """After the supervisor's end: a fault if the container is gone, else the command killed its own shell."""
-        container = self._container
-        if container is None:
+        container, channel = self._container, self._channel
+        if container is None or channel is None:
             raise EnvironmentFault("the container was closed under a running command")
-        with boundary(EnvironmentFault, "the engine does not answer"):
-            container.reload()
+        channel.close()
+        for pause in REVIVAL_PAUSES:  # a container that is dying is still reported as running for a moment
+            time.sleep(pause)
+            with boundary(EnvironmentFault, "the engine does not answer"):
+                container.reload()
             state = container.attrs["State"]
-        if not state["Running"]:
-            why = "it ran out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
-            raise EnvironmentFault(f"the container died: {why}")
-        if self._channel:
-            self._channel.close()
-        self._channel = self._connect()
-        return Observation(output="Killed: every process of the container was killed\n", returncode=137, seconds=0.0)
+            if not state["Running"]:
+                why = "it ran out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
+                raise EnvironmentFault(f"the container died: {why}")
+            with contextlib.suppress(ChannelClosed):
+                self._channel = Channel(container, self._workdir, self._prelude)
+                return Observation(output="Killed: every process of the container\n", returncode=137, seconds=0.0)
+        raise EnvironmentFault(f"the container takes no more commands: {closed}")
 
     def _alive(self) -> "Container":
         if self._container is None:

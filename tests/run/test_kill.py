@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,12 @@ COMMAND = [sys.executable, "-m", "cli", "run", "--agent", "gold", "--set", "samp
 def start(folder: Path) -> subprocess.Popen[bytes]:
     log = folder.with_suffix(".log").open("ab")
     return subprocess.Popen([*COMMAND, "-w", "4", "--out", str(folder)], stdout=log, stderr=log)
+
+
+def containers(folder: Path) -> list[str]:
+    """Ids of the containers of a run, stopped ones too."""
+    command = ["docker", "ps", "-aq", "--filter", f"label=aem.run={folder.name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def results(folder: Path) -> dict[tuple[str, int], tuple[str, str, str]]:
@@ -59,7 +66,18 @@ def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path)
     done = Counter((e["event"], e["instance_id"], e["seed"]) for e in read_journal(killed))
     assert set(done.values()) == {1}, "something was journaled twice"
     assert not list(killed.glob("rollouts/*/.*")), "half a rollout was left behind"
-    left = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", f"label=aem.run={killed.name}"], capture_output=True, text=True, check=True
-    )
-    assert left.stdout == "", "a container was left behind"
+    assert containers(killed) == [], "a container was left behind"
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_nothing_running_and_continues(tmp_path, how, code):
+    folder = tmp_path / f"interrupted-{how.name}"
+    process = start(folder)
+    while not containers(folder):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(how)
+    assert process.wait(timeout=60) == code
+    assert containers(folder) == []
+    assert start(folder).wait() == 0
+    assert len(results(folder)) == 20

@@ -1,0 +1,171 @@
+"""One container per rollout: limited, unprivileged, offline, and gone whatever ends it."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import docker
+import pytest
+
+from harness.config import Limits
+from harness.errors import EnvironmentFault
+from harness.sandbox.build import BASE
+from harness.sandbox.container import Sandbox, reap
+
+pytestmark = pytest.mark.docker
+
+
+def running(label: str) -> list[str]:
+    found = docker.from_env().containers.list(all=True, filters={"label": label})
+    return [container.id for container in found]
+
+
+def test_limits_and_privileges_are_what_was_asked(open_sandbox):
+    box = open_sandbox(limits=Limits(cpus=1.5, memory="256m", pids=77))
+    host = docker.from_env().containers.get(box.id).attrs["HostConfig"]
+    assert host["NanoCpus"] == 1_500_000_000
+    assert host["Memory"] == host["MemorySwap"] == 256 * 2**20
+    assert host["PidsLimit"] == 77
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+
+
+def test_too_many_processes_fail_inside_and_the_container_lives(open_sandbox):
+    box = open_sandbox(limits=Limits(pids=30))
+    seen = box.execute("for i in $(seq 60); do sleep 5 & done; wait", timeout=20)
+    assert "fork" in seen.output
+    assert box.execute("echo on").output == "on\n"
+
+
+def test_there_is_no_network_unless_granted(open_sandbox):
+    interfaces = "cat /proc/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' '"
+    assert open_sandbox().execute(interfaces).output.split() == ["lo"]
+    assert "eth0" in open_sandbox(network=True).execute(interfaces).output.split()
+
+
+def test_files_go_in_and_out_byte_for_byte(open_sandbox):
+    box = open_sandbox()
+    data = bytes(range(256)) * 5000
+    box.write_file("/somewhere/new folder/file.bin", data)
+    assert box.read_file("/somewhere/new folder/file.bin") == data
+    with pytest.raises(FileNotFoundError):
+        box.read_file("/nothing/here")
+
+
+REPOSITORY = """
+mkdir -p /repo && cd /repo && git init -q
+printf 'one\\r\\ntwo\\n' > kept.txt; printf '*.log\\n' > .gitignore; printf '\\0\\1' > data.bin; echo gone > gone.txt
+git add -A && git commit -qm base
+"""
+
+
+def test_the_diff_is_an_appliable_patch_of_everything_that_is_not_ignored(open_sandbox):
+    box = open_sandbox()
+    box.execute(REPOSITORY)
+    base = box.execute("git -C /repo rev-parse HEAD").output.strip()
+    work = Sandbox.__new__(Sandbox)  # the same container, seen as a sandbox whose work tree is /repo
+    work.__dict__.update(box.__dict__, _workdir="/repo", _base=base)
+    changes = """
+        printf 'one\\r\\nTWO\\n' > kept.txt; printf '\\0\\2' > data.bin; rm gone.txt; echo noise > build.log
+        mkdir -p new; echo hi > 'new/with space é.txt'; git add kept.txt; git commit -qm 'the agent commits' kept.txt
+    """
+    assert work.execute(changes).returncode == 0
+    status = work.execute("git status --porcelain").output
+    patch = work.diff()
+    assert work.execute("git status --porcelain").output == status, "the agent's own index was disturbed"
+    assert "build.log" not in patch
+
+    work.write_file("/tmp/patch", patch.encode("utf-8", "surrogateescape"))
+    check = (
+        f"git clone -q /repo /again && cd /again && git checkout -q {base} && git apply /tmp/patch && "
+        "diff -r -x .git -x build.log /repo /again && echo same"
+    )
+    assert work.execute(check).output.endswith("same\n")
+
+
+def test_a_destroyed_repository_gives_an_empty_diff_not_a_fault(open_sandbox):
+    box = open_sandbox()
+    box.execute(REPOSITORY)
+    box.execute("rm -rf /repo/.git")
+    box._workdir = "/repo"
+    assert box.diff() == ""
+
+
+def test_a_missing_image_is_a_fault_that_names_it():
+    with pytest.raises(EnvironmentFault, match="no/such-image"), Sandbox("no/such-image:latest"):
+        pass
+
+
+def test_nothing_is_left_after_an_exception(base):
+    label = "aem.test=exception"
+    box = Sandbox(base, workdir="/", labels={"aem.test": "exception"})
+    with contextlib.suppress(RuntimeError), box:
+        assert len(running(label)) == 1
+        raise RuntimeError
+    assert running(label) == []
+
+
+def test_many_sandboxes_work_side_by_side(base):
+    def one(number: int) -> str:
+        with Sandbox(base, workdir="/", labels={"aem.test": "many"}) as box:
+            return box.execute(f"echo {number}").output.strip()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(one, range(32))) == [str(number) for number in range(32)]
+    assert running("aem.test=many") == []
+
+
+HOLD = textwrap.dedent(
+    """
+    import sys
+    from harness.sandbox.container import Sandbox
+    with Sandbox({base!r}, workdir="/", labels={{"aem.test": {name!r}}}) as box:
+        print("open", flush=True)
+        box.execute("sleep 60", timeout=60)
+    """
+)
+
+
+def hold(name: str) -> subprocess.Popen[str]:
+    """Another process with a container open and a command running in it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(base=BASE, name=name)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_an_interrupted_process_leaves_no_container(base):
+    process = hold("interrupted")
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
+    assert running("aem.test=interrupted") == []
+
+
+def test_after_kill_9_the_next_run_reaps_what_was_left_and_nothing_that_lives(base):
+    dead, alive = hold("dead"), hold("alive")
+    dead.send_signal(signal.SIGKILL)
+    dead.wait()
+    assert len(running("aem.test=dead")) == 1
+    reap()
+    assert running("aem.test=dead") == []
+    assert len(running("aem.test=alive")) == 1
+    alive.send_signal(signal.SIGINT)
+    alive.wait(timeout=30)
+
+
+def test_tear_down_takes_no_grace_period(base):
+    box = Sandbox(base, workdir="/", labels={"aem.test": "quick"})
+    box.__enter__()
+    began = time.monotonic()
+    box.close()
+    assert time.monotonic() - began < 8, "docker stop would wait 10 s"
