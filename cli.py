@@ -13,7 +13,15 @@ from harness.errors import EXIT_USAGE, AemError
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 
 # One module a command group, in the order of `aem --help`.
-COMMANDS: tuple[str, ...] = ("run", "grade", "compare", "train", "import_", "doctor")
+COMMANDS: tuple[str, ...] = (
+    "run",
+    "grade",
+    "compare",
+    "train",
+    "images",
+    "import_",
+    "doctor",
+)
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as shells number SIGINT and SIGTERM
 

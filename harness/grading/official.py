@@ -171,6 +171,7 @@ def grade(
     folder: Path,
     timeout: float = 1800,
     limits: Any = None,
+    labels: Mapping[str, str] | None = None,
     dataset_digest: str = "",
     open_environment: OpenEnvironment | None = None,
 ) -> Grade:
@@ -195,7 +196,7 @@ def grade(
                 verdict = Verdict(Outcome.EMPTY_PATCH, "the prediction is empty")
                 return _ended(task, verdict, versions, started)
             if open_environment is None:
-                image, open_environment = _sandbox(task, limits)
+                image, open_environment = _sandbox(task, limits, labels or {})
                 versions = stamp(task, image=image, dataset_digest=dataset_digest)
             attempt = _attempt(task, prediction.model_patch, open_environment, timeout, folder)
             if attempt.run is None:
@@ -267,7 +268,7 @@ def _ended(task: Task, verdict: Verdict, versions: Mapping[str, Any], started: f
     )
 
 
-def _sandbox(task: Task, limits: Any) -> tuple[ImageRef, OpenEnvironment]:
+def _sandbox(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageRef, OpenEnvironment]:
     from harness.sandbox.container import Sandbox
     from harness.sandbox.images import ensure_image
 
@@ -279,7 +280,7 @@ def _sandbox(task: Task, limits: Any) -> tuple[ImageRef, OpenEnvironment]:
             workdir=task.instance.workdir,
             network=task.network,
             limits=limits,
-            labels={"aem.instance": task.instance_id, "aem.grading": "1"},
+            labels={"aem.instance": task.instance_id, "aem.grading": "1", **labels},
             scrub_git=False,  # nobody looks for answers here, and eval scripts may name commits
             prelude="",  # as a plain `docker exec`: the eval script activates what it needs
         )

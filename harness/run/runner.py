@@ -173,6 +173,7 @@ class Runner:
                 folder=folder,
                 timeout=self.config.grade_timeout,
                 limits=self.config.limits,
+                labels={"aem.run": self.store.folder.name},
                 dataset_digest=self.store.facts["dataset"]["digest"],
             )
             if grade.outcome is not Outcome.ERROR:
