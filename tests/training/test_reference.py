@@ -1,0 +1,261 @@
+"""The reference trainer on the shipped warm start: what a step computes, and that a killed run loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from agents.templates import Prompts
+from cli import app
+from harness.errors import ConfigError
+from harness.types import ExitStatus
+from training import reference
+from training.checkpoint import load_policy, load_state
+from training.config import RlConfig, WarmStartConfig, find_config, load_config
+from training.environment import Skill, demonstration
+from training.folder import read_metrics
+from training.rollouts import Limits, demonstrated
+from training.run import train
+from training.tasks import tasks
+from training.tokenizer import Chat
+
+ROOT = Path(__file__).parents[2]
+START = str(ROOT / "aem_checkpoints" / "tiny-base")
+SMALL = {"steps": 2, "prompts": 3, "group": 4, "tasks": 40, "evaluate_tasks": 4, "checkpoint_every": 1, "threads": 1}
+
+
+def config(**changes) -> RlConfig:
+    values = {"kind": "rl", "name": "t", "start": START, "learning_rate": 1e-3, **SMALL, **changes}
+    return RlConfig.model_validate(values)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = load_state(folder)
+    assert state is not None
+    return state["model"]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+STEADY = ("reward", "loss", "gradient_norm", "token_entropy", "alpha_max", "gated_share", "tokens")
+
+
+def steady(folder: Path) -> list[dict]:
+    """The metrics without those that measure time."""
+    return [{key: line[key] for key in STEADY} for line in read_metrics(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def base_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    train(config(), folder)
+    return folder
+
+
+def test_modulation_of_strength_zero_trains_exactly_the_base(base_run, tmp_path):
+    train(config(aem={"lam": 0.0}), tmp_path)
+    assert same(weights(base_run), weights(tmp_path))
+
+
+def test_modulation_changes_the_update_and_not_the_rollouts_before_it(base_run, tmp_path):
+    train(config(aem={}), tmp_path)
+    assert not same(weights(base_run), weights(tmp_path))
+    assert steady(base_run)[0]["reward"] == steady(tmp_path)[0]["reward"]
+    assert steady(tmp_path)[0]["gated_share"] < 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(base_run, tmp_path):
+    train(config(), tmp_path / "same")
+    train(config(seed=1), tmp_path / "other")
+    assert steady(base_run) == steady(tmp_path / "same")
+    assert steady(base_run) != steady(tmp_path / "other")
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+from random import Random
+from training.config import RlConfig
+from training.run import train
+train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_weights_and_metrics(tmp_path):
+    """kill -9 as soon as some steps are saved, resume, and compare with a run that nobody disturbed."""
+    settings = config(steps=8)
+    train(settings, tmp_path / "whole")
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, settings.model_dump_json(), str(tmp_path / "cut")]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    metrics = tmp_path / "cut" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while len(read_metrics(metrics)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(read_metrics(metrics)) < 8
+    with metrics.open("a") as file:
+        file.write('{"step": 4, "rew')  # what a kill in the middle of a line leaves
+    train(settings, tmp_path / "cut", resume=True)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert steady(tmp_path / "whole") == steady(tmp_path / "cut")
+
+
+def test_a_folder_is_continued_only_on_request_and_under_its_own_settings(base_run):
+    with pytest.raises(ConfigError, match="holds a run at step 2: give --resume"):
+        train(config(), base_run)
+    with pytest.raises(ConfigError, match="other settings"):
+        train(config(seed=5), base_run, resume=True)
+
+
+def test_every_base_trains_with_modulation(tmp_path):
+    for base in ("dapo", "gspo", "grpo++", "grpo_entropy_bonus"):
+        train(config(base=base, aem={}, steps=1, minibatches=2), tmp_path / base)
+        (line,) = read_metrics(tmp_path / base / "metrics.jsonl")
+        assert line["gradient_norm"] > 0, base
+
+
+def played(policy, settings, step=1):
+    model, tokenizer = policy
+    pool = list(tasks("train", seed=0, count=settings.tasks))
+    limits = Limits(settings.max_steps, settings.max_reply, 512)
+    return reference.sample(model, Chat(tokenizer), Prompts.load("tiny-1"), pool, limits, settings, step)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return load_policy(Path(START))
+
+
+def test_dynamic_sampling_keeps_only_groups_with_different_rewards(policy):
+    rollouts, groups, drawn = played(policy, config(base="dapo", prompts=4))
+    assert drawn >= len(set(groups))
+    for group in set(groups):
+        assert {r.episode.reward for r, g in zip(rollouts, groups, strict=True) if g == group} == {0.0, 1.0}
+
+
+def test_compact_filtering_leaves_rollouts_at_a_limit_out_of_the_loss(policy):
+    settings = config(base="grpo++", max_steps=3)
+    rollouts, groups, _ = played(policy, settings)
+    batch = reference.make_batch(rollouts, groups, Chat(policy[1]).pad, settings)
+    limited = [rollout.episode.status is ExitStatus.STEP_LIMIT for rollout in rollouts]
+    assert any(limited)
+    assert batch.kept_B.tolist() == [not cut for cut in limited]
+    assert all(reward == 0 for reward, cut in zip(batch.rewards_B.tolist(), limited, strict=True) if cut)
+
+
+def test_played_and_rescored_log_probabilities_agree(policy):
+    """The greedy reply must be the argmax of the training forward pass too: cache and full pass see the same thing."""
+    model, tokenizer = policy
+    chat = Chat(tokenizer)
+    pool = list(tasks("test", seed=3, count=6))
+    rollouts = reference.play(model, chat, pool, Prompts.load("tiny-1"), limits=Limits(), temperature=0.0)
+    inputs, targets, mask = reference.tensors(rollouts, chat.pad)
+    with torch.no_grad():
+        logits = model(inputs)
+    best = logits.max(-1).values
+    chosen = logits.gather(-1, targets[..., None]).squeeze(-1)
+    assert float((best - chosen)[mask == 1].max()) < 1e-3
+
+
+def test_warm_start_learns_the_demonstrations(tmp_path):
+    settings = WarmStartConfig.model_validate(
+        {
+            "kind": "warm-start",
+            "name": "w",
+            "steps": 40,
+            "learning_rate": 5e-3,
+            "demonstrations": 100,
+            "batch": 8,
+            "evaluate_tasks": 4,
+            "threads": 1,
+            "warmup": 5,
+            "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1},
+        }
+    )
+    checkpoint = train(settings, tmp_path)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert losses[-1] < 0.6 * losses[0]
+    assert load_policy(checkpoint)[0].config.num_hidden_layers == 1
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_aem_train_runs_a_configuration_and_ships_a_card(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(config(aem={}).model_dump_json())  # JSON is YAML
+    arguments = [
+        "train",
+        "--config",
+        str(file),
+        "--set",
+        "steps=1",
+        "--set",
+        "aem.lam=0.5",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "checkpoint:" in result.output
+    import yaml
+
+    card = yaml.safe_load((tmp_path / "o" / "checkpoint" / "card.yaml").read_text())
+    assert card["method"] == {"base": "grpo", "aem": config(aem={"lam": 0.5}).aem.model_dump(mode="json")}
+    assert card["digests"]["model.safetensors"].startswith("sha256:")
+    assert json.loads((tmp_path / "o" / "config.json").read_text())["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: rl\nname: x\nsteps: 0", "steps"),
+        ("kind: rl\nname: x\nsteps: 1\nlearning_rate: 1\nstart: x\nbase: ppo", "unknown base 'ppo'"),
+        ("kind: rl\nname: x\nsteps: 1\nlearning_rate: 1\nstart: x\naem: {lamda: 1}", "aem.lamda"),
+        ("kind: rl\nname: x\nsteps: 1\nlearning_rate: 1\nstart: x\nloss: {ratio: word}", "ratio"),
+        ("name: x", "kind"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(tmp_path, text, message):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(file)
+
+
+def test_a_start_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoint at"):
+        train(config(start=str(tmp_path)), tmp_path / "o")
+
+
+def test_shipped_configurations_are_valid():
+    for path in (ROOT / "training" / "configs").glob("*.yaml"):
+        assert load_config(find_config(path.stem)).name
+    with pytest.raises(ConfigError, match="tiny-aem"):
+        find_config("nothing")
+
+
+def test_a_demonstration_scores_like_a_rollout(policy):
+    """The shipped policy finds the teacher's replies likely: tokenizer, template and weights belong together."""
+    model, tokenizer = policy
+    chat = Chat(tokenizer)
+    random = Random(0)
+    prompts = Prompts.load("tiny-1")
+    shown = [
+        demonstrated(demonstration(task, Skill(0.6), random, prompts), chat) for task in tasks("test", seed=3, count=20)
+    ]
+    inputs, targets, mask = reference.tensors(shown, chat.pad)
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(inputs), -1).gather(-1, targets[..., None]).squeeze(-1)
+    assert float((logprobs * mask).sum() / mask.sum()) > -0.5
