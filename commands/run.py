@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commands import options
-from commands.evaluate import choose, open_run, outcomes, perform
+from commands.evaluate import choose, connect, open_run, outcomes, perform
 from harness.errors import EXIT_INFRASTRUCTURE
 
 
@@ -17,13 +17,13 @@ class Retry(StrEnum):
 
 
 RUN_EXAMPLES = """
-Examples:
+Does this machine resolve every gold patch?
 
-  aem run --agent gold --set sample                       check that this machine resolves every gold patch
+  aem run --agent gold --set sample
 
-  aem run --agent bash --endpoint http://localhost:8000/v1 --model my-ckpt --set verified -k 4 -w 32
+Four seeds of a served model on Verified:
 
-  aem run --config runs/nightly.yaml -c sampling.temperature=0.7 --out results/nightly
+  aem run --endpoint http://localhost:8000/v1 --set verified -k 4 -w 32
 
 The same command again continues; --retry infra also repeats what was lost to infrastructure.
 """
@@ -82,21 +82,22 @@ def run(
         sample=sample,
         sample_seed=sample_seed,
     )
-    driver = build(config.agent, tasks=selection.tasks, policy=None, options=config.agent_options)
     folder = out or Path("results") / f"{config.arm}-{config.digest}"
     keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
-    with open_run(folder, config, selection, driver, seeds) as store:
-        perform(
-            store,
-            selection,
-            driver,
-            keys,
-            console,
-            workers=workers,
-            grade_workers=grade_workers,
-            retry_infrastructure=retry is Retry.infra,
-        )
-        counts = outcomes(store, keys)
+    with connect(endpoint or (), model, config.sampling) as policy:
+        driver = build(config.agent, tasks=selection.tasks, policy=policy, options=config.agent_options)
+        with open_run(folder, config, selection, driver, seeds) as store:
+            perform(
+                store,
+                selection,
+                driver,
+                keys,
+                console,
+                workers=workers,
+                grade_workers=grade_workers,
+                retry_infrastructure=retry is Retry.infra,
+            )
+            counts = outcomes(store, keys)
     Console().print(run_summary(folder, counts, n=len(selection.tasks), seeds=seeds))
     if counts["error"]:
         console.print(f"{counts['error']} rollout(s) were lost to infrastructure; repeat them with --retry infra")
