@@ -8,9 +8,9 @@ released sdist to which the gold and test patches apply, so a few tests may beha
 instances are listed), and the CPython is pyenv's. The base commit of the row is made resolvable by a replace ref
 (git-replace(1)) from its id to the tree's own commit, so neither row nor evaluation script is touched.
 
-Layers, each an image of its own, cached by a digest of everything that goes into it (label `aem.recipe`):
-base -> python -> environment (pinned packages) -> project (sdist, installed) -> instance (one ref). All carry the label
-`aem.standin`; an image of the official name without it (a real one) is used as it is and never overwritten.
+Layers, each an image of its own, cached by a digest of everything that goes into it (`harness.sandbox.build`):
+base -> tools -> python -> environment (pinned packages) -> project (sdist, installed) -> instance (one ref). All carry
+the label `aem.standin`; an image of the official name without it (a real one) is used as it is, never overwritten.
 """
 
 import fcntl
@@ -21,31 +21,27 @@ import json
 import re
 import sys
 import tarfile
-import tempfile
-import time
 import tomllib
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urljoin
 
 from harness.instances.rows import default_image
+from harness.sandbox.build import BASE, CACHE, Say, build_base, silent
+from harness.sandbox.build import build as build_image
+from harness.sandbox.engine import client
 
 HERE = Path(__file__).parent
 ROWS = HERE.parents[1].parent / "shared" / "data" / "swe-bench-verified.jsonl.gz"
-CACHE = Path.home() / ".cache" / "aem-harness" / "sdists"
 PYENV = Path.home() / ".pyenv" / "versions"
 INDEX = "https://pypi.org/simple/"
 PREFIX = "/opt/miniconda3/envs/testbed"
-LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
-STANDIN, RECIPE = "aem.standin", "aem.recipe"
-
-Files = Mapping[str, bytes | Path]  # name in the build context -> content, or a file or folder of this machine
+STANDIN = "aem.standin"
 
 
 class Unavailable(Exception):
@@ -59,7 +55,7 @@ class Layer:
     name: str
     parent: "Layer | str"
     dockerfile: str
-    files: Files = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 # --- what there is to build -----------------------------------------------------------------------------------------
@@ -160,7 +156,7 @@ def environment_layer(name: str) -> Layer:
 
 @cache
 def python_layer(version: str) -> Layer:
-    """pyenv's CPython at the environment's prefix, the stand-in for conda, and the machine's own certificates."""
+    """pyenv's CPython at the environment's prefix, in place of the base image's own."""
     found = sorted(PYENV.glob(f"{version}.*"))
     if not found:
         raise Unavailable(f"no CPython {version} under {PYENV} (pyenv install {version})")
@@ -168,53 +164,48 @@ def python_layer(version: str) -> Layer:
     # Its shared library is looked up at the prefix it was built for (rpath), its scripts name that prefix too.
     return Layer(
         name=f"aem/verified-python:{version}",
-        parent=base_image(),
-        dockerfile=f"""COPY certificates/ /usr/local/share/ca-certificates/
-COPY python/ {PREFIX}/
-COPY conda.sh /opt/miniconda3/etc/profile.d/
-COPY activate /opt/miniconda3/bin/
-RUN update-ca-certificates \\
- && printf '[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\nroot-user-action = ignore\\n' > /etc/pip.conf \\
- && echo {PREFIX}/lib > /etc/ld.so.conf.d/testbed.conf && ldconfig \\
+        parent=tools_layer(),
+        dockerfile=f"""ADD python.tar {PREFIX}/
+RUN echo {PREFIX}/lib > /etc/ld.so.conf.d/testbed.conf && ldconfig \\
  && mkdir -p {home.parent} && ln -s {PREFIX} {home} \\
  && cd {PREFIX}/bin && rm -f pip* easy_install* && ln -sf python{version} python3 && ln -sf python3 python \\
- && ./python -m ensurepip --default-pip \\
- && printf 'source /opt/miniconda3/etc/profile.d/conda.sh\\nconda activate testbed\\n' > /root/.bashrc
-ENV PATH=/opt/miniconda3/bin:$PATH
-CMD ["/bin/bash"]""",
-        files={
-            "python": home,
-            "conda.sh": HERE / "conda.sh",
-            "activate": b'. /opt/miniconda3/etc/profile.d/conda.sh\nconda activate "$@"\n',
-            "certificates/.keep": b"",
-            **{f"certificates/{path.name}": path for path in LOCAL_CERTIFICATES.rglob("*.crt")},
-        },
+ && ./python -m ensurepip --default-pip""",
+        files={"python.tar": pack(home)},
     )
 
 
-def base_image() -> str:
-    return "aem/verified-base:bookworm"
+@cache
+def tools_layer() -> Layer:
+    """What official images have beyond our base: a compiler, and locales, which evaluation scripts generate."""
+    return Layer(
+        name="aem/verified-tools:bookworm",
+        parent=BASE,
+        dockerfile=f"RUN rm -rf {PREFIX} && apt-get update -qq \\\n"
+        " && apt-get install -y -qq --no-install-recommends build-essential locales tzdata \\\n"
+        " && rm -rf /var/lib/apt/lists/*",
+    )
 
 
 # --- the package index ----------------------------------------------------------------------------------------------
 
 
-def sdist(name: str, version: str, sha256: str) -> Path:
+def sdist(name: str, version: str, sha256: str) -> bytes:
     """The released source archive, from the cache or the index; checked against its digest."""
-    path = CACHE / f"{name}-{version}.tar.gz"
+    path = CACHE / "sdists" / f"{name}-{version}.tar.gz"
     if not path.is_file():
         page = urljoin(INDEX, f"{name.lower()}/")
         links = re.findall(r'href="([^"#]+)', download(page).decode())
         link = next((link for link in links if link.rsplit("/", 1)[-1].lower() == path.name.lower()), None)
         if link is None:
             raise Unavailable(f"{page} does not list {path.name}")
-        data = download(urljoin(page, link))
         partial = path.with_suffix(".partial")
-        partial.write_bytes(data)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(download(urljoin(page, link)))
         partial.rename(path)
-    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+    data = path.read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise Unavailable(f"{path} has sha256 {found}, expected {sha256}; delete it to fetch it again")
-    return path
+    return data
 
 
 def require_index() -> None:
@@ -234,25 +225,20 @@ def download(url: str) -> bytes:
 # --- building -------------------------------------------------------------------------------------------------------
 
 
-def build(ids: Iterable[str], *, workers: int = 3, say: Callable[[str], None] = lambda line: None) -> list[str]:
+def build(ids: Iterable[str], *, workers: int = 3, say: Say = silent) -> list[str]:
     """Make the images of these instances present and current; their names, in the order of `ids`.
 
-    Layers that several instances share are built once, one kind of layer after the other, `workers` at a time.
-    Processes that build at the same time wait for each other. Raises `Unavailable` when Python, sdist, dataset or
-    package index is missing, `RuntimeError` with the end of the log when a step fails.
+    Layers that several instances share are built once, one kind of layer after the other, `workers` at a time; another
+    process that builds the same waits. Raises `Unavailable` when Python, sdist, dataset or package index is missing,
+    EnvironmentFault with the end of the log when a step fails.
     """
-    import docker
-
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (
-        (CACHE / "lock").open("w") as lock,
-        closing(docker.from_env(timeout=900)) as client,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    with (CACHE / "verified.lock").open("w") as lock, ThreadPoolExecutor(workers) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        build_base(say)
         layers = [layer_of(row) for row in rows(ids)]
         for wave in waves(layers):
-            list(pool.map(lambda layer: ensure(client, layer, say), wave))
+            list(pool.map(lambda layer: ensure(layer, say), wave))
     return [layer.name for layer in layers]
 
 
@@ -268,70 +254,36 @@ def waves(layers: Iterable[Layer]) -> list[list[Layer]]:
     return [list(by_depth[depth].values()) for depth in sorted(by_depth)]
 
 
-def ensure(client: Any, layer: Layer, say: Callable[[str], None]) -> None:
-    """Build `layer` unless the engine has it with the same recipe; its parent must be there."""
-    from docker.errors import BuildError, ImageNotFound
+def ensure(layer: Layer, say: Say) -> None:
+    """Build `layer` unless the engine has it with the same recipe, or has the real image of that name."""
+    from docker.errors import ImageNotFound
 
-    parent = layer.parent if isinstance(layer.parent, str) else layer.parent.name
-    dockerfile = f"FROM {parent}\n{layer.dockerfile}\n"
-    digest = recipe_digest(client.images.get(parent).id, dockerfile, layer.files)
     try:
-        labels = client.images.get(layer.name).labels
-        if STANDIN not in labels or labels.get(RECIPE) == digest:
+        if STANDIN not in client().images.get(layer.name).labels:
             return
     except ImageNotFound:
         pass
-    started = time.monotonic()
-    with context(dockerfile, layer.files) as archive:
-        try:
-            client.images.build(
-                fileobj=archive,
-                custom_context=True,
-                tag=layer.name,
-                labels={STANDIN: "1", RECIPE: digest},
-                rm=True,
-                forcerm=True,
-            )
-        except BuildError as error:
-            log = "".join(entry.get("stream", "") for entry in error.build_log)
-            raise RuntimeError(f"building {layer.name} failed: {error}\n{log[-4000:]}") from error
-    say(f"{layer.name}: built in {time.monotonic() - started:.0f} s")
+    parent = layer.parent if isinstance(layer.parent, str) else layer.parent.name
+    dockerfile = f"FROM {parent}\nLABEL {STANDIN}=1\n{layer.dockerfile}\n"
+    build_image(layer.name, {"Dockerfile": dockerfile.encode(), **layer.files}, parent, say)
 
 
-def recipe_digest(parent_id: str, dockerfile: str, files: Files) -> str:
-    """sha256 over everything that decides the image; a folder counts by its path (pyenv's name the exact release)."""
-    digest = hashlib.sha256(f"{parent_id}\n{dockerfile}".encode())
-    for name, source in sorted(files.items()):
-        if isinstance(source, Path):
-            source = source.read_bytes() if source.is_file() else str(source).encode()
-        digest.update(f"\n{name} {hashlib.sha256(source).hexdigest()}".encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def context(dockerfile: str, files: Files) -> Iterator[IO[bytes]]:
-    """A tar of the build context, open for reading."""
-    with tempfile.TemporaryFile() as spool:
-        with tarfile.open(fileobj=spool, mode="w") as archive:
-            for name, source in {"Dockerfile": dockerfile.encode(), **files}.items():
-                if isinstance(source, bytes):
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(source)
-                    archive.addfile(entry, io.BytesIO(source))
-                else:
-                    archive.add(source, name, filter=leave_out)
-        spool.seek(0)
-        yield spool
+def pack(folder: Path) -> bytes:
+    """A folder as a tar, for ADD to unpack."""
+    spool = io.BytesIO()
+    with tarfile.open(fileobj=spool, mode="w") as archive:
+        archive.add(folder, ".", filter=leave_out)
+    return spool.getvalue()
 
 
 def leave_out(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     """Of a pyenv Python: no installed packages (the index provides them), no test suite, no static library."""
     unwanted = re.search(
-        r"/lib/python3[.\d]+/(site-packages/.|test/|config-|.*/tests?/)|/__pycache__(/|$)|/share/", entry.name
+        r"^\./lib/python3[.\d]+/(site-packages/.|test/|config-|.*/tests?/)|/__pycache__(/|$)|^\./share/", entry.name
     )
     return None if unwanted else entry
 
 
 if __name__ == "__main__":
-    for image in build(sys.argv[1:] or instance_ids(), say=lambda line: print(line, flush=True)):
+    for image in build(sys.argv[1:] or instance_ids(), say=lambda line: print(f"{line}\n", end="", flush=True)):
         print(image)
