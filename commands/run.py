@@ -70,8 +70,7 @@ def run(
     from harness.report.tables import run_summary
 
     console = Console(stderr=True)
-    label = arm or (agent.replace(":", "-").replace("/", "-") if agent and not config_file else None)
-    config = RunConfig.load(config_file, overrides or (), agent=agent, dataset=dataset, arm=label)
+    config = RunConfig.load(config_file, overrides or (), agent=agent, dataset=dataset, arm=arm)
     selection = choose(
         config.dataset,
         console,

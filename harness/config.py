@@ -6,11 +6,12 @@ workers are not: a run may be extended, or continued on a larger machine, and st
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import ConfigError
 from harness.types import Record
@@ -28,7 +29,7 @@ class Limits(Record):
 class RunConfig(Record):
     """The settings of one arm that decide what its rollouts can come to."""
 
-    arm: str = Field(description="label of this side in comparisons", min_length=1)
+    arm: str = Field(description="label of this side in comparisons (default: checkpoint or agent)", min_length=1)
     dataset: str = Field("sample", description="verified, lite, full, multilingual, sample, or a local file")
     agent: str = Field("bash", description="gold, empty, replay:NAME, bash, deepswe, command:..., module:attribute")
     agent_options: Mapping[str, Any] = Field(
@@ -40,6 +41,12 @@ class RunConfig(Record):
     agent_network: bool = Field(False, description="give the agent's container a network")
     grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
     infra_retries: int = Field(1, ge=0, description="how often a rollout lost to infrastructure is tried again at once")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label(cls, values: dict[str, Any]) -> dict[str, Any]:
+        name = values.get("arm") or values.get("checkpoint") or values.get("agent") or "bash"
+        return {**values, "arm": re.sub(r"[^\w.@+-]+", "-", str(name)).strip("-") or "arm"}
 
     @property
     def digest(self) -> str:

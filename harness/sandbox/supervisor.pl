@@ -34,33 +34,38 @@ sub put {
     }
 }
 
-sub children {        # pid -> [pids], of every process in the container
-    my %of;
+sub processes {       # (parent -> [pids], pid -> start time in ticks) of every process in the container
+    my (%of, %began);
     for my $stat (glob '/proc/[0-9]*/stat') {
         open my $file, '<', $stat or next;
         my $line = <$file> // next;
         my ($pid) = $line =~ /^(\d+)/;
-        my ($parent) = $line =~ /^.*\) \S (\d+)/s or next;
-        push @{ $of{$parent} }, $pid;
+        my @fields = split ' ', substr $line, rindex($line, ')') + 2;
+        push @{ $of{ $fields[1] } }, $pid;
+        $began{$pid} = $fields[19];
     }
-    return \%of;
+    return (\%of, \%began);
 }
 
-sub descendants {     # of us, leaving out the trees that earlier commands left running
-    my ($spared) = @_;
-    my $of = children(); my @todo = grep { !$spared->{$_} } @{ $of->{$$} // [] }; my @found;
+sub descendants {     # of us, leaving out the trees that were there before `since`: earlier commands left them running
+    my ($since) = @_;
+    my ($of, $began) = processes();
+    my @todo = grep { $began->{$_} >= $since } @{ $of->{$$} // [] };
+    my @found;
     while (defined(my $pid = shift @todo)) { push @found, $pid; push @todo, @{ $of->{$pid} // [] } }
     return @found;
 }
 
 sub kill_all {        # again and again, since what is being killed may be forking
-    my ($group, $spared) = @_;
+    my ($leader) = @_;
+    my (undef, $began) = processes();
+    my $since = $began->{$leader} // 0;
     for (1 .. 50) {
-        kill 'KILL', -$group;
-        my @alive = descendants($spared);
+        kill 'KILL', -$leader;
+        my @alive = descendants($since);
         kill 'KILL', @alive if @alive;
         1 while waitpid(-1, WNOHANG) > 0;
-        last unless descendants($spared);
+        last unless descendants($since);
         select undef, undef, undef, 0.01;
     }
 }
@@ -68,7 +73,6 @@ sub kill_all {        # again and again, since what is being killed may be forki
 sub run {
     my ($timeout, $head_size, $tail_size, $cwd, $command) = @_;
     1 while waitpid(-1, WNOHANG) > 0;
-    my %spared = map { $_ => 1 } @{ children()->{$$} // [] };
     pipe(my $reader, my $writer) or die "pipe: $!";
     my $pid = fork() // return (71, 0, 0, "cannot fork: $!\n", '');
     if (!$pid) {
@@ -82,20 +86,22 @@ sub run {
     my ($head, $tail, $total) = ('', '', 0);
     my ($deadline, $timed_out, $status) = (time + $timeout, 0, undef);
     my $select = IO::Select->new($reader, values %left);
-    my $open = 1;
+    my ($open, $nap) = (1, 0.0001);
     while ($open || !defined $status) {
         my $wait = $deadline - time;
         if ($wait <= 0) {
             if (!defined $status) {
                 $timed_out = 1; $status = 124;
-                kill_all($pid, \%spared);
+                kill_all($pid);
                 $deadline = time + $GRACE;
                 next;
             }
             last;
         }
-        # Polls for the end of a command that closed its output, or whose background processes keep it open.
-        my $pause = $open ? 0.05 : 0.002;
+        # Poll for the end: of a command that closed its output (usually by ending: the first nap is short), or of one
+        # whose background processes keep it open.
+        $nap *= 2 if !$open && $nap < 0.02;
+        my $pause = $open ? 0.05 : $nap;
         $pause = $wait if $wait < $pause;
         select undef, undef, undef, $pause if !$select->count;
         for my $handle ($select->can_read($pause)) {
