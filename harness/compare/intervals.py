@@ -82,10 +82,15 @@ def cr2(values: Floats, clusters: NDArray[np.str_]) -> tuple[float, float]:
     share = sizes / n
     residuals = np.bincount(index, values - values.mean(), minlength=len(sizes))
     variance = float((residuals**2 / (1 - share)).sum()) / n**2
+    return variance, bell_mccaffrey_df(share)
+
+
+def bell_mccaffrey_df(share: Floats) -> float:
+    """Degrees of freedom of the CR2 variance of a mean, from the clusters' `share` (G,) of the tasks."""
     ratio = share / np.sqrt(1 - share)
     matrix = -np.outer(ratio, ratio)
     np.fill_diagonal(matrix, share)
-    return variance, float(np.trace(matrix) ** 2 / (matrix**2).sum())
+    return float(np.trace(matrix) ** 2 / (matrix**2).sum())
 
 
 def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:

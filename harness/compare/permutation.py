@@ -21,19 +21,21 @@ class Permutation:
     exact: bool
 
 
-def stratified_permutation(baseline: Trials, candidate: Trials, *, seed: int = 0) -> Permutation:
+def stratified_permutation(
+    baseline: Trials, candidate: Trials, *, lattice: int = LATTICE, seed: int = 0
+) -> Permutation:
     """Permute arm labels within each task; the statistic is the mean over tasks of the difference of rates.
 
     Arms aligned on N tasks with at least one rollout each. Null hypothesis: on every task both arms resolve with the
     same probability, so that given a task's successes their split between the arms is hypergeometric. The sum of N
     independent lattice variables is convolved exactly; when unequal numbers of rollouts make the lattice too fine it is
-    sampled. With one rollout each this is McNemar's exact (mid-p) test.
+    sampled (`lattice`: the most points convolved). With one rollout each this is McNemar's exact (mid-p) test.
     """
     solved_a, n_a, solved_b, n_b = baseline.solved, baseline.rollouts, candidate.solved, candidate.rollouts
     total = solved_a + solved_b
     # difference of task i = (total/n_b - solved_a * (1/n_a + 1/n_b)): an integer multiple of 1/lcm
     step = _lcm_all(np.concatenate([n_a, n_b]))
-    if step is not None and 2 * step * len(n_a) <= LATTICE:
+    if step is not None and 2 * step * len(n_a) <= lattice:
         return _exact(total, n_a, n_b, solved_a, solved_b, step)
     observed = float((solved_b / n_b - solved_a / n_a).sum())
     rng = np.random.default_rng(seed)

@@ -46,7 +46,11 @@ class Estimate(Record):
 
 
 class Test(Record):
-    """A significance test: what it assumes is in `hypothesis`. `p_holm` is filled where it belongs to a family."""
+    """A significance test: what it assumes is in `hypothesis`. `p_holm` is filled where it belongs to a family.
+
+    Exact tests of counts have a second, `p_mid`, which counts half of the observed outcome's probability: the exact one
+    never rejects more often than stated, the mid-p one about as often. Decisions and Holm use the exact one.
+    """
 
     __test__ = False
 

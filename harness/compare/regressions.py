@@ -7,13 +7,12 @@ change", and one among 500 that all failed is not. Beta-binomial marginals: Grif
 those of Efron's two-groups model (2008).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special, stats
 
-from harness.compare.values import Floats, Ints, Trials
+from harness.compare.values import Floats, Trials
 
 _GRID, _WEIGHT = np.polynomial.legendre.leggauss(200)
 POINTS, WEIGHTS = (_GRID + 1) / 2, _WEIGHT / 2  # quadrature on (0, 1)
@@ -32,9 +31,9 @@ class Regressions:
 
 def regressions(baseline: Trials, candidate: Trials) -> Regressions:
     """Posterior of regression and of progress for every task; arms aligned on N tasks, at least one rollout each."""
-    a, b = fit_beta(_both(lambda parts: np.concatenate(parts), baseline, candidate))
+    a, b = fit_beta(baseline.followed_by(candidate))
     apart = _log_marginal(baseline, a, b) + _log_marginal(candidate, a, b)
-    pooled = _both(sum, baseline, candidate)
+    pooled = baseline.pooled(candidate)
     together = _log_marginal(pooled, a, b) + _log_choose(baseline) + _log_choose(candidate) - _log_choose(pooled)
     same = _fit_share(together, apart)
     with np.errstate(divide="ignore"):
@@ -54,11 +53,6 @@ def fit_beta(trials: Trials) -> tuple[float, float]:
     found = optimize.minimize(loss, np.log([0.5, 0.5]), method="L-BFGS-B", bounds=[bound, bound])
     a, b = np.exp(found.x)
     return float(a), float(b)
-
-
-def _both(join: Callable[[tuple[Ints, Ints]], Ints], a: Trials, b: Trials) -> Trials:
-    """Two arms as one: laid end to end, or added task by task."""
-    return Trials(join((a.solved, b.solved)), join((a.rollouts, b.rollouts)), join((a.missing, b.missing)))
 
 
 def _fit_share(together: Floats, apart: Floats) -> float:

@@ -29,6 +29,17 @@ class Trials:
         """The tasks at which `keep` (N,) is true."""
         return Trials(self.solved[keep], self.rollouts[keep], self.missing[keep])
 
+    def pooled(self, other: "Trials") -> "Trials":
+        """The rollouts of both arms, task by task."""
+        return Trials(self.solved + other.solved, self.rollouts + other.rollouts, self.missing + other.missing)
+
+    def followed_by(self, other: "Trials") -> "Trials":
+        """The tasks of one, then those of the other."""
+        pairs = zip(
+            (self.solved, self.rollouts, self.missing), (other.solved, other.rollouts, other.missing), strict=True
+        )
+        return Trials(*(np.concatenate(pair) for pair in pairs))
+
     def filled(self, resolved: bool) -> "Trials":
         """As if every missing rollout had been resolved, or none."""
         none = np.zeros_like(self.missing)

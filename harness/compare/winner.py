@@ -7,7 +7,7 @@ from scipy import optimize, stats
 
 from harness.compare.values import Floats, Trials
 
-SPLITS, DRAWS = 400, 20_000
+DRAWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Best:
     probability: float
 
 
-def best_of(rates: Floats, errors: Floats, arms: list[Trials], *, level: float = 0.95, seed: int = 0) -> Best:
+def best_of(
+    rates: Floats, errors: Floats, arms: list[Trials], *, level: float = 0.95, splits: int = 400, seed: int = 0
+) -> Best:
     """`rates` and their run-noise standard errors `errors`, both (M,), and the `arms` aligned on the same tasks.
 
     shrunken: rates ~ Normal(theta, error^2), theta ~ Normal(mu, tau^2), tau by Paule and Mandel (1982).
@@ -51,25 +53,25 @@ def best_of(rates: Floats, errors: Floats, arms: list[Trials], *, level: float =
         index,
         float(rates[index]),
         float(posterior[index]),
-        _held_out(arms, rng),
+        _held_out(arms, splits, rng),
         float(rates[index]) - half,
         float(rates[index]) + half,
         float(wins[index]),
     )
 
 
-def _held_out(arms: list[Trials], rng: np.random.Generator) -> float:
+def _held_out(arms: list[Trials], splits: int, rng: np.random.Generator) -> float:
     """Split each task's rollouts at random into halves, pick on one, score on the other; mean over many splits."""
     if min(int(arm.rollouts.min()) for arm in arms) < 2:
         return float("nan")
     first, second = [], []
     for arm in arms:
         half = arm.rollouts // 2
-        drawn = rng.hypergeometric(arm.solved, arm.rollouts - arm.solved, half, size=(SPLITS, len(half)))
+        drawn = rng.hypergeometric(arm.solved, arm.rollouts - arm.solved, half, size=(splits, len(half)))
         first.append((drawn / half).mean(axis=1))
         second.append(((arm.solved - drawn) / (arm.rollouts - half)).mean(axis=1))
     picked = np.stack(first).argmax(axis=0)
-    return float(np.stack(second)[picked, np.arange(SPLITS)].mean())
+    return float(np.stack(second)[picked, np.arange(splits)].mean())
 
 
 def _paule_mandel(rates: Floats, errors: Floats) -> float:

@@ -1,0 +1,260 @@
+"""Simulated evaluations through the real estimators: how often an interval covers, how often a test rejects."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from harness.compare.bootstrap import bootstrap_differences
+from harness.compare.contrast import bounded, discordance, estimate
+from harness.compare.decisions import difference_decision, holm, noninferiority
+from harness.compare.intervals import like_these, of_a_rate, p_value, these_tasks
+from harness.compare.mcnemar import tango
+from harness.compare.passk import pass_values
+from harness.compare.permutation import stratified_permutation
+from harness.compare.records import Decision
+from harness.compare.simulate import World, draw_world, observed, roll
+from harness.compare.values import Ints, TaskValues, Trials, difference
+from harness.compare.winner import best_of
+
+Seeds = int | Sequence[int]  # rollouts a task, or the numbers among which every task draws its own
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `trials`; `error` is the Monte-Carlo standard error at the nominal share."""
+
+    hits: int
+    trials: int
+    nominal: float
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.trials
+
+    @property
+    def error(self) -> float:
+        return sqrt(self.nominal * (1 - self.nominal) / self.trials)
+
+    def within(self, errors: float = 3.0) -> bool:
+        """Neither above nor below nominal by more than Monte-Carlo error."""
+        return abs(self.share - self.nominal) <= errors * self.error
+
+    def at_least(self, errors: float = 3.0) -> bool:
+        return self.share >= self.nominal - errors * self.error
+
+    def at_most(self, errors: float = 3.0) -> bool:
+        return self.share <= self.nominal + errors * self.error
+
+
+def repeat(reps: int, nominal: float, once: Callable[[np.random.Generator], bool], seed: int = 0) -> Share:
+    """Run `once` `reps` times on one random stream."""
+    rng = np.random.default_rng(seed)
+    return Share(sum(bool(once(rng)) for _ in range(reps)), reps, nominal)
+
+
+def seeds_of(seeds: Seeds, n: int, rng: np.random.Generator) -> Ints:
+    """Rollouts of each of n tasks."""
+    return np.full(n, seeds) if isinstance(seeds, int) else rng.choice(np.array(seeds), n)
+
+
+def roll_pair(world: World, seeds: tuple[Seeds, Seeds], rng: np.random.Generator) -> tuple[Trials, Trials]:
+    n = len(world.repos)
+    return (
+        roll(world.baseline, seeds_of(seeds[0], n, rng), rng),
+        roll(world.candidate, seeds_of(seeds[1], n, rng), rng),
+    )
+
+
+def delta(world: World, a: Trials, b: Trials) -> TaskValues:
+    return difference(observed(a, world.repos), observed(b, world.repos))
+
+
+# --- coverage -------------------------------------------------------------------------------------------------------
+
+
+def difference_these(reps: int, seeds: tuple[Seeds, Seeds], **world: object) -> Share:
+    """Interval of the difference on these tasks; the world stays, the rollouts are new each time."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        interval = these_tasks(delta(w, *roll_pair(w, seeds, rng)))
+        return interval.low <= w.difference <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
+def difference_like(reps: int, seeds: tuple[Seeds, Seeds], shift: float = 0.0, **world: object) -> Share:
+    """Interval of the difference on tasks like these; tasks, repositories' effects and rollouts are new each time."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, shift=shift, **world)  # type: ignore[arg-type]
+        interval = like_these(delta(w, *roll_pair(w, seeds, rng)))
+        assert interval is not None
+        return interval.low <= shift <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
+def difference_tango(reps: int, **world: object) -> Share:
+    """Tango's interval at one rollout a task, on independent new tasks."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        a, b = roll_pair(w, (1, 1), rng)
+        low, high = tango(int((b.solved > a.solved).sum()), int((a.solved > b.solved).sum()), len(w.repos))
+        return low <= 0 <= high
+
+    return repeat(reps, 0.95, once)
+
+
+def difference_bootstrap(reps: int, seeds: tuple[Seeds, Seeds], fraction: float, **world: object) -> Share:
+    """Percentile interval of the hierarchical bootstrap, tasks independent."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        a, b = roll_pair(w, seeds, rng)
+        low, high = np.percentile(bootstrap_differences(a, b, fraction=fraction, draws=1000), [2.5, 97.5])
+        return bool(low <= (w.difference if fraction == 1 else 0.0) <= high)
+
+    return repeat(reps, 0.95, once)
+
+
+def rate_these(reps: int, seeds: Seeds, **world: object) -> Share:
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        trials, _ = roll_pair(w, (seeds, 1), rng)
+        values = observed(trials, w.repos)
+        interval = of_a_rate(these_tasks(values), float(values.values.mean()), int(trials.rollouts.sum()))
+        return interval.low <= w.baseline.mean() <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
+def rate_like(reps: int, seeds: Seeds, rate: float, **world: object) -> Share:
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, rate=rate, **world)  # type: ignore[arg-type]
+        trials, _ = roll_pair(w, (seeds, 1), rng)
+        values = observed(trials, w.repos)
+        interval = like_these(values, clustered=False)
+        assert interval is not None
+        interval = of_a_rate(interval, float(values.values.mean()), len(values))
+        return interval.low <= rate <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
+def pass_k_these(reps: int, seeds: int, k: int, **world: object) -> Share:
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        trials, _ = roll_pair(w, (seeds, 1), rng)
+        names = tuple(str(i) for i in range(len(w.repos)))
+        interval = these_tasks(pass_values(names, w.repos, trials.solved, trials.rollouts, k))
+        truth = float((1 - (1 - w.baseline) ** k).mean())
+        return interval.low <= truth <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
+def best_interval(reps: int, arms: int, seeds: int, spread: float) -> tuple[Share, Mapping[str, float]]:
+    """Interval of the rate of the picked arm, and the mean bias of the observed, shrunken and held-out rates."""
+    biases: list[list[float]] = []
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng)
+        shifts = rng.normal(0, spread, arms)
+        truths = [np.clip(w.baseline + s * 4 * w.baseline * (1 - w.baseline), 0, 1) for s in shifts]
+        found = [roll(truth, seeds, rng) for truth in truths]
+        values = [observed(trials, w.repos) for trials in found]
+        errors = np.array([these_tasks(value).se for value in values])
+        best = best_of(np.array([value.values.mean() for value in values]), errors, found, splits=40)
+        truth = float(truths[best.index].mean())
+        biases.append([best.observed - truth, best.shrunken - truth, best.held_out - truth])
+        return best.low <= truth <= best.high
+
+    covered = repeat(reps, 0.95, once)
+    return covered, dict(zip(("observed", "shrunken", "held_out"), np.mean(biases, axis=0).tolist(), strict=True))
+
+
+# --- false positives and power --------------------------------------------------------------------------------------
+
+
+def permutation_rejects(
+    reps: int, seeds: tuple[Seeds, Seeds], *, mid: bool = False, alpha: float = 0.05, **world: object
+) -> Share:
+    """How often the stratified permutation test rejects (with no `shift` and no spread: false positives)."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        found = stratified_permutation(*roll_pair(w, seeds, rng))
+        return (found.p_mid if mid else found.p) <= alpha
+
+    return repeat(reps, alpha, once)
+
+
+def clustered_rejects(reps: int, seeds: tuple[Seeds, Seeds], **world: object) -> Share:
+    """How often the clustered t test rejects."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, **world)  # type: ignore[arg-type]
+        values = delta(w, *roll_pair(w, seeds, rng))
+        interval = like_these(values)
+        assert interval is not None
+        return p_value(float(values.values.mean()), interval) <= 0.05
+
+    return repeat(reps, 0.05, once)
+
+
+def noninferiority_passes(reps: int, seeds: tuple[int, int], shift: float) -> Share:
+    """How often a candidate is called non-inferior by exactly the margin that it really loses on these tasks."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng, shift=shift)
+        a, b = roll_pair(w, seeds, rng)
+        result = estimate(delta(w, a, b), a, b)
+        found = noninferiority(result, -w.difference, "these tasks", discordance(a, b, 0.95))
+        return found.verdict == "non-inferior"
+
+    return repeat(reps, 0.025, once)
+
+
+def holm_rejects(reps: int, arms: int, seeds: int) -> Share:
+    """How often at least one of several identical candidates is called different from the baseline, after Holm."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng)
+        baseline, *others = [roll(w.baseline, seeds, rng) for _ in range(arms + 1)]
+        return min(holm([stratified_permutation(baseline, other).p_mid for other in others])) <= 0.05
+
+    return repeat(reps, 0.05, once)
+
+
+def bounds_turn(reps: int, seeds: int, lost: float) -> tuple[Share, Share]:
+    """Rollouts lost at random: how often the bounds hold the full difference, and how often bounded A/A differs."""
+    held: list[bool] = []
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng)
+        a, b = roll_pair(w, (seeds, seeds), rng)
+        full = delta(w, a, b).values.mean()
+        a, b = lose(a, lost, rng), lose(b, lost, rng)
+        found, decision = bounded(decide(a, b, w), a, b, 0.95)
+        held.append(found is None or found.low <= full <= found.high)
+        return decision.verdict in ("better", "worse")
+
+    differs = repeat(reps, 0.05, once)
+    return Share(sum(held), len(held), 1.0), differs
+
+
+def lose(trials: Trials, share: float, rng: np.random.Generator) -> Trials:
+    """Lose each rollout's verdict with probability `share`, but leave every task one."""
+    lost = np.minimum(rng.binomial(trials.rollouts, share), trials.rollouts - 1)
+    solved_lost = rng.hypergeometric(trials.solved, trials.rollouts - trials.solved, lost)
+    return Trials(trials.solved - solved_lost, trials.rollouts - lost, lost)
+
+
+def decide(a: Trials, b: Trials, world: World) -> Decision:
+    values = delta(world, a, b)
+    p = stratified_permutation(a, b).p_mid
+    return difference_decision(float(values.values.mean()), these_tasks(values), p)

@@ -1,0 +1,155 @@
+"""Whole comparisons: the cases that other tools get wrong, real submissions, and lost work."""
+
+import time
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.compare.compare import compare
+from harness.compare.contrast import contrast
+from harness.compare.outcomes import Outcomes, load
+from harness.compare.pairs import all_pairs
+from harness.compare.schema import normalise
+from harness.compare.simulate import draw_world, roll
+from harness.compare.values import Trials
+from harness.errors import DataError
+
+
+def rows(arm: str, trials: Trials, repos: np.ndarray | None = None) -> pd.DataFrame:
+    """The rollouts behind counts, resolved ones first, as a table."""
+    out = []
+    for i, (solved, scored, missing) in enumerate(zip(trials.solved, trials.rollouts, trials.missing, strict=True)):
+        repo = "x/y" if repos is None else repos[i]
+        verdicts: list[object] = [1] * solved + [0] * (scored - solved) + [None] * missing
+        out += [(arm, f"{repo.replace('/', '__')}-{i}", seed, v) for seed, v in enumerate(verdicts)]
+    return normalise(pd.DataFrame(out, columns=["arm", "instance_id", "seed", "resolved"]), arm)
+
+
+def counts(solved: list[int], rollouts: int, missing: list[int] | None = None) -> Trials:
+    n = len(solved)
+    return Trials(np.array(solved), np.full(n, rollouts), np.array(missing or [0] * n))
+
+
+def table(**arms: Trials) -> Outcomes:
+    return Outcomes(pd.concat([rows(arm, trials) for arm, trials in arms.items()], ignore_index=True))
+
+
+def test_four_of_four_to_one_of_four_on_every_task_is_worse() -> None:
+    """Any-pass flips see nothing here, because every task still has one success."""
+    found = compare(table(base=counts([4] * 100, 4), new=counts([1] * 100, 4)), margin=0.03).contrasts[0]
+    assert found.difference.value == pytest.approx(-0.75)
+    assert found.decision.verdict == "worse"
+    assert "inferior" in [decision.verdict for decision in found.decisions]
+    assert found.lost == 100
+
+
+def test_an_arm_against_itself_is_no_difference_and_says_what_it_could_have_seen() -> None:
+    same = counts([0, 1, 2, 3, 4] * 20, 4)
+    found = compare(table(base=same, new=same)).contrasts[0]
+    assert found.decision.verdict == "no difference detected"
+    assert "could detect with 80 % power" in found.decision.reason
+    assert found.tests[0].p == 1
+
+
+def test_ten_rollouts_of_two_tasks_are_two_tasks() -> None:
+    """Pooled, 20 against 0 successes would be overwhelming; two tasks are not, for tasks like these."""
+    found = compare(table(base=counts([0, 0], 10), new=counts([10, 10], 10))).contrasts[0]
+    like = found.difference.like
+    assert like is not None
+    assert like.df == 1
+
+
+def test_lost_rollouts_that_could_turn_the_verdict_make_it_inconclusive() -> None:
+    base = counts([4] * 30 + [0] * 30, 4)
+    better = counts([4] * 36 + [0] * 24, 4)
+    lost = Trials(better.solved, better.rollouts, np.array([4] * 6 + [0] * 30 + [4] * 6 + [0] * 18))
+    assert compare(table(base=base, new=better)).contrasts[0].decision.verdict == "better"
+    found = compare(table(base=base, new=Trials(np.zeros(60, int), np.full(60, 1), np.full(60, 3)))).contrasts[0]
+    assert found.decision.verdict == "inconclusive"
+    found = compare(table(base=base, new=lost)).contrasts[0]
+    assert found.bounds is not None
+    assert found.bounds.low < found.difference.value < found.bounds.high
+
+
+def test_an_error_is_not_a_wrong_answer_and_stays_in_sight() -> None:
+    clean, lossy = counts([2] * 50, 4), Trials(np.full(50, 2), np.full(50, 3), np.full(50, 1))
+    found = compare(table(base=clean, new=lossy))
+    arm = found.arms[1]
+    assert arm.resolved.value == pytest.approx(2 / 3)
+    assert arm.official == pytest.approx(0.5)
+    assert arm.missing == 50
+    assert found.contrasts[0].bounds is not None
+    assert found.contrasts[0].bounds.as_failed == pytest.approx(0)
+
+
+def test_tasks_of_one_arm_only_are_missing_in_the_other_unless_meant() -> None:
+    part, whole = rows("part", counts([1] * 10, 1)), rows("whole", counts([1] * 40, 1))
+    found = contrast("whole", whole, "part", part)
+    assert found.bounds is not None
+    assert found.bounds.missing_candidate == 30
+    assert contrast("whole", whole, "part", part, common=True).bounds is None
+
+
+def test_many_candidates_are_corrected_for_being_many() -> None:
+    rng = np.random.default_rng(0)
+    world = draw_world(rng)
+    arms = {f"arm{i}": roll(world.baseline, 4, rng) for i in range(6)}
+    found = compare(table(**arms))
+    for one in found.contrasts:
+        for test in one.tests:
+            assert test.p_holm is not None
+            assert test.p_holm >= test.p - 1e-12
+    assert "Holm over 5" in found.contrasts[0].decision.reason
+
+
+def test_one_arm_alone_is_refused() -> None:
+    with pytest.raises(DataError, match="only one arm"):
+        compare(table(base=counts([1], 1)))
+
+
+def test_versions_that_differ_are_a_warning() -> None:
+    outcomes = table(base=counts([1] * 5, 1), new=counts([1] * 5, 1))
+    outcomes.table["grader"] = outcomes.table["arm"].map({"base": "swebench 4.1.0", "new": "swebench 5.0.2"})
+    assert any("swebench 4.1.0" in warning and "5.0.2" in warning for warning in compare(outcomes).warnings)
+
+
+def test_all_pairs_of_the_leaderboard_take_seconds_and_agree_with_the_long_way(shared: Path) -> None:
+    board = load([shared / "data/verified-leaderboard.csv.gz"]).table
+    started = time.monotonic()
+    pairs = all_pairs(board)
+    assert time.monotonic() - started < 60  # takes 2 s; only a blow-up would fail this
+    assert len(pairs) == 174 * 173 // 2
+    for row in pairs.sample(5, random_state=1).itertuples():
+        a, b = (board[board["arm"] == arm] for arm in (row.baseline, row.candidate))
+        slow = contrast(row.baseline, a, row.candidate, b)
+        assert slow.discordance is not None
+        assert row.difference == pytest.approx(slow.difference.value)
+        assert row.p_these == pytest.approx(slow.discordance.p_exact)
+        assert slow.difference.like is not None
+        assert (row.like_low, row.like_high) == pytest.approx((slow.difference.like.low, slow.difference.like.high))
+
+
+def test_identical_real_runs_are_not_called_different(shared: Path) -> None:
+    """Five runs of one agent and model: ten A/A pairs, of which at most one in twenty should be significant at 5 %."""
+    raw = pd.read_csv(shared / "data/multi-run-outcomes.csv")
+    raw = raw[(raw["study"] == "reliability-study") & (raw["condition"] == "identical")]
+    runs = normalise(raw.assign(arm="run " + raw["run"].astype(str), seed=0).drop(columns="run"), "study")
+    pairs = all_pairs(runs)
+    assert len(pairs) == 10
+    assert (pairs["p_these"] <= 0.05).sum() == 0
+    assert (pairs["p_like"] <= 0.05).sum() == 0
+    for a, b in combinations(sorted(set(runs["arm"])), 2):
+        found = contrast(a, runs[runs["arm"] == a], b, runs[runs["arm"] == b])
+        assert found.decision.verdict in ("no difference detected", "inconclusive")
+
+
+def test_comparing_is_reproducible_and_survives_json() -> None:
+    rng = np.random.default_rng(0)
+    world = draw_world(rng)
+    outcomes = table(base=roll(world.baseline, 3, rng), new=roll(world.candidate, 2, rng))
+    first, second = compare(outcomes), compare(outcomes)
+    assert first == second
+    assert type(first).model_validate_json(first.model_dump_json()) == first

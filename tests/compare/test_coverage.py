@@ -1,0 +1,91 @@
+"""Intervals cover and tests reject as often as they say: simulated through the estimators themselves.
+
+Seeds are fixed, so these results do not vary. `benchmarks/coverage.py` has the same scenarios with more repetitions;
+its figures are in docs/statistics.md.
+"""
+
+import pytest
+import scenarios as sim
+
+REPS = 600
+FEW = {"a/a": 10, "b/b": 6, "c/c": 4}  # 20 tasks of 3 repositories
+UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (4, 4), (2, 2), (1, 4), ((3, 4), (3, 4)), UNEQUAL], ids=str)
+def test_difference_on_these_tasks_is_covered_as_stated(seeds: tuple) -> None:
+    assert sim.difference_these(REPS, seeds, task_spread=0.1).within()
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (4, 4), UNEQUAL], ids=str)
+def test_difference_on_twenty_tasks_is_covered_at_least_as_stated(seeds: tuple) -> None:
+    assert sim.difference_these(REPS, seeds, repos=FEW, task_spread=0.1).at_least()
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (4, 4), UNEQUAL], ids=str)
+@pytest.mark.parametrize("repo_spread", [0.0, 0.05, 0.1])
+def test_difference_on_tasks_like_these_is_covered_with_few_unequal_clusters(seeds: tuple, repo_spread: float) -> None:
+    covered = sim.difference_like(REPS, seeds, repo_spread=repo_spread, task_spread=0.1)
+    assert covered.at_least()
+    assert covered.share <= 0.985
+
+
+def test_three_clusters_are_still_covered() -> None:
+    assert sim.difference_like(REPS, (4, 4), repos=FEW, repo_spread=0.1).at_least()
+
+
+@pytest.mark.parametrize("tasks", [500, 50])
+def test_tangos_interval_covers_as_stated(tasks: int) -> None:
+    assert sim.difference_tango(REPS, repos={"a/a": tasks}, task_spread=0.3).within()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_the_hierarchical_bootstrap_counts_each_noise_once(fraction: float) -> None:
+    assert sim.difference_bootstrap(REPS, (4, 4), fraction, task_spread=0.2).within()
+
+
+@pytest.mark.parametrize("rate", [0.42, 0.03, 0.98])
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_rates_are_covered_even_near_zero_and_one(rate: float, seeds: int) -> None:
+    assert sim.rate_like(REPS, seeds, rate).at_least()
+    assert sim.rate_these(REPS, seeds, rate=rate).at_least()
+
+
+@pytest.mark.parametrize(("n", "k"), [(4, 2), (8, 4), (8, 8)])
+def test_pass_at_k_is_covered_at_least_as_stated(n: int, k: int) -> None:
+    assert sim.pass_k_these(REPS, n, k).at_least()
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (4, 4), ((3, 4), (3, 4)), UNEQUAL], ids=str)
+def test_identical_arms_are_called_different_as_often_as_stated(seeds: tuple) -> None:
+    assert sim.permutation_rejects(REPS, seeds, mid=True).within()
+    assert sim.permutation_rejects(REPS, seeds).at_most()
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (4, 4), UNEQUAL], ids=str)
+def test_the_clustered_test_rejects_at_most_as_often_as_stated(seeds: tuple) -> None:
+    assert sim.clustered_rejects(REPS, seeds, repo_spread=0.05, task_spread=0.1).at_most()
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (4, 4)], ids=str)
+def test_a_drop_of_just_the_margin_passes_as_often_as_stated(seeds: tuple[int, int]) -> None:
+    assert sim.noninferiority_passes(REPS, seeds, -0.03).within()
+
+
+def test_holm_keeps_the_error_of_a_whole_table() -> None:
+    assert sim.holm_rejects(300, 5, 4).at_most()
+
+
+def test_lost_rollouts_never_leave_the_bounds_and_never_make_a_difference() -> None:
+    held, differs = sim.bounds_turn(300, 4, 0.02)
+    assert held.share == 1
+    assert differs.at_most()
+
+
+@pytest.mark.parametrize(("arms", "spread"), [(10, 0.0), (10, 0.05)])
+def test_the_best_of_a_series_is_corrected_for_having_been_picked(arms: int, spread: float) -> None:
+    covered, bias = sim.best_interval(150, arms, 4, spread)
+    assert covered.at_least()
+    assert bias["observed"] > 0.002
+    assert abs(bias["shrunken"]) < bias["observed"] / 2
+    assert abs(bias["held_out"]) < 0.8 * bias["observed"]
