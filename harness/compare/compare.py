@@ -83,9 +83,7 @@ def adjusted(contrasts: Sequence[Contrast]) -> list[Contrast]:
     questions: tuple[Question, ...] = ("these tasks", "tasks like these")
     for question in questions:
         found = [(i, test) for i, c in enumerate(out) for test in c.tests if test.question == question]
-        for (index, test), p in zip(
-            found, holm([test.p if test.p_mid is None else test.p_mid for _, test in found]), strict=True
-        ):
+        for (index, test), p in zip(found, holm([test.p for _, test in found]), strict=True):
             tests = tuple(t.model_copy(update={"p_holm": p}) if t == test else t for t in out[index].tests)
             out[index] = out[index].model_copy(update={"tests": tests})
     return [_with_family(one, len(out)) for one in out] if len(out) > 1 else out
