@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from harness.errors import ConfigError
 from harness.types import Agent, Policy, Record, Task
+
+if TYPE_CHECKING:
+    from agents.policy import EndpointPolicy
 
 CHOICES = "gold, empty, replay:NAME_OR_FILE, bash, deepswe, command:PROGRAM ARGS, or module.path:attribute"
 
@@ -40,9 +43,35 @@ def build(
             from agents.bash import BashAgent, BashOptions
 
             return BashAgent(_needed(policy, spec), _options(BashOptions, options, kind))
+        case "deepswe" if not separator:
+            from agents.deepswe import DeepsweAgent, DeepsweOptions
+
+            return DeepsweAgent(_needed(policy, spec), _options(DeepsweOptions, options, kind))
+        case "command" if argument:
+            from agents.command import CommandAgent, CommandOptions
+
+            return CommandAgent(argument, _options(CommandOptions, options, kind))
         case _ if argument and kind.replace(".", "").isidentifier():
             return _entry_point(kind, argument, policy, options)
     raise ConfigError(f"unknown agent {spec!r}: choose {CHOICES}")
+
+
+def endpoint_policy(
+    model: str, endpoints: Sequence[str], sampling: Mapping[str, Any] | None = None, *, api_key: str | None = None
+) -> "EndpointPolicy":
+    """The policy behind one or several endpoints; an empty `model` means the only one the first endpoint serves.
+
+    ConfigError for bad sampling parameters or an ambiguous model, PolicyFault when nothing answers.
+    """
+    from agents.policy import EndpointPolicy, Sampling, served_models
+
+    asked = _options(Sampling, sampling or {}, "sampling", where="sampling")
+    if not model and endpoints:
+        served = served_models(endpoints[0], api_key)
+        if len(served) != 1:
+            raise ConfigError(f"{endpoints[0]} serves {', '.join(served) or 'no model'}: name one with --model")
+        model = served[0]
+    return EndpointPolicy(model, endpoints, asked, api_key=api_key)
 
 
 def _needed(policy: Policy | None, spec: str) -> Policy:
@@ -56,14 +85,14 @@ def _no_options(kind: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"agent {kind!r} takes no options, got {', '.join(options)}")
 
 
-def _options(record: type[Options], options: Mapping[str, Any], kind: str) -> Options:
+def _options(record: type[Options], options: Mapping[str, Any], kind: str, *, where: str = "agent_options") -> Options:
     try:
         return record(**options)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         choices = ", ".join(record.model_fields)
-        raise ConfigError(f"agent_options.{field}: {first['msg']} (the {kind} agent takes {choices})") from None
+        raise ConfigError(f"{where}.{field}: {first['msg']} ({kind} takes {choices})") from None
 
 
 def _entry_point(module: str, attribute: str, policy: Policy | None, options: Mapping[str, Any]) -> Agent:

@@ -29,6 +29,12 @@ def said(completion: Completion, actions: Sequence[Mapping[str, Any]]) -> Messag
     return {**_reply(completion), "extra": {"actions": list(actions), **_heard(completion), **facts(completion)}}
 
 
+def called(text: str, completion: Completion, actions: Sequence[Mapping[str, Any]], *, malformed: bool) -> Message:
+    """What the model said, where the conversation keeps only `text` of it; the whole reply is under `response`."""
+    extra = {"actions": list(actions), **_heard(completion), **facts(completion), "malformed": malformed}
+    return {**plain("assistant", text), "extra": extra}
+
+
 def refused(text: str, completion: Completion, **why: Any) -> Message:
     """The answer to a reply without a valid action. As in mini-swe-agent, the reply itself leaves the conversation:
     the model sees only this message, the record keeps both."""

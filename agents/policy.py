@@ -28,15 +28,16 @@ class ContextOverflow(Exception):
 
 
 class Sampling(Record):
-    """What is asked of the server with every call. None: not sent, so the server's default holds.
+    """What is asked of the server with every call. None: not sent, so the server's default holds (vLLM: that of the
+    model's generation_config.json, which may differ between checkpoints).
 
     `logprobs` asks for that many top log-probabilities per token (vLLM's maximum is 20 unless raised), from which
     entropies are estimated; `vocabulary` is the size V that bounds their tail, 0 for unknown. vLLM reports log-probs
     of the raw distribution, before temperature, unless started with --logprobs-mode processed_logprobs.
     """
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float | None = Field(1.0, ge=0)
+    top_p: float | None = Field(1.0, gt=0, le=1)
     top_k: int | None = None
     min_p: float | None = None
     max_tokens: int | None = Field(None, gt=0)

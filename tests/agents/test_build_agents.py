@@ -1,0 +1,75 @@
+"""From the words of a configuration to agents and policies."""
+
+import json
+import sys
+
+import pytest
+from model_server import model_server, say
+from workplace import LocalEnvironment, Transcript, instance
+
+from agents.build import build, endpoint_policy
+from harness.errors import ConfigError
+from harness.types import Agent, AgentExit, ExitStatus
+
+
+class Own:
+    """An agent of a user's own, found by its entry point."""
+
+    name = "own"
+
+    def __init__(self, *, policy, options):
+        self.options = options
+
+    def run(self, instance, environment, record, *, seed):
+        return AgentExit(status=ExitStatus.SUBMITTED, patch=f"{instance.instance_id} {seed} {self.options}")
+
+    def describe(self):
+        return {"kind": "own"}
+
+
+def not_an_agent(*, policy, options):
+    return object()
+
+
+def takes_nothing():
+    return None
+
+
+def test_an_agent_of_ones_own_is_an_entry_point(tmp_path):
+    agent = build(f"{__name__}:Own", options={"x": 1})
+    end = agent.run(instance(tmp_path), LocalEnvironment(tmp_path), Transcript(), seed=4)
+    assert end.patch == "demo__calc-1 4 {'x': 1}"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [("not_an_agent", "lacks name, run, describe"), ("takes_nothing", "must accept policy="), ("GONE", "cannot be")],
+)
+def test_an_entry_point_that_makes_no_agent_says_why(attribute, message):
+    with pytest.raises(ConfigError, match=message):
+        build(f"{__name__}:{attribute}")
+
+
+def test_what_agents_say_of_themselves_is_json_and_names_no_address():
+    with model_server(say("x")) as server, endpoint_policy("", [server.url], {"temperature": 0.5}) as policy:
+        for spec in ("bash", "deepswe", "gold", "empty", f"command:{sys.executable} -V"):
+            agent: Agent = build(spec, policy=policy)
+            described = json.dumps(dict(agent.describe()))
+            assert agent.name in described
+            assert "127.0.0.1" not in described
+        assert json.loads(json.dumps(dict(policy.describe())))["model"] == "tiny"
+
+
+def test_options_reach_the_agent():
+    with model_server(say("x")) as server, endpoint_policy("tiny", [server.url]) as policy:
+        agent = build("bash", options={"steps": 7, "prompts": "bash-tool-1"}, policy=policy)
+        assert agent.describe()["budget"]["steps"] == 7
+        assert agent.describe()["prompts"]["name"] == "bash-tool"
+        assert build("deepswe", options={"announced_steps": 40}, policy=policy).describe()["budget"]["steps"] == 100
+
+
+def test_bad_sampling_is_one_line_that_names_the_field():
+    with pytest.raises(ConfigError, match=r"sampling\.temprature.*takes temperature, top_p"):
+        endpoint_policy("tiny", ["http://127.0.0.1:9"], {"temprature": 1})
+    with pytest.raises(ConfigError, match=r"sampling\.top_p"):
+        endpoint_policy("tiny", ["http://127.0.0.1:9"], {"top_p": 3})
