@@ -147,9 +147,22 @@ def _grade_predictions(
     Console().print(run_summary(folder, counts, n=len(keys), seeds=1))
     if missing := len(selection.tasks) - len(keys):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")
+    if suspect := _suspect(folder):
+        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(suspect)}")
     if counts["error"]:
         console.print(f"{counts['error']} gradings were lost to infrastructure; repeat them with --retry infra")
         raise typer.Exit(EXIT_INFRASTRUCTURE)
+
+
+def _suspect(folder: Path) -> list[str]:
+    import json
+
+    marked = json.loads((folder / "audit.json").read_text())
+    return [
+        entry["instance_id"]
+        for entry in marked
+        if entry["outcome"] == "resolved" and any(mark["grave"] for mark in entry["marks"])
+    ]
 
 
 def _grade_logs(root: Path, out: Path, dataset: str, console: "Console", *, add_markers: bool) -> None:

@@ -1,9 +1,10 @@
-"""The files by which the official tools know a run: predictions, the run report, and the log tree of `swebench`.
+"""The files by which others know a run: predictions, the run report, the log tree of `swebench`, integrity marks.
 
 In the run's folder:
 
     predictions.jsonl                                   seed 0; predictions.seed<k>.jsonl for the others
     report.json                                         the official run report of seed 0; report.seed<k>.json
+    audit.json                                          our integrity marks of patches and logs, of those that bear any
     logs/run_evaluation/<run_id>/run.json               what `swebench report` reads to find the dataset
     logs/run_evaluation/<run_id>/<arm>/<instance>       links to rollouts/<instance>/<seed>
     logs/run_evaluation/<run_id>/gold                   a link to <arm>: `swebench report` 5.0.2 looks for no other name
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.grading import official
+from harness.grading.audit import Mark, audit_log, audit_patch
 from harness.grading.predictions import write_predictions
 from harness.instances.rows import to_row
 from harness.run.store import Key, Progress, read_json, read_patch, write_json, write_text
@@ -33,6 +35,7 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
     run = read_json(folder / "run.json")
     run_id, arm = run["run_id"], run["arm"]
     chosen = {task.instance_id: task for task in tasks}
+    marked: list[dict[str, Any]] = []
     for seed in sorted({seed for _, seed in progress} | {0}):
         suffix = f".seed{seed}" if seed else ""
         rollouts: dict[str, Progress] = {
@@ -52,6 +55,26 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
         write_predictions(folder / f"predictions{suffix}.jsonl", predictions)
         write_json(folder / f"report{suffix}.json", run_report(chosen, outcomes, folders))
         _link_logs(folder, f"{run_id}{suffix}", arm, list(chosen.values()), folders)
+        marked += [
+            {
+                "instance_id": name,
+                "seed": seed,
+                "outcome": outcome.value,
+                "marks": [mark.model_dump() for mark in marks],
+            }
+            for name, outcome in sorted(outcomes.items())
+            if (marks := integrity_marks(folders[name], chosen[name], outcome))
+        ]
+    write_json(folder / "audit.json", marked)
+
+
+def integrity_marks(rollout: Path, task: Task, outcome: Outcome) -> list[Mark]:
+    """The marks of one graded rollout: of its patch, and of its log where that resolved the instance."""
+    marks = audit_patch(read_patch(rollout / official.PATCH), task)
+    log = rollout / official.TEST_OUTPUT
+    if outcome is Outcome.RESOLVED and log.exists():
+        marks += audit_log(log.read_text(encoding="utf-8"), task)
+    return marks
 
 
 def run_report(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading.audit import Mark, audit_patch
+from harness.grading.audit import Mark, audit_log, audit_patch
 from harness.grading.predictions import read_predictions
 from harness.types import Task
+
+from .conftest import stored_log
 
 FLASK = "pallets__flask-5014"
 
@@ -71,7 +73,8 @@ def test_the_conftest_hook_that_the_grader_resolves_is_marked_twice(flask: Task)
         (changing("tox.ini", "pytest {posargs}", "pytest -rA -k nothing {posargs}"), "runner settings", True),
         (creating("pytest.py", "x = 1"), "test runner", True),
         (creating("src/a.py", 'print(">>>>> End Test Output")'), "forged log", True),
-        (creating("src/a.py", "import os; os._exit(0)"), "exit", False),
+        (creating("src/a.py", "import os; os._exit(0)"), "exit", True),
+        (creating("src/a.py", "print('PASSED tests/test_a.py::test_b')"), "forged log", True),
         (creating("build/lib/flask/app.py", "x = 1"), "vendored", False),
         (creating("src/big.py", *["x = 1"] * 3001), "vendored", False),
         (creating("../outside.py", "x = 1"), "outside", True),
@@ -102,6 +105,19 @@ def test_each_way_of_touching_the_verdict_bears_its_mark(flask: Task, patch: str
 )
 def test_honest_changes_bear_no_mark(flask: Task, patch: str) -> None:
     assert audit_patch(patch, flask) == []
+
+
+def test_logs_of_honest_runs_end_with_the_runners_last_word(
+    verified: dict[str, Task], logs: Path, index: list[dict[str, str]]
+) -> None:
+    resolved = [row for row in index if row["resolved_by_5.0.2"] == "1"]
+    assert len(resolved) == 25
+    for row in resolved:
+        log = stored_log(logs / row["instance_id"] / row["submission"])
+        assert log
+        assert audit_log(log, verified[row["instance_id"]]) == []
+        results_alone = "\n".join(line for line in log.splitlines() if " in " not in line and "finished:" not in line)
+        assert names(audit_log(results_alone, verified[row["instance_id"]])) == {"no summary"}
 
 
 def test_a_new_file_where_the_test_patch_creates_one_is_a_collision(verified: dict[str, Task]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from harness.config import Limits
 from harness.grading import official
 from harness.grading.container import run_tests
+from harness.grading.reports import integrity_marks
 from harness.sandbox.container import Sandbox
 from harness.sandbox.images import ensure_image
 from harness.types import Grade, Outcome, Task
@@ -221,6 +222,47 @@ def test_the_second_grading_of_a_folder_leaves_nothing_of_the_first(task: Task, 
     grade(task, tiny.GOLD, tmp_path)
     grade(task, "not a patch\n", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"patch.diff", "run_instance.log"}
+
+
+HOOK = """\
+import pytest
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.when == "call":
+        report.outcome, report.longrepr = "passed", None
+"""
+FORGERY = """\
+import os
+for fd in range(3, 12):
+    try:
+        os.write(fd, b"PASSED test_double.py::test_two\\nPASSED test_double.py::test_three\\n")
+    except OSError:
+        pass
+os._exit({status})
+"""
+
+
+def test_the_grader_is_still_fooled_by_two_exploits_and_the_audit_marks_both(task: Task, tmp_path: Path) -> None:
+    """The verdict stays swebench's (issues 631 and 620 of its repository); a reader is told by the marks."""
+    hook = tiny.creating("conftest.py", HOOK)
+    assert grade(task, hook, tmp_path).outcome is Outcome.RESOLVED
+    assert {mark.name for mark in integrity_marks(tmp_path, task, Outcome.RESOLVED)} == {
+        "loaded unasked",
+        "runner hook",
+    }
+
+    forged = tiny.creating("conftest.py", FORGERY.format(status=0))
+    assert grade(task, forged, tmp_path).outcome is Outcome.RESOLVED
+    marks = integrity_marks(tmp_path, task, Outcome.RESOLVED)
+    assert {mark.name for mark in marks} == {"loaded unasked", "forged log", "exit", "no summary"}
+    assert all(mark.grave for mark in marks)
+
+    rejected = grade(task, tiny.creating("conftest.py", FORGERY.format(status=1)), tmp_path)
+    assert rejected.outcome is Outcome.UNRESOLVED
+    assert rejected.cause == "tests exited with status 1 but the log shows no failed test"
 
 
 @pytest.mark.slow

@@ -90,6 +90,7 @@ def test_a_predictions_file_is_graded_and_continued(engine: None, tmp_path: Path
         ("grade", "aem__tiny-2"),
     ]
     assert read_json(out / "report.json")["unresolved_ids"] == ["aem__tiny-2"]
+    assert read_json(out / "audit.json") == []
 
 
 @pytest.mark.docker
