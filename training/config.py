@@ -29,6 +29,7 @@ class Common(Record):
     evaluate_tasks: int = Field(default=100, gt=0)
     checkpoint_every: int = Field(default=10, gt=0)
     threads: int = Field(default=2, gt=0)
+    bfloat16: bool = Field(default=True, description="mixed precision: faster where the CPU multiplies bfloat16")
 
     @property
     def digest(self) -> str:
@@ -46,7 +47,6 @@ class WarmStartConfig(Common):
     tests: float = Field(default=0.8, ge=0, le=1, description="chance that the teacher runs the tests")
     attempts: int = Field(default=2, gt=0)
     batch: int = Field(default=32, gt=0)
-    bfloat16: bool = Field(default=True, description="mixed precision: faster where the CPU multiplies bfloat16")
     context_loss: float = Field(default=0.3, ge=0, description="weight of predicting the tokens that are not replies")
     warmup: int = Field(default=30, gt=0)
     vocabulary: int = Field(default=640, ge=300)

@@ -2,6 +2,8 @@
 
 At the base commit every module of the project has its bug. An instance reports one of them; its test patch adds the
 hidden examples of that module, and its tests are that module's examples alone.
+
+    python -m training.export results/tiny 60        then: aem run --set results/tiny/rows.jsonl --agent bash ...
 """
 
 import difflib
@@ -10,6 +12,7 @@ import inspect
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ from harness.errors import ConfigError
 from training.environment import files_of, statement_of
 from training.project import t
 from training.project.t import failures
-from training.tasks import Task
+from training.tasks import TEST_SEED, Task, tasks
 
 REPO = "aem/tiny-bugs"
 DATE = "2026-01-01T00:00:00+00:00"
@@ -42,29 +45,29 @@ RUN chmod -R u=rwX,go=rX . && git init -q && git add -A && {commit} git commit -
 _HEREDOC = "EOF_114329324912"
 
 
-def export_rows(tasks: Sequence[Task], folder: Path) -> Path:
+def export_rows(chosen: Sequence[Task], folder: Path) -> Path:
     """Write `rows.jsonl` and the image's build folder `project/` into `folder`; returns the rows' path.
 
     `aem run --set rows.jsonl` builds the image once. Raises ConfigError when two tasks share a name.
     """
-    if len({task.name for task in tasks}) != len(tasks):
+    if len({task.name for task in chosen}) != len(chosen):
         raise ConfigError("tasks of one project need distinct names")
-    files = project_files(tasks)
+    files = project_files(chosen)
     for path, text in files.items():
         _write(folder / "project" / "files" / path, text)
     identity = " ".join(f"{key}='{value}'" for key, value in COMMIT.items())
     _write(folder / "project" / "Dockerfile", DOCKERFILE.format(commit=identity))
     commit = commit_of(files)
     image = f"{REPO}:{hashlib.sha256((DOCKERFILE + commit).encode()).hexdigest()[:12]}"
-    rows = [row_of(task, commit, image) for task in tasks]
+    rows = [row_of(task, commit, image) for task in chosen]
     _write(folder / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return folder / "rows.jsonl"
 
 
-def project_files(tasks: Iterable[Task]) -> dict[str, str]:
+def project_files(chosen: Iterable[Task]) -> dict[str, str]:
     """The work tree at the base commit."""
     files = {"t.py": inspect.getsource(t)}
-    for task in tasks:
+    for task in chosen:
         files |= files_of(task)
     return files
 
@@ -145,3 +148,13 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o644)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The first held-out tasks, those that trainers evaluate on."""
+    folder, count = Path(arguments[0]), int(arguments[1])
+    print(export_rows(list(tasks("test", seed=TEST_SEED, count=count)), folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,12 +1,12 @@
-"""Many small functions, each with a sentence that says what it should do: the raw material of the training tasks.
+"""Many small functions with comments that say what each line should do: the raw material of the training tasks.
 
 A family is a function of a random generator that draws the choices of one function (what is compared with what, which
-operation, which constants) and writes them down twice: as code and as the sentence of its docstring. The sentence
-states every choice, so a reader who sees a function with one choice changed can tell which one is wrong.
+operation, which constants) and writes them down twice: as code and, line by line, as words. The words state every
+choice, so a reader who sees a function with one choice changed can tell which one is wrong.
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -20,7 +20,7 @@ NOUNS = (
     "fish", "goat", "hand", "ink", "jar", "kite", "leaf", "milk", "nail", "pen", "rope", "sand", "tree", "wave",
 )  # fmt: skip
 
-# The sentence and the code of a comparison of x with y, of a number made from x, of a number made from x and y.
+# Words and code of a comparison, and of a number made from two.
 COMPARISONS = {
     "above": ">",
     "below": "<",
@@ -40,7 +40,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Function:
-    """One correct function. `source` is in the spelling of `ast.unparse`, one statement a line, docstring first."""
+    """One correct function. `source` is in the spelling of `ast.unparse`, one statement a line, plus the comments."""
 
     name: str
     source: str
@@ -49,7 +49,7 @@ class Function:
 
     @property
     def skeleton(self) -> str:
-        """What is left when names, constants and docstring are taken out: the identity that splits are made by."""
+        """What is left when names, constants and comments are taken out: the identity that splits are made by."""
         return skeleton(self.source)
 
 
@@ -57,9 +57,20 @@ def draw(random: Random) -> Function:
     """One function of a random family under a random name."""
     family = random.choice(FAMILIES)
     name = f"{random.choice(VERBS)}_{random.choice(NOUNS)}"
-    parameters, sentence, body = family(random)
-    lines = [f"def {name}({', '.join(parameters)}):", f'    """{sentence}."""', *("    " + line for line in body)]
-    return Function(name, ast.unparse(ast.parse("\n".join(lines))), parameters, family.__name__)
+    parameters, body = family(random)
+    lines = [f"def {name}({', '.join(parameters)}):", *("    " + line for line, _ in body)]
+    code = ast.unparse(ast.parse("\n".join(lines)))
+    return Function(name, commented(code, ["", *(words for _, words in body)]), parameters, family.__name__)
+
+
+def commented(code: str, comments: Sequence[str]) -> str:
+    """The code with each line's comment behind it; a comment may be empty."""
+    lines = zip(code.splitlines(), comments, strict=True)
+    return "\n".join(f"{line}  # {words}" if words else line for line, words in lines)
+
+
+def comments_of(source: str) -> list[str]:
+    return [line.partition("  # ")[2] for line in source.splitlines()]
 
 
 def arguments(parameters: tuple[str, ...], random: Random) -> tuple[object, ...]:
@@ -81,7 +92,7 @@ def skeleton(source: str) -> str:
     names: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            node.name, node.body = "f", node.body[1:]
+            node.name = "f"
         elif isinstance(node, ast.arg):
             node.arg = names.setdefault(node.arg, f"v{len(names)}")
         elif isinstance(node, ast.Name):
@@ -91,118 +102,115 @@ def skeleton(source: str) -> str:
     return ast.dump(tree)
 
 
-# --- families: (parameters, sentence, body) ---------------------------------------------------------------------------
+# --- families: parameters, and the lines of the body with what they should do -----------------------------------------
 
-Drawn = tuple[tuple[str, ...], str, list[str]]
-
-
-def _pick(random: Random, table: dict[str, str]) -> tuple[str, str]:
-    return random.choice(list(table.items()))
+Drawn = tuple[tuple[str, ...], list[tuple[str, str]]]
 
 
 def _number(random: Random) -> int:
     return random.randint(1, 9)
 
 
+def _pick(random: Random, table: dict[str, str]) -> tuple[str, str]:
+    return random.choice(list(table.items()))
+
+
 def _pair(random: Random, a: str, b: str) -> tuple[str, str]:
+    """Code and words of something made from a and b."""
     words, code = _pick(random, PAIRS)
-    return words.format(a=a, b=b), code.format(a=a, b=b)
+    return code.format(a=a, b=b), words.format(a=a, b=b)
 
 
 def _of_item(random: Random) -> tuple[str, str]:
-    """Something made of the loop variable x."""
-    if random.random() < 0.3:
-        return "x", "x"
-    return _pair(random, "x", str(_number(random)))
+    """Code and words of something made from the loop variable x."""
+    return ("x", "x") if random.random() < 0.3 else _pair(random, "x", str(_number(random)))
+
+
+def _condition(random: Random, left: str, right: str) -> tuple[str, str]:
+    words, operator = _pick(random, COMPARISONS)
+    return f"{left} {operator} {right}", f"{left} {words} {right}"
+
+
+def _if(random: Random, left: str, right: str, indent: str = "") -> tuple[str, str]:
+    code, words = _condition(random, left, right)
+    return f"{indent}if {code}:", words
+
+
+def _return(pair: tuple[str, str], indent: str = "") -> tuple[str, str]:
+    return f"{indent}return {pair[0]}", pair[1]
 
 
 def choose(random: Random) -> Drawn:
-    compared, operator = _pick(random, COMPARISONS)
-    (then, then_code), (other, other_code) = _pair(random, "a", "b"), _pair(random, "b", str(_number(random)))
-    right = random.choice(["b", str(_number(random))])
-    sentence = f"If a is {compared} {right}: {then}. Else: {other}"
-    return ("a", "b"), sentence, [f"if a {operator} {right}:", f"    return {then_code}", f"return {other_code}"]
+    first = _if(random, "a", random.choice(["b", str(_number(random))]))
+    then, other = _pair(random, "a", "b"), _pair(random, "b", str(_number(random)))
+    return ("a", "b"), [first, _return(then, "    "), _return(other)]
 
 
 def fold(random: Random) -> Drawn:
-    compared, operator = _pick(random, COMPARISONS)
-    start, (item, item_code) = random.randint(0, 5), _of_item(random)
-    adds = random.choice(["+", "-"])
-    verb = {"+": "Add to", "-": "Take from"}[adds]
-    sentence = f"{verb} {start}: {item} for each x {compared} k"
-    body = [f"r = {start}", "for x in items:", f"    if x {operator} k:", f"        r {adds}= {item_code}", "return r"]
-    return ("items", "k"), sentence, body
+    start, (item, words) = _number(random), _of_item(random)
+    verb, sign = random.choice([("add", "+"), ("take", "-")])
+    body = [(f"r = {start}", f"{start}"), ("for x in items:", ""), _if(random, "x", "k", "    ")]
+    return ("items", "k"), [*body, (f"        r {sign}= {item}", f"{verb} {words}"), ("return r", "")]
 
 
 def collect(random: Random) -> Drawn:
-    compared, operator = _pick(random, COMPARISONS)
-    limit = _number(random)
-    item, item_code = _of_item(random)
+    head = [("r = []", ""), ("for x in items:", ""), _if(random, "x", str(_number(random)), "    ")]
+    item, words = _of_item(random)
     if random.random() < 0.5:
-        sentence = f"List of {item}, skip x {compared} {limit}"
-        body = ["r = []", "for x in items:", f"    if x {operator} {limit}:", "        continue"]
-        return ("items",), sentence, [*body, f"    r.append({item_code})", "return r"]
-    other, other_code = _of_item(random)
-    sentence = f"List of {item} if x is {compared} {limit}, else {other}"
-    body = ["r = []", "for x in items:", f"    if x {operator} {limit}:", f"        r.append({item_code})", "    else:"]
-    return ("items",), sentence, [*body, f"        r.append({other_code})", "return r"]
+        tail = [("        continue", ""), (f"    r.append({item})", words)]
+    else:
+        other, other_words = _of_item(random)
+        tail = [(f"        r.append({item})", words), ("    else:", ""), (f"        r.append({other})", other_words)]
+    return ("items",), [*head, *tail, ("return r", "")]
 
 
 def search(random: Random) -> Drawn:
+    item, words = _of_item(random)
     compared, operator = _pick(random, COMPARISONS)
-    (item, item_code), missing = _of_item(random), _number(random)
-    (found, found_code) = _pair(random, "x", "k") if random.random() < 0.5 else _of_item(random)
-    sentence = f"{found} for the first x where {item} is {compared} k. None such: {missing}"
-    body = ["for x in items:", f"    if {item_code} {operator} k:", f"        return {found_code}", f"return {missing}"]
-    return ("items", "k"), sentence, body
+    found = _pair(random, "x", "k") if random.random() < 0.5 else _of_item(random)
+    missing = str(_number(random))
+    test = (f"    if {item} {operator} k:", f"{words} {compared} k")
+    return ("items", "k"), [("for x in items:", ""), test, _return(found, "        "), _return((missing, missing))]
 
 
 def adjust(random: Random) -> Drawn:
-    compared, operator = _pick(random, COMPARISONS)
-    (first, first_code), (then, then_code) = _pair(random, "a", "b"), _pair(random, "r", str(_number(random)))
-    limit = _number(random)
-    if random.random() < 0.5:
-        last, last_code = _pair(random, "r", "a")
-        sentence = f"r is {first}. If r is {compared} {limit}, r becomes {then}. Return {last}"
-    else:
-        last_code = "r"
-        sentence = f"r is {first}. If r is {compared} {limit}, r becomes {then}. Return r"
-    body = [f"r = {first_code}", f"if r {operator} {limit}:", f"    r = {then_code}", f"return {last_code}"]
-    return ("a", "b"), sentence, body
+    first, words = _pair(random, "a", "b")
+    then, then_words = _pair(random, "r", str(_number(random)))
+    last = _pair(random, "r", "a") if random.random() < 0.5 else ("r", "")
+    head = [(f"r = {first}", words), _if(random, "r", str(_number(random)))]
+    return ("a", "b"), [*head, (f"    r = {then}", then_words), _return(last)]
 
 
 def both(random: Random) -> Drawn:
-    (one, one_code), (two, two_code) = _pick(random, COMPARISONS), _pick(random, COMPARISONS)
-    word = random.choice(["and", "or"])
-    (then, then_code), other = _pair(random, "a", "b"), _number(random)
-    low, high = _number(random), _number(random)
-    sentence = f"If a is {one} {low} {word} b is {two} {high}: {then}. Else: {other}"
-    return (
-        ("a", "b"),
-        sentence,
-        [f"if a {one_code} {low} {word} b {two_code} {high}:", f"    return {then_code}", f"return {other}"],
-    )
+    (one, one_words), (two, two_words) = (_condition(random, name, str(_number(random))) for name in "ab")
+    word, other = random.choice(["and", "or"]), str(_number(random))
+    test = (f"if {one} {word} {two}:", f"{one_words} {word} {two_words}")
+    return ("a", "b"), [test, _return(_pair(random, "a", "b"), "    "), _return((other, other))]
 
 
 def count_up(random: Random) -> Drawn:
-    start, first = random.randint(0, 3), random.randint(0, 5)
-    (term, term_code) = _pair(random, "i", random.choice(["k", str(_number(random))]))
-    closed = random.random() < 0.5
-    stop, words = ("n + 1", "up to n") if closed else ("n", "below n")
-    adds = random.choice(["+", "-"])
-    verb = {"+": "Add to", "-": "Take from"}[adds]
-    sentence = f"{verb} {first}: {term} for each i from {start} {words}"
-    body = [f"r = {first}", f"for i in range({start}, {stop}):", f"    r {adds}= {term_code}", "return r"]
-    return ("n", "k"), sentence, body
+    start, first = random.randint(0, 3), _number(random)
+    term, words = _pair(random, "i", random.choice(["k", str(_number(random))]))
+    verb, sign = random.choice([("add", "+"), ("take", "-")])
+    stop, until = random.choice([("n + 1", "up to n"), ("n", "below n")])
+    loop = (f"for i in range({start}, {stop}):", f"{start} {until}")
+    return ("n", "k"), [
+        (f"r = {first}", f"{first}"),
+        loop,
+        (f"    r {sign}= {term}", f"{verb} {words}"),
+        ("return r", ""),
+    ]
 
 
 def clamp(random: Random) -> Drawn:
-    (base, base_code) = _pair(random, "a", random.choice(["b", str(_number(random))]))
+    base, words = _pair(random, "a", random.choice(["b", str(_number(random))]))
     low, high = random.randint(0, 4), random.randint(5, 9)
-    (then, then_code) = _pair(random, "r", "b")
-    sentence = f"r is {base}, not below {low}, not above {high}. Return {then}"
-    body = [f"r = {base_code}", f"r = max(r, {low})", f"r = min(r, {high})", f"return {then_code}"]
-    return ("a", "b"), sentence, body
+    head = [
+        (f"r = {base}", words),
+        (f"r = max(r, {low})", f"not below {low}"),
+        (f"r = min(r, {high})", f"not above {high}"),
+    ]
+    return ("a", "b"), [*head, _return(_pair(random, "r", "b"))]
 
 
 FAMILIES: tuple[Callable[[Random], Drawn], ...] = (choose, fold, collect, search, adjust, both, count_up, clamp)

@@ -21,7 +21,7 @@ class ModelConfig(Record):
     num_hidden_layers: int = Field(default=4, gt=0)
     num_attention_heads: int = Field(default=4, gt=0)
     num_key_value_heads: int = Field(default=4, gt=0)
-    max_position_embeddings: int = Field(default=512, gt=0)
+    max_position_embeddings: int = Field(default=384, gt=0)
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
 

@@ -33,7 +33,6 @@ from training.tokenizer import Chat
 
 Report = Callable[[Mapping[str, Any]], None]
 AT_A_LIMIT = {ExitStatus.STEP_LIMIT, ExitStatus.CONTEXT_LIMIT, ExitStatus.TOKEN_LIMIT}
-TEST_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
     optimizer = torch.optim.AdamW(
         model.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
     )
-    pool = list(tasks.tasks("train", seed=0, count=config.tasks))
-    held_out = list(tasks.tasks("test", seed=TEST_SEED, count=config.evaluate_tasks))
+    pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.tasks))
+    held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
     limits = Limits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
     with Folder(out, config, resume=resume) as folder:
         if folder.state is not None:
@@ -156,9 +155,7 @@ def update(
         return {"skipped": 1.0}
     base = config.resolved_base
     with torch.no_grad():
-        old_logprobs_B_T, old_entropies_B_T = logprobs_and_entropies(
-            model(batch.inputs_B_T), batch.targets_B_T, config.temperature
-        )
+        old_logprobs_B_T, old_entropies_B_T = score(model, batch.inputs_B_T, batch.targets_B_T, config)
     base_B = base_advantages(base, batch.rewards_B, batch.groups_B)
     started = time.perf_counter()
     settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
@@ -179,9 +176,7 @@ def update(
     order = torch.Generator().manual_seed(hash((config.seed, step)) & 0xFFFFFFFF)
     for _ in range(config.epochs):
         for rows in torch.randperm(len(base_B), generator=order).chunk(config.minibatches):
-            logprobs_B_T, entropies_B_T = logprobs_and_entropies(
-                model(batch.inputs_B_T[rows]), batch.targets_B_T[rows], config.temperature
-            )
+            logprobs_B_T, entropies_B_T = score(model, batch.inputs_B_T[rows], batch.targets_B_T[rows], config)
             loss = policy_loss(
                 logprobs_B_T,
                 old_logprobs_B_T[rows],
@@ -203,6 +198,13 @@ def update(
         **modulation.stats,
         "seconds_aem": seconds_aem,
     }
+
+
+def score(model: Model, inputs_B_T: Tensor, targets_B_T: Tensor, config: RlConfig) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies (nats) of the targets, of the distribution that sampling used."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+        logits_B_T_V = model(inputs_B_T)
+    return logprobs_and_entropies(logits_B_T_V, targets_B_T, config.temperature)
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:

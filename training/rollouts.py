@@ -35,7 +35,7 @@ class Limits:
 
     steps: int = 8
     reply: int = 40
-    context: int = 512
+    context: int = 384
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from training.project.t import failures
 
 Split = Literal["train", "test"]
 TEST_SHARE = 0.15  # of the skeletons
+TRAIN_SEED, TEST_SEED = 0, 1  # of the tasks that trainers draw from, and of those that they evaluate on
 VISIBLE, HIDDEN = 3, 8  # examples
 
 
@@ -115,16 +116,15 @@ def run(source: str, calls: list[str]) -> dict[str, str]:
 
 
 def mutants(source: str) -> list[str]:
-    """Every single mutation of the function, in the order of its nodes; the docstring stays as it is."""
-    tree = ast.parse(source)
-    sites = [node for statement in tree.body[0].body[1:] for node in ast.walk(statement)]  # type: ignore[attr-defined]
+    """Every single mutation of the function, in the order of its nodes; the comments stay as they are."""
+    tree, comments = ast.parse(source), functions.comments_of(source)
     found = []
-    for node in sites:
+    for node in ast.walk(tree):
         for changed in _changes(node):
             # Put the change where the node is, print, and put the node back.
             saved = copy.copy(node.__dict__)
             node.__dict__.update(changed)
-            found.append(ast.unparse(tree))
+            found.append(functions.commented(ast.unparse(tree), comments))
             node.__dict__.update(saved)
     return list(dict.fromkeys(text for text in found if text != source and len(edits(source, text)) == 1))
 

@@ -13,7 +13,7 @@ END, PAD = "<|end|>", "<|pad|>"
 PHRASES = (
     "```bash\n", "\n```", "cat -n lib/", "sed -i '", "/' lib/", "python t.py ", "git checkout -q lib/",
     "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", ".py", " is wrong: ", " gives ", ", want ", "all good\n", "exit 1\n",
-    "def ", "return ", "    if ", "    for x in items:", "r.append(", '    """', '."""',
+    "def ", "return ", "    if ", "    for x in items:", "r.append(", "  # ",
     *(f"     {line}\t" for line in range(1, 10)), *(f"\n     {line}\t" for line in range(2, 10)),
 )  # fmt: skip
 CHAT_TEMPLATE = (

@@ -18,7 +18,7 @@ from training.config import WarmStartConfig
 from training.environment import PROMPTS, Skill, demonstration
 from training.folder import Folder
 from training.model import Model
-from training.reference import TEST_SEED, Report, evaluate
+from training.reference import Report, evaluate
 from training.rollouts import Limits, Rollout, demonstrated, tensors
 from training.tokenizer import Chat, train_tokenizer
 
@@ -30,8 +30,8 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     prompts = Prompts.load(PROMPTS)
-    pool = list(tasks.tasks("train", seed=0, count=config.demonstrations))
-    held_out = list(tasks.tasks("test", seed=TEST_SEED, count=config.evaluate_tasks))
+    pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.demonstrations))
+    held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
     skill, random = Skill(config.right, config.tests, config.attempts), Random(config.seed)
     episodes = [demonstration(task, skill, random, prompts) for task in pool]
     texts = ["\n".join(message["content"] for message in episode.messages) for episode in episodes[:3000]]

@@ -1,4 +1,4 @@
-"""Generated tasks in real containers: the official verdict and every observation agree with the training environment."""
+"""Generated tasks in real containers: official verdict and every observation agree with the training environment."""
 
 import re
 import subprocess
