@@ -4,7 +4,8 @@ The kind of mini-swe-agent 2.x: with its prompts (`prompts: mini-swe-agent`) the
 byte as that of mini-swe-agent 2.4.6, whose behaviour is followed in every detail that the model can see. What
 differs is what it cannot see: at a limit the work tree's diff is the prediction (there: an empty patch), a dead
 container or server raises a fault (there: an observation, or an empty patch), and a command past its timeout is
-killed with all it started (there: abandoned).
+killed with all it started (there: abandoned). One difference the model can see: with `mini-swe-agent-backticks`,
+whose configuration forgets to, commands run in the environment `testbed` too.
 """
 
 import json

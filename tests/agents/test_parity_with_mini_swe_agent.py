@@ -214,3 +214,43 @@ def test_the_conversation_is_the_same(name, replies, steps, conversations, promp
     agent = BashAgent(Scripted(replies), BashOptions(command_seconds=2, steps=steps), prompts=loaded)
     agent.run(instance(workdir), LocalEnvironment.repository(workdir), transcript, seed=0)
     assert seen_by_the_model(transcript.messages) == seen_by_the_model(expected)
+
+
+# A container adds its own environment, output beyond what our sandbox keeps, and arguments that are no text.
+IN_CONTAINER = [
+    *(command for command in COMMANDS[:-2] if "sleep" not in command),
+    "which python; echo $BASH_ENV $CONDA_DEFAULT_ENV; conda activate testbed && echo activated",
+    "seq 1 200000",
+    "cat",
+    5,
+    *COMMANDS[-2:],
+]
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("name", MINI_SWE_AGENT)
+def test_the_conversation_is_the_same_in_a_container(name, mini_python, prompts, testbed):
+    """Left out: a command past its timeout, of which mini-swe-agent quotes its own `docker exec` with the container's
+    id. There our message is that of its local environment, compared above."""
+    from harness.sandbox.container import Sandbox
+
+    if "backticks" in name:
+        # Its configuration runs commands outside the environment `testbed` (no BASH_ENV); ours never does.
+        replies = [text(command) for command in IN_CONTAINER if "which python" not in str(command)]
+    else:
+        replies = [calls({"command": command}) for command in IN_CONTAINER]
+    task = instance(Path("/testbed"))
+    job = {
+        "file": MINI_SWE_AGENT[name][0],
+        "workdir": "/testbed",
+        "timeout": 60,
+        "task": task.problem_statement,
+        "steps": 250,
+        "replies": replies,
+        "image": testbed,
+    }
+    (expected,) = theirs(mini_python, [job])
+    transcript = Transcript()
+    with Sandbox(testbed, labels={"aem.test": "agents"}) as sandbox:
+        BashAgent(Scripted(replies), prompts=prompts(name)).run(task, sandbox, transcript, seed=0)
+    assert seen_by_the_model(transcript.messages) == seen_by_the_model(expected)
