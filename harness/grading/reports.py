@@ -48,10 +48,8 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
             Prediction(instance_id=name, model_name_or_path=arm, model_patch=read_patch(folders[name] / official.PATCH))
             for name in sorted(rollouts)
         ]
-        outcomes = {
-            instance_id: Outcome(found.grade["outcome"]) if found.grade else Outcome.ERROR
-            for instance_id, found in rollouts.items()
-        }
+        empty = {prediction.instance_id for prediction in predictions if not prediction.model_patch}
+        outcomes = {name: _outcome(found, name in empty) for name, found in rollouts.items()}
         write_predictions(folder / f"predictions{suffix}.jsonl", predictions)
         write_json(folder / f"report{suffix}.json", run_report(chosen, outcomes, folders))
         _link_logs(folder, f"{run_id}{suffix}", arm, list(chosen.values()), folders)
@@ -66,6 +64,13 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
             if (marks := integrity_marks(folders[name], chosen[name], outcome))
         ]
     write_json(folder / "audit.json", marked)
+
+
+def _outcome(found: Progress, empty: bool) -> Outcome:
+    """The official tools count a prediction that is not graded yet as an error, except that they see an empty one."""
+    if found.grade:
+        return Outcome(found.grade["outcome"])
+    return Outcome.EMPTY_PATCH if empty else Outcome.ERROR
 
 
 def integrity_marks(rollout: Path, task: Task, outcome: Outcome) -> list[Mark]:

@@ -44,6 +44,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, logs: Path, index: list, verif
         write_patch(rollout / "patch.diff", patch)
         progress[key] = Progress(rollout={"fault": None}, grade={"outcome": outcome.value})
     assert {found.grade["outcome"] for found in progress.values() if found.grade} == set(Outcome)
+    for name, patch in (("django__django-11099", ""), ("django__django-11119", "diff")):  # not graded yet
+        (folder / "rollouts" / name / "0").mkdir(parents=True)
+        write_patch(folder / "rollouts" / name / "0" / "patch.diff", patch)
+        progress[name, 0] = Progress(rollout={"fault": None})
     progress["pallets__flask-5014", 1] = Progress(rollout={"fault": None}, grade={"outcome": "unresolved"})
     second = folder / "rollouts" / "pallets__flask-5014" / "1"
     second.mkdir()
