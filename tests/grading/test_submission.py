@@ -94,6 +94,7 @@ def test_a_predictions_file_is_graded_and_continued(engine: None, tmp_path: Path
 
 
 @pytest.mark.docker
+@pytest.mark.network
 def test_what_was_lost_to_infrastructure_is_graded_again_on_request(engine: None, tmp_path: Path) -> None:
     rows = tiny.write_dataset(tmp_path, IDS[0])
     image = tmp_path / "image"

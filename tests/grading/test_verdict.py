@@ -1,5 +1,6 @@
 """What kind of failure a failure is, on logs built from real ones by one change each."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_the_words_looked_for_are_those_that_swebench_writes() -> None:
     bad = (constants.APPLY_PATCH_FAIL, constants.RESET_FAILED, constants.TESTS_ERROR, constants.TESTS_TIMEOUT)
     assert bad == verdict.BAD_WORDS
     assert verdict._EXIT_STATUS.search(f"{constants.TEST_EXIT_CODE}: 1")
+
+
+def test_one_file_alone_imports_the_official_grader() -> None:
+    root = Path(official.__file__).parents[2]
+    rooms = ("cli.py", "commands", "harness", "agents", "aem_checkpoints", "training")
+    sources = [
+        path for room in rooms for path in ([root / room] if room.endswith(".py") else (root / room).rglob("*.py"))
+    ]
+    importing = [path for path in sources if re.search(r"^\s*(import|from) swebench\b", path.read_text(), re.MULTILINE)]
+    assert importing == [Path(official.__file__)]
 
 
 def test_a_resolved_log_stays_resolved_whatever_else_was_seen(task: Task, log: str) -> None:
