@@ -18,6 +18,7 @@ COMMANDS: tuple[str, ...] = (
     "grade",
     "compare",
     "train",
+    "instances",
     "images",
     "import_",
     "doctor",

@@ -1,0 +1,117 @@
+"""`aem instances`: look at a task set, check its rows, write them in the official format."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import options
+from commands.evaluate import choose
+from harness.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from harness.types import Task
+
+Strict = Annotated[bool, typer.Option("--strict", help="A bad row is an error, not a warning.")]
+
+
+def register(app: typer.Typer) -> None:
+    instances = typer.Typer(help="List, check, show and export the instances of a task set.", no_args_is_help=True)
+    instances.command("list", epilog="Example: aem instances list --set verified --difficulty '1-4 hours'")(list_)
+    instances.command("show", epilog="Example: aem instances show aem-sample__calx-9 --solution")(show)
+    instances.command("export", epilog="Example: aem instances export rows.jsonl --set old-rows.parquet")(export)
+    app.add_typer(instances, name="instances")
+
+
+def list_(
+    dataset: options.DataSet = "sample",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    difficulties: options.Difficulties = None,
+    slice_: options.Slice = None,
+    sample: options.Sample = None,
+    sample_seed: options.SampleSeed = 0,
+    strict: Strict = False,
+    names: Annotated[bool, typer.Option("--ids", help="Ids alone, one a line: a file for --instance @FILE.")] = False,
+) -> None:
+    """Which instances a selection holds, and which rows of the source are bad."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    selection = choose(
+        dataset,
+        Console(stderr=True),
+        ids=ids,
+        repos=repos,
+        difficulties=difficulties,
+        slice=slice_,
+        sample=sample,
+        sample_seed=sample_seed,
+    )
+    loaded = selection.loaded
+    if names:
+        typer.echo("\n".join(task.instance_id for task in selection.tasks))
+    else:
+        table = Table("instance", "repo", "difficulty", "fail to pass", "pass to pass", box=box.SIMPLE_HEAD)
+        for task in selection.tasks:
+            row = task.instance
+            lists = (str(len(task.fail_to_pass)), str(len(task.pass_to_pass)))
+            table.add_row(row.instance_id, row.repo, row.difficulty, *lists)
+        console = Console()
+        console.print(table)
+        console.print(f"{len(selection.tasks)} of {len(loaded.tasks)} instances of {loaded.name}, {loaded.digest[:12]}")
+    if strict and loaded.problems:
+        raise DataError(f"{len(loaded.problems)} bad rows in {loaded.name}; the first: {loaded.problems[0]}")
+
+
+def show(
+    instance: Annotated[str, typer.Argument(help="Instance id or glob.")],
+    dataset: options.DataSet = "sample",
+    solution: Annotated[bool, typer.Option("--solution", help="Also the gold patch and the test patch.")] = False,
+) -> None:
+    """An instance: the issue, the tests that decide, and where derived fields came from."""
+    from rich.console import Console
+
+    for task in choose(dataset, Console(stderr=True), ids=[instance]).tasks:
+        typer.echo(_described(task, solution))
+
+
+def _described(task: "Task", solution: bool) -> str:
+    row = task.instance
+    facts = {
+        "repo": f"{row.repo} at {row.base_commit}",
+        "version": row.version,
+        "difficulty": row.difficulty,
+        "image": row.image,
+        "grading": f"{task.log_parser}, {task.eval_type}, network {'on' if task.network else 'off'}",
+        "derived": ", ".join(f"{field} ({source})" for field, source in task.provenance.items()),
+    }
+    blocks = ["\n".join(f"{name:<11}{value}" for name, value in facts.items() if value), row.problem_statement.strip()]
+    if row.hints_text.strip():
+        blocks.append(f"--- comments\n{row.hints_text.strip()}")
+    blocks += [f"--- fail to pass ({len(task.fail_to_pass)})\n" + "\n".join(task.fail_to_pass)]
+    blocks += [f"--- pass to pass ({len(task.pass_to_pass)})\n" + "\n".join(task.pass_to_pass)]
+    if solution:
+        blocks += [f"--- gold patch\n{task.patch.strip()}", f"--- test patch\n{task.test_patch.strip()}"]
+    return "\n\n".join(blocks) + "\n"
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="File to write, .jsonl.")],
+    dataset: options.DataSet = "sample",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+) -> None:
+    """Write instances in the format of swebench 5, derived fields filled in: what `swebench eval` reads."""
+    import json
+
+    from rich.console import Console
+
+    from harness.instances.rows import to_row
+
+    if file.suffix != ".jsonl":
+        raise ConfigError(f"{file} must end in .jsonl")
+    tasks = choose(dataset, Console(stderr=True), ids=ids, repos=repos).tasks
+    file.write_text("".join(json.dumps(to_row(task)) + "\n" for task in tasks))
+    typer.echo(f"{len(tasks)} instances written to {file}")
