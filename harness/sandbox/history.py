@@ -11,13 +11,14 @@ class Shell(Protocol):
     def execute(self, command: str, *, timeout: float = 60.0, cwd: str | None = None) -> Observation: ...
 
 
-# Objects of every kind of storage, reachable or not, that are commits or tags beyond what HEAD can reach.
+# Objects of every kind of storage, reachable or not, that are commits or tags beyond what HEAD can reach. (sed, unlike
+# head, reads to the end: with thousands of strangers a closed pipe would look like a failure.)
 _STRANGERS = r"""
 set -o pipefail
 git cat-file --batch-all-objects --unordered --batch-check='%(objecttype) %(objectname)' |
   awk '$1 == "commit" { print $2 }' | sort > /tmp/.aem-all &&
 git rev-list HEAD | sort > /tmp/.aem-past &&
-comm -23 /tmp/.aem-all /tmp/.aem-past | head -n 3
+comm -23 /tmp/.aem-all /tmp/.aem-past | sed -n 1,3p
 status=$?; rm -f /tmp/.aem-all /tmp/.aem-past; exit $status
 """
 

@@ -49,6 +49,16 @@ def test_no_commit_beyond_the_base_survives_and_the_past_does(repo):
     assert repo.execute("git fsck --full --strict 2>&1; git status --porcelain").output == ""
 
 
+def test_a_future_of_thousands_of_commits_is_removed_too(repo):
+    stream = (
+        "for n in $(seq 4000); do printf 'commit refs/heads/long\\ncommitter a <a@b> %d +0000\\ndata 1\\nx\\n' $n; done"
+    )
+    assert repo.execute(f"{stream} | git fast-import --quiet").returncode == 0
+    assert int(commits(repo)) > 4000
+    remove_future(repo, "image with a long future")
+    assert commits(repo) == "3"
+
+
 def test_a_future_that_cannot_be_removed_is_a_fault(repo, monkeypatch):
     monkeypatch.setattr(history, "_REMOVE", "true")
     with pytest.raises(EnvironmentFault, match="beyond its base"):
