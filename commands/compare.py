@@ -10,9 +10,11 @@ Examples:
 
   aem compare results/base results/aem                     two run folders, the first is the baseline
 
-  aem compare results/base results/step-{100,200,300}      a series
+  aem compare results/base results/step-* --series         checkpoints of one training, each against the one before
 
-  aem compare base=other.csv:gpt results/aem --json        an arm of a CSV file under another name, as JSON
+  aem compare base=other.csv:gpt results/aem --margin 2    an arm of a CSV file under another name; margin in points
+
+  aem compare leaderboard.csv.gz --pairs                   every pair of many arms, as CSV
 """
 
 
@@ -22,26 +24,59 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     arms: Annotated[
-        list[str], typer.Argument(help="Run folders, CSV files, or what `aem import` reads; FILE:ARM picks.")
+        list[str],
+        typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
-    baseline: Annotated[
-        str | None, typer.Option(help="Arm that the others are compared with (default: the first).")
-    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
+    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
+    ] = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them missing.")
+    ] = False,
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and flips.")
+    ] = True,
+    instances: Annotated[
+        str | None,
+        typer.Option(help="Dataset that knows difficulty and issue date: a name, or a .jsonl file."),
+    ] = None,
+    calls: Annotated[
+        str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
+    ] = None,
+    tax: Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also write JSON, CSV and text into this folder.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
 ) -> None:
     """Compare arms: resolved rates and paired differences, for these tasks and for tasks like these."""
     from rich.console import Console
 
     from harness.compare import export, terminal
+    from harness.compare.compare import Options
     from harness.compare.compare import compare as run
-    from harness.compare.outcomes import load
+    from harness.compare.outcomes import describe_tasks, load
+    from harness.compare.pairs import all_pairs
 
-    comparison = run(load(arms), baseline, level=level)
+    outcomes = load(arms)
+    if instances:
+        outcomes = describe_tasks(outcomes, instances)
+    if pairs:
+        typer.echo(all_pairs(outcomes.table, level).to_csv(index=False), nl=False)
+        return
+    options = Options(
+        level=level,
+        against="previous" if series else "baseline",
+        common=common,
+        margin=None if margin is None else margin / 100,
+        trajectories=trajectories,
+        calls=_names(calls),
+        tax=_names(tax),
+    )
+    comparison = run(outcomes, baseline, options=options)
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
     elif as_csv:
@@ -50,3 +85,7 @@ def compare(
         terminal.show(comparison, Console())
     if out:
         export.write_folder(comparison, out)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()

@@ -1,92 +1,123 @@
 """Two or many arms -> one `Comparison`: a pure function of the outcomes table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import pandas as pd
 
 from harness import __version__
-from harness.compare.contrast import contrast, estimate
+from harness.compare import tools
+from harness.compare.arms import best, passes, sample, summarise
+from harness.compare.behaviour import diversity, with_features
+from harness.compare.contrast import contrast
+from harness.compare.curves import budget_curves, entropy_curve
 from harness.compare.decisions import difference_decision, holm
+from harness.compare.drift import warnings
+from harness.compare.flips import flips, unique_solves
+from harness.compare.groups import groups
+from harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
 from harness.compare.outcomes import Outcomes
-from harness.compare.records import ArmSummary, Comparison, Contrast, Decision, Question
+from harness.compare.records import (
+    QUESTIONS,
+    Comparison,
+    Contrast,
+    Curve,
+    Decision,
+    Flip,
+    MetricRow,
+)
 from harness.compare.schema import listed
-from harness.compare.values import count_trials, rates
 from harness.errors import DataError
+from harness.interop.trajectories import Trajectory
 
-STAMPS = ("grader", "dataset", "scaffold", "model")
+Against = Literal["baseline", "previous"]
+DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard similarity of the seeds' commands")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compute beside rates and differences.
+
+    against: the baseline of every contrast, or the arm before it (a series of checkpoints).
+    common: tasks that only one arm of a pair has are left out on purpose, not missing.
+    margin: adds non-inferiority and superiority by this fraction.
+    trajectories: read them, for behaviour, entropy curves and the step at which rollouts part.
+    calls: arms (free, without, and perhaps forced) for needless, harmful and missed tool calls.
+    tax: arms (native, prompt, null tool, tool) for the tool-use tax.
+    """
+
+    level: float = 0.95
+    against: Against = "baseline"
+    common: bool = False
+    margin: float | None = None
+    trajectories: bool = True
+    calls: tuple[str, ...] = ()
+    tax: tuple[str, ...] = ()
 
 
 def compare(
-    outcomes: Outcomes,
-    baseline: str | None = None,
-    candidates: Sequence[str] = (),
-    *,
-    level: float = 0.95,
-    common: bool = False,
-    margin: float | None = None,
+    outcomes: Outcomes, baseline: str | None = None, candidates: Sequence[str] = (), options: Options | None = None
 ) -> Comparison:
-    """Every candidate against the baseline (by default the first arm); see `contrast` for the options."""
-    arms = outcomes.arms
-    baseline = baseline or arms[0]
-    candidates = list(candidates) or [arm for arm in arms if arm != baseline]
-    for arm in (baseline, *candidates):
-        if arm not in arms:
-            raise DataError(f"no arm {arm!r}; the table has: {listed(arms)}")
-    if not candidates:
-        raise DataError(f"only one arm ({baseline}); give a second run folder or file to compare it with")
-    tables = {arm: outcomes.table[outcomes.table["arm"] == arm] for arm in (baseline, *candidates)}
+    """Every candidate against the baseline (by default the first arm), with everything the table can tell about them.
+
+    Raises DataError when an arm is unknown, has no verdicts, or shares fewer than two tasks with its baseline.
+    """
+    options = options or Options()
+    baseline, names = _chosen(outcomes, baseline, candidates)
+    table = outcomes.table
+    read: dict[int, Trajectory] = {}
+    problems: list[str] = []
+    if options.trajectories and table["trajectory"].notna().any():
+        table, read, problems = with_features(table[table["arm"].isin(names)])
+    tables = {arm: table[table["arm"] == arm] for arm in names}
+    samples = {arm: sample(arm, table) for arm, table in tables.items()}
+    pairs = [(baseline if options.against == "baseline" else a, b) for a, b in pairwise(names)]
     contrasts = [
-        contrast(baseline, tables[baseline], arm, tables[arm], level=level, common=common, margin=margin)
-        for arm in candidates
+        contrast(a, tables[a], b, tables[b], level=options.level, common=options.common, margin=options.margin)
+        for a, b in pairs
     ]
+    if options.tax:
+        contrasts += tools.tool_tax(tables, *_arms_of(options.tax, 4, tables, "tax"), level=options.level)
     return Comparison(
-        level=level,
+        level=options.level,
         baseline=baseline,
-        arms=tuple(summarise(arm, table, level) for arm, table in tables.items()),
+        arms=tuple(summarise(arm, tables[arm], samples[arm], options.level) for arm in names),
         contrasts=tuple(adjusted(contrasts)),
-        warnings=tuple(stamp_warnings(tables)),
+        passes=tuple(passes(samples, options.level)),
+        groups=tuple(groups(tables, baseline, level=options.level)),
+        metrics=tuple(_metrics(tables, baseline, read, options)),
+        curves=tuple(_curves(tables, read, options.level)),
+        flips=tuple(_flips(tables, pairs, read)),
+        unique=unique_solves(tables),
+        best=best(samples, options.level) if len(names) > 2 else None,
+        warnings=(*warnings(tables, {arm: f for arm, f in outcomes.facts.items() if arm in names}), *_unread(problems)),
         versions={"aem": __version__},
-    )
-
-
-def summarise(arm: str, table: pd.DataFrame, level: float) -> ArmSummary:
-    """One arm: counts, resolved rate over rollouts with a verdict, and the rates if all others had failed or passed."""
-    tasks = tuple(sorted(set(table["instance_id"])))
-    trials = count_trials(table, tasks)
-    scored = trials.rollouts > 0
-    if not scored.any():
-        raise DataError(f"arm {arm!r} has no verdict at all ({len(table)} rollouts without one)")
-    kept = trials.where(scored)
-    repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
-    names = tuple(task for task, keep in zip(tasks, scored, strict=True) if keep)
-    values = rates(kept, names, repos.to_numpy(dtype=str)[scored])
-    as_failed, as_passed = trials.filled(False), trials.filled(True)
-    return ArmSummary(
-        arm=arm,
-        tasks=len(tasks),
-        rollouts=len(table),
-        scored=int(trials.rollouts.sum()),
-        missing=int(trials.missing.sum()),
-        errors=int((table["outcome"] == "error").sum()),
-        retried=int((table["attempt"] > 0).sum()),
-        resolved=estimate(values, kept, level=level, rate=True),
-        official=float((as_failed.solved / as_failed.rollouts).mean()),
-        highest=float((as_passed.solved / as_passed.rollouts).mean()),
-        outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
-        versions={name: listed(table[name].dropna().unique(), most=3) for name in STAMPS},
     )
 
 
 def adjusted(contrasts: Sequence[Contrast]) -> list[Contrast]:
     """Holm over the contrasts of a table, for each question; a verdict of better or worse has to survive it."""
     out = list(contrasts)
-    questions: tuple[Question, ...] = ("these tasks", "tasks like these")
-    for question in questions:
+    for question in QUESTIONS:
         found = [(i, test) for i, c in enumerate(out) for test in c.tests if test.question == question]
         for (index, test), p in zip(found, holm([test.p for _, test in found]), strict=True):
             tests = tuple(t.model_copy(update={"p_holm": p}) if t == test else t for t in out[index].tests)
             out[index] = out[index].model_copy(update={"tests": tests})
     return [_with_family(one, len(out)) for one in out] if len(out) > 1 else out
+
+
+def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str]) -> tuple[str, list[str]]:
+    arms = outcomes.arms
+    for arm in (*([baseline] if baseline else []), *candidates):
+        if arm not in arms:
+            raise DataError(f"no arm {arm!r}; the table has: {listed(arms)}")
+    first = baseline or arms[0]
+    others = list(candidates) or [arm for arm in arms if arm != first]
+    if not others:
+        raise DataError(f"only one arm ({first}); give a second run folder or file to compare it with")
+    return first, [first, *others]
 
 
 def _with_family(one: Contrast, family: int) -> Contrast:
@@ -104,19 +135,45 @@ def _with_family(one: Contrast, family: int) -> Contrast:
     return one.model_copy(update={"decision": redecided(one.decision), "decisions": decisions})
 
 
-def stamp_warnings(tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """One line for every version stamp in which arms differ although only the weights should."""
-    out = []
-    for name in ("grader", "dataset", "scaffold"):
-        found = {arm: listed(table[name].dropna().unique(), most=3) for arm, table in tables.items()}
-        if len(set(found.values())) > 1:
-            out.append(f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in found.items()))
-    ids = {arm: set(table["instance_id"]) for arm, table in tables.items()}
-    first, *rest = ids
-    for arm in rest:
-        if ids[arm] != ids[first]:
-            shared, ours, theirs = ids[first] & ids[arm], ids[first] - ids[arm], ids[arm] - ids[first]
-            out.append(
-                f"tasks differ: {len(shared)} in common, {len(ours)} only in {first}, {len(theirs)} only in {arm}"
-            )
-    return out
+def _metrics(
+    tables: Mapping[str, pd.DataFrame], baseline: str, read: Mapping[int, Trajectory], options: Options
+) -> list[MetricRow]:
+    rows = metric_rows(tables, baseline, level=options.level, metrics=METRICS)
+    spread = {arm: diversity(table, dict(read)) for arm, table in tables.items()}
+    if all(len(values) > 1 for values in spread.values()):
+        rows = with_holm([*rows, metric_row(DIVERSITY, spread, baseline, level=options.level)])
+    if options.calls:
+        free, without, *forced = _arms_of(options.calls, (2, 3), tables, "calls")
+        rows += tools.necessity(tables, free, without, *forced)
+    return rows
+
+
+def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Trajectory], level: float) -> list[Curve]:
+    curves: list[Curve] = []
+    for arm, table in tables.items():
+        curves += budget_curves(arm, table, level=level)
+        by_turn = entropy_curve(arm, table, read, level=level)
+        curves += [by_turn] if by_turn else []
+    return curves
+
+
+def _flips(
+    tables: Mapping[str, pd.DataFrame], pairs: Sequence[tuple[str, str]], read: Mapping[int, Trajectory]
+) -> list[Flip]:
+    return [flip for a, b in pairs for flip in flips(a, tables[a], b, tables[b], read)]
+
+
+def _arms_of(
+    names: tuple[str, ...], number: int | tuple[int, ...], tables: Mapping[str, pd.DataFrame], what: str
+) -> tuple[str, ...]:
+    numbers = (number,) if isinstance(number, int) else number
+    if len(names) not in numbers:
+        raise DataError(f"{what} needs {' or '.join(map(str, numbers))} arms, not {len(names)}")
+    for name in names:
+        if name not in tables:
+            raise DataError(f"{what}: no arm {name!r}; compared are: {listed(tables)}")
+    return names
+
+
+def _unread(problems: Sequence[str]) -> list[str]:
+    return [f"{len(problems)} trajectories could not be read, first: {problems[0]}"] if problems else []

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from harness.compare.bootstrap import bootstrap_differences
 from harness.compare.decisions import difference_decision, noninferiority, superiority
-from harness.compare.intervals import detectable, like_these, of_a_rate, p_value, these_tasks
+from harness.compare.intervals import detectable, estimate, p_value, these_tasks
 from harness.compare.mcnemar import mcnemar, newcombe, tango
 from harness.compare.permutation import stratified_permutation
 from harness.compare.records import Bounds, Contrast, Decision, Discordance, Estimate, Interval, Question, Test
@@ -41,7 +41,7 @@ def contrast(
     scored_a, scored_b, repos = a.where(both), b.where(both), clusters[both]
     delta = difference(rates(scored_a, kept, repos), rates(scored_b, kept, repos))
     table = discordance(scored_a, scored_b, level)
-    result = estimate(delta, scored_a, scored_b, level=level)
+    result = estimate(delta, level)
     if table is not None:
         result = result.model_copy(update={"these": _by_tango(result, table)})
     permuted = stratified_permutation(scored_a, scored_b)
@@ -78,18 +78,6 @@ def aligned_tasks(
     chosen = set(_repos(table_a)) & set(_repos(table_b)) if common else set(repos)
     tasks = tuple(sorted(chosen))
     return tasks, np.array([repos[task] for task in tasks], dtype=str)
-
-
-def estimate(values: TaskValues, *arms: Trials, level: float = 0.95, rate: bool = False) -> Estimate:
-    """The mean of `values` with both intervals; `arms` say how many rollouts stand behind it."""
-    value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level)
-    rollouts = int(sum(arm.rollouts.sum() for arm in arms))
-    if rate:
-        these = of_a_rate(these, value, rollouts)
-        like = of_a_rate(like, value, len(values)) if like else None
-    fewest = min(int(arm.rollouts.min()) for arm in arms)
-    most = max(int(arm.rollouts.max()) for arm in arms)
-    return Estimate(value=value, tasks=len(values), rollouts=rollouts, seeds=(fewest, most), these=these, like=like)
 
 
 def discordance(a: Trials, b: Trials, level: float) -> Discordance | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.compare.mcnemar import wilson
-from harness.compare.records import Interval, Question
+from harness.compare.records import Estimate, Interval
 from harness.compare.values import Floats, TaskValues
 
 ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout"
@@ -26,12 +26,13 @@ def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
     known = np.isfinite(sample.noise)
     variance, spread = float(sample.noise[known].sum()), float(sample.noise_spread[known].sum())
     alone = int((~known).sum())
+    grain = float(sample.grain.max())
     if alone:
-        collapsed = float(sample.values[~known].var(ddof=1)) * alone if alone > 1 else 1.0
+        single = float(sample.noise[known].max()) if known.any() else grain**2
+        collapsed = float(sample.values[~known].var(ddof=1)) * alone if alone > 1 else single
         variance += collapsed
         spread += collapsed**2 / max(alone - 1, 1)
     df = variance**2 / spread if spread else 1.0
-    grain = float(sample.grain.max())
     if variance < grain**2:
         variance, df = grain**2, max(1 / grain - 1, 1.0)
     return Interval(
@@ -110,6 +111,8 @@ def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
 
 def p_value(value: float, interval: Interval, null: float = 0.0) -> float:
     """Two-sided p-value of "the mean is `null`", from the interval's standard error and degrees of freedom."""
+    if interval.se == 0:  # a metric that never varied
+        return float(value == null)
     return float(2 * stats.t.sf(abs(value - null) / interval.se, interval.df))
 
 
@@ -124,9 +127,15 @@ def detectable(interval: Interval, *, power: float = 0.8) -> float:
     return float(quantiles * interval.se)
 
 
-def pick(these: Interval, like: Interval | None, question: Question) -> Interval | None:
-    """The interval that answers `question`."""
-    return these if question == "these tasks" else like
+def estimate(values: TaskValues, level: float = 0.95, *, rate: bool = False) -> Estimate:
+    """The mean of `values` with both intervals; `rate` says that it is a proportion of one arm."""
+    value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level)
+    rollouts = int(sum(count.sum() for count in values.counts))
+    if rate:
+        these = of_a_rate(these, value, rollouts)
+        like = of_a_rate(like, value, len(values)) if like else None
+    seeds = (min(int(count.min()) for count in values.counts), max(int(count.max()) for count in values.counts))
+    return Estimate(value=value, tasks=len(values), rollouts=rollouts, seeds=seeds, these=these, like=like)
 
 
 def _t_interval(mean: float, se: float, df: float, level: float) -> dict[str, float]:

@@ -78,6 +78,18 @@ def import_outcomes(path: Path, *, format: str = "auto", arm: str = "") -> Outco
     return Outcomes(normalise(read(path, format=format, arm=arm), str(path)))
 
 
+def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
+    """Fill repo, difficulty and created_at, where they are missing, from a dataset that `harness.instances` reads."""
+    from harness.instances.load import load as load_dataset
+
+    known = {task.instance_id: task.instance for task in load_dataset(dataset).tasks}
+    table = outcomes.table.copy()
+    for name in ("repo", "difficulty", "created_at"):
+        facts = {task: getattr(instance, name) or None for task, instance in known.items()}
+        table[name] = table[name].fillna(table["instance_id"].astype("object").map(facts).astype("str"))
+    return Outcomes(table, outcomes.facts)
+
+
 def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
     """One arm of several."""
     if arm not in outcomes.arms:
@@ -124,6 +136,7 @@ def read_run(folder: Path) -> Outcomes:
             grades.pop(key, None)  # an earlier attempt's
         elif event["event"] == "grade":
             grades[key] = event
+    about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance in plan["instances"] for seed in range(plan["seeds"])]
     constant = {
@@ -135,7 +148,10 @@ def read_run(folder: Path) -> Outcomes:
         "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
     }
     keys = dict.fromkeys([*planned, *rollouts])
-    rows = [constant | _run_row(folder, key, rollouts.get(key), grades.get(key)) for key in keys]
+    rows = [
+        {**constant, **about.get(key[0], {}), **_run_row(folder, key, rollouts.get(key), grades.get(key))}
+        for key in keys
+    ]
     if not rows:
         raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
     return Outcomes(normalise(pd.DataFrame(rows), str(folder)), {facts.arm: facts})

@@ -1,11 +1,10 @@
 """pass@k (at least one of k rollouts resolves) and pass^k (all k do), unbiased from n >= k rollouts."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import comb
 
+from harness.compare.records import PassKind
 from harness.compare.values import Floats, Ints, TaskValues
 
 
@@ -25,7 +24,7 @@ def pass_values(
     solved: Ints,
     rollouts: Ints,
     k: int,
-    kind: Literal["pass@k", "pass^k"] = "pass@k",
+    kind: PassKind = "pass@k",
 ) -> TaskValues:
     """Either metric as `TaskValues`, on the tasks with at least k rollouts only (others would bias it).
 
@@ -43,7 +42,7 @@ def pass_values(
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = noise**2 / (rollouts - 1)
     kept = tuple(task for task, good in zip(tasks, keep, strict=True) if good)
-    return TaskValues(kept, values, noise, spread, 1 / comb(rollouts, k), clusters[keep])
+    return TaskValues(kept, values, noise, spread, 1 / comb(rollouts, k), clusters[keep], (rollouts,))
 
 
 def _share(part: Ints, whole: Ints, k: int) -> Floats:

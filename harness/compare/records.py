@@ -11,6 +11,9 @@ Verdict = Literal[
     "better", "worse", "no difference detected", "non-inferior", "inferior", "superior", "not superior", "inconclusive"
 ]
 
+PassKind = Literal["pass@k", "pass^k"]
+CurveKind = Literal["resolved within steps", "resolved within generated tokens", "response entropy by turn"]
+
 
 class Interval(Record):
     """A confidence interval and the question that it answers.
@@ -147,7 +150,7 @@ class PassPoint(Record):
     """pass@k or pass^k of one arm, on the `estimate.tasks` tasks that have at least k rollouts."""
 
     arm: str
-    kind: Literal["pass@k", "pass^k"]
+    kind: PassKind
     k: int
     estimate: Estimate
 
@@ -196,6 +199,24 @@ class MetricRow(Record):
     p_holm: Mapping[str, float] = {}
 
 
+class CurvePoint(Record):
+    """One point of a curve, with the interval for these tasks."""
+
+    x: float
+    value: float
+    low: float
+    high: float
+    tasks: int
+
+
+class Curve(Record):
+    """A metric of one arm against a budget or a turn. "resolved within" counts rollouts resolved at no more than x."""
+
+    arm: str
+    kind: CurveKind
+    points: tuple[CurvePoint, ...]
+
+
 class BestOf(Record):
     """The best arm of several, corrected for having been picked; see `harness.compare.winner`."""
 
@@ -220,6 +241,7 @@ class Comparison(Record):
     passes: tuple[PassPoint, ...] = ()
     groups: tuple[Group, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
     flips: tuple[Flip, ...] = ()
     unique: Mapping[str, tuple[str, ...]] = {}
     best: BestOf | None = None

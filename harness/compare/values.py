@@ -53,8 +53,9 @@ class TaskValues:
     values: mean over the rollouts of the task; nan where it has none.
     noise: unbiased estimate of the variance of `values` over re-runs; nan where it cannot be estimated (one rollout).
     noise_spread: sum of noise^2 / df over the arms involved, for Satterthwaite's degrees of freedom.
-    grain: the smallest step of `values`, 1/K for a rate over K rollouts; floors a variance estimated as zero.
+    grain: the smallest step of `values`, 1/K for a rate over K rollouts, 0 where there is none; floors the variance.
     clusters: label of the repository of each task.
+    counts: rollouts behind each value, one array an arm involved.
     """
 
     tasks: tuple[str, ...]
@@ -63,6 +64,7 @@ class TaskValues:
     noise_spread: Floats
     grain: Floats
     clusters: NDArray[np.str_]
+    counts: tuple[Ints, ...]
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -77,6 +79,7 @@ class TaskValues:
             self.noise_spread[keep],
             self.grain[keep],
             self.clusters[keep],
+            tuple(count[keep] for count in self.counts),
         )
 
 
@@ -99,8 +102,9 @@ def task_values(table: "pd.DataFrame", metric: str, tasks: tuple[str, ...] | Non
             values=stats["mean"].to_numpy(dtype=float),
             noise=noise,
             noise_spread=noise**2 / (count - 1),
-            grain=1 / count,
+            grain=1 / count if table[metric].dtype == "boolean" else np.zeros(len(count)),
             clusters=repos.fillna("").to_numpy(dtype=str),
+            counts=(count.astype(np.int64),),
         )
 
 
@@ -123,7 +127,7 @@ def rates(trials: Trials, tasks: tuple[str, ...], clusters: NDArray[np.str_]) ->
     with np.errstate(divide="ignore", invalid="ignore"):
         p = trials.solved / k
         noise = np.where(k > 1, p * (1 - p) / (k - 1), np.nan)
-        return TaskValues(tasks, p, noise, noise**2 / (k - 1), 1 / k, clusters)
+        return TaskValues(tasks, p, noise, noise**2 / (k - 1), 1 / k, clusters, (trials.rollouts,))
 
 
 def difference(baseline: TaskValues, candidate: TaskValues) -> TaskValues:
@@ -136,6 +140,7 @@ def difference(baseline: TaskValues, candidate: TaskValues) -> TaskValues:
         noise=baseline.noise + candidate.noise,
         noise_spread=baseline.noise_spread + candidate.noise_spread,
         grain=np.maximum(baseline.grain, candidate.grain),
+        counts=baseline.counts + candidate.counts,
         clusters=np.where(baseline.clusters == "", candidate.clusters, baseline.clusters),
     )
 

@@ -7,9 +7,9 @@ from math import sqrt
 import numpy as np
 
 from harness.compare.bootstrap import bootstrap_differences
-from harness.compare.contrast import bounded, discordance, estimate
+from harness.compare.contrast import bounded, discordance
 from harness.compare.decisions import difference_decision, holm, noninferiority
-from harness.compare.intervals import like_these, of_a_rate, p_value, these_tasks
+from harness.compare.intervals import estimate, like_these, of_a_rate, p_value, these_tasks
 from harness.compare.mcnemar import tango
 from harness.compare.passk import pass_values
 from harness.compare.permutation import stratified_permutation
@@ -212,7 +212,7 @@ def noninferiority_passes(reps: int, seeds: tuple[int, int], shift: float) -> Sh
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, shift=shift)
         a, b = roll_pair(w, seeds, rng)
-        result = estimate(delta(w, a, b), a, b)
+        result = estimate(delta(w, a, b))
         found = noninferiority(result, -w.difference, "these tasks", discordance(a, b, 0.95))
         return found.verdict == "non-inferior"
 

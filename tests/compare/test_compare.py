@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.compare.compare import compare
+from harness.compare.compare import Options, compare
 from harness.compare.contrast import contrast
 from harness.compare.outcomes import Outcomes, load
 from harness.compare.pairs import all_pairs
@@ -39,7 +39,9 @@ def table(**arms: Trials) -> Outcomes:
 
 def test_four_of_four_to_one_of_four_on_every_task_is_worse() -> None:
     """Any-pass flips see nothing here, because every task still has one success."""
-    found = compare(table(base=counts([4] * 100, 4), new=counts([1] * 100, 4)), margin=0.03).contrasts[0]
+    found = compare(table(base=counts([4] * 100, 4), new=counts([1] * 100, 4)), options=Options(margin=0.03)).contrasts[
+        0
+    ]
     assert found.difference.value == pytest.approx(-0.75)
     assert found.decision.verdict == "worse"
     assert "inferior" in [decision.verdict for decision in found.decisions]

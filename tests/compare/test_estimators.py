@@ -32,7 +32,15 @@ def values(numbers: list[float], clusters: list[str] | None = None) -> TaskValue
     n = len(numbers)
     unknown = np.full(n, np.nan)
     labels = np.array(clusters or ["a/a"] * n)
-    return TaskValues(tuple(map(str, range(n))), np.array(numbers), unknown, unknown, np.full(n, 1e-9), labels)
+    return TaskValues(
+        tuple(map(str, range(n))),
+        np.array(numbers),
+        unknown,
+        unknown,
+        np.zeros(n),
+        labels,
+        (np.ones(n, dtype=np.int64),),
+    )
 
 
 # --- one rollout a task ---------------------------------------------------------------------------------------------

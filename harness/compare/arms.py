@@ -1,0 +1,95 @@
+"""One arm by itself: its rate, what is missing from it, pass@k; and the best of several arms."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.drift import STAMPS
+from harness.compare.intervals import estimate
+from harness.compare.passk import pass_values
+from harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
+from harness.compare.schema import listed
+from harness.compare.values import TaskValues, Trials, count_trials, rates
+from harness.compare.winner import best_of
+from harness.errors import DataError
+
+KS = (1, 2, 4, 8, 16, 32, 64)
+KINDS: tuple[PassKind, PassKind] = ("pass@k", "pass^k")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One arm on the tasks on which it has verdicts."""
+
+    tasks: tuple[str, ...]
+    trials: Trials
+    values: TaskValues
+
+
+def sample(arm: str, table: pd.DataFrame) -> Sample:
+    """The arm's tasks that have a verdict, with their rates."""
+    tasks = tuple(sorted(set(table.loc[table["resolved"].notna(), "instance_id"])))
+    if not tasks:
+        raise DataError(f"arm {arm!r} has no verdict at all ({len(table)} rollouts without one)")
+    trials = count_trials(table, tasks)
+    repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
+    return Sample(tasks, trials, rates(trials, tasks, repos.to_numpy(dtype=str)))
+
+
+def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> ArmSummary:
+    """One arm: counts, resolved rate over rollouts with a verdict, and the rates if all others had failed or passed."""
+    trials = count_trials(table, tuple(sorted(set(table["instance_id"]))))
+    as_failed, as_passed = trials.filled(False), trials.filled(True)
+    return ArmSummary(
+        arm=arm,
+        tasks=len(trials.solved),
+        rollouts=len(table),
+        scored=int(trials.rollouts.sum()),
+        missing=int(trials.missing.sum()),
+        errors=int((table["outcome"] == "error").sum()),
+        retried=int((table["attempt"] > 0).sum()),
+        resolved=estimate(scored.values, level, rate=True),
+        official=float((as_failed.solved / as_failed.rollouts).mean()),
+        highest=float((as_passed.solved / as_passed.rollouts).mean()),
+        outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
+        versions={name: listed(table[name].dropna().unique(), most=3) for name in (*STAMPS, "model")},
+    )
+
+
+def passes(samples: Mapping[str, Sample], level: float) -> list[PassPoint]:
+    """pass@k and pass^k of every arm for k = 1, 2, 4, ... up to the most rollouts that half of its tasks have."""
+    out = []
+    for arm, one in samples.items():
+        most = int(np.median(one.trials.rollouts))
+        ks = [k for k in KS if k <= most]
+        for kind in KINDS:
+            for k in ks if most > 1 else ():
+                values = pass_values(one.tasks, one.values.clusters, one.trials.solved, one.trials.rollouts, k, kind)
+                out.append(PassPoint(arm=arm, kind=kind, k=k, estimate=estimate(values, level, rate=True)))
+    return out
+
+
+def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:
+    """The best arm of several on the tasks they share, corrected for the picking; None where they share too few."""
+    shared = sorted(set.intersection(*(set(one.tasks) for one in samples.values())))
+    if len(shared) < 2:
+        return None
+    keep = {arm: np.isin(one.tasks, shared) for arm, one in samples.items()}
+    trials = [one.trials.where(keep[arm]) for arm, one in samples.items()]
+    estimates = [estimate(one.values.where(keep[arm]), level) for arm, one in samples.items()]
+    found = best_of(
+        np.array([e.value for e in estimates]), np.array([e.these.se for e in estimates]), trials, level=level
+    )
+    return BestOf(
+        arm=list(samples)[found.index],
+        among=len(samples),
+        observed=found.observed,
+        shrunken=found.shrunken,
+        held_out=None if np.isnan(found.held_out) else found.held_out,
+        low=max(found.low, 0.0),
+        high=min(found.high, 1.0),
+        level=level,
+        probability=found.probability,
+    )

@@ -1,0 +1,72 @@
+"""What differs between arms besides the weights: the usual cause of a gain that nobody can reproduce."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from harness.compare.outcomes import ArmFacts
+from harness.compare.schema import listed
+
+STAMPS = ("grader", "dataset", "scaffold")
+# Where arms of a comparison are meant to differ: names, addresses and the weights themselves.
+WEIGHTS = {
+    "arm", "checkpoint", "model", "name", "endpoint", "endpoints", "base_url", "url", "weights", "weights_digest",
+    "weight_digest", "revision", "path", "card", "started_at", "created_at", "canary", "canaries",
+}  # fmt: skip
+
+
+def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
+    """One line for everything but the weights in which arms differ, and for differing sets of tasks."""
+    return [*_stamps(tables), *_settings(facts), *_tasks(tables)]
+
+
+def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    for name in STAMPS:
+        found = {arm: listed(sorted(table[name].dropna().unique()), most=3) for arm, table in tables.items()}
+        if len(set(found.values())) > 1:
+            yield f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in found.items())
+    digests = {arm: _images(table) for arm, table in tables.items()}
+    first, *rest = digests
+    for arm in rest:
+        differing = [task for task, digest in digests[arm].items() if digests[first].get(task, digest) != digest]
+        if differing:
+            yield f"images differ between {first} and {arm} on {len(differing)} tasks: {listed(differing, most=3)}"
+
+
+def _images(table: pd.DataFrame) -> dict[str, str]:
+    known = table.dropna(subset=["image_digest"])
+    return dict(zip(known["instance_id"], known["image_digest"], strict=True))
+
+
+def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
+    flat = {arm: dict(_flatten(one.model_dump(include=_COMPARED))) for arm, one in facts.items()}
+    for key in dict.fromkeys(key for settings in flat.values() for key in settings):
+        found = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
+        if len({str(value) for value in found.values()}) > 1:
+            yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in found.items())
+
+
+_COMPARED = {"config", "agent", "dataset", "versions", "fingerprint"}
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` -> `("a.b", 1)`, without what is meant to differ."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if str(key).lower() not in WEIGHTS:
+                yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _tasks(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+    ids = {arm: set(table["instance_id"]) for arm, table in tables.items()}
+    first, *rest = ids
+    for arm in rest:
+        if ids[arm] != ids[first]:
+            shared, ours, theirs = ids[first] & ids[arm], ids[first] - ids[arm], ids[arm] - ids[first]
+            yield (
+                f"tasks differ: {len(shared)} in common, {len(ours)} only in {first}, {len(theirs)} only in {arm} "
+                "(counted as missing; with --common they are left out)"
+            )

@@ -1,0 +1,81 @@
+"""The same comparison on parts of the tasks: by repository, by difficulty, by the year of the issue."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.decisions import holm
+from harness.compare.intervals import estimate
+from harness.compare.permutation import stratified_permutation
+from harness.compare.records import Estimate, Group
+from harness.compare.values import count_trials, difference, rates
+
+By = Literal["repository", "difficulty", "issue year"]
+
+
+def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 0.95) -> list[Group]:
+    """Every part of the tasks in every way of parting them that the table knows; Holm within each way.
+
+    Rates are over the tasks of the part on which an arm has a verdict; differences and the exact permutation test over
+    those on which both have. A part that only one arm has is left out.
+    """
+    out: list[Group] = []
+    ways: tuple[By, ...] = ("repository", "difficulty", "issue year")
+    for by in ways:
+        parts = {arm: _labels(table, by) for arm, table in tables.items()}
+        names = sorted(set().union(*(set(labels.dropna()) for labels in parts.values())))
+        found = [
+            group
+            for name in names
+            if (group := _group(by, name, {arm: tables[arm][parts[arm] == name] for arm in tables}, baseline, level))
+        ]
+        out += _with_holm(found) if len(found) > 1 else []
+    return out
+
+
+def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str, level: float) -> Group | None:
+    scored = {arm: table[table["resolved"].notna()] for arm, table in tables.items()}
+    if any(table.empty for table in scored.values()):
+        return None
+    differences: dict[str, Estimate] = {}
+    ps: dict[str, float] = {}
+    for arm in scored:
+        if arm == baseline:
+            continue
+        tasks = tuple(sorted(set(scored[baseline]["instance_id"]) & set(scored[arm]["instance_id"])))
+        if not tasks:
+            return None
+        a, b = count_trials(scored[baseline], tasks), count_trials(scored[arm], tasks)
+        clusters = scored[arm].drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
+        labels = clusters.to_numpy(dtype=str)
+        differences[arm] = estimate(difference(rates(a, tasks, labels), rates(b, tasks, labels)), level)
+        ps[arm] = stratified_permutation(a, b).p
+    return Group(
+        by=by,
+        value=name,
+        tasks=len(set().union(*(set(table["instance_id"]) for table in scored.values()))),
+        rates={arm: _rate(table) for arm, table in scored.items()},
+        differences=differences,
+        p=ps,
+    )
+
+
+def _labels(table: pd.DataFrame, by: By) -> pd.Series:
+    if by == "repository":
+        return table["repo"]
+    if by == "difficulty":
+        return table["difficulty"]
+    return table["created_at"].str.slice(0, 4)
+
+
+def _rate(scored: pd.DataFrame) -> float:
+    return float(np.mean(scored["resolved"].astype(float).groupby(scored["instance_id"]).mean()))
+
+
+def _with_holm(found: list[Group]) -> list[Group]:
+    keys = [(i, arm) for i, group in enumerate(found) for arm in group.p]
+    for (index, arm), p in zip(keys, holm([found[i].p[a] for i, a in keys]), strict=True):
+        found[index] = found[index].model_copy(update={"p_holm": {**found[index].p_holm, arm: p}})
+    return found
