@@ -209,6 +209,8 @@ class Sandbox:
 
     def _revive(self, closed: ChannelClosed) -> Observation:
         """After the supervisor's end: a fault if the container is gone, else the command killed its own shell."""
+        from docker.errors import APIError
+
         container, channel = self._container, self._channel
         if container is None or channel is None:
             raise EnvironmentFault("the container was closed under a running command")
@@ -221,7 +223,7 @@ class Sandbox:
             if not state["Running"]:
                 why = "it ran out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
                 raise EnvironmentFault(f"the container died: {why}")
-            with contextlib.suppress(ChannelClosed):
+            with contextlib.suppress(ChannelClosed, APIError):  # it may die between the look and the connection
                 self._channel = Channel(container, self._workdir, self._prelude)
                 return Observation(output="Killed: every process of the container\n", returncode=137, seconds=0.0)
         raise EnvironmentFault(f"the container takes no more commands: {closed}")
