@@ -85,6 +85,8 @@ def ended(end: AgentExit) -> Message:
 def facts(completion: Completion) -> dict[str, Any]:
     """What an evaluation of RL checkpoints wants to know of one response. Seconds and nats.
 
+    `model_seconds` is the attempt that succeeded, as this side saw it; `queue_seconds` what passed before it began
+    (failed attempts, waits between them): servers do not say in a response how long it queued with them.
     `surprisal` is -log pi(response | prefix), the sum over its tokens; `mean_entropy` the mean of the per-token
     estimates, by `entropy_method`; both None where the server returned no log-probabilities.
     """

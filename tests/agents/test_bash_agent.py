@@ -88,6 +88,38 @@ def test_every_response_is_recorded_with_its_facts(repository):
     json.dumps(messages)
 
 
+@pytest.mark.parametrize("prompts", ["bash-1", "bash-tool-1"])
+def test_messages_have_the_keys_of_real_mini_swe_agent_trajectories(repository, shared, prompts):
+    """Every key that two public runs (2.2.4 and 2.2.7, format 1.1) have in all messages of a kind."""
+
+    def kind(message):
+        return "observation" if "raw_output" in message.get("extra", {}) else message["role"]
+
+    def keys(messages):
+        found = {}
+        for message in messages:
+            own = set(message) | {f"extra.{key}" for key in message.get("extra", {})}
+            found[kind(message)] = found.get(kind(message), own) & own
+        return found
+
+    files = sorted((shared / "data" / "trajectories").glob("*mini-swe-agent-2*.traj.json"))
+    documents = [json.loads(file.read_text()) for file in files]
+    assert {document["trajectory_format"] for document in documents} == {"mini-swe-agent-1.1"}
+    real = keys([message for document in documents for message in document["messages"]])
+    call = {"id": "c", "type": "function", "function": {"name": "bash", "arguments": '{"command": "ls"}'}}
+    done = {**call, "function": {"name": "bash", "arguments": json.dumps({"command": f"echo {SENTINEL}"})}}
+    turns = [{"role": "assistant", "content": act("ls"), "tool_calls": [call]}]
+    turns += [{"role": "assistant", "content": DONE, "tool_calls": [done]}]
+    with model_server(say(*turns)) as server, EndpointPolicy("tiny", [server.url]) as policy:
+        _, messages = rollout(repository, policy, prompts=prompts)
+    ours = keys(messages)
+    # Left out of ours: fields that hold nothing, and the id of a tool call where there are no tool calls.
+    spared = {"function_call", "provider_specific_fields"} | ({"tool_call_id"} if prompts == "bash-1" else set())
+    assert set(ours) == set(real)
+    for role, needed in real.items():
+        assert needed - spared <= ours[role], role
+
+
 @pytest.mark.parametrize(
     ("options", "status", "replies"),
     [

@@ -218,7 +218,9 @@ def test_the_conversation_is_the_same(name, replies, steps, conversations, promp
 
 # A container adds its own environment, output beyond what our sandbox keeps, and arguments that are no text.
 IN_CONTAINER = [
-    *(command for command in COMMANDS[:-2] if "sleep" not in command),
+    # `docker exec` carries stdout and stderr apart, so mini-swe-agent sees them in either order; we, as written.
+    *(command for command in COMMANDS[:-2] if "sleep" not in command and "nonexistent" not in command),
+    "{ ls /nonexistent; echo still here; } 2>&1",
     "which python; echo $BASH_ENV $CONDA_DEFAULT_ENV; conda activate testbed && echo activated",
     "seq 1 200000",
     "cat",

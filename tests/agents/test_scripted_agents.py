@@ -1,12 +1,13 @@
 """Gold, empty and replay against a real work tree."""
 
+import json
 from pathlib import Path
 
 import pytest
 from workplace import FIX, LocalEnvironment, Transcript, instance
 
 from agents.build import build
-from agents.scripted import EmptyAgent, GoldAgent, load_replay
+from agents.scripted import EmptyAgent, GoldAgent, load_replay, shipped_replays
 from harness.errors import ConfigError, DataError
 from harness.types import ExitStatus
 
@@ -120,6 +121,13 @@ def test_a_broken_replay_names_the_place(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         load_replay(str(path))
+
+
+@pytest.mark.parametrize("name", shipped_replays())
+def test_every_shipped_replay_is_sound(name):
+    scripts = load_replay(name)
+    assert all(steps for (_, seed), steps in scripts.items() if seed is None)
+    json.dumps(dict(build(f"replay:{name}").describe()))
 
 
 @pytest.mark.parametrize("spec", ["", "golden", "gold:x", "replay", "replay:", "bash:x", "no.such:thing", "os:nothing"])
