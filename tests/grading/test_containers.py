@@ -1,6 +1,7 @@
 """The official procedure in real containers: every outcome, and whose fault it is."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from .conftest import prediction
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
+MINE = f"aem.test={os.getpid()}"  # the label of the containers of this process, since others may be testing beside it
 NO_OP = tiny.creating("notes.txt", "nothing")
 
 
@@ -33,17 +35,18 @@ def task(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(task: Task) -> Iterator[None]:
+def nothing_left_behind(engine: None) -> Iterator[None]:
     yield
-    assert containers(task) == []
+    assert containers() == []
 
 
-def containers(task: Task) -> list[str]:
-    command = ["docker", "ps", "-aq", "--filter", f"label=aem.instance={task.instance_id}"]
+def containers() -> list[str]:
+    command = ["docker", "ps", "-aq", "--filter", f"label={MINE}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def grade(task: Task, patch: str, folder: Path, **options: object) -> Grade:
+    options = {"labels": dict([MINE.split("=")]), **options}
     return official.grade(task, prediction(task.instance_id, patch), folder=folder, **options)  # type: ignore[arg-type]
 
 
@@ -163,7 +166,7 @@ def test_a_container_that_dies_under_the_tests_is_infrastructure(task: Task, tmp
     script = task.eval_script.replace("python -m pytest", "touch /started; sleep 60; python -m pytest")
     slow = task.model_copy(update={"eval_script": script})
     killer = (
-        f'until id=$(docker ps -q --filter label=aem.instance={task.instance_id}) && [ -n "$id" ] '
+        f'until id=$(docker ps -q --filter label={MINE}) && [ -n "$id" ] '
         "&& docker exec $id test -e /started 2> /dev/null; do sleep 0.2; done; docker kill $id"
     )
     with subprocess.Popen(["bash", "-c", killer], stdout=subprocess.DEVNULL):
@@ -200,7 +203,7 @@ def test_long_output_comes_back_whole(task: Task, tmp_path: Path) -> None:
 
 
 def test_a_flood_is_bounded_inside_the_container(task: Task) -> None:
-    with Sandbox(task.instance.image, labels={"aem.instance": task.instance_id}, scrub_git=False) as sandbox:
+    with Sandbox(task.instance.image, scrub_git=False) as sandbox:
         run = run_tests(sandbox, "yes flood\n", timeout=60, bound=2**20)
     assert len(run.output) == 2**20
     assert run.witness.flooded
