@@ -1,8 +1,9 @@
-"""Many small functions with comments that say what each line should do: the raw material of the training tasks.
+"""Many small functions that carry their own specification: the raw material of the training tasks.
 
-A family is a function of a random generator that draws the choices of one function (what is compared with what, which
-operation, which constants) and writes them down twice: as code and, line by line, as words. The words state every
-choice, so a reader who sees a function with one choice changed can tell which one is wrong.
+A family is a function of a random generator that draws the choices of one function: what is compared with what, which
+operation, which constants. Every line with a choice in it repeats it in a comment. The comments are the specification:
+a reader who sees a function with one choice changed can tell which line is wrong, and what it should be. That is as
+much understanding as a policy of a million parameters can be taught in minutes.
 """
 
 import ast
@@ -20,22 +21,8 @@ NOUNS = (
     "fish", "goat", "hand", "ink", "jar", "kite", "leaf", "milk", "nail", "pen", "rope", "sand", "tree", "wave",
 )  # fmt: skip
 
-# Words and code of a comparison, and of a number made from two.
-COMPARISONS = {
-    "above": ">",
-    "below": "<",
-    "at least": ">=",
-    "at most": "<=",
-    "equal to": "==",
-    "other than": "!=",
-}
-PAIRS = {
-    "{a} plus {b}": "{a} + {b}",
-    "{a} minus {b}": "{a} - {b}",
-    "{a} times {b}": "{a} * {b}",
-    "larger of {a} and {b}": "max({a}, {b})",
-    "smaller of {a} and {b}": "min({a}, {b})",
-}
+COMPARISONS = (">", "<", ">=", "<=", "==", "!=")
+PAIRS = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "max({a}, {b})", "min({a}, {b})")
 
 
 @dataclass(frozen=True)
@@ -58,9 +45,16 @@ def draw(random: Random) -> Function:
     family = random.choice(FAMILIES)
     name = f"{random.choice(VERBS)}_{random.choice(NOUNS)}"
     parameters, body = family(random)
-    lines = [f"def {name}({', '.join(parameters)}):", *("    " + line for line, _ in body)]
+    lines = [f"def {name}({', '.join(parameters)}):", *("    " + line for line in body)]
     code = ast.unparse(ast.parse("\n".join(lines)))
-    return Function(name, commented(code, ["", *(words for _, words in body)]), parameters, family.__name__)
+    return Function(name, commented(code, ["", *map(specification, body)]), parameters, family.__name__)
+
+
+def specification(line: str) -> str:
+    """What a line's comment says: its statement without keyword and colon; nothing where nothing was chosen."""
+    if line.strip() in PLAIN:
+        return ""
+    return line.strip().removesuffix(":").removeprefix("if ").removeprefix("return ").removeprefix("for i in ")
 
 
 def commented(code: str, comments: Sequence[str]) -> str:
@@ -102,115 +96,82 @@ def skeleton(source: str) -> str:
     return ast.dump(tree)
 
 
-# --- families: parameters, and the lines of the body with what they should do -----------------------------------------
+# --- families: parameters, and the lines of the body ------------------------------------------------------------------
 
-Drawn = tuple[tuple[str, ...], list[tuple[str, str]]]
-
-
-def _number(random: Random) -> int:
-    return random.randint(1, 9)
+Drawn = tuple[tuple[str, ...], list[str]]
+LOOP = "for x in items:"
+PLAIN = {LOOP, "r = []", "else:", "continue", "return r"}
 
 
-def _pick(random: Random, table: dict[str, str]) -> tuple[str, str]:
-    return random.choice(list(table.items()))
+def _number(random: Random) -> str:
+    return str(random.randint(1, 9))
 
 
-def _pair(random: Random, a: str, b: str) -> tuple[str, str]:
-    """Code and words of something made from a and b."""
-    words, code = _pick(random, PAIRS)
-    return code.format(a=a, b=b), words.format(a=a, b=b)
+def _pair(random: Random, a: str, b: str) -> str:
+    """Something made from a and b."""
+    return random.choice(PAIRS).format(a=a, b=b)
 
 
-def _of_item(random: Random) -> tuple[str, str]:
-    """Code and words of something made from the loop variable x."""
-    return ("x", "x") if random.random() < 0.3 else _pair(random, "x", str(_number(random)))
+def _of_item(random: Random) -> str:
+    """Something made from the loop variable x."""
+    return "x" if random.random() < 0.3 else _pair(random, "x", _number(random))
 
 
-def _condition(random: Random, left: str, right: str) -> tuple[str, str]:
-    words, operator = _pick(random, COMPARISONS)
-    return f"{left} {operator} {right}", f"{left} {words} {right}"
+def _test(random: Random, left: str, right: str) -> str:
+    return f"{left} {random.choice(COMPARISONS)} {right}"
 
 
-def _if(random: Random, left: str, right: str, indent: str = "") -> tuple[str, str]:
-    code, words = _condition(random, left, right)
-    return f"{indent}if {code}:", words
-
-
-def _return(pair: tuple[str, str], indent: str = "") -> tuple[str, str]:
-    return f"{indent}return {pair[0]}", pair[1]
+def _sign(random: Random) -> str:
+    return random.choice("+-")
 
 
 def choose(random: Random) -> Drawn:
-    first = _if(random, "a", random.choice(["b", str(_number(random))]))
-    then, other = _pair(random, "a", "b"), _pair(random, "b", str(_number(random)))
-    return ("a", "b"), [first, _return(then, "    "), _return(other)]
+    test = _test(random, "a", random.choice(["b", _number(random)]))
+    then, other = _pair(random, "a", "b"), _pair(random, "b", _number(random))
+    return ("a", "b"), [f"if {test}:", f"    return {then}", f"return {other}"]
 
 
 def fold(random: Random) -> Drawn:
-    start, (item, words) = _number(random), _of_item(random)
-    verb, sign = random.choice([("add", "+"), ("take", "-")])
-    body = [(f"r = {start}", f"{start}"), ("for x in items:", ""), _if(random, "x", "k", "    ")]
-    return ("items", "k"), [*body, (f"        r {sign}= {item}", f"{verb} {words}"), ("return r", "")]
+    step = f"        r {_sign(random)}= {_of_item(random)}"
+    return ("items", "k"), [f"r = {_number(random)}", LOOP, f"    if {_test(random, 'x', 'k')}:", step, "return r"]
 
 
 def collect(random: Random) -> Drawn:
-    head = [("r = []", ""), ("for x in items:", ""), _if(random, "x", str(_number(random)), "    ")]
-    item, words = _of_item(random)
+    head = ["r = []", LOOP, f"    if {_test(random, 'x', _number(random))}:"]
+    item, other = _of_item(random), _of_item(random)
     if random.random() < 0.5:
-        tail = [("        continue", ""), (f"    r.append({item})", words)]
-    else:
-        other, other_words = _of_item(random)
-        tail = [(f"        r.append({item})", words), ("    else:", ""), (f"        r.append({other})", other_words)]
-    return ("items",), [*head, *tail, ("return r", "")]
+        return ("items",), [*head, "        continue", f"    r.append({item})", "return r"]
+    return ("items",), [*head, f"        r.append({item})", "    else:", f"        r.append({other})", "return r"]
 
 
 def search(random: Random) -> Drawn:
-    item, words = _of_item(random)
-    compared, operator = _pick(random, COMPARISONS)
+    test = _test(random, _of_item(random), "k")
     found = _pair(random, "x", "k") if random.random() < 0.5 else _of_item(random)
-    missing = str(_number(random))
-    test = (f"    if {item} {operator} k:", f"{words} {compared} k")
-    return ("items", "k"), [("for x in items:", ""), test, _return(found, "        "), _return((missing, missing))]
+    return ("items", "k"), [LOOP, f"    if {test}:", f"        return {found}", f"return {_number(random)}"]
 
 
 def adjust(random: Random) -> Drawn:
-    first, words = _pair(random, "a", "b")
-    then, then_words = _pair(random, "r", str(_number(random)))
-    last = _pair(random, "r", "a") if random.random() < 0.5 else ("r", "")
-    head = [(f"r = {first}", words), _if(random, "r", str(_number(random)))]
-    return ("a", "b"), [*head, (f"    r = {then}", then_words), _return(last)]
+    last = _pair(random, "r", "a") if random.random() < 0.5 else "r"
+    head = [f"r = {_pair(random, 'a', 'b')}", f"if {_test(random, 'r', _number(random))}:"]
+    return ("a", "b"), [*head, f"    r = {_pair(random, 'r', _number(random))}", f"return {last}"]
 
 
 def both(random: Random) -> Drawn:
-    (one, one_words), (two, two_words) = (_condition(random, name, str(_number(random))) for name in "ab")
-    word, other = random.choice(["and", "or"]), str(_number(random))
-    test = (f"if {one} {word} {two}:", f"{one_words} {word} {two_words}")
-    return ("a", "b"), [test, _return(_pair(random, "a", "b"), "    "), _return((other, other))]
+    word = random.choice(["and", "or"])
+    test = f"{_test(random, 'a', _number(random))} {word} {_test(random, 'b', _number(random))}"
+    return ("a", "b"), [f"if {test}:", f"    return {_pair(random, 'a', 'b')}", f"return {_number(random)}"]
 
 
 def count_up(random: Random) -> Drawn:
-    start, first = random.randint(0, 3), _number(random)
-    term, words = _pair(random, "i", random.choice(["k", str(_number(random))]))
-    verb, sign = random.choice([("add", "+"), ("take", "-")])
-    stop, until = random.choice([("n + 1", "up to n"), ("n", "below n")])
-    loop = (f"for i in range({start}, {stop}):", f"{start} {until}")
-    return ("n", "k"), [
-        (f"r = {first}", f"{first}"),
-        loop,
-        (f"    r {sign}= {term}", f"{verb} {words}"),
-        ("return r", ""),
-    ]
+    loop = f"for i in range({random.randint(0, 3)}, {random.choice(['n + 1', 'n'])}):"
+    step = f"    r {_sign(random)}= {_pair(random, 'i', random.choice(['k', _number(random)]))}"
+    return ("n", "k"), [f"r = {_number(random)}", loop, step, "return r"]
 
 
 def clamp(random: Random) -> Drawn:
-    base, words = _pair(random, "a", random.choice(["b", str(_number(random))]))
-    low, high = random.randint(0, 4), random.randint(5, 9)
-    head = [
-        (f"r = {base}", words),
-        (f"r = max(r, {low})", f"not below {low}"),
-        (f"r = min(r, {high})", f"not above {high}"),
-    ]
-    return ("a", "b"), [*head, _return(_pair(random, "r", "b"))]
+    base = _pair(random, "a", random.choice(["b", _number(random)]))
+    bounds = [f"r = max(r, {random.randint(0, 4)})", f"r = min(r, {random.randint(5, 9)})"]
+    return ("a", "b"), [f"r = {base}", *bounds, f"return {_pair(random, 'r', 'b')}"]
 
 
 FAMILIES: tuple[Callable[[Random], Drawn], ...] = (choose, fold, collect, search, adjust, both, count_up, clamp)
