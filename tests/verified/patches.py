@@ -42,16 +42,17 @@ def broken(task: Task) -> str:
     return BROKEN
 
 
+def prediction_of(task: Task, patch_of: Callable[[Task], str]) -> Prediction:
+    return Prediction(instance_id=task.instance_id, model_name_or_path=patch_of.__name__, model_patch=patch_of(task))
+
+
 def grade_all(
     tasks: Mapping[str, Task], patch_of: Callable[[Task], str], folder: Path, *, workers: int = 4
 ) -> dict[str, Grade]:
     """The grade of every task under the patch that `patch_of` gives it, each in a fresh container."""
 
     def one(task: Task) -> Grade:
-        prediction = Prediction(
-            instance_id=task.instance_id, model_name_or_path=patch_of.__name__, model_patch=patch_of(task)
-        )
-        return official.grade(task, prediction, folder=folder / task.instance_id)
+        return official.grade(task, prediction_of(task, patch_of), folder=folder / task.instance_id)
 
     with ThreadPoolExecutor(workers) as pool:
         return dict(zip(tasks, pool.map(one, tasks.values()), strict=True))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.grading.predictions import write_predictions
 from harness.instances.rows import to_row
 from harness.types import Grade, Outcome, Task
-from tests.verified.patches import broken, gold, grade_all, no_op
+from tests.verified.patches import broken, gold, grade_all, no_op, prediction_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
 
@@ -45,8 +46,8 @@ def test_a_patch_that_fits_no_file_is_reported_as_not_applied(tasks: Mapping[str
     ), outcomes(grades)
 
 
-# A patch kind per instance, one of each parser, so that one stock run covers all three verdicts.
-STOCK = {
+# A kind of patch per instance, one instance of each log parser, so that one stock run covers all verdicts.
+KINDS = {
     "django__django-15863": gold,
     "pydata__xarray-7233": no_op,
     "pylint-dev__pylint-4551": broken,
@@ -56,32 +57,32 @@ STOCK = {
 }
 
 
+def mixed(task: Task) -> str:
+    return KINDS[task.instance_id](task)
+
+
 def test_the_stock_command_line_gives_the_same_verdicts_on_the_same_images(
     tasks: Mapping[str, Task], tmp_path: Path
 ) -> None:
-    chosen = {instance_id: tasks[instance_id] for instance_id in STOCK}
-    ours = {
-        instance_id: grade_all({instance_id: task}, STOCK[instance_id], tmp_path / "ours")[instance_id]
-        for instance_id, task in chosen.items()
-    }
+    chosen = {instance_id: tasks[instance_id] for instance_id in KINDS}
+    ours = grade_all(chosen, mixed, tmp_path / "ours")
+
     rows, predictions = tmp_path / "rows.jsonl", tmp_path / "predictions.jsonl"
     rows.write_text("".join(json.dumps(to_row(task)) + "\n" for task in chosen.values()))
-    predictions.write_text(
-        "".join(
-            json.dumps({"instance_id": name, "model_name_or_path": "stock", "model_patch": STOCK[name](task)}) + "\n"
-            for name, task in chosen.items()
-        )
-    )
-    command = [sys.executable, "-m", "swebench.harness.run_evaluation", "--dataset_name", str(rows)]
-    command += ["--predictions_path", str(predictions), "--run_id", "stock", "--max_workers", "4"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    write_predictions(predictions, [prediction_of(task, mixed) for task in chosen.values()])
+    options = {"dataset_name": rows, "predictions_path": predictions, "run_id": "stock", "max_workers": 4}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    stock = [sys.executable, "-m", "swebench.harness.run_evaluation", *words]
+    # Its exit status says little: the closing summary fails when somebody else's container vanishes while it counts.
+    said = subprocess.run(stock, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
-    logs = tmp_path / "logs" / "run_evaluation" / "stock" / "stock"
+    logs = tmp_path / "logs" / "run_evaluation" / "stock" / "mixed"
     for instance_id, grade in ours.items():
         report = logs / instance_id / "report.json"
-        if STOCK[instance_id] is broken:  # the stock runner writes no report then, only its log
+        if KINDS[instance_id] is broken:  # the stock runner leaves no report then, only its log
             assert grade.outcome is Outcome.NOT_APPLIED
             assert not report.exists()
-            assert "Patch Apply Failed" in (logs / instance_id / "run_instance.log").read_text()
+            assert ">>>>> Patch Apply Failed" in (logs / instance_id / "run_instance.log").read_text()
         else:
+            assert report.exists(), said
             assert json.loads(report.read_text()) == dict(grade.report), instance_id
