@@ -53,11 +53,10 @@ def list_(
     if names:
         typer.echo("\n".join(task.instance_id for task in selection.tasks))
     else:
-        table = Table("instance", "repo", "difficulty", "fail to pass", "pass to pass", box=box.SIMPLE_HEAD)
+        table = Table("instance", "difficulty", "F2P", "P2P", box=box.SIMPLE_HEAD)
         for task in selection.tasks:
-            row = task.instance
             lists = (str(len(task.fail_to_pass)), str(len(task.pass_to_pass)))
-            table.add_row(row.instance_id, row.repo, row.difficulty, *lists)
+            table.add_row(task.instance_id, task.instance.difficulty, *lists)
         console = Console()
         console.print(table)
         console.print(f"{len(selection.tasks)} of {len(loaded.tasks)} instances of {loaded.name}, {loaded.digest[:12]}")

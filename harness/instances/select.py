@@ -29,11 +29,14 @@ def select(
     Then `slice` (`start:stop:step`, as in Python), then `sample` tasks drawn without replacement by `sample_seed`:
     the same draw on every machine. Raises `ConfigError` naming what matches nothing, with what comes close.
     """
-    tasks = _by(tasks, expand(ids), "instance", [task.instance_id for task in tasks])
-    tasks = _by(tasks, repos, "repo", [task.instance.repo for task in tasks])
-    tasks = _by(tasks, difficulties, "difficulty", [task.instance.difficulty for task in tasks])
+    filters = (
+        _filter("instance", expand(ids), [task.instance_id for task in tasks]),
+        _filter("repo", repos, [task.instance.repo for task in tasks]),
+        _filter("difficulty", difficulties, [task.instance.difficulty for task in tasks]),
+    )
+    tasks = [task for task, *passes in zip(tasks, *filters, strict=True) if all(passes)]
     if slice:
-        tasks = tasks[parse_slice(slice)]
+        tasks = [tasks[index] for index in sorted(range(len(tasks))[parse_slice(slice)])]
     if sample is not None:
         tasks = _sample(tasks, sample, sample_seed)
     if not tasks:
@@ -70,19 +73,17 @@ def parse_slice(text: str) -> slice:
     return found
 
 
-def _by(tasks: Sequence[Task], wanted: Iterable[str], what: str, values: Sequence[str]) -> Sequence[Task]:
-    """The tasks whose value (one for each task) is matched by any of `wanted`; all where nothing is wanted."""
+def _filter(what: str, wanted: Iterable[str], values: Sequence[str]) -> list[bool]:
+    """For each of `values` (one a task) whether any of `wanted` matches it; true for all where nothing is wanted."""
     patterns = list(wanted)
-    if not patterns:
-        return tasks
     known = list(dict.fromkeys(values))
-    kept = set()
+    kept = set() if patterns else set(known)
     for pattern in patterns:
         matches = {value for value in known if value == pattern or (_is_glob(pattern) and fnmatchcase(value, pattern))}
         if not matches:
             raise ConfigError(_unknown(what, pattern, known))
         kept |= matches
-    return [task for task, value in zip(tasks, values, strict=True) if value in kept]
+    return [value in kept for value in values]
 
 
 def _is_glob(pattern: str) -> bool:
@@ -93,7 +94,7 @@ def _unknown(what: str, pattern: str, known: Sequence[str]) -> str:
     if _is_glob(pattern):
         return f"no {what} matches {pattern!r}"
     close = get_close_matches(pattern, known, n=3, cutoff=0.5)
-    named = known if len(known) <= 5 else []
+    named = known if len(known) <= 12 else []
     hint = f"; close: {', '.join(close)}" if close else f"; there are: {', '.join(named)}" if named else ""
     return f"unknown {what} {pattern!r}{hint}"
 

@@ -1,7 +1,7 @@
 """What the tests of the sample set really do before and after each gold patch, in real containers.
 
-    python -m tests.instances.observe            # say what differs from the files
-    python -m tests.instances.observe --write    # write base_commit (task.yaml) and tests.json anew
+python -m tests.instances.observe            # say what differs from the files
+python -m tests.instances.observe --write    # write base_commit (task.yaml) and tests.json anew
 """
 
 import json
@@ -10,17 +10,24 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.grading.container import apply_patch, run_tests
-from harness.grading.official import apply_commands, eval_script, log_statuses
+from harness.grading import official
 from harness.instances import bundled
 from harness.instances.rows import parse_row
-from harness.sandbox.container import Sandbox
-from harness.sandbox.images import ensure_image
-from harness.types import Task
+from harness.types import Grade, Prediction, Task
 
-Lists = dict[str, list[str]]
+UNRELATED = "diff --git a/NOTES b/NOTES\nnew file mode 100644\n--- /dev/null\n+++ b/NOTES\n@@ -0,0 +1 @@\n+later\n"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the containers say of one instance."""
+
+    gold: Grade
+    unrelated: Grade
+    lists: dict[str, list[str]]  # FAIL_TO_PASS and PASS_TO_PASS
 
 
 def base_commit(instance_id: str) -> str:
@@ -37,24 +44,23 @@ def base_commit(instance_id: str) -> str:
     return made.stdout.strip()
 
 
-def observe(task: Task) -> Lists:
-    """FAIL_TO_PASS and PASS_TO_PASS as the official reader of logs sees them in the task's own container."""
-    image = ensure_image(task).name
-    with Sandbox(image, network=task.network, scrub_git=False, prelude="") as sandbox:
-        before = _statuses(task, sandbox)
-        applied, words = apply_patch(sandbox, task.patch.encode(), apply_commands(), task.instance.workdir)
-        assert applied, f"{task.instance_id}: the gold patch does not apply: {words}"
-        after = _statuses(task, sandbox)
-    passing = sorted(test for test, status in after.items() if status == "PASSED")
-    return {
-        "FAIL_TO_PASS": [test for test in passing if before.get(test) != "PASSED"],
-        "PASS_TO_PASS": [test for test in passing if before.get(test) == "PASSED"],
+def observe(task: Task, folder: Path) -> Observed:
+    """Grade the gold patch and an unrelated one, and read from both logs which tests each of them passes."""
+    gold, gold_passes = _graded(task, "gold", task.patch, folder)
+    unrelated, unrelated_passes = _graded(task, "unrelated", UNRELATED, folder)
+    lists = {
+        "FAIL_TO_PASS": sorted(gold_passes - unrelated_passes),
+        "PASS_TO_PASS": sorted(gold_passes & unrelated_passes),
     }
+    return Observed(gold, unrelated, lists)
 
 
-def _statuses(task: Task, sandbox: Sandbox) -> dict[str, str]:
-    run = run_tests(sandbox, eval_script(task), timeout=120)
-    return log_statuses(task, run.output.decode())
+def _graded(task: Task, kind: str, patch: str, folder: Path) -> tuple[Grade, set[str]]:
+    prediction = Prediction(instance_id=task.instance_id, model_name_or_path=kind, model_patch=patch)
+    place = folder / kind / task.instance_id
+    grade = official.grade(task, prediction, folder=place, timeout=120)
+    statuses = official.log_statuses(task, (place / official.TEST_OUTPUT).read_text())
+    return grade, {test for test, status in statuses.items() if status == "PASSED"}
 
 
 def _tasks() -> list[Task]:
@@ -74,13 +80,14 @@ def _update(path: Path, text: str, write: bool) -> None:
 def main(write: bool) -> None:
     for task in _tasks():
         path = bundled.ROOT / "tasks" / task.instance_id / "task.yaml"
-        found = base_commit(task.instance_id)
-        _update(path, path.read_text().replace(task.instance.base_commit, found), write)
+        commit = base_commit(task.instance_id)
+        _update(path, path.read_text().replace(task.instance.base_commit, commit), write)
     tasks = _tasks()
-    with ThreadPoolExecutor(2) as pool:
-        for task, lists in zip(tasks, pool.map(observe, tasks), strict=True):
+    with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory() as folder:
+        observed = pool.map(lambda task: observe(task, Path(folder)), tasks)
+        for task, found in zip(tasks, observed, strict=True):
             path = bundled.ROOT / "tasks" / task.instance_id / "tests.json"
-            _update(path, json.dumps(lists, indent=2, ensure_ascii=False) + "\n", write)
+            _update(path, json.dumps(found.lists, indent=2, ensure_ascii=False) + "\n", write)
 
 
 if __name__ == "__main__":
