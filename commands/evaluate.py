@@ -1,8 +1,7 @@
 """From settings to a finished run: what `aem run` and `aem gate` share."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agents.policy import EndpointPolicy
     from harness.config import RunConfig
     from harness.instances.load import Loaded
     from harness.run.store import Key, RunStore
@@ -55,33 +53,15 @@ def choose(
     return Selection(tasks, loaded)
 
 
-@contextmanager
-def connect(
-    endpoints: "Sequence[str]", model: str | None, sampling: "Mapping[str, Any]"
-) -> "Iterator[EndpointPolicy | None]":
-    """The policy behind the endpoints, None where there are none; without `model` the only one they serve."""
-    from pydantic import ValidationError
-
-    from agents.policy import EndpointPolicy, Sampling, served_models
-    from harness.errors import ConfigError
-
-    if not endpoints:
-        yield None
-        return
-    served = served_models(endpoints[0])
-    if model is None and len(served) != 1:
-        raise ConfigError(f"{endpoints[0]} serves {', '.join(served) or 'no model'}: choose one with --model")
-    try:
-        asked = Sampling(**sampling)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"sampling.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    with EndpointPolicy(model or served[0], endpoints, asked) as policy:
-        yield policy
-
-
-def open_run(folder: Path, config: "RunConfig", selection: Selection, agent: "Agent", seeds: int) -> "RunStore":
-    """Create the run folder, or enter it again under the same configuration."""
+def open_run(
+    folder: Path,
+    config: "RunConfig",
+    selection: Selection,
+    agent: "Agent",
+    seeds: int,
+    fingerprint: "Mapping[str, Any] | None" = None,
+) -> "RunStore":
+    """Create the run folder, or enter it again under the same configuration and the same server."""
     from harness import __version__
     from harness.grading.official import grader_version
     from harness.run.store import RunStore
@@ -92,6 +72,7 @@ def open_run(folder: Path, config: "RunConfig", selection: Selection, agent: "Ag
         "agent": dict(agent.describe()),
         "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
         "versions": {"aem": __version__, "swebench": grader_version()},
+        "fingerprint": dict(fingerprint or {}),
     }
     return RunStore(folder, config, facts)
 

@@ -8,11 +8,13 @@ import typer
 EXAMPLES = """
 Examples:
 
-  aem import preds.json --arm gpt-5-mini --out gpt.csv
+  aem import runs/gpt-5-mini --reports gpt-5-mini.my-run.json --arm gpt-5-mini --out gpt.csv
 
   aem import logs/run_evaluation/my-run/my-model --format swebench --arm mine --out mine.csv
 
   aem compare gpt.csv mine.csv
+
+Formats: auto, run (our own), csv, leaderboard, inspect, harbor, mini-swe-agent, swe-agent, swebench.
 """
 
 
@@ -25,10 +27,12 @@ def import_(
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")],
     format: Annotated[str, typer.Option("--format", help="Format of the source; `auto` looks at it.")] = "auto",
     arm: Annotated[str, typer.Option(help="Name of the arm where the source does not name it.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Which seed this is, where the source does not say.")] = 0,
+    reports: Annotated[Path | None, typer.Option(help="Official report or folder of logs with the verdicts.")] = None,
 ) -> None:
     """Turn results of other tools into the outcomes CSV that `aem compare` reads."""
     from harness.compare.outcomes import import_outcomes, write_csv
 
-    outcomes = import_outcomes(source, format=format, arm=arm)
+    outcomes = import_outcomes(source, format=format, arm=arm, seed=seed, reports=reports)
     write_csv(outcomes.table, out)
     typer.echo(f"{out}: {len(outcomes.table)} rollouts, {len(outcomes.arms)} arm(s)")

@@ -26,3 +26,7 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.")]
 GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings at a time.")]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
+RegistryFolder = Annotated[
+    Path | None,
+    typer.Option("--registry", help="Folder of checkpoint cards, searched before ./checkpoints and those shipped."),
+]

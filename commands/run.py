@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from commands import options
-from commands.evaluate import choose, connect, open_run, outcomes, perform
+from commands.evaluate import choose, open_run, outcomes, perform
+from commands.serving import card_defaults, connect, find
 from harness.errors import EXIT_INFRASTRUCTURE
 
 
@@ -21,9 +22,11 @@ Does this machine resolve every gold patch?
 
   aem run --agent gold --set sample
 
-Four seeds of a served model on Verified:
+Four seeds of a served model, and of a registered checkpoint, on Verified:
 
   aem run --endpoint http://localhost:8000/v1 --set verified -k 4 -w 32
+
+  aem run --checkpoint deepswe-aem@250 --set verified -k 4 -w 32
 
 The same command again continues; --retry infra also repeats what was lost to infrastructure.
 """
@@ -50,6 +53,10 @@ def run(
         list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; may be repeated.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Registered checkpoint: served for the run, or behind --endpoint.")
+    ] = None,
+    registry: options.RegistryFolder = None,
     config_file: options.ConfigFile = None,
     overrides: options.Overrides = None,
     ids: options.Ids = None,
@@ -70,7 +77,17 @@ def run(
     from harness.report.tables import run_summary
 
     console = Console(stderr=True)
-    config = RunConfig.load(config_file, overrides or (), agent=agent, dataset=dataset, arm=arm)
+    entry = find(checkpoint, registry) if checkpoint else None
+    card = entry.card if entry else None
+    config = RunConfig.load(
+        config_file,
+        overrides or (),
+        defaults=card_defaults(card) if card else None,
+        agent=agent,
+        dataset=dataset,
+        arm=arm,
+        checkpoint=checkpoint,
+    )
     selection = choose(
         config.dataset,
         console,
@@ -83,9 +100,17 @@ def run(
     )
     folder = out or Path("results") / f"{config.arm}-{config.digest}"
     keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
-    with connect(endpoint or (), model, config.sampling) as policy:
-        driver = build(config.agent, tasks=selection.tasks, policy=policy, options=config.agent_options)
-        with open_run(folder, config, selection, driver, seeds) as store:
+    with connect(
+        endpoint or (),
+        model,
+        config.sampling,
+        entry=entry,
+        registry=registry,
+        log=folder / "server.log",
+        console=console,
+    ) as connected:
+        driver = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
+        with open_run(folder, config, selection, driver, seeds, connected.fingerprint) as store:
             perform(
                 store,
                 selection,

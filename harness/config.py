@@ -55,9 +55,16 @@ class RunConfig(Record):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @classmethod
-    def load(cls, path: Path | None = None, overrides: Iterable[str] = (), **values: Any) -> Self:
-        """Merge a YAML file, dotted `key=value` overrides and keyword values (None: not given), left to right."""
-        merged: dict[str, Any] = read_yaml(path) if path else {}
+    def load(
+        cls,
+        path: Path | None = None,
+        overrides: Iterable[str] = (),
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> Self:
+        """Merge defaults, a YAML file, dotted `key=value` overrides and keyword values (None: not given), in order."""
+        merged: dict[str, Any] = {**(defaults or {}), **(read_yaml(path) if path else {})}
         for override in overrides:
             set_dotted(merged, override)
         merged.update({key: value for key, value in values.items() if value is not None})

@@ -230,12 +230,18 @@ def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
             f"{folder} holds a run under another configuration (differs in: {', '.join(differing) or 'defaults'}); "
             "continue it with the same options, or choose another --out"
         )
-    for fact in ("agent", "dataset", "versions"):
-        if known.get(fact) != fresh.get(fact):
+    for fact in ("agent", "dataset", "versions", "fingerprint"):
+        then, today = _lasting(known.get(fact)), _lasting(fresh.get(fact))
+        if then != today:
             raise ConfigError(
-                f"{folder} was started with another {fact} ({known.get(fact)} then, {fresh.get(fact)} now): "
+                f"{folder} was started with another {fact} ({then} then, {today} now): "
                 "mixing them would not be one run; choose another --out"
             )
+
+
+def _lasting(fact: Any) -> Any:
+    """A fact without what may differ from one start of the same server to the next."""
+    return {key: value for key, value in fact.items() if key != "canary"} if isinstance(fact, Mapping) else fact
 
 
 def write_text(path: Path, text: str) -> None:
