@@ -64,18 +64,20 @@ def load_one(source: str) -> Outcomes:
     return _renamed(found, rename, path) if rename else found
 
 
-def import_outcomes(path: Path, *, format: str = "auto", arm: str = "") -> Outcomes:
+def import_outcomes(
+    path: Path, *, format: str = "auto", arm: str = "", seed: int = 0, reports: Path | None = None
+) -> Outcomes:
     """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `harness.interop`.
 
-    `arm` names the rollouts where the source does not name them.
+    `arm` and `seed` name the rollouts where the source does not, `reports` is where the official verdicts lie.
     """
     if format in ("auto", "run") and (path / "run.json").is_file():
         return read_run(path)
     if format in ("auto", "csv") and _is_outcomes_csv(path):
         return Outcomes(read_csv(path))
-    from harness.interop import read
+    from harness.interop import Source, read
 
-    return Outcomes(normalise(read(path, format=format, arm=arm), str(path)))
+    return Outcomes(normalise(read(Source(path, arm, seed, reports), format), str(path)))
 
 
 def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:

@@ -1,30 +1,58 @@
 """Other people's results as rows of our outcomes table: one small file per foreign format.
 
-Each format module has `matches(path)`, true when `path` looks like that format, and `read(path, arm)`, which returns a
-data frame with the columns of `harness.compare.schema` that the format knows.
+Each format module has `matches(path)`, true when `path` looks like that format, and `read(source)`, which returns rows
+with the columns of `harness.compare.schema` that the format knows.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# In the order in which `auto` tries them: the most specific first.
-FORMATS: dict[str, str] = {
-    "leaderboard": "outcomes of leaderboard submissions: a matrix CSV or a folder of the experiments repository",
+Row = Mapping[str, Any]
+
+# In the order in which `auto` tries them, the most specific first: module and what it reads.
+FORMATS: dict[str, tuple[str, str]] = {
+    "leaderboard": ("leaderboard", "a matrix of leaderboard outcomes, or one submission of the experiments repository"),
+    "inspect": ("inspect_log", "an Inspect log: .eval, or .json with samples"),
+    "harbor": ("harbor", "a Harbor job folder: one result.json a trial"),
+    "mini-swe-agent": ("mini", "a mini-swe-agent output folder, or its preds.json, with an official report"),
+    "swe-agent": ("sweagent", "a SWE-agent output folder of .traj files, with an official report"),
+    "swebench": ("official", "a swebench run report, a folder of per-instance reports, or a .jsonl of reports"),
 }
 
 
-def read(path: Path, *, format: str = "auto", arm: str = "") -> "pd.DataFrame":
-    """The rollouts in `path`. `arm` names them where the format does not. Raises DataError when nothing fits."""
+@dataclass(frozen=True)
+class Source:
+    """What to read. `arm` and `seed` name the rollouts where the format does not; `reports` is where verdicts lie."""
+
+    path: Path
+    arm: str = ""
+    seed: int = 0
+    reports: Path | None = None
+
+
+def read(source: Source, format: str = "auto") -> "pd.DataFrame":
+    """The rollouts in `source`. Raises DataError when no format fits, or a file breaks the promises of its format."""
+    import pandas as pd
+
     if format != "auto" and format not in FORMATS:
-        raise DataError(f"unknown format {format!r}; known: auto, {', '.join(FORMATS)}")
-    for name in FORMATS if format == "auto" else (format,):
-        module = import_module(f"harness.interop.{name.replace('-', '_')}")
-        if format != "auto" or module.matches(path):
-            return module.read(path, arm)
-    raise DataError(f"cannot tell the format of {path}; say it with --format (one of: {', '.join(FORMATS)})")
+        raise DataError(f"unknown format {format!r}; known: auto, csv, run, {', '.join(FORMATS)}")
+    if not source.path.exists():
+        raise DataError(f"no such file or folder: {source.path}")
+    for name, (module_name, _) in FORMATS.items():
+        if format not in ("auto", name):
+            continue
+        module = import_module(f"harness.interop.{module_name}")
+        if format == name or module.matches(source.path):
+            rows = module.read(source)
+            if len(rows) == 0:
+                raise DataError(f"{source.path} holds no rollouts in the format {name}")
+            return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    raise DataError(f"cannot tell the format of {source.path}; say it with --format ({', '.join(FORMATS)})")
