@@ -1,10 +1,15 @@
 """From settings to a finished run: what `aem run` and `aem gate` share."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from harness.errors import EXIT_INFRASTRUCTURE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,3 +128,27 @@ def outcomes(store: "RunStore", keys: "Sequence[Key]") -> Counter[str]:
         else:
             counts[progress.grade["outcome"] if progress.grade else "owed"] += 1
     return counts
+
+
+def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int, seeds: int) -> None:
+    """Print how a run ended; exit with the code for infrastructure when some of it was lost to that."""
+    from rich.console import Console as RichConsole
+
+    from harness.report.tables import run_summary
+
+    RichConsole().print(run_summary(folder, counts, n=n, seeds=seeds))
+    if suspect := _suspect(folder):
+        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(suspect)}")
+    if counts["error"]:
+        console.print(f"{counts['error']} of them were lost to infrastructure; repeat these with --retry infra")
+        raise typer.Exit(EXIT_INFRASTRUCTURE)
+
+
+def _suspect(folder: Path) -> list[str]:
+    marked = json.loads((folder / "audit.json").read_text())
+    suspect = [
+        entry["instance_id"]
+        for entry in marked
+        if entry["outcome"] == "resolved" and any(mark["grave"] for mark in entry["marks"])
+    ]
+    return list(dict.fromkeys(suspect))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import options
-from commands.evaluate import choose, open_run, outcomes, perform
+from commands.evaluate import choose, conclude, open_run, outcomes, perform
 from commands.run import Retry
 from harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from commands.evaluate import Selection
+    from commands.evaluate import choose, conclude, open_run, outcomes, perform
     from harness.types import Prediction
 
 EXAMPLES = """
@@ -117,11 +117,8 @@ def _grade_predictions(
     memory: str,
     retry_infrastructure: bool,
 ) -> None:
-    from rich.console import Console
-
     from harness.config import RunConfig
     from harness.grading.submission import Submission, enter
-    from harness.report.tables import run_summary
 
     models = {prediction.model_name_or_path for prediction in predictions}
     if len(models) > 1:
@@ -144,25 +141,9 @@ def _grade_predictions(
             retry_infrastructure=retry_infrastructure,
         )
         counts = outcomes(store, keys)
-    Console().print(run_summary(folder, counts, n=len(keys), seeds=1))
     if missing := len(selection.tasks) - len(keys):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")
-    if suspect := _suspect(folder):
-        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(suspect)}")
-    if counts["error"]:
-        console.print(f"{counts['error']} gradings were lost to infrastructure; repeat them with --retry infra")
-        raise typer.Exit(EXIT_INFRASTRUCTURE)
-
-
-def _suspect(folder: Path) -> list[str]:
-    import json
-
-    marked = json.loads((folder / "audit.json").read_text())
-    return [
-        entry["instance_id"]
-        for entry in marked
-        if entry["outcome"] == "resolved" and any(mark["grave"] for mark in entry["marks"])
-    ]
+    conclude(folder, counts, console, n=len(keys), seeds=1)
 
 
 def _grade_logs(root: Path, out: Path, dataset: str, console: "Console", *, add_markers: bool) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from commands import options
-from commands.evaluate import choose, open_run, outcomes, perform
+from commands.evaluate import choose, conclude, open_run, outcomes, perform
 from commands.serving import card_defaults, connect, find
-from harness.errors import EXIT_INFRASTRUCTURE
 
 
 class Retry(StrEnum):
@@ -74,7 +73,6 @@ def run(
 
     from agents.build import build
     from harness.config import RunConfig
-    from harness.report.tables import run_summary
 
     console = Console(stderr=True)
     entry = find(checkpoint, registry) if checkpoint else None
@@ -122,10 +120,7 @@ def run(
                 retry_infrastructure=retry is Retry.infra,
             )
             counts = outcomes(store, keys)
-    Console().print(run_summary(folder, counts, n=len(selection.tasks), seeds=seeds))
-    if counts["error"]:
-        console.print(f"{counts['error']} rollout(s) were lost to infrastructure; repeat them with --retry infra")
-        raise typer.Exit(EXIT_INFRASTRUCTURE)
+    conclude(folder, counts, console, n=len(selection.tasks), seeds=seeds)
 
 
 def show(

@@ -29,7 +29,8 @@ class RunView:
     def __init__(self, console: Console, title: str, total: int, known: Counter[str] | None = None) -> None:
         self._console = console
         self._title = title
-        self._outcomes: Counter[str] = Counter(known or {})
+        self._known: Counter[str] = Counter(known or {})
+        self._ended: dict[tuple[str, int], Outcome] = {}  # the newest outcome of each rollout: retries replace it
         self._running: dict[tuple[str, int], float] = {}
         self._tokens = 0
         self._started = time.monotonic()
@@ -42,7 +43,7 @@ class RunView:
             console=console,
             expand=True,
         )
-        self._bar = self._progress.add_task(title, total=total, completed=sum(self._outcomes.values()))
+        self._bar = self._progress.add_task(title, total=total, completed=self._known.total())
         self._total = total
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
@@ -70,9 +71,9 @@ class RunView:
             self._finish(event, Outcome(event["outcome"]), event["cause"])
 
     def _finish(self, event: dict[str, Any], outcome: Outcome, why: str) -> None:
-        self._outcomes[outcome.value] += 1
-        done = sum(self._outcomes.values())
-        self._progress.update(self._bar, completed=min(done, self._total))
+        self._ended[event["instance_id"], event["seed"]] = outcome
+        done = self._known.total() + len(self._ended)
+        self._progress.update(self._bar, completed=done)
         line = Text.assemble(
             (f"[{done}/{self._total}] ", "dim"),
             (f"{outcome.value:<12}", STYLE[outcome]),
@@ -85,7 +86,8 @@ class RunView:
     def _render(self) -> Group:
         counts = Table.grid(padding=(0, 2))
         cells = [Text(f"{len(self._running)} running", "bold")]
-        cells += [Text(f"{self._outcomes[o.value]} {o.value}", STYLE[o]) for o in Outcome if self._outcomes[o.value]]
+        outcomes = self._known + Counter(outcome.value for outcome in self._ended.values())
+        cells += [Text(f"{outcomes[o.value]} {o.value}", STYLE[o]) for o in Outcome if outcomes[o.value]]
         if self._tokens:
             rate = self._tokens / (time.monotonic() - self._started)
             cells.append(Text(f"{rate:.0f} tokens/s", "cyan"))

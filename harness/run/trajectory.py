@@ -20,6 +20,7 @@ class TrajectoryWriter:
         self._instance_id = instance_id
         self._lines = (folder / "trajectory.jsonl").open("a")
         self._info: dict[str, Any] = {}
+        self._exit = ""
         self.summary = Summary()
 
     def message(self, message: Mapping[str, Any]) -> None:
@@ -27,6 +28,8 @@ class TrajectoryWriter:
         self._lines.write(json.dumps(stamped, default=str) + "\n")
         self._lines.flush()
         self.summary.add(stamped)
+        if stamped["role"] == "exit":
+            self._exit = stamped["extra"].get("exit_status", "")
 
     def info(self, **facts: Any) -> None:
         self._info.update(facts)
@@ -41,7 +44,8 @@ class TrajectoryWriter:
                 "model_stats": {"instance_cost": 0.0, "api_calls": self.summary.steps},
                 "config": {},
                 **self._info,
-                "exit_status": status.value,
+                "exit_status": self._exit or status.value,  # as mini-swe-agent names it, where the agent did
+                "ended": status.value,
                 "submission": submission,
             },
             "messages": messages,
