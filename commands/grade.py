@@ -14,7 +14,7 @@ from harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from commands.evaluate import choose, conclude, open_run, outcomes, perform
+    from commands.evaluate import Selection
     from harness.types import Prediction
 
 EXAMPLES = """
