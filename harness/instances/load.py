@@ -49,8 +49,8 @@ def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Lo
     """Every good row of `source` as a `Task`, and one line for every other row.
 
     `source`: `verified`, `lite`, `full`, `multilingual` or any `owner/name` of the Hugging Face hub, `sample`, or a
-    local .json, .jsonl or .parquet file, optionally gzipped. `split` is for the hub. Raises `DataError` when the source
-    cannot be read, when no row is good and, with `strict`, when any row is bad.
+    local .json, .jsonl or .parquet file, optionally gzipped, or a folder with `<split>.parquet`. Raises `DataError`
+    when the source cannot be read, when no row is good and, with `strict`, when any row is bad.
     """
     name, raw, folder = _open(source, split)
     tasks: list[Task] = []
@@ -90,6 +90,8 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
 
         return text, _numbered(bundled.rows()), bundled.ROOT
     path = Path(source)
+    if (path / f"{split}.parquet").is_file():  # a folder as `swebench` publishes and reads it
+        path /= f"{split}.parquet"
     if _kind(path):
         if not path.is_file():
             raise DataError(f"no such file: {path}")

@@ -72,6 +72,13 @@ def test_parquet_lists_and_timestamps_are_read(tmp_path):
     assert task.instance.created_at == "2024-01-02T00:00:00"
 
 
+def test_a_folder_of_splits_is_read_as_swebench_reads_it(tmp_path):
+    write(tmp_path / "test.parquet", ROWS)
+    write(tmp_path / "dev.parquet", ROWS[:1])
+    assert len(load(tmp_path).tasks) == 3
+    assert len(load(str(tmp_path), split="dev").tasks) == 1
+
+
 def test_bad_rows_are_one_line_each_and_do_not_spoil_the_others(tmp_path):
     path = tmp_path / "rows.jsonl"
     good = [json.dumps(row(number)) for number in range(497)]
