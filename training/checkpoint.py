@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
+from aem_checkpoints.card import CARD, Card
 from harness.errors import ConfigError, DataError
 from training.model import Model, ModelConfig
 
 STATE = "state.pt"
 
 
-def save_policy(folder: Path, model: Model, tokenizer: Any, card: Mapping[str, Any]) -> None:
+def save_policy(folder: Path, model: Model, tokenizer: Any, card: Card) -> None:
     """Write (replacing it whole) what `transformers` and vLLM load: bfloat16 weights, configuration, tokenizer, and
     `card.yaml`, the checkpoint's provenance with the weights' digest filled in."""
-    import yaml
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -32,8 +32,8 @@ def save_policy(folder: Path, model: Model, tokenizer: Any, card: Mapping[str, A
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     _write_json(new / "config.json", {**hf_config(model.config), "eos_token_id": end, "pad_token_id": pad})
     _write_json(new / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
-    card = {**card, "digests": {"model.safetensors": digest(new / "model.safetensors")}}
-    (new / "card.yaml").write_text(yaml.safe_dump(card, sort_keys=False))
+    digests = {path.name: digest(path) for path in sorted(new.iterdir())}
+    (new / CARD).write_text(card.model_copy(update={"digests": digests}).to_yaml())
     new.chmod(0o755)
     if folder.exists():
         shutil.rmtree(folder)

@@ -17,6 +17,7 @@ from random import Random
 from agents.bash import SENTINEL, fenced
 from agents.templates import Prompts
 from harness.types import ExitStatus
+from training.functions import expression
 from training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
 from training.tasks import Edit, Task, edits, mutants
 
@@ -121,7 +122,7 @@ def demonstration(task: Task, skill: Skill, random: Random, prompts: Prompts) ->
 
 def _script(episode: Episode, skill: Skill, random: Random) -> Iterator[str]:
     task, path = episode.task, f"lib/{episode.task.name}.py"
-    yield f"cat -n {path}"
+    yield f"cat {path}"
     wrong = _wrong_edits(task)
     for attempt in range(skill.attempts):
         if attempt:
@@ -143,15 +144,7 @@ def _wrong_edits(task: Task) -> list[Edit]:
 
 
 def sed(edit: Edit, path: str) -> str:
-    """The shortest whole-word substitution that makes this edit, starting at its line's first difference."""
-    before, after = edit.before.split(" "), edit.after.split(" ")
-    head = next(i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1])
-    tail = next(i for i, pair in enumerate(zip(before[::-1], after[::-1], strict=False)) if pair[0] != pair[1])
-    while head > 0 and before[head - 1]:
-        old, new = " ".join(before[head : len(before) - tail]), " ".join(after[head : len(after) - tail])
-        if old and edit.before.replace(old, new, 1) == edit.after:
-            break
-        head -= 1
-    old, new = " ".join(before[head : len(before) - tail]), " ".join(after[head : len(after) - tail])
-    pattern = old.replace("*", r"\*")
-    return f"sed -i '{edit.line}s/{pattern}/{new}/' {path}"
+    """The command that makes this edit by content: the line's expression up to its comment, and what it becomes."""
+    colon = ":" if edit.before.partition("  # ")[0].endswith(":") else ""
+    old, new = (f"{expression(line)}{colon}  # " for line in (edit.before, edit.after))
+    return f"sed -i 's/{old}/{new}/' {path}"

@@ -22,7 +22,7 @@ NOUNS = (
 )  # fmt: skip
 
 COMPARISONS = (">", "<", ">=", "<=", "==", "!=")
-PAIRS = ("{a} + {b}", "{a} - {b}", "{a} * {b}", "max({a}, {b})", "min({a}, {b})")
+PAIRS = ("{a} + {b}", "{a} - {b}", "max({a}, {b})", "min({a}, {b})")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,13 @@ def draw(random: Random) -> Function:
 
 def specification(line: str) -> str:
     """What a line's comment says: its statement without keyword and colon; nothing where nothing was chosen."""
-    if line.strip() in PLAIN:
-        return ""
-    return line.strip().removesuffix(":").removeprefix("if ").removeprefix("return ").removeprefix("for i in ")
+    return "" if line.strip() in PLAIN else expression(line)
+
+
+def expression(line: str) -> str:
+    """A line's code without indent, comment, keyword and colon."""
+    code = line.partition("  # ")[0].strip().removesuffix(":")
+    return code.removeprefix("if ").removeprefix("return ").removeprefix("for i in ")
 
 
 def commented(code: str, comments: Sequence[str]) -> str:

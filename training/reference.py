@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
 from agents.templates import Prompts
 from harness.types import ExitStatus
 from training import advantages, aem, tasks
 from training.bases import base_advantages
 from training.checkpoint import load_policy, save_policy
-from training.config import RlConfig
+from training.config import Common, RlConfig
 from training.environment import PROMPTS
 from training.folder import Folder
 from training.loss import logprobs_and_entropies, policy_loss
@@ -231,15 +232,30 @@ def evaluate(
     return {"test_greedy": solved(0.0), "test_sampled": solved(1.0)}
 
 
-def card(config: RlConfig, folder: Folder, limits: Limits) -> dict[str, Any]:
-    """The checkpoint's provenance."""
-    return {
-        "name": config.name,
-        "base_model": config.start,
-        "method": {"base": config.base, "aem": config.aem.model_dump(mode="json") if config.aem else None},
-        "training": {"run": folder.path.name, "config_digest": config.digest, **config.model_dump(mode="json")},
-        "step": config.steps,
-        "seeds": [config.seed],
-        "serving": {"prompts": PROMPTS, "max_model_len": limits.context, "max_tokens": limits.reply},
-        "license": "MIT",
-    }
+def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
+    """The checkpoint's provenance, as the registry keeps it."""
+    return Card(
+        name=config.name,
+        path=".",
+        parent=Path(config.start).parent.name if config.start.endswith("checkpoint") else Path(config.start).name,
+        licence="MIT",
+        method=Method(
+            kind="aem" if config.aem else "baseline",
+            base=config.base,
+            parameters={**(config.aem.model_dump(mode="json") if config.aem else {}), "lr": config.learning_rate},
+        ),
+        training=training_of(config, folder),
+        serving=Serving(max_model_len=limits.context),
+        scaffold=scaffold(limits),
+        sampling={"temperature": config.temperature, "max_tokens": limits.reply},
+    )
+
+
+def training_of(config: Common, folder: Folder) -> Training:
+    values = config.model_dump(mode="json", exclude_defaults=True, exclude={"threads"})
+    return Training(run=folder.path.name, step=config.steps, seeds=(config.seed,), config=values)
+
+
+def scaffold(limits: Limits) -> Scaffold:
+    """The agent that the policy was trained as. A reply without a command ended an episode there, so it does here."""
+    return Scaffold(agent="bash", options={"prompts": PROMPTS, "steps": limits.steps, "format_errors": 1})

@@ -27,7 +27,7 @@ class Unsupported(Exception):
 
 
 class MemoryEnvironment:
-    """The files of one project, and the commands `cat -n`, `sed -i 'Ns/x/y/'`, `python t.py`, `git checkout -q`."""
+    """The files of one project, and the commands `cat`, `sed -i 's/x/y/'`, `python t.py`, `git checkout -q`."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._committed = dict(files)
@@ -68,18 +68,17 @@ class MemoryEnvironment:
     def _cat(self, path: str) -> tuple[str, int]:
         if path not in self.files:
             return f"cat: {path}: No such file or directory\n", 1
-        return "".join(f"{number:6d}\t{line}\n" for number, line in enumerate(self.files[path].splitlines(), 1)), 0
+        return self.files[path], 0
 
-    def _sed(self, line: str, old: str, new: str, every: str, path: str) -> tuple[str, int]:
+    def _sed(self, line: str | None, old: str, new: str, every: str, path: str) -> tuple[str, int]:
         pattern = _basic_regex(old)
         if path not in self.files:
             return f"sed: can't read {path}: No such file or directory\n", 2
-        lines = self.files[path].splitlines(keepends=True)
-        if int(line) <= len(lines):
-            text = lines[int(line) - 1]
-            body, end = (text[:-1], "\n") if text.endswith("\n") else (text, "")
-            lines[int(line) - 1] = pattern.sub(lambda _: new, body, count=0 if every else 1) + end
-        self.files[path] = "".join(lines)
+        lines = self.files[path].split("\n")  # the last one is what follows the last line end: nothing
+        for number, text in enumerate(lines[:-1], 1):
+            if line is None or int(line) == number:
+                lines[number - 1] = pattern.sub(lambda _: new, text, count=0 if every else 1)
+        self.files[path] = "\n".join(lines)
         return "", 0
 
     def _test(self, name: str) -> tuple[str, int]:
@@ -102,9 +101,9 @@ class MemoryEnvironment:
 
 _PATH = r"(?P<path>[a-z]+/[a-z_]+\.[a-z]+)"
 _COMMANDS: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, int]]], ...] = (
-    (re.compile(rf"cat -n {_PATH}"), MemoryEnvironment._cat),
+    (re.compile(rf"cat {_PATH}"), MemoryEnvironment._cat),
     (
-        re.compile(rf"sed -i '(?P<line>[1-9][0-9]?)s/(?P<old>[^/'\n]+)/(?P<new>[^/'\n\\&]*)/(?P<every>g?)' {_PATH}"),
+        re.compile(rf"sed -i '(?P<line>[1-9][0-9]?)?s/(?P<old>[^/'\n]+)/(?P<new>[^/'\n\\&]*)/(?P<every>g?)' {_PATH}"),
         MemoryEnvironment._sed,
     ),
     (re.compile(r"python t\.py (?P<name>[a-z_]+)"), MemoryEnvironment._test),

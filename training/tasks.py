@@ -81,6 +81,8 @@ def make_task(function: functions.Function, random: Random) -> Task | None:
     """A random mutation of the function with examples that show it; None where 60 random calls cannot."""
     mutant = random.choice(mutants(function.source))
     (fix,) = edits(mutant, function.source)
+    if sum(line.strip() == fix.before.strip() for line in mutant.splitlines()) > 1:
+        return None  # an edit by content could not tell the lines apart
     calls = {
         f"{function.name}({', '.join(map(repr, functions.arguments(function.parameters, random)))})" for _ in range(60)
     }
@@ -136,7 +138,7 @@ def edits(before: str, after: str) -> list[Edit]:
 
 
 _COMPARISONS: tuple[type[ast.cmpop], ...] = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
-_OPERATORS: tuple[type[ast.operator], ...] = (ast.Add, ast.Sub, ast.Mult)
+_OPERATORS: tuple[type[ast.operator], ...] = (ast.Add, ast.Sub)
 
 
 def _changes(node: ast.AST) -> Iterator[Mapping[str, object]]:

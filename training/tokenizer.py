@@ -11,10 +11,11 @@ from typing import Any
 ROLES = ("system", "user", "assistant")
 END, PAD = "<|end|>", "<|pad|>"
 PHRASES = (
-    "```bash\n", "\n```", "cat -n lib/", "sed -i '", "/' lib/", "python t.py ", "git checkout -q lib/",
+    "```bash\n", "\n```", "cat lib/", "sed -i 's/", "/' lib/", "python t.py ", "git checkout -q lib/",
     "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT", ".py", " is wrong: ", " gives ", ", want ", "all good\n", "exit 1\n",
-    "def ", "return ", "    if ", "    for x in items:", "r.append(", "  # ",
-    *(f"     {line}\t" for line in range(1, 10)), *(f"\n     {line}\t" for line in range(2, 10)),
+    "def ", "return ", "if ", "for x in items:", "for i in ", "r.append(", "  # ", ":  # ",
+    *(f" {operator} " for operator in ("+", "-", "=", "+=", "-=", ">", "<", ">=", "<=", "==", "!=", "and", "or")), ", ",
+    "    ", "        ", "            ",
 )  # fmt: skip
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from aem_checkpoints.card import Card, Method, Serving
 from agents.templates import Prompts
 from training import tasks
 from training.checkpoint import load_policy, save_policy
@@ -18,7 +19,7 @@ from training.config import WarmStartConfig
 from training.environment import PROMPTS, Skill, demonstration
 from training.folder import Folder
 from training.model import Model
-from training.reference import Report, evaluate
+from training.reference import Report, evaluate, scaffold, training_of
 from training.rollouts import Limits, Rollout, demonstrated, tensors
 from training.tokenizer import Chat, train_tokenizer
 
@@ -97,14 +98,15 @@ def schedule(step: int, config: WarmStartConfig) -> float:
     return min(1.0, step / config.warmup) * (0.05 + 0.95 * cosine)
 
 
-def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> dict[str, Any]:
-    return {
-        "name": config.name,
-        "base_model": None,
-        "method": {"supervised": "scripted demonstrations"},
-        "training": {"run": folder.path.name, "config_digest": config.digest, **config.model_dump(mode="json")},
-        "step": config.steps,
-        "seeds": [config.seed],
-        "serving": {"prompts": PROMPTS, "max_model_len": limits.context, "max_tokens": limits.reply},
-        "license": "MIT",
-    }
+def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> Card:
+    return Card(
+        name=config.name,
+        path=".",
+        licence="MIT",
+        description="Supervised on scripted demonstrations; the start of the tiny policies.",
+        method=Method(kind="other", base="supervised", parameters={"lr": config.learning_rate}),
+        training=training_of(config, folder),
+        serving=Serving(max_model_len=limits.context),
+        scaffold=scaffold(limits),
+        sampling={"temperature": 1.0, "max_tokens": limits.reply},
+    )

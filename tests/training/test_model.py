@@ -5,6 +5,7 @@ from random import Random
 import pytest
 import torch
 
+from aem_checkpoints.card import Card
 from agents.templates import Prompts
 from training.checkpoint import hf_config, load_policy, save_policy
 from training.environment import Skill, demonstration
@@ -128,7 +129,7 @@ def test_played_rollouts_record_exactly_what_the_policy_sampled(model, tokenizer
 def test_a_saved_policy_loads_here_and_in_transformers(model, tokenizer, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    save_policy(tmp_path / "policy", model, tokenizer, {"name": "x"})
+    save_policy(tmp_path / "policy", model, tokenizer, Card(name="x", path="."))
     loaded, again = load_policy(tmp_path / "policy")
     ids = torch.tensor([again.encode("lib/x.py is wrong: ", add_special_tokens=False)])
     assert ids.tolist() == [tokenizer.encode("lib/x.py is wrong: ", add_special_tokens=False)]

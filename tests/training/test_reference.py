@@ -13,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from aem_checkpoints.card import CARD, read_card
 from agents.templates import Prompts
 from cli import app
 from harness.errors import ConfigError
@@ -209,11 +210,10 @@ def test_aem_train_runs_a_configuration_and_ships_a_card(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "checkpoint:" in result.output
-    import yaml
-
-    card = yaml.safe_load((tmp_path / "o" / "checkpoint" / "card.yaml").read_text())
-    assert card["method"] == {"base": "grpo", "aem": config(aem={"lam": 0.5}).aem.model_dump(mode="json")}
-    assert card["digests"]["model.safetensors"].startswith("sha256:")
+    card = read_card(tmp_path / "o" / "checkpoint" / CARD)
+    assert (card.method.kind, card.method.base, card.method.parameters["lam"]) == ("aem", "grpo", 0.5)
+    assert (card.training.step, card.training.seeds, card.parent) == (1, (0,), "tiny-base")
+    assert card.digests["model.safetensors"].startswith("sha256:")
     assert json.loads((tmp_path / "o" / "config.json").read_text())["steps"] == 1
 
 

@@ -118,8 +118,8 @@ def test_the_memory_shell_answers_as_bash_does(train_tasks, tmp_path):
     task, other = train_tasks[:2]
     path, missing = f"lib/{task.name}.py", "lib/none_such.py"
     commands = [
-        f"cat -n {path}",
-        f"cat -n {missing}",
+        f"cat {path}",
+        f"cat {missing}",
         "python t.py none_such",
         f"python t.py {task.name}",
         f"python t.py {other.name}",
@@ -140,7 +140,7 @@ def test_the_memory_shell_answers_as_bash_does(train_tasks, tmp_path):
         f"sed -i '5s/r.a/r.a/' {path}",
         f"sed -i '4s/*/+/' {path}",
         f"sed -i '5s/+=*/-/' {path}",
-        f"cat -n {path}",
+        f"cat {path}",
         f"python t.py {task.name}",
         SUBMIT,
     ]
@@ -160,7 +160,7 @@ def test_the_memory_shell_answers_as_bash_does(train_tasks, tmp_path):
     "command",
     [
         "ls",
-        "cat -n lib/a.py; rm -rf /",
+        "cat lib/a.py; rm -rf /",
         "cat lib/../../etc/passwd",
         "sed -i '3s/[a]/b/' lib/a.py",
         "sed -i '3s/^a/b/' lib/a.py",
@@ -261,7 +261,7 @@ def test_ends_of_an_episode(train_tasks, reply, status):
 def test_the_step_limit_ends_an_episode_and_the_work_tree_still_counts(train_tasks):
     task = train_tasks[0]
     episode = Episode(task, PROMPTS, max_steps=2)
-    assert episode.reply(f"```bash\ncat -n lib/{task.name}.py\n```") is not None
+    assert episode.reply(f"```bash\ncat lib/{task.name}.py\n```") is not None
     assert episode.reply(f"```bash\n{sed(task.fix, f'lib/{task.name}.py')}\n```") is None
     assert episode.status is ExitStatus.STEP_LIMIT
     assert episode.reward == 1.0
