@@ -148,10 +148,10 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[_Raw]:
 
 
 def _hub_rows(hub_id: str, split: str) -> Iterator[_Raw]:
-    from datasets import DownloadConfig, load_dataset
+    from datasets import load_dataset
 
     try:
-        rows = load_dataset(hub_id, split=split, download_config=DownloadConfig(max_retries=2))
+        rows = load_dataset(hub_id, split=split)
     except Exception as error:  # the library raises a dozen kinds, by what is down and by its version
         raise DataError(
             f"cannot load {hub_id} (split {split}) from the Hugging Face hub ({type(error).__name__}): check the name "

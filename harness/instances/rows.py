@@ -46,7 +46,7 @@ def parse_row(row: object, *, dataset: str = "", folder: Path | None = None) -> 
         raise DataError(f"base_commit must be a hexadecimal commit id, is {_short(required['base_commit'])}")
     text = {name: _text(row, name, empty=True) for name in TEXT}
     optional = {name: _optional_text(row, name) for name in OPTIONAL}
-    tests = {name: test_list(row, name) for name in TEST_LISTS}
+    tests = {name: read_tests(row, name) for name in TEST_LISTS}
     if not tests["FAIL_TO_PASS"]:
         raise DataError("FAIL_TO_PASS is empty, so no patch could be told from no patch")
     grading, provenance = _grading_fields(row)
@@ -103,7 +103,7 @@ def digest(rows: Iterable[Row]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def test_list(row: Row, name: str) -> tuple[str, ...]:
+def read_tests(row: Row, name: str) -> tuple[str, ...]:
     """A list of test ids, published either as a list or as JSON text of one."""
     value = _present(row, name)
     shape = "must be a list of test ids, or JSON text of one"
@@ -120,13 +120,10 @@ def test_list(row: Row, name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-test_list.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect
-
-
 def _canonical(row: Row) -> dict[str, Any]:
     """What of a row bears on rollout and verdict, in one spelling."""
     fields: dict[str, Any] = {name: _optional_text(row, name) for name in (*REQUIRED, *TEXT, *OPTIONAL, *GRADING)}
-    fields |= {name: list(test_list(row, name)) for name in TEST_LISTS}
+    fields |= {name: list(read_tests(row, name)) for name in TEST_LISTS}
     return {name: value for name, value in fields.items() if value}
 
 
