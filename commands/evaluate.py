@@ -76,7 +76,7 @@ def open_run(
         "plan": {"instances": [task.instance_id for task in selection.tasks], "seeds": seeds},
         "agent": dict(agent.describe()),
         "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
-        "versions": {"aem": __version__, "swebench": grader_version()},
+        "versions": {"aem": __version__, "swebench": grader_version().removeprefix("swebench ")},
         "fingerprint": dict(fingerprint or {}),
     }
     return RunStore(folder, config, facts)

@@ -69,7 +69,7 @@ def _engine() -> Iterator[Finding]:
 def _grader() -> Finding:
     from harness.grading.official import grader_version
 
-    return Finding(level="ok", what="grader", detail=f"swebench {grader_version()}")
+    return Finding(level="ok", what="grader", detail=grader_version())
 
 
 def _dataset(source: str) -> Finding:
