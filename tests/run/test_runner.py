@@ -1,0 +1,129 @@
+"""A run as a user sees it: what becomes of agents that crash, faults, limits and retries."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands.evaluate import Selection, open_run
+from harness.config import RunConfig
+from harness.errors import EnvironmentFault, PolicyFault
+from harness.instances.load import load
+from harness.run.runner import FAULTS_IN_A_ROW, Runner
+from harness.types import AgentExit, Environment, ExitStatus, Instance, Recorder
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+
+
+class Scripted:
+    """An agent whose behaviour is a function; counts how often each rollout was started."""
+
+    name = "scripted"
+
+    def __init__(self, act) -> None:
+        self.act = act
+        self.starts: Counter[tuple[str, int]] = Counter()
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"kind": self.name}
+
+    def run(self, instance: Instance, environment: Environment, record: Recorder, *, seed: int) -> AgentExit:
+        self.starts[instance.instance_id, seed] += 1
+        record.message({"role": "assistant", "content": "working", "extra": {"actions": []}})
+        environment.execute("echo '# touched' >> README.md")
+        return self.act(self.starts[instance.instance_id, seed])
+
+
+@pytest.fixture(scope="module")
+def selection() -> Selection:
+    loaded = load("sample")
+    return Selection(loaded.tasks[:2], loaded)
+
+
+def perform(folder: Path, selection: Selection, act, *, seeds: int = 1, retry: bool = False, **config: Any):
+    agent = Scripted(act)
+    keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
+    with open_run(folder, RunConfig(arm="a", agent="scripted", **config), selection, agent, seeds) as store:
+        runner = Runner(store, {task.instance_id: task for task in selection.tasks}, agent)
+        runner.run(keys, retry_infrastructure=retry)
+        return agent, {key: store.progress[key] for key in keys}
+
+
+def submit(_: int) -> AgentExit:
+    return AgentExit(status=ExitStatus.SUBMITTED)
+
+
+def test_a_crash_of_the_agent_is_its_own_and_its_work_is_graded(tmp_path, selection):
+    def crash(_: int) -> AgentExit:
+        raise ZeroDivisionError("a bug of the agent's")
+
+    _, done = perform(tmp_path / "r", selection, crash)
+    for (instance_id, seed), progress in done.items():
+        assert progress.rollout["exit_status"] == "agent_crash"
+        assert progress.rollout["fault"] is None
+        assert progress.grade["outcome"] == "unresolved"
+        folder = tmp_path / "r" / "rollouts" / instance_id / str(seed)
+        assert "touched" in (folder / "patch.diff").read_text()
+        document = json.loads((folder / f"{instance_id}.traj.json").read_text())
+        assert "a bug of the agent's" in document["info"]["traceback"]
+
+
+def test_a_limit_keeps_the_work_tree_as_the_prediction(tmp_path, selection):
+    _, done = perform(tmp_path / "r", selection, lambda _: AgentExit(status=ExitStatus.STEP_LIMIT))
+    assert {p.rollout["exit_status"] for p in done.values()} == {"step_limit"}
+    assert all(p.rollout["patch_bytes"] > 0 and p.grade["outcome"] == "unresolved" for p in done.values())
+
+
+@pytest.mark.parametrize("fault", [PolicyFault("the server went away"), EnvironmentFault("the daemon went away")])
+def test_a_fault_is_retried_once_and_then_counts_as_infrastructure(tmp_path, selection, fault):
+    def lose(_: int) -> AgentExit:
+        raise fault
+
+    agent, done = perform(tmp_path / "r", selection, lose, infra_retries=1)
+    assert set(agent.starts.values()) == {2}
+    for progress in done.values():
+        assert progress.rollout["fault"] == {"boundary": fault.boundary, "message": str(fault)}
+        assert progress.grade is None
+        assert progress.infrastructure
+
+
+def test_what_was_lost_is_repeated_on_request_and_nothing_else(tmp_path, selection):
+    def lose_first(start: int) -> AgentExit:
+        if start == 1:
+            raise PolicyFault("the server went away")
+        return submit(start)
+
+    folder = tmp_path / "r"
+    perform(folder, selection, lambda start: lose_first(1), infra_retries=0)
+    agent, done = perform(folder, selection, submit, infra_retries=0)
+    assert not agent.starts, "a plain continuation does not repeat losses"
+    agent, done = perform(folder, selection, submit, infra_retries=0, retry=True)
+    assert set(agent.starts.values()) == {1}
+    assert {p.grade["outcome"] for p in done.values()} == {"unresolved"}
+    agent, _ = perform(folder, selection, submit, infra_retries=0, retry=True)
+    assert not agent.starts
+
+
+def test_when_everything_is_lost_the_run_stops_instead_of_losing_the_rest(tmp_path, selection):
+    def lose(_: int) -> AgentExit:
+        raise PolicyFault("the server went away")
+
+    with pytest.raises(EnvironmentFault, match=rf"{FAULTS_IN_A_ROW} losses in a row.*server went away"):
+        perform(tmp_path / "r", selection, lose, seeds=20)
+
+
+def test_official_files_describe_the_run(tmp_path, selection):
+    from harness.grading.reports import write_reports
+
+    _, done = perform(tmp_path / "r", selection, submit, seeds=2)
+    from harness.run.store import read_journal
+
+    assert len([e for e in read_journal(tmp_path / "r") if e["event"] == "grade"]) == 4
+    write_reports(tmp_path / "r", selection.tasks, done)
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["completed_instances"] == report["unresolved_instances"] == 2
+    predictions = [json.loads(line) for line in (tmp_path / "r" / "predictions.seed1.jsonl").read_text().splitlines()]
+    assert [set(p) for p in predictions] == [{"instance_id", "model_name_or_path", "model_patch"}] * 2
