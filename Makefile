@@ -20,7 +20,7 @@ demo: setup
 	bash examples/demo.sh $(RESULTS)
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: .venv/.installed
 	$(BIN)/ruff check .
