@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,15 @@ def main() -> int:
     ids = options.instances or build.instance_ids()
     print(f"building or finding {len(ids)} images", flush=True)
     build.build(ids, say=print)
-    runs = []
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="aem-benchmark-") as scratch:
         inputs = write_inputs(Path(scratch), ids)
-        for repeat in range(options.repeats):
-            for workers in options.workers:
-                for side in options.sides:
-                    folder = Path(scratch) / f"{side.replace(', ', '-').replace(' ', '-')}-{workers}-{repeat}"
-                    run = measure(side, workers, folder, *inputs)
-                    runs.append(run)
-                    print(describe(run), flush=True)
-    result = {"about": about(ids), "runs": runs}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+        for number, (_, workers, side) in enumerate(product(range(options.repeats), options.workers, options.sides)):
+            wait_for_quiet(options.patience)
+            runs.append(measure(side, workers, Path(scratch) / str(number), *inputs))
+            print(describe(runs[-1]), flush=True)
+            options.out.write_text(json.dumps({"about": about(ids), "runs": runs}, indent=1) + "\n")
     print(f"\n{table(runs)}\n\nwritten to {options.out}")
     return int(not same_verdicts(runs))
 
@@ -64,6 +61,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds to wait, before each measurement, for the machine to be idle"
+    )
     parser.add_argument("--instances", nargs="*", help="ids of tests/verified/instances.toml (default: all)")
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "against_swebench.json")
@@ -111,6 +111,22 @@ def measure(side: str, workers: int, folder: Path, rows: Path, predictions: Path
         "load_after": round(os.getloadavg()[0], 1),
         "resolved": verdicts,
     }
+
+
+def wait_for_quiet(patience: float, idle: float = 0.75, window: float = 5.0) -> None:
+    """Return once the processors were idle for this share of `window` seconds, or after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = processor_ticks()
+        time.sleep(window)
+        spent = [after - earlier for after, earlier in zip(processor_ticks(), before, strict=True)]
+        if spent[3] + spent[4] >= idle * sum(spent):  # idle, and waiting for the disk
+            return
+
+
+def processor_ticks() -> list[int]:
+    """user, nice, system, idle, iowait of all processors since boot, in clock ticks."""
+    return [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:6]]
 
 
 def stock(workers: int, rows: Path, predictions: Path) -> list[str]:
