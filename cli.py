@@ -17,6 +17,8 @@ COMMANDS: tuple[str, ...] = (
     "run",
     "grade",
     "compare",
+    "table",
+    "plan",
     "train",
     "instances",
     "images",

@@ -1,0 +1,91 @@
+"""`aem table`: a comparison as a table for a paper, with the note and the hash that let others believe it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+Examples:
+
+  aem table results/base results/aem --format latex --out paper/main.tex
+
+  aem table results/base results/aem --columns resolved,resolved-like,difference,p,tokens-per-resolved
+
+  aem table results/base results/aem --instances verified --columns resolved,difficulty --reference aem-paper
+
+  aem table --again paper/main.tex                   the same bytes again, or one line that says what has changed
+
+Columns: tasks seeds rollouts lost resolved resolved-like official highest difference difference-like p p-like moved
+verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of `aem compare` by its name with dashes
+(response-entropy, steps-per-resolved, ...), its paired difference as NAME:diff.
+"""
+
+
+class Format(StrEnum):
+    latex = "latex"
+    markdown = "markdown"
+    csv = "csv"
+    html = "html"
+
+
+SUFFIXES = {".tex": Format.latex, ".md": Format.markdown, ".csv": Format.csv, ".html": Format.html}
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(table)
+
+
+def table(
+    arms: Annotated[
+        list[str] | None, typer.Argument(help="What `aem compare` takes; the first is the baseline.")
+    ] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: by the suffix of --out, else markdown.")] = None,
+    columns: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: standard output).")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
+    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
+    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
+    instances: Annotated[str | None, typer.Option(help="Dataset that knows difficulty and issue date.")] = None,
+    reference: Annotated[list[str] | None, typer.Option(help="Published figures to add as rows: aem-paper.")] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="Arms as columns: for many metrics.")] = False,
+    caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",
+    label: Annotated[str, typer.Option(help="LaTeX label.")] = "tab:aem",
+    again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
+) -> None:
+    """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
+    from harness.errors import ConfigError
+    from harness.report.again import TABLES, TableOptions, make_again, make_table, remember
+    from harness.report.paper import DEFAULT_COLUMNS
+    from harness.run.store import write_text
+
+    if again:
+        if arms:
+            raise ConfigError("--again takes the arms from the table's inputs; leave them out")
+        made = make_again(again)
+    else:
+        chosen = format or SUFFIXES.get(out.suffix if out else "", Format.markdown)
+        options = TableOptions(
+            format=chosen.value,
+            columns=tuple(columns.split(",")) if columns else DEFAULT_COLUMNS,
+            baseline=baseline,
+            series=series,
+            common=common,
+            level=level,
+            instances=instances,
+            references=tuple(reference or ()),
+            caption=caption,
+            label=label,
+            transpose=transpose,
+        )
+        made = make_table(arms or [], options)
+    if out is None:
+        typer.echo(made.text, nl=False)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, made.text)
+    if not again:
+        path = remember(made, out.parent if out else TABLES)
+        typer.echo(f"inputs: {path}", err=True)

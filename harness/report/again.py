@@ -1,0 +1,181 @@
+"""A table that can be made again: its inputs in a small file named by their hash, refused when they have changed."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.compare.outcomes import Outcomes, describe_tasks, load
+from harness.compare.schema import KEY
+from harness.errors import ConfigError, DataError
+from harness.report.paper import DEFAULT_COLUMNS
+from harness.run.store import read_json, write_json
+from harness.types import Record
+
+TABLES = Path("results") / "tables"
+PLACES = {"source", "trajectory"}  # columns that say where a row came from, not what happened
+
+
+class TableOptions(Record):
+    """How a table is made from its outcomes."""
+
+    format: str = "markdown"
+    columns: tuple[str, ...] = DEFAULT_COLUMNS
+    baseline: str | None = None
+    series: bool = False
+    common: bool = False
+    level: float = 0.95
+    instances: str | None = None
+    references: tuple[str, ...] = ()
+    caption: str = ""
+    label: str = "tab:aem"
+    transpose: bool = False
+
+
+class TableInputs(Record):
+    """The small file. `folder` leads from its own folder to where the sources' relative paths begin.
+
+    `outcomes` is the digest of each arm's rows, `output` that of the text.
+    """
+
+    hash: str
+    aem: str
+    sources: tuple[str, ...]
+    folder: str
+    outcomes: dict[str, str]
+    options: TableOptions
+    output: str = ""
+
+
+class MadeTable(Record):
+    """A table's text and the inputs that make it again."""
+
+    text: str
+    inputs: TableInputs
+
+
+def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
+    """Read the arms, compare them, and write the table down."""
+    from harness import __version__
+    from harness.compare.compare import Options, compare
+    from harness.report.formats import FORMATS
+    from harness.report.paper import needs_trajectories, paper_table, transposed
+    from harness.report.reference import reference
+
+    if options.format not in FORMATS:
+        raise ConfigError(f"no format {options.format!r}; there are: {', '.join(FORMATS)}")
+    references = [reference(name) for name in options.references]
+    outcomes = load(sources)
+    if options.instances:
+        outcomes = describe_tasks(outcomes, options.instances)
+    reads = needs_trajectories(options.columns)
+    digests = outcome_digests(outcomes, trajectories=reads)
+    inputs = TableInputs(
+        hash=_hash({"aem": __version__, "outcomes": digests, "options": options.model_dump(mode="json")}),
+        aem=__version__,
+        sources=tuple(map(str, sources)),
+        folder=".",
+        outcomes=digests,
+        options=options,
+    )
+    comparison = compare(
+        outcomes,
+        options.baseline,
+        options=Options(
+            level=options.level,
+            against="previous" if options.series else "baseline",
+            common=options.common,
+            trajectories=reads,
+        ),
+    )
+    table = paper_table(
+        comparison,
+        options.columns,
+        references=references,
+        caption=options.caption,
+        label=options.label,
+        hash=inputs.hash,
+    )
+    text = FORMATS[options.format](transposed(table) if options.transpose else table)
+    return MadeTable(text=text, inputs=inputs.model_copy(update={"output": _sha(text.encode())}))
+
+
+def remember(made: MadeTable, folder: Path) -> Path:
+    """Write the inputs into `folder` as `<hash>.json`; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{made.inputs.hash}.json"
+    inputs = made.inputs.model_copy(update={"folder": os.path.relpath(Path.cwd(), folder)})
+    write_json(path, inputs.model_dump(mode="json"))
+    return path
+
+
+def make_again(name: str, folder: Path = TABLES) -> MadeTable:
+    """The same table once more, byte by byte. `name` is a hash, a `<hash>.json`, or a file that holds the table.
+
+    Raises DataError when its arms hold other outcomes by now, or when other versions would print something else.
+    """
+    from harness import __version__
+
+    path = find_inputs(name, folder)
+    known = TableInputs(**read_json(path))
+    if known.aem != __version__:
+        raise DataError(f"table {known.hash} was made by aem {known.aem}, this is {__version__}: make a new table")
+    with chdir(path.parent / known.folder):
+        made = make_table(known.sources, known.options)
+    then, today = known.outcomes, made.inputs.outcomes
+    changed = [arm for arm in {**then, **today} if then.get(arm) != today.get(arm)]
+    if changed:
+        raise DataError(f"table {known.hash} cannot be made again: the outcomes of {', '.join(changed)} have changed")
+    if made.inputs.output != known.output:
+        raise DataError(
+            f"table {known.hash} comes out otherwise from the same outcomes: numpy, scipy or the shipped reference "
+            "has changed since; make a new table"
+        )
+    return made
+
+
+def find_inputs(name: str, folder: Path) -> Path:
+    """The file of a table's inputs; ConfigError says where it was looked for."""
+    path = Path(name)
+    if path.is_file() and path.suffix == ".json":
+        return path
+    places = [folder, Path()]
+    if path.is_file():
+        found = re.search(r"aem table -(?:\{\})?-again ([0-9a-f]{12})", path.read_text())
+        if not found:
+            raise ConfigError(f"{path} holds no `aem table --again HASH`: it is not a table of aem, or lost its note")
+        name, places = found[1], [path.parent, *places]
+    for place in places:
+        if (place / f"{name}.json").is_file():
+            return place / f"{name}.json"
+    raise ConfigError(f"no {name}.json in {', '.join(str(place) for place in places)}: give its path, or the table's")
+
+
+def outcome_digests(outcomes: Outcomes, *, trajectories: bool = False) -> dict[str, str]:
+    """A digest of what each arm's rows say, wherever they lie; with `trajectories` also of those files' bytes."""
+    return {
+        arm: _digest(outcomes.table[outcomes.table["arm"] == arm], trajectories=trajectories) for arm in outcomes.arms
+    }
+
+
+def _digest(table: pd.DataFrame, *, trajectories: bool) -> str:
+    ordered = table.sort_values(KEY, kind="stable")
+    columns = [name for name in ordered.columns if name not in PLACES and ordered[name].notna().any()]
+    parts = [ordered[columns].to_csv(index=False)]
+    if trajectories:
+        parts += [_sha(Path(path).read_bytes()) for path in ordered["trajectory"].dropna()]
+    return _sha("\n".join(parts).encode())[:16]
+
+
+def _hash(value: Any) -> str:
+    return _sha(json.dumps(value, sort_keys=True).encode())[:12]
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

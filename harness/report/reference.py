@@ -1,0 +1,54 @@
+"""Published figures as rows of a table: what a paper printed, marked as reported, with nothing added but arithmetic."""
+
+from importlib.resources import files
+from math import sqrt
+
+from harness.errors import ConfigError
+from harness.types import Record
+
+
+class ReferenceRow(Record):
+    """One published figure, in percent; `difference` in points to the first row."""
+
+    arm: str
+    resolved: float
+    difference: float | None = None
+
+
+class Reference(Record):
+    """A published table: figures, where they stand, and what is not known about them."""
+
+    name: str
+    title: str
+    source: str
+    dataset: str
+    tasks: int
+    model: str = ""
+    rows: tuple[ReferenceRow, ...]
+    note: str
+
+
+def known_references() -> list[str]:
+    """Names of the references that are shipped."""
+    folder = files("harness.report") / "references"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def reference(name: str) -> Reference:
+    """A shipped reference; ConfigError names those there are."""
+    import yaml
+
+    if name not in known_references():
+        raise ConfigError(f"no reference {name!r}; shipped are: {', '.join(known_references())}")
+    text = (files("harness.report") / "references" / f"{name}.yaml").read_text()
+    return Reference(**yaml.safe_load(text))
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a binomial share (Wilson 1927), which need not be a whole number of successes out of n."""
+    from statistics import NormalDist
+
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return centre - half, centre + half
