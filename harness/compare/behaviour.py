@@ -64,7 +64,7 @@ def features(trajectory: Trajectory) -> dict[str, float]:
         "entropy_early": _mean(entropies[:third]),
         "entropy_late": _mean(entropies[-third:]),
         "surprisal": _mean([turn.surprisal for turn in turns if turn.surprisal is not None]),
-        "response_tokens": _mean([turn.completion_tokens for turn in turns if turn.completion_tokens is not None]),
+        "response_tokens": _mean([turn.completion_tokens for turn in turns if turn.completion_tokens]),
         "commands": float(len(commands)),
         "repeated_commands": 1 - len(set(commands)) / len(commands) if commands else np.nan,
         "test_runs": float(sum(bool(TESTING.search(command)) for command in commands)),

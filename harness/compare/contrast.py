@@ -41,7 +41,7 @@ def contrast(
     scored_a, scored_b, repos = a.where(both), b.where(both), clusters[both]
     delta = difference(rates(scored_a, kept, repos), rates(scored_b, kept, repos))
     table = discordance(scored_a, scored_b, level)
-    result = estimate(delta, level)
+    result = estimate(delta, level, within=(-1, 1))
     if table is not None:
         result = result.model_copy(update={"these": _by_tango(result, table)})
     permuted = stratified_permutation(scored_a, scored_b)

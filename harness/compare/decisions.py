@@ -26,13 +26,11 @@ def difference_decision(value: float, interval: Interval, p: float, *, family: i
     of = f", Holm over {family}" if family > 1 else ""
     if p <= 1 - interval.level:
         verdict: Verdict = "better" if value > 0 else "worse"
-        reason = f"{100 * value:+.1f} points, p = {p:.2g}{of}, {interval.question}"
+        reason = f"{100 * value:+.1f} points, p = {p:.2g}{of}"
         return Decision(question=interval.question, verdict=verdict, reason=reason, p=p)
     smallest = 100 * detectable(interval)
-    reason = (
-        f"p = {p:.2g}{of}, {interval.question}; the smallest difference this comparison could detect with 80 % power "
-        f"is {smallest:.1f} points"
-    )
+    least = f"the smallest difference this comparison could detect with 80 % power is {smallest:.1f} points"
+    reason = f"p = {p:.2g}{of}; {least}"
     return Decision(question=interval.question, verdict="no difference detected", reason=reason, p=p)
 
 

@@ -18,7 +18,7 @@ WEIGHTS = {
 
 def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
     """One line for everything but the weights in which arms differ, and for differing sets of tasks."""
-    return [*_stamps(tables), *_settings(facts), *_tasks(tables)]
+    return [*_stamps(tables), *_settings(facts), *_same_weights(facts), *_tasks(tables)]
 
 
 def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
@@ -37,6 +37,17 @@ def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 def _images(table: pd.DataFrame) -> dict[str, str]:
     known = table.dropna(subset=["image_digest"])
     return dict(zip(known["instance_id"], known["image_digest"], strict=True))
+
+
+def _same_weights(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
+    """Servers that answer the canary prompts with equal log-probabilities."""
+    seen: dict[str, str] = {}
+    for arm, one in facts.items():
+        canary = one.fingerprint.get("canary")
+        if not isinstance(canary, Mapping) or not any(canary.values()):
+            continue
+        if (other := seen.setdefault(str(canary), arm)) != arm:
+            yield f"{other} and {arm} gave equal log-probabilities on the canary prompts: the same weights, it seems"
 
 
 def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:

@@ -50,7 +50,8 @@ def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str,
         a, b = count_trials(scored[baseline], tasks), count_trials(scored[arm], tasks)
         clusters = scored[arm].drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
         labels = clusters.to_numpy(dtype=str)
-        differences[arm] = estimate(difference(rates(a, tasks, labels), rates(b, tasks, labels)), level)
+        delta = difference(rates(a, tasks, labels), rates(b, tasks, labels))
+        differences[arm] = estimate(delta, level, within=(-1, 1))
         ps[arm] = stratified_permutation(a, b).p
     return Group(
         by=by,

@@ -12,18 +12,21 @@ from harness.compare.mcnemar import wilson
 from harness.compare.records import Estimate, Interval
 from harness.compare.values import Floats, TaskValues
 
-ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout"
+ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout, or all agree"
 
 
 def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
     """Interval of the mean for a re-run on the same tasks: variance sum(noise) / N^2, Student t, Satterthwaite's df.
 
     Assumes independent rollouts. The noise of tasks with one rollout cannot be estimated; they are collapsed into one
-    stratum (Cochran 5A.12), which counts their task spread as noise: an upper bound, marked as such. A variance
-    estimated below that of a single changed rollout in the whole sample is replaced by it.
+    stratum (Cochran 5A.12), which counts their task spread as noise: an upper bound, marked as such. So it is done
+    where the rollouts of every task agree exactly. For rates, a variance estimated below that of a single changed
+    rollout in the whole sample is replaced by it.
     """
     n = len(sample)
     known = np.isfinite(sample.noise)
+    if not sample.noise[known].any() and not sample.grain.any():
+        known = np.zeros(n, dtype=bool)  # a metric whose seeds all agree: too few seeds to say that it has no noise
     variance, spread = float(sample.noise[known].sum()), float(sample.noise_spread[known].sum())
     alone = int((~known).sum())
     grain = float(sample.grain.max())
@@ -109,6 +112,10 @@ def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
     )
 
 
+def _clipped(interval: Interval, least: float, most: float) -> Interval:
+    return interval.model_copy(update={"low": max(interval.low, least), "high": min(interval.high, most)})
+
+
 def p_value(value: float, interval: Interval, null: float = 0.0) -> float:
     """Two-sided p-value of "the mean is `null`", from the interval's standard error and degrees of freedom."""
     if interval.se == 0:  # a metric that never varied
@@ -127,13 +134,20 @@ def detectable(interval: Interval, *, power: float = 0.8) -> float:
     return float(quantiles * interval.se)
 
 
-def estimate(values: TaskValues, level: float = 0.95, *, rate: bool = False) -> Estimate:
-    """The mean of `values` with both intervals; `rate` says that it is a proportion of one arm."""
+def estimate(
+    values: TaskValues, level: float = 0.95, *, rate: bool = False, within: tuple[float, float] | None = None
+) -> Estimate:
+    """The mean of `values` with both intervals; `rate` says that it is a proportion of one arm.
+
+    `within` are the ends of the scale, beyond which no interval reaches.
+    """
     value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level)
     rollouts = int(sum(count.sum() for count in values.counts))
     if rate:
         these = of_a_rate(these, value, rollouts)
         like = of_a_rate(like, value, len(values)) if like else None
+    if within:
+        these, like = _clipped(these, *within), _clipped(like, *within) if like else None
     seeds = (min(int(count.min()) for count in values.counts), max(int(count.max()) for count in values.counts))
     return Estimate(value=value, tasks=len(values), rollouts=rollouts, seeds=seeds, these=these, like=like)
 

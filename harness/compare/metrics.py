@@ -17,7 +17,10 @@ Section = Literal["cost", "behaviour", "tools", "calibration"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of the outcomes table, as a mean over rollouts or, with `per_resolved`, per resolved rollout."""
+    """A column of the outcomes table, as a mean over rollouts or, with `per_resolved`, per resolved rollout.
+
+    Costs of zero in every arm were not recorded, and are left out.
+    """
 
     section: Section
     name: str
@@ -85,6 +88,8 @@ def metric_rows(
     found = []
     for metric in metrics:
         values = {arm: metric_values(table, metric) for arm, table in derived.items()}
+        if metric.section == "cost" and not any(arm.values.any() for arm in values.values()):
+            continue
         if all(len(arm) > 1 for arm in values.values()):
             found.append(metric_row(metric, values, baseline, level=level))
     return with_holm(found)

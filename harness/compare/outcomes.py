@@ -144,9 +144,9 @@ def read_run(folder: Path) -> Outcomes:
     constant = {
         "arm": facts.arm,
         "source": str(folder),
-        "grader": _joined("swebench", facts.versions.get("swebench")),
-        "dataset": _joined(facts.dataset.get("name"), facts.dataset.get("digest")),
-        "scaffold": _joined(facts.agent.get("name") or facts.agent.get("kind"), facts.versions.get("aem")),
+        "grader": _joined("swebench", str(facts.versions.get("swebench", "")).removeprefix("swebench ")),
+        "dataset": _joined(facts.dataset.get("name"), str(facts.dataset.get("digest", ""))[:12]),
+        "scaffold": _joined("aem", facts.versions.get("aem"), facts.agent.get("name") or facts.agent.get("kind")),
         "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
     }
     keys = dict.fromkeys([*planned, *rollouts])

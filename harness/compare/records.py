@@ -247,3 +247,57 @@ class Comparison(Record):
     best: BestOf | None = None
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, Any] = {}
+
+
+# --- planning -------------------------------------------------------------------------------------------------------
+
+
+class Components(Record):
+    """Variance components as shares of rate * (1 - rate), and what a rollout costs; see `harness.compare.surface`."""
+
+    source: str
+    rate: float
+    noise: float
+    change: float
+    repository: float
+    steps: float = 0.0
+    seconds: float = 0.0
+    prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+
+
+class PlanRow(Record):
+    """What `seeds` rollouts a task and arm can show; `rollouts` are those of both arms together.
+
+    se and detectable are fractions; power is for the plan's difference, passes the chance that an equal candidate is
+    shown non-inferior by the plan's margin.
+    """
+
+    seeds: int
+    rollouts: int
+    se: Mapping[Question, float]
+    detectable: Mapping[Question, float]
+    power: Mapping[Question, float] = {}
+    passes: Mapping[Question, float] = {}
+
+
+class Plan(Record):
+    """Seeds an arm needed for each target, None where no number of seeds suffices on this many tasks."""
+
+    components: Components
+    tasks: int
+    alpha: float
+    power: float
+    difference: float | None
+    margin: float | None
+    rows: tuple[PlanRow, ...]
+    needed: Mapping[str, int | None]
+
+
+class Allocation(Record):
+    """Seeds a task, in the order given; `equal_rollouts` at equal seeds would give the same standard error."""
+
+    seeds: tuple[int, ...]
+    rollouts: int
+    equal_rollouts: float
+    saving: float

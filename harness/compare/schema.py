@@ -147,8 +147,9 @@ def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
     for row, value in enumerate(raw[name].astype(object), start=2):
         if value not in seen:
             text = str(value).strip()
+            empty = not text if kind == "text" else text.lower() in _EMPTY  # an arm may well be called "null"
             try:
-                seen[value] = None if value is None or text.lower() in _EMPTY else read(text)
+                seen[value] = None if empty or value is None or value is pd.NA or value != value else read(text)
             except (ValueError, KeyError, OverflowError):
                 raise DataError(f"{source} row {row}: {name} is {value!r}; {mend}") from None
         out.append(seen[value])

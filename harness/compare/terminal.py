@@ -102,7 +102,8 @@ def title_of(contrast: Contrast) -> str:
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _table(title: str, first: str, others: Sequence[str]) -> Table:
+def table_of(title: str, first: str, others: Sequence[str]) -> Table:
+    """An empty table: a text column and columns of numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.padding, table.collapse_padding, table.show_edge = (0, 1, 0, 1), True, False
     table.add_column(first, overflow="fold", min_width=12)
@@ -114,7 +115,7 @@ def _table(title: str, first: str, others: Sequence[str]) -> Table:
 def _arms(comparison: Comparison) -> Table:
     level = f"{100 * comparison.level:.0f} %"
     names = ["tasks", "seeds", "lost", "%", f"{level} these tasks", f"{level} like these"]
-    table = _table("Resolved", "arm", names)
+    table = table_of("Resolved", "arm", names)
     for arm in comparison.arms:
         rate = arm.resolved
         lost = "0" if not arm.missing else f"{arm.missing}/{arm.scored + arm.missing}"
@@ -132,7 +133,7 @@ def _passes(comparison: Comparison) -> list[Table]:
     columns = list(dict.fromkeys((point.kind, point.k) for point in comparison.passes))
     title = "pass@k: one of k resolves; pass^k: all k do (%; in brackets the tasks with k rollouts, if not all)"
     tasks = {arm.arm: arm.resolved.tasks for arm in comparison.arms}
-    table = _table(title, "arm", [f"{kind[:-1]}{k}" for kind, k in columns])
+    table = table_of(title, "arm", [f"{kind[:-1]}{k}" for kind, k in columns])
     for arm in dict.fromkeys(point.arm for point in comparison.passes):
         cells = []
         for kind, k in columns:
@@ -152,7 +153,7 @@ def _contrasts(comparison: Comparison) -> Table:
     names = ["tasks", "points", f"{level} these", f"{level} like", "p these", "p like", "up/down"]
     same = {contrast.baseline for contrast in comparison.contrasts} == {comparison.baseline}
     title = "Difference in points" + (f" to {comparison.baseline}" if same else "") + ", paired by task"
-    table = _table(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
+    table = table_of(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
     for contrast in comparison.contrasts:
         delta = contrast.difference
         p = {test.question: test.p_holm if many and test.p_holm is not None else test.p for test in contrast.tests}
@@ -172,7 +173,7 @@ def _parts(comparison: Comparison, by: str) -> Table:
     found = [group for group in comparison.groups if group.by == by]
     candidates = list(dict.fromkeys(arm for group in found for arm in group.differences))
     names = ["tasks", *(f"{short(arm)} %" for arm in found[0].rates), *_columns(candidates, "points")]
-    table = _table(f"By {by}" + _legend(candidates), by, names)
+    table = table_of(f"By {by}" + _legend(candidates), by, names)
     for group in sorted(found, key=lambda group: -group.tasks if by == "repository" else 0):
         table.add_row(escape(group.value), str(group.tasks), *_part_cells(group, candidates))
     return table
@@ -206,9 +207,9 @@ def _metrics(comparison: Comparison, section: str) -> Table:
     arms = list(dict.fromkeys(arm for row in rows for arm in row.arms))
     candidates = list(dict.fromkeys(arm for row in rows for arm in row.differences))
     names = [*map(short, arms), *_columns(candidates, "difference")]
-    table = _table(section.capitalize() + _legend(candidates), "metric", names)
+    table = table_of(section.capitalize() + _legend(candidates), "metric", names)
     for row in rows:
-        name = f"{row.name}, {row.unit}" if row.unit else row.name
+        name = f"{row.name}, {row.unit}" if row.unit and row.unit not in row.name else row.name
         table.add_row(escape(name), *_metric_cells(row, arms, candidates))
     return table
 
@@ -238,7 +239,7 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         if not found or contrast.label:
             continue
         heading = f"Tasks that moved, {title_of(contrast)}: {len(found)}, the surest first"
-        table = _table(heading, "task", ["before", "after", "P(worse) %", "P(better) %", "parts at"])
+        table = table_of(heading, "task", ["before", "after", "P(worse) %", "P(better) %", "parts at"])
         for flip in found[:SHOWN]:
             table.add_row(escape(flip.instance_id), *_flip_cells(flip))
         out.append(table)
@@ -283,7 +284,7 @@ def _footer(comparison: Comparison) -> str:
         "these tasks: would a re-run agree?  like these: would new tasks agree? (run and task noise, by repository)"
     ]
     if _any_bound(comparison):
-        lines.append("* upper bound: with one rollout a task, run noise cannot be told from the spread between tasks")
+        lines.append("* upper bound: with one rollout a task, or all alike, run noise cannot be told from task spread")
     for name in ("grader", "dataset", "scaffold"):
         values = {arm.versions.get(name) or "unknown" for arm in comparison.arms}
         lines.append(f"{name}: {' | '.join(sorted(values))}")

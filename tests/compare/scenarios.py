@@ -258,3 +258,15 @@ def decide(a: Trials, b: Trials, world: World) -> Decision:
     values = delta(world, a, b)
     p = stratified_permutation(a, b).p_mid
     return difference_decision(float(values.values.mean()), these_tasks(values), p)
+
+
+def noninferiority_clears(reps: int, seeds: tuple[int, int], margin: float) -> Share:
+    """How often a candidate with the very probabilities of the baseline is called non-inferior."""
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng)
+        a, b = roll_pair(w, seeds, rng)
+        found = noninferiority(estimate(delta(w, a, b)), margin, "these tasks", discordance(a, b, 0.95))
+        return found.verdict == "non-inferior"
+
+    return repeat(reps, 0.5, once)

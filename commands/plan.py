@@ -1,0 +1,90 @@
+"""`aem plan`: what a comparison will need, before anything is spent."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+Examples:
+
+  aem plan --difference 1.4                                how many seeds show +1.4 points
+
+  aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      will 4 seeds clear an equal candidate, and what do they cost
+
+  aem plan --history results/base --difference 3 --allocate seeds.csv --budget 2000
+"""
+
+
+class Surface(StrEnum):
+    deepswe, autocoderover, temperature_0 = "deepswe", "autocoderover", "temperature-0"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(plan)
+
+
+def plan(
+    difference: Annotated[float | None, typer.Option(min=0, help="Points that should be detected.")] = None,
+    margin: Annotated[float | None, typer.Option(min=0, help="Points of non-inferiority that should be shown.")] = None,
+    tasks: Annotated[int | None, typer.Option(min=2, help="Tasks (default: those of the history, or 500).")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Also show this many seeds, and their cost.")] = None,
+    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Two-sided error rate.")] = 0.05,
+    power: Annotated[float, typer.Option(min=0.5, max=0.999, help="Chance of finding what is there.")] = 0.8,
+    surface: Annotated[Surface, typer.Option(help="Public variance components to plan with.")] = Surface.deepswe,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Own runs or CSV files to learn the components from; may be repeated.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.1, max=99.9, help="Expected resolved %.")] = None,
+    noise: Annotated[float | None, typer.Option(min=0, max=1, help="Run noise, as a share of p (1 - p).")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of a rollout, s.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Rollouts at a time.")] = 16,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs busy meanwhile.")] = 1,
+    allocate: Annotated[Path | None, typer.Option(help="Write seeds per task (from --history) to this CSV.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Rollouts an arm to allocate (default: 4 a task).")] = None,
+    at_least: Annotated[int, typer.Option(min=1, help="Seeds that every task keeps.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
+    from rich.console import Console
+
+    from harness.compare.outcomes import load
+    from harness.compare.plan import costs, shares_of
+    from harness.compare.plan import plan as make
+    from harness.compare.plan_view import show_allocation, show_plan
+    from harness.compare.surface import PUBLIC, from_history, write_allocation
+    from harness.errors import ConfigError
+
+    if difference is None and margin is None and seeds is None and allocate is None:
+        raise ConfigError("say what to plan for: --difference, --margin, --seeds or --allocate")
+    components, table = PUBLIC[surface.value], None
+    if history:
+        table = load(history).table
+        components = from_history(table, components)
+    given = {"rate": None if rate is None else rate / 100, "noise": noise, "seconds": seconds}
+    components = components.model_copy(update={name: value for name, value in given.items() if value is not None})
+    known = None if table is None else table.drop_duplicates("instance_id")["repo"].tolist()
+    count = tasks or (len(known) if known else 500)
+    found = make(
+        components,
+        tasks=count,
+        difference=None if difference is None else difference / 100,
+        margin=None if margin is None else margin / 100,
+        seeds=seeds,
+        alpha=alpha,
+        power=power,
+        shares=shares_of(known) if known else None,
+    )
+    priced = seeds or next((needed for needed in found.needed.values() if needed), None)
+    spent = costs(components, 2 * priced * count, workers=workers, gpus=gpus, tasks=count) if priced else None
+    console = Console()
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+    else:
+        show_plan(found, console, spent)
+    if allocate is not None:
+        if table is None:
+            raise ConfigError("--allocate needs --history: which tasks vary is learnt from runs")
+        shown = write_allocation(table, budget, at_least, allocate)
+        show_allocation(shown, len(shown.seeds), Console(stderr=as_json))
