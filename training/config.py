@@ -42,6 +42,7 @@ class WarmStartConfig(Common):
 
     kind: Literal["warm-start"]
     model: ModelConfig = ModelConfig()
+    muon_learning_rate: float = Field(default=0.02, gt=0, description="of the layers' matrices")
     demonstrations: int = Field(default=10000, gt=0)
     right: float = Field(default=0.6, gt=0, le=1, description="chance that an attempt of the teacher is right")
     tests: float = Field(default=0.8, ge=0, le=1, description="chance that the teacher runs the tests")

@@ -42,31 +42,47 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     limits = Limits(context=model.config.max_position_embeddings)
     rollouts = [demonstrated(episode, chat) for episode in episodes]
     rollouts = [rollout for rollout in rollouts if len(rollout.ids) <= limits.context]
-    optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
-    )
+    optimizers = make_optimizers(model, config)
     with Folder(out, config, resume=resume) as folder:
         if folder.state is not None:
             model.load_state_dict(folder.state["model"])
-            optimizer.load_state_dict(folder.state["optimizer"])
+            for optimizer, state in zip(optimizers, folder.state["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
         for step in range(folder.step + 1, config.steps + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * schedule(step, config)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * schedule(step, config)
             batch = batch_of(step, rollouts, config)
-            metrics: dict[str, Any] = {"step": step, **learn(model, optimizer, batch, chat.pad, config)}
+            metrics: dict[str, Any] = {"step": step, **learn(model, optimizers, batch, chat.pad, config)}
             if (config.evaluate_every and step % config.evaluate_every == 0) or step == config.steps:
                 metrics |= evaluate(model, chat, prompts, held_out, limits)
             folder.log(metrics)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                folder.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
+                states = [optimizer.state_dict() for optimizer in optimizers]
+                folder.save(step, model=model.state_dict(), optimizers=states)
             report(metrics)
         save_policy(out / "checkpoint", model, tokenizer, _card(config, folder, limits))
     load_policy(out / "checkpoint")
     return out / "checkpoint"
 
 
+def make_optimizers(model: Model, config: WarmStartConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms.
+
+    On this task Muon needs about half the steps. Both get the learning rate as `initial_lr`, for the schedule.
+    """
+    hidden = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
+    others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(hidden, lr=config.muon_learning_rate, weight_decay=config.weight_decay)
+    adam = torch.optim.AdamW(others, config.learning_rate, weight_decay=0.0, betas=(0.9, 0.95))
+    for optimizer in (muon, adam):
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return [muon, adam]
+
+
 def learn(
-    model: Model, optimizer: torch.optim.Optimizer, batch: list[Rollout], pad: int, config: WarmStartConfig
+    model: Model, optimizers: list[torch.optim.Optimizer], batch: list[Rollout], pad: int, config: WarmStartConfig
 ) -> dict[str, float]:
     """One step of next-token prediction: the replies in full, everything else at a lower weight."""
     inputs_B_T, targets_B_T, replies_B_T = tensors(batch, pad)
@@ -76,10 +92,11 @@ def learn(
     context_B_T = (targets_B_T != pad).long() - replies_B_T
     on_replies = -(logprobs_B_T * replies_B_T).sum() / replies_B_T.sum()
     on_context = -(logprobs_B_T * context_B_T).sum() / context_B_T.sum()
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     (on_replies + config.context_loss * on_context).backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return {"loss": on_replies.item(), "gradient_norm": float(norm)}
 
 
