@@ -6,46 +6,47 @@ they identify the weights behind an endpoint of which nothing else is known.
 """
 
 import hashlib
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aem_checkpoints.registry import Entry, content_digest
-from aem_checkpoints.serving import ask
-from harness.errors import PolicyFault
+from aem_checkpoints import client
+from aem_checkpoints.command import chat_template, options
+from aem_checkpoints.registry import Entry, Registry
+from aem_checkpoints.weights import content_digest, setting
 
 CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff --stat HEAD~1 && echo")
 CANARY_TOKENS = 8
 
 
-def fingerprint(url: str, model: str, entry: Entry | None = None) -> dict[str, Any]:
+def fingerprint(url: str, model: str, entry: Entry | None = None, registry: Registry | None = None) -> dict[str, Any]:
     """Ask a server (base URL ending in /v1) what it serves; `entry` adds what its card and files say.
 
-    Keys: model; server (version, context length, flags of the card); template and tokenizer (digests, "" where the
+    Keys: model; server (version, context length, options of the card); template and tokenizer (digests, "" where the
     files are not on this machine); weights (digests, or hub and revision); canary (log-probabilities in nats, rounded
     to 2 decimals: kernels and batch sizes move the third).
     """
-    root = url.rstrip("/").removesuffix("/v1")
-    served: Sequence[Mapping[str, Any]] = (ask(f"{url.rstrip('/')}/models") or {}).get("data") or ()
+    at = client.root(url)
+    served: Sequence[Mapping[str, Any]] = (client.ask(f"{at}/v1/models") or {}).get("data") or ()
     own = next((one for one in served if one.get("id") == model), {})
-    card = entry.card if entry else None
-    folder = entry.folder if entry else None
+    parent = next((one for one in served if one.get("id") == own.get("parent")), {})
+    known: dict[str, Any] = {"template": "", "tokenizer": "", "weights": {}}
+    chosen: dict[str, Any] = {}
+    if entry and registry:
+        chosen = dict(options(entry, registry))
+        known = {
+            "template": _template(entry, registry),
+            "tokenizer": _digest((registry.base(entry) or entry).folder, "tokenizer.json"),
+            "weights": dict(entry.card.digests) or {"hub": entry.card.hub, "revision": entry.card.revision},
+        }
     return {
         "model": model,
         "server": {
-            "version": (ask(f"{root}/version") or {}).get("version", "unknown"),
-            "context": own.get("max_model_len"),
-            "flags": dict(card.serving.flags) if card else {},
-            "tensor_parallel_size": card.serving.tensor_parallel_size if card else None,
-            "dtype": card.serving.dtype if card else None,
-            "tool_call_parser": card.serving.tool_call_parser if card else None,
+            "version": (client.ask(f"{at}/version") or {}).get("version", "unknown"),
+            "context": own.get("max_model_len") or parent.get("max_model_len"),
+            "options": chosen,
         },
-        "template": _template(entry) if entry and folder else "",
-        "tokenizer": _digest_of(folder, "tokenizer.json"),
-        "weights": dict(card.digests) or {"hub": card.hub, "revision": card.revision} if card else {},
+        **known,
         "canary": {prompt: canary(url, model, prompt) for prompt in CANARIES},
     }
 
@@ -53,41 +54,23 @@ def fingerprint(url: str, model: str, entry: Entry | None = None) -> dict[str, A
 def canary(url: str, model: str, prompt: str) -> list[float]:
     """Log-probabilities of the greedy continuation of a prompt; empty where the server returns none."""
     body = {"model": model, "prompt": prompt, "max_tokens": CANARY_TOKENS, "temperature": 0, "logprobs": 1}
+    answer = client.post(f"{client.root(url)}/v1/completions", body)
     try:
-        answer = _post(f"{url.rstrip('/')}/completions", body)
-        values = answer["choices"][0]["logprobs"]["token_logprobs"]
-        return [round(float(value), 2) for value in values]
-    except urllib.error.HTTPError as error:
-        if error.code >= 500:
-            raise PolicyFault(f"{url} failed on a canary prompt: HTTP {error.code}; look at the server's log") from None
-        return []  # a server without plain completions
+        return [round(float(value), 2) for value in answer["choices"][0]["logprobs"]["token_logprobs"]]
     except (KeyError, IndexError, TypeError, ValueError):
-        return []
-    except OSError as error:
-        raise PolicyFault(f"{url} does not answer: {error}") from None
+        return []  # a server without plain completions, or without log-probabilities
 
 
-def _template(entry: Entry) -> str:
-    """Digest of the chat template in force: the card's own file, else the tokenizer's."""
-    folder = entry.folder
-    if entry.card.serving.chat_template:
-        return content_digest(entry.file.parent / entry.card.serving.chat_template)
+def _template(entry: Entry, registry: Registry) -> str:
+    """Digest of the chat template in force: a card's own file, else that of the tokenizer that is loaded."""
+    if own := chat_template(entry, registry):
+        return content_digest(own)
+    folder = (registry.base(entry) or entry).folder
     if folder and (folder / "chat_template.jinja").is_file():
         return content_digest(folder / "chat_template.jinja")
-    try:
-        template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"] if folder else ""
-    except (OSError, ValueError, KeyError):
-        return ""
-    return f"sha256:{hashlib.sha256(str(template).encode()).hexdigest()}"
+    template = setting(folder, "tokenizer_config.json", "chat_template")
+    return f"sha256:{hashlib.sha256(str(template).encode()).hexdigest()}" if template else ""
 
 
-def _digest_of(folder: Path | None, name: str) -> str:
+def _digest(folder: Path | None, name: str) -> str:
     return content_digest(folder / name) if folder and (folder / name).is_file() else ""
-
-
-def _post(url: str, body: Mapping[str, Any]) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json", "Authorization": "Bearer EMPTY"}
-    )
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return json.load(answer)

@@ -1,6 +1,6 @@
 """From the words of a run configuration to an agent: `bash`, `replay:NAME`, `command:...`, `module:attribute`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,21 +57,28 @@ def build(
 
 
 def endpoint_policy(
-    model: str, endpoints: Sequence[str], sampling: Mapping[str, Any] | None = None, *, api_key: str | None = None
+    model: str,
+    endpoints: Sequence[str],
+    sampling: Mapping[str, Any] | None = None,
+    *,
+    api_key: str | None = None,
+    await_server: Callable[[], None] | None = None,
 ) -> "EndpointPolicy":
     """The policy behind one or several endpoints; an empty `model` means the only one the first endpoint serves.
 
-    ConfigError for bad sampling parameters or an ambiguous model, PolicyFault when nothing answers.
+    ConfigError for bad sampling parameters or an ambiguous or unserved model, PolicyFault when nothing answers.
     """
     from agents.policy import EndpointPolicy, Sampling, served_models
 
     asked = _options(Sampling, sampling or {}, "sampling", where="sampling")
-    if not model and endpoints:
-        served = served_models(endpoints[0], api_key)
-        if len(served) != 1:
-            raise ConfigError(f"{endpoints[0]} serves {', '.join(served) or 'no model'}: name one with --model")
-        model = served[0]
-    return EndpointPolicy(model, endpoints, asked, api_key=api_key)
+    for endpoint in endpoints:
+        served = served_models(endpoint, api_key)
+        if not model and len(served) == 1:
+            model = served[0]
+        if model not in served:
+            lacks = f", not {model!r}" if model else ""
+            raise ConfigError(f"{endpoint} serves {', '.join(served) or 'no model'}{lacks}: name one with --model")
+    return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server)
 
 
 def _needed(policy: Policy | None, spec: str) -> Policy:

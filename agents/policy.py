@@ -12,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,7 +84,9 @@ class EndpointPolicy:
 
     A rollout (its first two messages and its seed) always asks the same endpoint, so that prefix caching works; after
     a broken connection or a 5xx the next endpoint is tried. `seed` is the rollout's: each call derives its own from
-    it, so that no two calls share a random stream, and the k-th rollout of an instance can be repeated.
+    it, so that no two calls share a random stream, and the k-th rollout of an instance can be repeated. `await_server`,
+    for a server that is restarted when it crashes, is called before every repetition: it returns once that is done,
+    or raises PolicyFault.
     """
 
     def __init__(
@@ -95,12 +97,14 @@ class EndpointPolicy:
         *,
         retry: Retry | None = None,
         api_key: str | None = None,
+        await_server: Callable[[], None] | None = None,
     ) -> None:
         if not endpoints:
             raise ConfigError(f"no endpoint serves {model}: give at least one --endpoint URL")
         self.model = model
         self.sampling = sampling or Sampling()
         self._retry = retry or Retry()
+        self._await_server = await_server
         self._closed = threading.Event()
         self._clients = [_client(url, api_key, self._retry.seconds) for url in endpoints]
 
@@ -168,6 +172,8 @@ class EndpointPolicy:
             raise PolicyFault(f"{url} failed {times}, at last: {last.what}; look at the server's log") from last.error
         if self._closed.wait(retry.wait(len(failures), last.retry_after)):
             raise PolicyFault("the policy was closed while waiting for the server") from last.error
+        if self._await_server:
+            self._await_server()
 
 
 def served_models(url: str, api_key: str | None = None, *, seconds: float = 10.0) -> list[str]:

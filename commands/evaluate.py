@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +92,12 @@ def perform(
     workers: int,
     grade_workers: int,
     retry_infrastructure: bool = False,
+    release: "Callable[[], None]" = lambda: None,
 ) -> None:
-    """Do what is owed among `keys` under a live view, then write the official predictions and reports."""
+    """Do what is owed among `keys` under a live view, then write the official predictions and reports.
+
+    `release` wakes whoever waits for the policy when the run ends early.
+    """
     from harness.grading.reports import write_reports
     from harness.report.live import RunView
     from harness.run.runner import Runner
@@ -107,7 +111,9 @@ def perform(
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     with RunView(console, store.config.arm, len(keys), known) as view:
-        runner = Runner(store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=view)
+        runner = Runner(
+            store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=view, release=release
+        )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)
         finally:

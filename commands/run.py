@@ -27,6 +27,10 @@ Four seeds of a served model, and of a registered checkpoint, on Verified:
 
   aem run --checkpoint deepswe-aem@250 --set verified -k 4 -w 32
 
+Every step of a series in turn, each into a run of its own:
+
+  aem run --checkpoint deepswe-aem@50..250 --set verified -k 4 -w 32
+
 The same command again continues; --retry infra also repeats what was lost to infrastructure.
 """
 
@@ -53,7 +57,8 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Registered checkpoint: served for the run, or behind --endpoint.")
+        str | None,
+        typer.Option(help="Registered checkpoint, or a series NAME@50..250: served for the run, or behind --endpoint."),
     ] = None,
     registry: options.RegistryFolder = None,
     config_file: options.ConfigFile = None,
@@ -73,54 +78,67 @@ def run(
 
     from agents.build import build
     from harness.config import RunConfig
+    from harness.errors import ConfigError
 
     console = Console(stderr=True)
-    entry = find(checkpoint, registry) if checkpoint else None
-    card = entry.card if entry else None
-    config = RunConfig.load(
-        config_file,
-        overrides or (),
-        defaults=card_defaults(card) if card else None,
-        agent=agent,
-        dataset=dataset,
-        arm=arm,
-        checkpoint=checkpoint,
-    )
-    selection = choose(
-        config.dataset,
-        console,
-        ids=ids,
-        repos=repos,
-        difficulties=difficulties,
-        slice=slice_,
-        sample=sample,
-        sample_seed=sample_seed,
-    )
-    folder = out or Path("results") / f"{config.arm}-{config.digest}"
-    keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
-    with connect(
-        endpoint or (),
-        model,
-        config.sampling,
-        entry=entry,
-        registry=registry,
-        log=folder / "server.log",
-        console=console,
-    ) as connected:
-        driver = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
-        with open_run(folder, config, selection, driver, seeds, connected.fingerprint) as store:
-            perform(
-                store,
-                selection,
-                driver,
-                keys,
-                console,
-                workers=workers,
-                grade_workers=grade_workers,
-                retry_infrastructure=retry is Retry.infra,
-            )
-            counts = outcomes(store, keys)
-    conclude(folder, counts, console, n=len(selection.tasks), seeds=seeds)
+    entries = find(checkpoint, registry) if checkpoint else [None]
+    if len(entries) > 1 and (out or endpoint or arm):
+        raise ConfigError(
+            f"{checkpoint} are {len(entries)} checkpoints, each served and written by itself: leave --out, --arm and "
+            "--endpoint away, or name one step"
+        )
+    lost: typer.Exit | None = None
+    for entry in entries:
+        config = RunConfig.load(
+            config_file,
+            overrides or (),
+            defaults=card_defaults(entry) if entry else None,
+            agent=agent,
+            dataset=dataset,
+            arm=arm,
+            checkpoint=entry.card.name if entry else None,
+        )
+        selection = choose(
+            config.dataset,
+            console,
+            ids=ids,
+            repos=repos,
+            difficulties=difficulties,
+            slice=slice_,
+            sample=sample,
+            sample_seed=sample_seed,
+        )
+        folder = out or Path("results") / f"{config.arm}-{config.digest}"
+        keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
+        with connect(
+            endpoint or (),
+            model,
+            config.sampling,
+            entry=entry,
+            registry=registry,
+            log=folder / "server.log",
+            console=console,
+        ) as connected:
+            driver = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
+            with open_run(folder, config, selection, driver, seeds, connected.fingerprint) as store:
+                perform(
+                    store,
+                    selection,
+                    driver,
+                    keys,
+                    console,
+                    workers=workers,
+                    grade_workers=grade_workers,
+                    retry_infrastructure=retry is Retry.infra,
+                    release=connected.release,
+                )
+                counts = outcomes(store, keys)
+        try:
+            conclude(folder, counts, console, n=len(selection.tasks), seeds=seeds)
+        except typer.Exit as exit:
+            lost = exit  # said, and the other steps of a series are run all the same
+    if lost:
+        raise lost
 
 
 def show(

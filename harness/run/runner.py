@@ -34,7 +34,8 @@ def loss(event: Event) -> str:
 class Runner:
     """Runs what a store owes. `on_event(kind, event)` is called with "started", "rollout" and "grade", one at a time.
 
-    Set `stop` to end early: queued rollouts are cancelled, running ones are discarded and stay owed.
+    Set `stop` to end early: queued rollouts are cancelled, running ones are discarded and stay owed. `release` is then
+    called, to wake rollouts that wait for something outside their containers, such as a model.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Runner:
         workers: int = 4,
         grade_workers: int = 2,
         on_event: Callable[[str, Event], None] = lambda kind, event: None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.tasks = tasks
@@ -54,6 +56,7 @@ class Runner:
         self.stop = threading.Event()
         self._workers, self._grade_workers = workers, grade_workers
         self._on_event = on_event
+        self._release = release
         self._view = threading.Lock()
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
@@ -89,6 +92,7 @@ class Runner:
                 rollouts.shutdown(wait=False, cancel_futures=True)
                 grades.shutdown(wait=False, cancel_futures=True)
                 if pending:
+                    self._release()
                     Sandbox.close_all()
 
     # --- one rollout ------------------------------------------------------------------------------------------------

@@ -1,0 +1,66 @@
+"""The few questions that are asked of a server beside completions for a run: plain HTTP, no state."""
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from harness.errors import PolicyFault
+
+
+class Health(Enum):
+    """READY answers; DEAD says itself that it will answer no more; SILENT is starting, busy, or not there."""
+
+    READY = "ready"
+    DEAD = "dead"
+    SILENT = "silent"
+
+
+def root(url: str) -> str:
+    """The server's own address, of a base URL that may end in /v1."""
+    base = url if "://" in url else f"http://{url}"
+    return base.rstrip("/").removesuffix("/v1")
+
+
+def health(url: str) -> Health:
+    try:
+        with urllib.request.urlopen(f"{root(url)}/health", timeout=5) as answer:
+            return Health.READY if answer.status == 200 else Health.SILENT
+    except urllib.error.HTTPError as error:
+        return Health.DEAD if error.code >= 500 else Health.SILENT
+    except (OSError, http.client.HTTPException):
+        return Health.SILENT
+
+
+def ask(url: str) -> Any:
+    """The JSON answer of a GET; None when there is none."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=_headers()), timeout=10) as answer:
+            return json.load(answer)
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def post(url: str, body: Mapping[str, Any], *, timeout: float = 300) -> Any:
+    """The JSON answer of a POST; None when the server refuses the request; PolicyFault when it fails."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), _headers())
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            raise PolicyFault(f"{url} failed: HTTP {error.code}; look at the server's log") from None
+        return None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise PolicyFault(f"{url} gave no answer: {error}") from None
+
+
+def _headers() -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY') or 'EMPTY'}",
+    }

@@ -1,0 +1,139 @@
+"""The command line of `vllm serve` for checkpoints, and what its complaints mean.
+
+One server holds one full checkpoint and any number of LoRA adapters on it. Two defaults differ from vLLM's own. The
+sampling of a model's generation_config.json is not taken over silently (`--generation-config vllm`): it may differ
+between two checkpoints and then looks like a gain. And on the CPU build prompts are not prefilled in chunks: a seeded
+request whose prompt is cut ends that build's engine (0.32.0: "CPU Generator does not use offset").
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from aem_checkpoints.registry import Entry, Registry
+from aem_checkpoints.weights import setting
+from harness.errors import ConfigError
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
+Options = Mapping[str, str | int | float | bool]
+
+# What a dying server says, and what its user can do about it.
+_REMEDIES = (
+    (
+        r"No available memory for the cache blocks|larger than the (available|maximum number of tokens).*KV cache"
+        r"|than the available KV cache memory",
+        "no room for the context: lower serving.max_model_len, or raise the flag gpu-memory-utilization",
+    ),
+    (
+        r"out of memory|OutOfMemoryError|Free memory on device",
+        "out of memory: lower serving.max_model_len or gpu-memory-utilization, or raise serving.tensor_parallel_size",
+    ),
+    (r"is greater than the derived max_model_len", "serving.max_model_len is more than the model's own context"),
+    (
+        r"not a valid model identifier|Repository ?Not ?Found|does not appear to have a file named|couldn't connect to"
+        r"|Invalid repository ID",
+        "the model cannot be had: check path, hub and revision of its card, and the network",
+    ),
+    (r"[Aa]ddress already in use", "the port is taken: choose another with --port"),
+    (r"No space left on device", "the disk is full"),
+    (r"unrecognized arguments: .*", "this vLLM does not know a flag of the card's serving.flags"),
+    (r"invalid tool call parser", "this vLLM does not know the card's serving.tool_call_parser"),
+    (r"server ended with exit status 137", "killed from outside, by the kernel for want of memory or by a person"),
+)
+_ERROR = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (.+)")
+_UNSAYING = ("EngineDeadError", "Engine core initialization failed")
+
+
+def find_vllm() -> str:
+    """The `vllm` to use: $AEM_VLLM, the one beside this Python, on PATH, or in ./.venv-vllm; else ConfigError."""
+    beside = Path(sys.executable).parent / "vllm"
+    for candidate in (os.environ.get("AEM_VLLM"), beside, shutil.which("vllm"), Path(".venv-vllm/bin/vllm")):
+        if candidate and Path(candidate).is_file():
+            return str(candidate)
+    raise ConfigError("vLLM is not installed: pip install 'aem-harness[vllm]' on a GPU machine, else make vllm")
+
+
+def is_cpu_build(vllm: str) -> bool:
+    """Whether this `vllm` command belongs to a build for machines without a GPU."""
+    packages = Path(vllm).parent.parent.glob("lib/python3*/site-packages/vllm*.dist-info")
+    return any("cpu" in package.name for package in packages)
+
+
+def together(entries: Sequence[Entry], registry: Registry) -> list[list[Entry]]:
+    """The entries as groups that one server each can hold: adapters with their base model, full checkpoints alone."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        base = registry.base(entry)
+        key = (base or entry).location if base or entry.card.weights == "full" else entry.card.base_model
+        groups.setdefault(key, []).append(entry)
+    return list(groups.values())
+
+
+def arguments(entries: Sequence[Entry], registry: Registry, vllm: str) -> list[str]:
+    """Everything after `vllm serve` but host and port. ConfigError when one server cannot hold these checkpoints."""
+    if len(together(entries, registry)) > 1:
+        names = ", ".join(entry.card.name for entry in entries)
+        raise ConfigError(
+            f"one server holds one full checkpoint and LoRA adapters on it; {names} need a server each (aem serve)"
+        )
+    adapters = [entry for entry in entries if entry.card.weights == "lora"]
+    full = next((entry for entry in entries if entry.card.weights == "full"), None)
+    base = full or registry.base(adapters[0])
+    words = [base.location if base else adapters[0].card.base_model]
+    if full:
+        words += ["--served-model-name", full.card.name]
+    if base and base.card.revision:
+        words += ["--revision", base.card.revision]
+    if adapters:
+        words += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(_rank(adapters))]
+        words += ["--lora-modules", *(f"{entry.card.name}={entry.location}" for entry in adapters)]
+    if template := chat_template(entries[0], registry):
+        words += ["--chat-template", str(template)]
+    for name, value in options(entries[0], registry, cpu=is_cpu_build(vllm)).items():
+        if isinstance(value, bool):
+            words += [f"--{name}" if value else f"--no-{name}"]
+        else:
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def options(entry: Entry, registry: Registry, *, cpu: bool = False) -> Options:
+    """What vLLM is told beside the weights and their template; an adapter's card over its base model's."""
+    base = registry.base(entry)
+    found: dict[str, str | int | float | bool] = {"generation-config": "vllm"}
+    if cpu:
+        found["enable-chunked-prefill"] = False
+    for card in ([base.card] if base else []) + [entry.card]:
+        for name in ("max_model_len", "tensor_parallel_size", "dtype"):
+            if (value := getattr(card.serving, name)) is not None:
+                found[name.replace("_", "-")] = value
+        if card.serving.tool_call_parser:
+            found |= {"enable-auto-tool-choice": True, "tool-call-parser": card.serving.tool_call_parser}
+        found |= card.serving.flags
+    return found
+
+
+def chat_template(entry: Entry, registry: Registry) -> Path | None:
+    """The template file that a card, else its base model's card, puts in place of the tokenizer's own."""
+    for own in (entry, registry.base(entry)):
+        if own and own.card.serving.chat_template:
+            return (own.file.parent / own.card.serving.chat_template).resolve()
+    return None
+
+
+def explain(log: str) -> str:
+    """Why a server ended, from its log: a known cause with its remedy, else the last error it names, else its end."""
+    for pattern, remedy in _REMEDIES:
+        if found := re.search(pattern, log):
+            return f"{remedy} ({found[0][:200]})"
+    errors = [found[0] for found in _ERROR.finditer(log) if not any(word in found[0] for word in _UNSAYING)]
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return (errors or lines or ["no output"])[-1][:300]
+
+
+def _rank(adapters: Sequence[Entry]) -> int:
+    needed = max(int(str(setting(entry.folder, "adapter_config.json", "r") or 16)) for entry in adapters)
+    return next((rank for rank in LORA_RANKS if rank >= needed), needed)
