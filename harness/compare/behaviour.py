@@ -4,7 +4,8 @@ The features become columns of the outcomes table, so that the comparison treats
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -33,25 +34,62 @@ FEATURES = (
 )
 
 
-def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, Trajectory], list[str]]:
-    """`table` with the columns FEATURES, the trajectories read (by row label), and one line per file that could not be.
+@dataclass(frozen=True)
+class Sketch:
+    """What is kept of a trajectory once its features are taken: thousands of whole ones do not fit in memory.
+
+    Per turn: `keys`, equal where the commands are; `actions`, one short line to show; `entropies` (nats, None where
+    unknown). `used` is the set of single commands.
+    """
+
+    exit_status: str
+    keys: tuple[int, ...]
+    actions: tuple[str, ...]
+    entropies: tuple[float | None, ...]
+    used: frozenset[int]
+
+
+def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, Sketch], list[str]]:
+    """`table` with the columns FEATURES, sketches by row label, and one line per trajectory that could not be read.
 
     A column that the table already has is kept where it holds a value. Rows without a trajectory keep empty features.
     """
-    read: dict[int, Trajectory] = {}
+    found: dict[int, dict[str, float]] = {}
+    sketches: dict[int, Sketch] = {}
     problems: list[str] = []
-    for row, path in table["trajectory"].dropna().items():
+    for row, path in zip(table.index, table["trajectory"].fillna(""), strict=True):
+        if not path:
+            continue
         try:
-            read[row] = read_trajectory(Path(path))  # type: ignore[index]
+            trajectory = read_trajectory(Path(path))
         except DataError as error:
             problems.append(str(error))
-    found = pd.DataFrame([features(one) for one in read.values()], index=list(read), columns=list(FEATURES))
-    found = found.astype("float64").reindex(table.index)
+            continue
+        found[int(row)], sketches[int(row)] = features(trajectory), sketch(trajectory)
+    values = (
+        pd.DataFrame.from_dict(found, orient="index", columns=list(FEATURES)).astype("float64").reindex(table.index)
+    )
     columns = {
-        name: pd.to_numeric(table[name], errors="coerce").fillna(found[name]) if name in table else found[name]
+        name: pd.to_numeric(table[name], errors="coerce").fillna(values[name]) if name in table else values[name]
         for name in FEATURES
     }
-    return table.assign(**columns), read, problems
+    return table.assign(**columns), sketches, problems
+
+
+def sketch(trajectory: Trajectory, most: int = 120) -> Sketch:
+    """See `Sketch`; actions are cut to `most` characters."""
+    turns = [tuple(" ".join(command.split()) for command in turn.commands) for turn in trajectory.turns]
+    shown = [
+        " && ".join(commands) or " ".join(turn.text.split())
+        for commands, turn in zip(turns, trajectory.turns, strict=True)
+    ]
+    return Sketch(
+        exit_status=trajectory.exit_status,
+        keys=tuple(hash(commands) for commands in turns),
+        actions=tuple(text[:most] for text in shown),
+        entropies=tuple(turn.entropy for turn in trajectory.turns),
+        used=frozenset(hash(command) for commands in turns for command in commands),
+    )
 
 
 def features(trajectory: Trajectory) -> dict[str, float]:
@@ -79,46 +117,42 @@ def edited_lines(patch: str) -> int:
     return sum(line[:1] in "+-" and not line.startswith(("+++", "---")) for line in patch.splitlines() if line)
 
 
-def diversity(table: pd.DataFrame, read: dict[int, Trajectory]) -> TaskValues:
+def diversity(table: pd.DataFrame, sketches: Mapping[int, Sketch]) -> TaskValues:
     """How differently the seeds of a task go about it: 1 - Jaccard similarity of their sets of commands.
 
     Mean over pairs of seeds; tasks with fewer than two trajectories are left out. One arm in `table`. Low diversity at
     equal success is a warning sign of suppressed exploration (compare with arXiv 2604.28182).
     """
-    sets: dict[str, list[frozenset[str]]] = {}
-    for row, trajectory in read.items():
-        if row in table.index:
-            used = frozenset(" ".join(command.split()) for turn in trajectory.turns for command in turn.commands)
-            sets.setdefault(str(table.at[row, "instance_id"]), []).append(used)
-    known = {task: _spread(sets[task]) for task in sorted(sets) if len(sets[task]) > 1}
-    counts = np.array([len(sets[task]) for task in known], dtype=np.int64)
-    repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"]
-    names = tuple(known)
+    sets: dict[str, list[frozenset[int]]] = {}
+    repos: dict[str, str] = {}
+    for row, task, repo in zip(table.index, table["instance_id"], table["repo"], strict=True):
+        if row in sketches:
+            sets.setdefault(task, []).append(sketches[row].used)
+            repos[task] = repo
+    names = tuple(task for task in sorted(sets) if len(sets[task]) > 1)
+    values = np.array([_spread(sets[task]) for task in names])
+    counts = np.array([len(sets[task]) for task in names], dtype=np.int64)
     unknown = np.full(len(names), np.nan)
-    values = np.array([known[task] for task in names])
     clusters = np.array([repos[task] for task in names], dtype=str)
     return TaskValues(names, values, unknown, unknown, np.zeros(len(names)), clusters, (counts,))
 
 
-def first_divergence(a: Trajectory, b: Trajectory) -> int | None:
-    """The first turn, from 0, whose commands differ; None when one is a prefix of the other and they end together."""
-    for step, (one, other) in enumerate(zip(a.turns, b.turns, strict=False)):
-        if one.commands != other.commands:
+def first_divergence(a: Sketch, b: Sketch) -> int | None:
+    """The first turn, from 0, whose commands differ; None when they are the same to the end."""
+    for step, (one, other) in enumerate(zip(a.keys, b.keys, strict=False)):
+        if one != other:
             return step
-    return None if len(a.turns) == len(b.turns) else min(len(a.turns), len(b.turns))
+    return None if len(a.keys) == len(b.keys) else min(len(a.keys), len(b.keys))
 
 
-def action_at(trajectory: Trajectory, step: int | None, most: int = 200) -> str:
+def action_at(one: Sketch, step: int | None) -> str:
     """What the model did at a turn, as one short line."""
     if step is None:
         return ""
-    if step >= len(trajectory.turns):
-        return f"(ended: {trajectory.exit_status or 'unknown'})"
-    turn = trajectory.turns[step]
-    return " ".join((" && ".join(turn.commands) or turn.text).split())[:most]
+    return one.actions[step] if step < len(one.actions) else f"(ended: {one.exit_status or 'unknown'})"
 
 
-def _spread(sets: Sequence[frozenset[str]]) -> float:
+def _spread(sets: Sequence[frozenset[int]]) -> float:
     pairs = [1 - len(a & b) / len(a | b) if a | b else 0.0 for a, b in combinations(sets, 2)]
     return float(np.mean(pairs))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from harness import __version__
 from harness.compare import tools
 from harness.compare.arms import best, passes, sample, summarise
-from harness.compare.behaviour import diversity, with_features
+from harness.compare.behaviour import Sketch, diversity, with_features
 from harness.compare.contrast import contrast
 from harness.compare.curves import budget_curves, entropy_curve
 from harness.compare.decisions import difference_decision, holm
@@ -30,7 +30,6 @@ from harness.compare.records import (
 )
 from harness.compare.schema import listed
 from harness.errors import DataError
-from harness.interop.trajectories import Trajectory
 
 Against = Literal["baseline", "previous"]
 DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard similarity of the seeds' commands")
@@ -67,7 +66,7 @@ def compare(
     options = options or Options()
     baseline, names = _chosen(outcomes, baseline, candidates)
     table = outcomes.table
-    read: dict[int, Trajectory] = {}
+    read: dict[int, Sketch] = {}
     problems: list[str] = []
     if options.trajectories and table["trajectory"].notna().any():
         table, read, problems = with_features(table[table["arm"].isin(names)])
@@ -136,10 +135,10 @@ def _with_family(one: Contrast, family: int) -> Contrast:
 
 
 def _metrics(
-    tables: Mapping[str, pd.DataFrame], baseline: str, read: Mapping[int, Trajectory], options: Options
+    tables: Mapping[str, pd.DataFrame], baseline: str, read: Mapping[int, Sketch], options: Options
 ) -> list[MetricRow]:
     rows = metric_rows(tables, baseline, level=options.level, metrics=METRICS)
-    spread = {arm: diversity(table, dict(read)) for arm, table in tables.items()}
+    spread = {arm: diversity(table, read) for arm, table in tables.items()}
     if all(len(values) > 1 for values in spread.values()):
         rows = with_holm([*rows, metric_row(DIVERSITY, spread, baseline, level=options.level)])
     if options.calls:
@@ -148,7 +147,7 @@ def _metrics(
     return rows
 
 
-def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Trajectory], level: float) -> list[Curve]:
+def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Sketch], level: float) -> list[Curve]:
     curves: list[Curve] = []
     for arm, table in tables.items():
         curves += budget_curves(arm, table, level=level)
@@ -158,7 +157,7 @@ def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Trajectory], 
 
 
 def _flips(
-    tables: Mapping[str, pd.DataFrame], pairs: Sequence[tuple[str, str]], read: Mapping[int, Trajectory]
+    tables: Mapping[str, pd.DataFrame], pairs: Sequence[tuple[str, str]], read: Mapping[int, Sketch]
 ) -> list[Flip]:
     return [flip for a, b in pairs for flip in flips(a, tables[a], b, tables[b], read)]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from harness.compare.behaviour import Sketch
 from harness.compare.intervals import of_a_rate, these_tasks
 from harness.compare.records import Curve, CurveKind, CurvePoint
 from harness.compare.values import Floats, task_values
-from harness.interop.trajectories import Trajectory
 
 POINTS = 24
 BUDGETS: tuple[tuple[CurveKind, str], ...] = (
@@ -38,12 +38,10 @@ def budget_curves(arm: str, table: pd.DataFrame, *, level: float = 0.95) -> list
     return out
 
 
-def entropy_curve(
-    arm: str, table: pd.DataFrame, read: Mapping[int, Trajectory], *, level: float = 0.95
-) -> Curve | None:
+def entropy_curve(arm: str, table: pd.DataFrame, read: Mapping[int, Sketch], *, level: float = 0.95) -> Curve | None:
     """Mean response entropy (nats) at each turn, over the rollouts that reach it: late turns are of long rollouts."""
     rows = [row for row in table.index if row in read]
-    series = {row: [turn.entropy for turn in read[row].turns] for row in rows}
+    series = {row: read[row].entropies for row in rows}
     longest = max((len(one) for one in series.values()), default=0)
     points = []
     for step in range(longest):

@@ -21,6 +21,11 @@ def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) 
     return [*_stamps(tables), *_settings(facts), *_same_weights(facts), *_tasks(tables)]
 
 
+def differences(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
+    """One line for everything but weights and tasks in which arms differ: what makes a verdict on the weights void."""
+    return [*_stamps(tables), *_settings(facts)]
+
+
 def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for name in STAMPS:
         found = {arm: listed(sorted(table[name].dropna().unique()), most=3) for arm, table in tables.items()}

@@ -1,15 +1,27 @@
 """The tasks on which an arm moved, the surest first, each with two trajectories to look at; and unique solves."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from harness.compare.behaviour import action_at, first_divergence
+from harness.compare.behaviour import Sketch, action_at, first_divergence
 from harness.compare.records import Flip
 from harness.compare.regressions import regressions
 from harness.compare.values import count_trials
-from harness.interop.trajectories import Trajectory
+
+
+@dataclass(frozen=True)
+class _Rollout:
+    """One scored rollout: its row label in the table, and what is shown of it."""
+
+    row: int
+    seed: int
+    resolved: bool
+    trajectory: str
+    repo: str
 
 
 def flips(
@@ -17,35 +29,34 @@ def flips(
     table_a: pd.DataFrame,
     candidate: str,
     table_b: pd.DataFrame,
-    read: Mapping[int, Trajectory] | None = None,
+    read: Mapping[int, Sketch] | None = None,
 ) -> list[Flip]:
     """Every task whose resolved rate differs, ordered by the posterior that it really changed.
 
     The trajectories shown are a success of the better arm and a failure of the other, of the same seed where there is
     such a pair. `read` holds trajectories by row label of the tables, for the first diverging step.
     """
-    tasks = tuple(sorted(_scored(table_a) & _scored(table_b)))
+    rollouts_a, rollouts_b = _by_task(table_a), _by_task(table_b)
+    tasks = tuple(sorted(set(rollouts_a) & set(rollouts_b)))
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
     posterior = regressions(a, b)
-    moved = np.flatnonzero(a.solved * b.rollouts != b.solved * a.rollouts)
-    rows_a, rows_b = dict(list(table_a.groupby("instance_id"))), dict(list(table_b.groupby("instance_id")))
     out = []
-    for i in moved:
+    for i in np.flatnonzero(a.solved * b.rollouts != b.solved * a.rollouts):
         task = tasks[i]
-        worse = a.solved[i] * b.rollouts[i] > b.solved[i] * a.rollouts[i]
-        row_a, row_b = _shown(rows_a[task], rows_b[task], worse=bool(worse))
-        step, actions = _divergence(read or {}, row_a, row_b)
+        worse = bool(a.solved[i] * b.rollouts[i] > b.solved[i] * a.rollouts[i])
+        one, other = _shown(rollouts_a[task], rollouts_b[task], worse=worse)
+        step, actions = _divergence(read or {}, one.row, other.row)
         out.append(
             Flip(
                 instance_id=task,
-                repo=str(rows_a[task]["repo"].iloc[0]),
+                repo=one.repo,
                 baseline=baseline,
                 candidate=candidate,
                 solved=(int(a.solved[i]), int(b.solved[i])),
                 rollouts=(int(a.rollouts[i]), int(b.rollouts[i])),
                 p_worse=float(posterior.worse[i]),
                 p_better=float(posterior.better[i]),
-                trajectories=(_path(rows_a[task], row_a), _path(rows_b[task], row_b)),
+                trajectories=(one.trajectory, other.trajectory),
                 step=step,
                 actions=actions,
             )
@@ -62,26 +73,27 @@ def unique_solves(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, ..
     }
 
 
-def _scored(table: pd.DataFrame) -> set[str]:
-    return set(table.loc[table["resolved"].notna(), "instance_id"])
+def _by_task(table: pd.DataFrame) -> dict[str, list[_Rollout]]:
+    scored = table[table["resolved"].notna()].sort_values("seed")
+    columns = (scored["instance_id"], scored.index, scored["seed"], scored["resolved"], scored["trajectory"].fillna(""))
+    found: dict[str, list[_Rollout]] = defaultdict(list)
+    for task, row, seed, resolved, path, repo in zip(*columns, scored["repo"], strict=True):
+        found[task].append(_Rollout(int(row), int(seed), bool(resolved), str(path), str(repo)))
+    return found
 
 
-def _shown(rows_a: pd.DataFrame, rows_b: pd.DataFrame, *, worse: bool) -> tuple[int, int]:
-    """Row labels of a pair in which exactly the better arm resolved the task."""
-    wanted_a = rows_a[(rows_a["resolved"] == worse).fillna(False)]
-    wanted_b = rows_b[(rows_b["resolved"] == (not worse)).fillna(False)]
-    shared = sorted(set(wanted_a["seed"]) & set(wanted_b["seed"]))
+def _shown(a: list[_Rollout], b: list[_Rollout], *, worse: bool) -> tuple[_Rollout, _Rollout]:
+    """A pair in which exactly the better arm resolved the task."""
+    wanted_a = {one.seed: one for one in a if one.resolved == worse}
+    wanted_b = {one.seed: one for one in b if one.resolved != worse}
+    shared = sorted(set(wanted_a) & set(wanted_b))
     if shared:
-        wanted_a, wanted_b = wanted_a[wanted_a["seed"] == shared[0]], wanted_b[wanted_b["seed"] == shared[0]]
-    return int(wanted_a.index[0]), int(wanted_b.index[0])
+        return wanted_a[shared[0]], wanted_b[shared[0]]
+    return wanted_a[min(wanted_a)], wanted_b[min(wanted_b)]
 
 
-def _divergence(read: Mapping[int, Trajectory], row_a: int, row_b: int) -> tuple[int | None, tuple[str, str]]:
+def _divergence(read: Mapping[int, Sketch], row_a: int, row_b: int) -> tuple[int | None, tuple[str, str]]:
     if row_a not in read or row_b not in read:
         return None, ("", "")
     step = first_divergence(read[row_a], read[row_b])
     return step, (action_at(read[row_a], step), action_at(read[row_b], step))
-
-
-def _path(rows: pd.DataFrame, row: int) -> str:
-    return str(rows["trajectory"].fillna("")[row])

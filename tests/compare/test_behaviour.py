@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
-from harness.compare.behaviour import diversity, edited_lines, first_divergence, with_features
+from harness.compare.behaviour import Sketch, diversity, edited_lines, first_divergence, sketch, with_features
 from harness.compare.compare import Options, compare
 from harness.compare.drift import warnings
 from harness.compare.intervals import these_tasks
@@ -101,12 +101,14 @@ def test_edited_lines_leave_headers_out() -> None:
     assert edited_lines(PATCH) == 3
 
 
+def sketch_of(path: Path) -> Sketch:
+    return sketch(read_trajectory(path))
+
+
 def test_rollouts_part_where_their_commands_first_differ(tmp_path: Path) -> None:
-    one = read_trajectory(write_rollout(tmp_path / "1", "x__y-1", 0, [turn("ls", 0.1), turn("a", 0.1)]))
-    other = read_trajectory(write_rollout(tmp_path / "2", "x__y-1", 0, [turn("ls", 0.7), turn("b", 0.1)]))
-    longer = read_trajectory(
-        write_rollout(tmp_path / "3", "x__y-1", 0, [turn("ls", 0.7), turn("a", 0.1), turn("c", 0.1)])
-    )
+    one = sketch_of(write_rollout(tmp_path / "1", "x__y-1", 0, [turn("ls", 0.1), turn("a", 0.1)]))
+    other = sketch_of(write_rollout(tmp_path / "2", "x__y-1", 0, [turn("ls", 0.7), turn("b", 0.1)]))
+    longer = sketch_of(write_rollout(tmp_path / "3", "x__y-1", 0, [turn("ls", 0.7), turn("a", 0.1), turn("c", 0.1)]))
     assert first_divergence(one, other) == 1
     assert first_divergence(one, longer) == 2
     assert first_divergence(one, one) is None
