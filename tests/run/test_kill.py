@@ -19,9 +19,16 @@ KILLS = 10
 COMMAND = [sys.executable, "-m", "cli", "run", "--agent", "gold", "--set", "sample", "--slice", "0:10", "-k", "2"]
 
 
+def hear_interrupts() -> None:
+    """Shells start background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path) -> subprocess.Popen[bytes]:
     log = folder.with_suffix(".log").open("ab")
-    return subprocess.Popen([*COMMAND, "-w", "4", "--out", str(folder)], stdout=log, stderr=log)
+    return subprocess.Popen(
+        [*COMMAND, "-w", "4", "--out", str(folder)], stdout=log, stderr=log, preexec_fn=hear_interrupts
+    )
 
 
 def containers(folder: Path) -> list[str]:
