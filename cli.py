@@ -20,6 +20,8 @@ COMMANDS: tuple[str, ...] = (
     "table",
     "plan",
     "train",
+    "checkpoints",
+    "serve",
     "instances",
     "images",
     "import_",

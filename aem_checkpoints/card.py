@@ -1,7 +1,7 @@
 """A checkpoint's card: everything about a policy that a person wants to read, diff and commit, in one YAML file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,9 +111,30 @@ def read_card(path: Path) -> Card:
     """The card in a file; ConfigError names the file and the field that is wrong."""
     from harness.config import read_yaml
 
+    return make_card(read_yaml(path), str(path))
+
+
+def make_card(values: Mapping[str, Any], source: str) -> Card:
+    """A card from plain values; ConfigError names `source` and the field that is wrong."""
     try:
-        return Card(**read_yaml(path))
+        return Card(**values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "card"
-        raise ConfigError(f"{path}, {field}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"{source}, {field}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """`(dotted key, left, right)` for every value in which two nested mappings differ; None where one lacks it."""
+    ours, theirs = dict(_flat(left)), dict(_flat(right))
+    for key in dict.fromkeys([*ours, *theirs]):
+        if ours.get(key) != theirs.get(key):
+            yield key, ours.get(key), theirs.get(key)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner

@@ -14,7 +14,6 @@ from pathlib import Path
 from aem_checkpoints import weights
 from aem_checkpoints.card import CARD, Card, read_card
 from harness.errors import ConfigError
-from harness.run.store import write_text
 
 SHIPPED = Path(__file__).parent
 
@@ -85,30 +84,6 @@ class Registry:
             known = ", ".join(str(entry.card.step) for entry in members) or "none"
             raise ConfigError(f"no checkpoint matches {name!r}; steps of {series}: {known}")
         return wanted
-
-
-def add(card: Card, folder: Path, *, replace: bool = False) -> Path:
-    """Write a card into a registry's folder; ConfigError when the name is taken there and `replace` is not given."""
-    file = folder / f"{card.name}.yaml"
-    if not replace and (file.exists() or (folder / card.name / CARD).exists()):
-        raise ConfigError(f"{folder} has a checkpoint {card.name}: choose another name, or give --replace")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, card.to_yaml())
-    return file
-
-
-def steps_in(folder: Path) -> dict[int, Path]:
-    """The checkpoints of a training run by step: `checkpoint-50` (TRL), `global_step_50/.../huggingface` (verl)."""
-    found = {}
-    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
-        number = re.search(r"(\d+)$", child.name)
-        places = [child, *sorted(child.glob("**/huggingface"))]
-        holding = next((place for place in places if any(place.glob("*.safetensors"))), None)
-        if number and holding:
-            found[int(number[1])] = holding
-    if not found:
-        raise ConfigError(f"{folder} holds no checkpoints by step, such as checkpoint-50 or global_step_50/huggingface")
-    return dict(sorted(found.items()))
 
 
 def _card_files(folder: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ class Connected:
     policy: "EndpointPolicy | None" = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     release: Callable[[], None] = lambda: None
+    url: str = ""
 
 
 def find(name: str, registry: Path | None) -> "list[Entry]":
@@ -87,7 +88,7 @@ def connect(
             server = stack.enter_context(serve([entry], known, log or Path("server.log"), console))
             endpoints, name, await_server = [server.url], entry.card.name, server.await_ready
         policy = stack.enter_context(endpoint_policy(name, endpoints, sampling, await_server=await_server))
-        yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known), stack.close)
+        yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known), stack.close, endpoints[0])
 
 
 @contextmanager

@@ -1,0 +1,169 @@
+"""`aem checkpoints`: the registry of policies, as plain files."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from commands import options
+
+ADD = """
+A folder of full weights, and an adapter on it (the base model is read from its adapter_config.json unless given):
+
+  aem checkpoints add qwen-base --path /models/qwen --method baseline
+
+  aem checkpoints add qwen-aem --path runs/aem/adapter --base-model qwen-base --method aem -c method.parameters.lam=0.5
+
+Every step of a training run, as qwen-dapo@50, qwen-dapo@100, ...; and a checkpoint of the hub:
+
+  aem checkpoints add 'qwen-dapo@*' --path runs/dapo --from-card qwen-base
+
+  aem checkpoints add deepswe --hub agentica-org/DeepSWE-Preview --revision main -c scaffold.agent=deepswe
+"""
+
+
+class Kind(StrEnum):
+    baseline = "baseline"
+    aem = "aem"
+    other = "other"
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Register, list, verify and compare checkpoints.", no_args_is_help=True)
+    group.command("add", epilog=ADD)(add)
+    group.command("list", epilog="Example: aem checkpoints list --registry checkpoints")(list_)
+    group.command("show", epilog="Example: aem checkpoints show tiny-aem")(show)
+    group.command("verify", epilog="Example: aem checkpoints verify 'deepswe-aem@50..250'")(verify)
+    group.command("diff", epilog="Example: aem checkpoints diff tiny-grpo tiny-aem, or of two run folders")(diff)
+    app.add_typer(group, name="checkpoints")
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="Name; NAME@STEP for a member of a series, 'NAME@*' for all steps.")],
+    path: Annotated[Path | None, typer.Option(help="Folder with safetensors files.")] = None,
+    hub: Annotated[str | None, typer.Option(help="Hub id, instead of a folder.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or tag at the hub.")] = None,
+    method: Annotated[Kind | None, typer.Option(help="Which side of a comparison it stands on.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Of an adapter: a checkpoint's name, folder or hub id.")
+    ] = None,
+    parent: Annotated[str | None, typer.Option(help="Checkpoint that training started from.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
+    from_card: Annotated[str | None, typer.Option(help="Take over what is not given from this checkpoint.")] = None,
+    overrides: options.Overrides = None,
+    registry: Annotated[Path, typer.Option(help="Folder to write the card into.")] = Path("checkpoints"),
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of that name.")] = False,
+) -> None:
+    """Register a checkpoint: digest its files and write its card."""
+    from aem_checkpoints import adding
+    from aem_checkpoints.registry import Registry
+    from harness.config import set_dotted
+
+    given = {
+        "path": str(path) if path else None,
+        "hub": hub,
+        "revision": revision,
+        "base_model": base_model,
+        "parent": parent,
+        "licence": licence,
+    }
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if from_card:
+        known = Registry(registry if registry.is_dir() else None)
+        values = {**adding.inherited(known.get(from_card).card), **values}
+    for override in [*([f"method.kind={method.value}"] if method else []), *(overrides or ())]:
+        set_dotted(values, override)
+    for card in adding.cards(name, values, registry):
+        typer.echo(adding.add(card, registry, replace=replace))
+
+
+def list_(registry: options.RegistryFolder = None) -> None:
+    """Every registered checkpoint."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from aem_checkpoints.registry import Registry
+
+    table = Table("name", "weights", "method", "step", "parent or base", "licence", "where", box=box.SIMPLE_HEAD)
+    for entry in Registry(registry).entries():
+        card = entry.card
+        method = " ".join(dict.fromkeys(part for part in (card.method.kind, card.method.base) if part))
+        step = "" if card.step is None else str(card.step)
+        table.add_row(
+            card.name, card.weights, method, step, card.base_model or card.parent, card.licence, entry.location
+        )
+    Console().print(table)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A registered checkpoint.")], registry: options.RegistryFolder = None
+) -> None:
+    """The card of one checkpoint, where it is, and how it would be served."""
+    from aem_checkpoints.command import arguments, find_vllm
+    from aem_checkpoints.registry import Registry
+    from harness.errors import ConfigError
+
+    known = Registry(registry)
+    entry = known.get(name)
+    typer.echo(f"# {entry.file}")
+    typer.echo(entry.card.to_yaml().rstrip())
+    try:
+        vllm = find_vllm()
+    except ConfigError:
+        vllm = "vllm"
+    typer.echo(f"# vllm serve {' '.join(arguments([entry], known, vllm))}")
+
+
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Checkpoints or series (default: all).")] = None,
+    registry: options.RegistryFolder = None,
+) -> None:
+    """Check every file against the digests of its card; one line for each that is missing, damaged or changed."""
+    from aem_checkpoints.registry import Registry
+    from harness.errors import DataError
+
+    known = Registry(registry)
+    entries = [entry for name in names for entry in known.series(name)] if names else known.entries()
+    bad = 0
+    for entry in entries:
+        problems = entry.problems()
+        bad += bool(problems)
+        here = "as registered" if entry.folder else "on the hub, not verified here"
+        typer.echo("\n".join(problems) or f"{entry.card.name}: {here}")
+    if bad:
+        raise DataError(f"{bad} of {len(entries)} checkpoints are not what their cards say")
+
+
+def diff(
+    left: Annotated[str, typer.Argument(help="A checkpoint, or a run folder (its server's fingerprint).")],
+    right: Annotated[str, typer.Argument(help="Another of the same kind.")],
+    registry: options.RegistryFolder = None,
+) -> None:
+    """Two cards, or the fingerprints of two runs, side by side where they differ."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from aem_checkpoints.card import differences
+
+    rows = list(differences(_facts(left, registry), _facts(right, registry)))
+    if not rows:
+        typer.echo("no difference")
+        return
+    table = Table("", left, right, box=box.SIMPLE_HEAD)
+    for key, ours, theirs in rows:
+        table.add_row(key, *("" if value is None else str(value) for value in (ours, theirs)))
+    Console().print(table)
+
+
+def _facts(name: str, registry: Path | None) -> Mapping[str, Any]:
+    from aem_checkpoints.registry import Registry
+    from harness.run.store import read_json
+
+    if (run := Path(name) / "run.json").is_file():
+        fingerprint: Mapping[str, Any] = read_json(run).get("fingerprint") or {}
+        return fingerprint
+    return Registry(registry).get(name).card.model_dump(mode="json")

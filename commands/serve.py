@@ -1,0 +1,136 @@
+"""`aem serve`: registered checkpoints behind an address; `aem determinism`: how reproducible a server is."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import options
+from commands.serving import card_defaults, connect, find, serve
+
+if TYPE_CHECKING:
+    from aem_checkpoints.determinism import Divergence
+
+SERVE = """
+One checkpoint; an adapter together with its base model, on one server; two full checkpoints, a server each:
+
+  aem serve tiny-aem --port 8000
+
+  aem serve qwen-base qwen-aem
+
+  aem serve tiny-grpo tiny-aem --port 8000       # and 8001
+
+Then, elsewhere: aem run --endpoint http://127.0.0.1:8000/v1 --checkpoint tiny-aem
+"""
+DETERMINISM = """
+Examples:
+
+  aem determinism tiny-aem --concurrency 1,8,32
+
+  aem determinism --endpoint http://127.0.0.1:8000/v1 --run results/tiny-aem-1a2b3c4d5e6f --max-tokens 256
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve", epilog=SERVE)(serve_)
+    app.command(epilog=DETERMINISM)(determinism)
+
+
+def serve_(
+    checkpoints: Annotated[list[str], typer.Argument(help="Registered checkpoints, or a series NAME@50..250.")],
+    port: Annotated[int | None, typer.Option(help="Of the first server; others follow (default: any free).")] = None,
+    registry: options.RegistryFolder = None,
+    log: Annotated[Path, typer.Option(help="Folder for the servers' logs.")] = Path("logs"),
+) -> None:
+    """Serve checkpoints with vLLM until Ctrl-C; a server that crashes is restarted once."""
+    import time
+
+    from rich.console import Console
+
+    from aem_checkpoints.command import together
+    from aem_checkpoints.registry import Registry
+    from harness.errors import PolicyFault
+
+    known = Registry(registry)
+    groups = together([entry for name in checkpoints for entry in find(name, registry)], known)
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                serve(group, known, log / f"{group[0].card.name}.log", Console(stderr=True), port and port + number)
+            )
+            for number, group in enumerate(groups)
+        ]
+        while not (failed := next((server.failed for server in servers if server.failed), "")):
+            time.sleep(0.5)
+    raise PolicyFault(f"a server crashed again after its restart: {failed}")
+
+
+def determinism(
+    checkpoint: Annotated[str | None, typer.Argument(help="A registered checkpoint, served for the while.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Base URL of a server that runs, instead.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Replay prefixes of this run's trajectories.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="At most this many of them.")] = 16,
+    concurrency: Annotated[str, typer.Option(help="Requests in flight, comma-separated.")] = "1,8,32",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated for each.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy; else every prompt has a fixed seed.")] = 0.0,
+    registry: options.RegistryFolder = None,
+) -> None:
+    """Ask a server the same things again, alone and among others, and report how far its tokens diverge."""
+    from rich.console import Console
+
+    from aem_checkpoints.determinism import BUILT_IN, measure, recorded_prefixes
+    from harness.errors import ConfigError
+
+    if bool(checkpoint) == bool(endpoint):
+        raise ConfigError("give a checkpoint or --endpoint URL, not both")
+    try:
+        levels = [int(level) for level in concurrency.split(",")]
+    except ValueError:
+        raise ConfigError(f"--concurrency {concurrency}: numbers separated by commas, for example 1,8,32") from None
+    asked = recorded_prefixes(run, prompts) if run else BUILT_IN[:prompts]
+    entry = find(checkpoint, registry)[0] if checkpoint else None
+    sampling = card_defaults(entry)["sampling"] if entry else {}
+    console = Console(stderr=True)
+    with connect(
+        [endpoint] if endpoint else [],
+        model,
+        sampling,
+        entry=entry,
+        registry=registry,
+        log=Path("logs") / "determinism.log",
+        console=console,
+    ) as connected:
+        assert connected.policy is not None
+        found = measure(
+            connected.url,
+            connected.policy.model,
+            asked,
+            levels,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            say=lambda line: console.print(f"[dim]{line}[/]"),
+        )
+    _print(found)
+
+
+def _print(found: "list[Divergence]") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "in flight", "sequences", "diverging", "tokens diverging", "first at", "log-prob shift", box=box.SIMPLE_HEAD
+    )
+    for one in found:
+        middle = one.first[len(one.first) // 2] if one.first else None
+        table.add_row(
+            str(one.concurrency),
+            str(one.sequences),
+            f"{one.sequences_diverging} ({100 * one.sequences_diverging / one.sequences:.1f} %)",
+            f"{100 * one.tokens_diverging / max(one.tokens, 1):.1f} % of {one.tokens}",
+            f"{one.first[0]} (median {middle})" if one.first else "-",
+            f"{one.logprob_shift:.4f}",
+        )
+    Console().print(table)
