@@ -57,14 +57,17 @@ class Options:
 
 
 def compare(
-    outcomes: Outcomes, baseline: str | None = None, candidates: Sequence[str] = (), options: Options | None = None
+    outcomes: Outcomes,
+    baseline: str | None = None,
+    candidates: str | Sequence[str] = (),
+    options: Options | None = None,
 ) -> Comparison:
     """Every candidate against the baseline (by default the first arm), with everything the table can tell about them.
 
     Raises DataError when an arm is unknown, has no verdicts, or shares fewer than two tasks with its baseline.
     """
     options = options or Options()
-    baseline, names = _chosen(outcomes, baseline, candidates)
+    baseline, names = _chosen(outcomes, baseline, [candidates] if isinstance(candidates, str) else candidates)
     table = outcomes.table
     read: dict[int, Sketch] = {}
     problems: list[str] = []

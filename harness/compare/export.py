@@ -1,4 +1,4 @@
-"""A comparison as files: the record itself as JSON, its contrasts as CSV, and what the terminal shows as text."""
+"""A comparison as files: the record itself as JSON, its tables as CSV, and what the terminal shows as text."""
 
 import csv
 import io
@@ -15,6 +15,7 @@ from harness.run.store import write_text
 def to_csv(comparison: Comparison) -> str:
     """One line a contrast; fractions, not percent."""
     rows = []
+    versions = _versions(comparison)
     for contrast in comparison.contrasts:
         delta = contrast.difference
         row: dict[str, object] = {
@@ -40,12 +41,64 @@ def to_csv(comparison: Comparison) -> str:
         lost = contrast.bounds
         row["missing"] = lost.missing_baseline + lost.missing_candidate if lost else 0
         row |= {"low_if_missing": lost.low if lost else "", "high_if_missing": lost.high if lost else ""}
-        rows.append(row)
+        rows.append(row | versions)
     return rows_to_csv(rows)
 
 
+def flips_csv(comparison: Comparison) -> str:
+    """One line a task that moved, the surest first, with the paths of two trajectories to look at."""
+    rows = []
+    for flip in comparison.flips:
+        row: dict[str, object] = {"instance_id": flip.instance_id, "repo": flip.repo}
+        for prefix, at in (("baseline", 0), ("candidate", 1)):
+            row |= {prefix: (flip.baseline, flip.candidate)[at], f"{prefix}_solved": flip.solved[at]}
+            row |= {f"{prefix}_rollouts": flip.rollouts[at], f"{prefix}_trajectory": flip.trajectories[at]}
+            row[f"{prefix}_action"] = flip.actions[at]
+        rows.append(row | {"p_worse": flip.p_worse, "p_better": flip.p_better, "first_diverging_step": flip.step})
+    return rows_to_csv(rows)
+
+
+def metrics_csv(comparison: Comparison) -> str:
+    """One line a metric and arm: its mean, and the difference to the baseline with its interval for these tasks."""
+    rows = []
+    for metric in comparison.metrics:
+        for arm, one in metric.arms.items():
+            row: dict[str, object] = {"section": metric.section, "metric": metric.name, "unit": metric.unit, "arm": arm}
+            row |= {"tasks": one.tasks, "rollouts": one.rollouts, "value": one.value}
+            row |= {"these_low": one.these.low, "these_high": one.these.high}
+            delta = metric.differences.get(arm)
+            row |= {"difference": delta.value if delta else "", "p_holm": metric.p_holm.get(arm, "")}
+            ends = (delta.these.low, delta.these.high) if delta else ("", "")
+            row |= {"difference_low": ends[0], "difference_high": ends[1]}
+            rows.append(row)
+    return rows_to_csv(rows)
+
+
+def groups_csv(comparison: Comparison) -> str:
+    """One line a part of the tasks and candidate."""
+    rows = []
+    first = comparison.baseline
+    for group in comparison.groups:
+        for arm, one in group.differences.items():
+            row: dict[str, object] = {"by": group.by, "value": group.value, "tasks": group.tasks, "baseline": first}
+            row |= {"candidate": arm, "baseline_rate": group.rates[first], "candidate_rate": group.rates[arm]}
+            row |= {"difference": one.value, "these_low": one.these.low, "these_high": one.these.high}
+            rows.append(row | {"p": group.p[arm], "p_holm": group.p_holm[arm]})
+    return rows_to_csv(rows)
+
+
+def _versions(comparison: Comparison) -> dict[str, object]:
+    """What the numbers were made with, one value where the arms agree."""
+    found: dict[str, object] = {"level": comparison.level, "aem": comparison.versions.get("aem", "")}
+    for name in ("grader", "dataset", "scaffold"):
+        found[name] = " | ".join(sorted({arm.versions.get(name) or "unknown" for arm in comparison.arms}))
+    return found
+
+
 def rows_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows with equal keys as CSV text."""
+    """Rows with equal keys as CSV text; empty for no rows."""
+    if not rows:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -61,8 +114,10 @@ def to_text(comparison: Comparison, width: int = 160) -> str:
 
 
 def write_folder(comparison: Comparison, folder: Path) -> None:
-    """comparison.json, comparison.csv and comparison.txt in `folder`, which is made if need be."""
+    """Into `folder`, which is made if need be: comparison.json, .csv and .txt; flips.csv, metrics.csv, groups.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
     write_text(folder / "comparison.csv", to_csv(comparison))
     write_text(folder / "comparison.txt", to_text(comparison))
+    for name, text in (("flips", flips_csv), ("metrics", metrics_csv), ("groups", groups_csv)):
+        write_text(folder / f"{name}.csv", text(comparison))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from harness.compare.records import (
     QUESTIONS,
+    Bounds,
     Comparison,
     Contrast,
     Decision,
@@ -260,6 +261,8 @@ def _verdicts(comparison: Comparison) -> RenderableType:
     for contrast in comparison.contrasts:
         lines.append(Text(title_of(contrast), style="bold"))
         lines += [_decision(decision) for decision in (contrast.decision, *contrast.decisions)]
+        if contrast.bounds is not None:
+            lines.append(_missing(contrast.bounds))
     if comparison.best is not None:
         one = comparison.best
         held = "" if one.held_out is None else f"; {percent(one.held_out)} on held-out seeds"
@@ -277,6 +280,14 @@ def _decision(decision: Decision) -> Text:
     line = Text(f"  {decision.question}: ")
     line.append(decision.verdict, style=COLOURS.get(decision.verdict, "yellow"))
     return line.append(f" ({decision.reason})")
+
+
+def _missing(bounds: Bounds) -> Text:
+    lost = f"{bounds.missing_baseline} rollouts of the baseline and {bounds.missing_candidate} of the candidate"
+    return Text(
+        f"  without a verdict are {lost}: the difference would be {points(bounds.low)} to {points(bounds.high)} points "
+        f"at the extremes, {points(bounds.as_failed)} with all of them failed"
+    )
 
 
 def _footer(comparison: Comparison) -> str:

@@ -297,6 +297,11 @@ def test_a_whole_comparison_of_run_folders_shows_behaviour_flips_and_curves(tmp_
         app, ["compare", str(tmp_path / "base"), str(tmp_path / "aem"), "--out", str(tmp_path / "c")]
     )
     assert shown.exit_code == 0, shown.output
+    written = {path.name for path in (tmp_path / "c").iterdir()}
+    assert written == {f"comparison.{kind}" for kind in ("json", "csv", "txt")} | {
+        f"{name}.csv" for name in ("flips", "metrics", "groups")
+    }
+    assert "rollouts/x__y-1/0/x__y-1.traj.json" in (tmp_path / "c/flips.csv").read_text()
     found = compare(load([tmp_path / "base", tmp_path / "aem"]))
     rows = {row.name: row for row in found.metrics}
     assert rows["entropy, early"].differences["aem"].value == pytest.approx(-0.4)

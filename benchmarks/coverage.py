@@ -1,0 +1,74 @@
+"""Coverage of every interval and false positives of every test: the tables of docs/statistics.md.
+
+python benchmarks/coverage.py [REPETITIONS]        (4000: about 15 minutes on one core)
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "compare"))
+import scenarios as sim
+
+FEW = {"a/a": 10, "b/b": 6, "c/c": 4}
+ONE = {"a/a": 500}
+UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
+SEEDS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 4), ((3, 4), (3, 4)), UNEQUAL)
+
+
+def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
+    for seeds in SEEDS:
+        yield f"difference, these tasks, K {seeds}", sim.difference_these(reps, seeds, task_spread=0.1)
+    for seeds in SEEDS:
+        yield (
+            f"difference, these tasks, 20 tasks, K {seeds}",
+            sim.difference_these(reps, seeds, repos=FEW, task_spread=0.1),
+        )
+    for seeds in ((1, 1), (4, 4), UNEQUAL):
+        for spread in (0.0, 0.05, 0.1, 0.2):
+            covered = sim.difference_like(reps, seeds, repo_spread=spread, task_spread=0.1)
+            yield f"difference, like these, 12 repositories, repository sd {spread}, K {seeds}", covered
+        covered = sim.difference_like(reps, seeds, repos=FEW, repo_spread=0.1)
+        yield f"difference, like these, 20 tasks of 3 repositories, K {seeds}", covered
+    for n in (500, 50, 20):
+        yield f"difference, Tango, {n} tasks, K (1, 1)", sim.difference_tango(reps, repos={"a/a": n}, task_spread=0.3)
+    for fraction, question in ((1.0, "these"), (0.0, "like these, tasks independent")):
+        covered = sim.difference_bootstrap(reps, (4, 4), fraction, task_spread=0.2)
+        yield f"difference, bootstrap, {question}, K (4, 4)", covered
+    for rate in (0.42, 0.03, 0.98):
+        for seeds in (1, 4):
+            yield f"rate {rate}, these tasks, K {seeds}", sim.rate_these(reps, seeds, rate=rate)
+            yield f"rate {rate}, like these, independent, K {seeds}", sim.rate_like(reps, seeds, rate)
+            yield f"rate {rate}, like these, 30 tasks, K {seeds}", sim.rate_like(reps, seeds, rate, repos={"a/a": 30})
+    for n, k in ((4, 2), (8, 4), (16, 8), (8, 8)):
+        yield f"pass@{k} of {n}, these tasks", sim.pass_k_these(reps, n, k)
+    for arms, spread in ((5, 0.0), (20, 0.0), (10, 0.05)):
+        covered, bias = sim.best_interval(max(reps // 10, 100), arms, 4, spread)
+        told = ", ".join(f"{name} {100 * value:+.2f}" for name, value in bias.items())
+        yield f"best of {arms}, spread {spread}, K 4 (bias in points: {told})", covered
+
+
+def tests(reps: int) -> Iterator[tuple[str, sim.Share]]:
+    for seeds in SEEDS:
+        yield f"permutation, exact, K {seeds}", sim.permutation_rejects(reps, seeds)
+        yield f"permutation, mid-p, K {seeds}", sim.permutation_rejects(reps, seeds, mid=True)
+        yield f"clustered t, repository sd 0.05, K {seeds}", sim.clustered_rejects(reps, seeds, repo_spread=0.05)
+    for seeds in ((1, 1), (4, 4)):
+        yield f"non-inferiority at the margin, K {seeds}", sim.noninferiority_passes(reps, seeds, -0.03)
+    yield "Holm, any of 5 candidates, K 4", sim.holm_rejects(reps, 5, 4)
+    held, differs = sim.bounds_turn(reps, 4, 0.02)
+    yield "A/A with 2 % of rollouts lost, K 4", differs
+    yield "bounds hold the full difference", held
+
+
+def main() -> None:
+    reps = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
+    for title, rows in (("covers", intervals(reps)), ("rejects", tests(reps))):
+        print(f"\n| scenario | {title} | nominal | Monte-Carlo errors off |\n|---|---|---|---|")
+        for name, found in rows:
+            off = (found.share - found.nominal) / found.error if found.error else 0.0
+            print(f"| {name} | {100 * found.share:.1f} % | {100 * found.nominal:.1f} % | {off:+.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
