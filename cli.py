@@ -18,6 +18,7 @@ COMMANDS: tuple[str, ...] = (
     "grade",
     "compare",
     "table",
+    "report",
     "plan",
     "train",
     "checkpoints",

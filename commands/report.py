@@ -1,0 +1,56 @@
+"""`aem report`: a comparison as one HTML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+Examples:
+
+  aem report results/base results/aem --out report.html
+
+  aem report results/base results/step-* --series --instances verified --out series.html
+
+The file needs no server and no network. Trajectories are packed into it up to --embed, tasks that moved first; the
+others are linked where they lie.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(report)
+
+
+def report(
+    arms: Annotated[list[str], typer.Argument(help="What `aem compare` takes; the first is the baseline.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
+    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
+    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
+    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
+    margin: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
+    ] = None,
+    instances: Annotated[str | None, typer.Option(help="Dataset that knows difficulty and issue date.")] = None,
+    embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
+) -> None:
+    """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
+    from harness.compare.compare import Options, compare
+    from harness.compare.outcomes import describe_tasks, load
+    from harness.report.html import build_report
+    from harness.run.store import write_text
+
+    outcomes = load(arms)
+    if instances:
+        outcomes = describe_tasks(outcomes, instances)
+    options = Options(
+        level=level,
+        against="previous" if series else "baseline",
+        common=common,
+        margin=None if margin is None else margin / 100,
+    )
+    comparison = compare(outcomes, baseline, options=options)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    page = build_report(comparison, outcomes, out, embed=int(embed * 1e6))
+    write_text(out, page)
+    typer.echo(f"{out} ({len(page.encode()) / 1e6:.1f} MB)")

@@ -1,0 +1,369 @@
+"""The report: one HTML file that needs no server and no network, from a comparison and its rollouts."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.compare.outcomes import ArmFacts, Outcomes
+from harness.compare.records import ArmSummary, Comparison, Contrast, Curve, Group, MetricRow
+from harness.compare.terminal import amount, percent, probability, seeds_of, short
+from harness.report import plots, words
+from harness.report.rollouts import Pages, collect
+
+EMBED = 16_000_000  # bytes of packed trajectories in a page, unless told otherwise
+SHOWN_FLIPS = 40
+SECTIONS = {
+    "cost": "Cost",
+    "behaviour": "Behaviour",
+    "tools": "Tool use",
+    "calibration": "Calibration of stated success",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: title, what it shows, SVG."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of a forest: name, what stands beside it, its picture, its numbers."""
+
+    name: str
+    aside: str
+    svg: str
+    value: str
+    interval: str
+    like: str = ""
+    p: str = ""
+    arm: int = 0
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Estimates below each other on one axis."""
+
+    title: str
+    caption: str
+    rows: tuple[ForestRow, ...]
+    axis: str
+    heads: tuple[str, str]
+
+
+def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED, hash: str = "") -> str:
+    """The page, as text. `out` is where it will lie: trajectories that do not fit in are linked relative to it."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    pages = collect(outcomes, comparison, out, embed)
+    room = files("harness.report") / "page"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg"] = Markup
+    template = environment.from_string((room / "page.html.j2").read_text())
+    return template.render(
+        **view(comparison, outcomes, pages),
+        hash=hash,
+        style=Markup((room / "page.css").read_text()),
+        script=Markup((room / "page.js").read_text()),
+        data=Markup(_json({**pages.facts, "flips": _flip_steps(comparison)})),
+        blobs=pages.blobs,
+    )
+
+
+def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, Any]:
+    """Everything the template shows, in the page's order."""
+    arms = [arm.arm for arm in comparison.arms]
+    number = {name: i for i, name in enumerate(arms)}
+    return {
+        "title": f"{arms[1]} against {arms[0]}" if len(arms) == 2 else f"{len(arms)} arms, baseline {arms[0]}",
+        "headline": words.headline(comparison),
+        "tone": words.TONES.get(comparison.contrasts[0].decision.verdict, "") if len(comparison.contrasts) == 1 else "",
+        "verdicts": [_verdict(comparison, contrast) for contrast in comparison.contrasts],
+        "best": words.best_words(comparison),
+        "facts": list(_facts(comparison)),
+        "warnings": comparison.warnings,
+        "rates": _rates(comparison, number),
+        "differences": _differences(comparison, number),
+        "plots": list(_plots(comparison, number)),
+        "parts": list(_parts(comparison, number)),
+        "sections": list(_sections(comparison)),
+        "flips": _flips(comparison),
+        "hidden_flips": max(0, len(comparison.flips) - SHOWN_FLIPS),
+        "unique": {arm: len(tasks) for arm, tasks in comparison.unique.items()},
+        "arms": [_arm(arm, outcomes.facts.get(arm.arm), number[arm.arm]) for arm in comparison.arms],
+        "level": f"{100 * comparison.level:g} %",
+        "pages": len(pages.blobs),
+        "left_out": pages.left_out,
+        "aem": comparison.versions.get("aem", ""),
+        "bounded": any(arm.resolved.these.bound for arm in comparison.arms)
+        or any(one.difference.these.bound for one in comparison.contrasts),
+    }
+
+
+def _verdict(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
+    return {
+        "name": f"{contrast.candidate} − {contrast.baseline}",
+        "label": contrast.label,
+        "sentence": words.sentence(comparison, contrast),
+        "decisions": [words.decision_words(one) for one in (contrast.decision, *contrast.decisions)],
+        "missing": words.about_missing(contrast),
+        "tone": words.TONES.get(contrast.decision.verdict, ""),
+    }
+
+
+def _facts(comparison: Comparison) -> Iterator[str]:
+    tasks = sorted({arm.tasks for arm in comparison.arms})
+    seeds = sorted({seeds_of(arm.resolved) for arm in comparison.arms})
+    yield f"{' / '.join(map(str, tasks))} tasks"
+    yield f"{' / '.join(seeds)} rollouts a task"
+    yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
+    yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
+    yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})
+
+
+# --- forests --------------------------------------------------------------------------------------------------------
+
+
+def _rates(comparison: Comparison, number: dict[str, int]) -> Forest:
+    pairs = {arm.arm: words.pair(arm.resolved) for arm in comparison.arms}
+    scale = plots.forest_scale(_ends(pairs.values()), zero=False, limit=(0, 1))
+    rows = [
+        ForestRow(
+            name=arm.arm,
+            aside=f"{arm.resolved.tasks} × {seeds_of(arm.resolved)}" + (f", {arm.missing} lost" if arm.missing else ""),
+            svg=plots.interval(scale, arm.resolved.value, *pairs[arm.arm], number[arm.arm]),
+            value=percent(arm.resolved.value),
+            interval=words.rate_ends(arm.resolved.these),
+            like=words.rate_ends(arm.resolved.like),
+            arm=number[arm.arm],
+        )
+        for arm in comparison.arms
+    ]
+    caption = "Mean over tasks of the mean over their rollouts; rollouts without a verdict are left out."
+    return Forest("Resolved, %", caption, tuple(rows), plots.axis(scale), ("arm", "tasks × seeds"))
+
+
+def _differences(comparison: Comparison, number: dict[str, int]) -> Forest:
+    pairs = [words.pair(one.difference) for one in comparison.contrasts]
+    scale = plots.forest_scale(_ends(pairs))
+    rows = []
+    for contrast, (these, like) in zip(comparison.contrasts, pairs, strict=True):
+        p = {test.question: test.p if test.p_holm is None else test.p_holm for test in contrast.tests}
+        rows.append(
+            ForestRow(
+                name=(f"{contrast.label}: " if contrast.label else "") + f"{contrast.candidate} − {contrast.baseline}",
+                aside=f"{contrast.gained} up, {contrast.lost} down",
+                svg=plots.interval(scale, contrast.difference.value, these, like, number[contrast.candidate]),
+                value=words.signed(contrast.difference.value),
+                interval=words.ends(contrast.difference.these),
+                like=words.ends(contrast.difference.like) if contrast.difference.like else "",
+                p=" / ".join(probability(p[q]) for q in p),
+                arm=number[contrast.candidate],
+            )
+        )
+    caption = "Paired by task." + (" p adjusted over the differences (Holm)." if len(rows) > 1 else "")
+    return Forest("Difference, points", caption, tuple(rows), plots.axis(scale, signed=True), ("pair", "tasks moved"))
+
+
+def _parts(comparison: Comparison, number: dict[str, int]) -> Iterator[Forest]:
+    """A forest for every way of parting the tasks and every candidate."""
+    for by in dict.fromkeys(group.by for group in comparison.groups):
+        found = [group for group in comparison.groups if group.by == by]
+        for arm in found[0].differences:
+            yield _part(found, arm, comparison.baseline, number[arm])
+
+
+def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Forest:
+    by = found[0].by
+    ordered = sorted(found, key=lambda group: -group.tasks) if by == "repository" else list(found)
+    scale = plots.forest_scale(
+        _ends(((g.differences[arm].these.low, g.differences[arm].these.high), None) for g in found)
+    )
+    rows = []
+    for group in ordered:
+        delta = group.differences[arm]
+        these = (delta.these.low, delta.these.high)
+        rows.append(
+            ForestRow(
+                name=group.value,
+                aside=f"{group.tasks}: {percent(group.rates[baseline])} → {percent(group.rates[arm])}",
+                svg=plots.interval(scale, delta.value, these, None, number),
+                value=words.signed(delta.value),
+                interval=words.ends(delta.these),
+                p=probability(group.p_holm.get(arm, group.p[arm])),
+                arm=number,
+            )
+        )
+    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm)."
+    title = f"By {by}, {arm} − {baseline}"
+    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))
+
+
+def _ends(pairs: Any) -> list[float]:
+    return [end for pair in pairs for ends in pair if ends for end in ends]
+
+
+# --- plots ----------------------------------------------------------------------------------------------------------
+
+
+def _plots(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
+    if comparison.passes:
+        yield _pass_plot(comparison, number)
+    for kind, title, x, caption in (
+        ("resolved within steps", "Resolved against steps", "model calls", WITHIN),
+        ("resolved within generated tokens", "Resolved against tokens", "generated tokens", WITHIN),
+        ("response entropy by turn", "Entropy by turn", "turn", "Nats, mean over the rollouts that reach the turn."),
+    ):
+        curves = [curve for curve in comparison.curves if curve.kind == kind and _varies(curve)]
+        if curves:
+            series = [_curve(curve, number) for curve in curves]
+            svg = plots.lines(series, title=f"{title}: {_heard(series)}", x=x, percent="entropy" not in kind)
+            yield Plot(title, caption, svg)
+    if len(comparison.arms) > 2:
+        yield _series_plot(comparison.arms)
+
+
+WITHIN = "Share of rollouts, %, that resolved within the budget: a lower bound of a run limited to it."
+
+
+def _varies(curve: Curve) -> bool:
+    return len({point.x for point in curve.points}) > 1
+
+
+def _pass_plot(comparison: Comparison, number: dict[str, int]) -> Plot:
+    series = []
+    for arm, i in number.items():
+        for kind in ("pass@k", "pass^k"):
+            points = tuple(
+                (float(one.k), one.estimate.value, one.estimate.these.low, one.estimate.these.high)
+                for one in comparison.passes
+                if one.arm == arm and one.kind == kind
+            )
+            label = arm if kind == "pass@k" else ""
+            series += [plots.Series(label, i, points, dashed=kind == "pass^k")] if points else []
+    title = f"pass@k and pass^k: {_heard([one for one in series if one.label])}"
+    svg = plots.lines(series, title=title, x="k, rollouts of a task", log2=True)
+    return Plot("pass@k and pass^k", "Solid: one of k resolves, %. Dashed: all k do.", svg)
+
+
+def _curve(curve: Curve, number: dict[str, int]) -> plots.Series:
+    points = tuple((one.x, one.value, one.low, one.high) for one in curve.points)
+    return plots.Series(curve.arm, number[curve.arm], points)
+
+
+def _series_plot(arms: Sequence[ArmSummary]) -> Plot:
+    """Resolved along the arms: at the step their names end in, where all do; else one after the other."""
+    steps = [re.search(r"(\d+)\D*$", arm.arm) for arm in arms]
+    xs = [float(step[1]) for step in steps if step]
+    placed = len(xs) == len(arms) and len(set(xs)) == len(xs)
+    if not placed:
+        xs = [float(i) for i in range(len(arms))]
+    points = sorted(
+        (x, arm.resolved.value, arm.resolved.these.low, arm.resolved.these.high)
+        for x, arm in zip(xs, arms, strict=True)
+    )
+    ticks = None if placed else [(x, short(arm.arm, 10)) for x, arm in zip(xs, arms, strict=True)]
+    x = "step" if placed else "arm"
+    svg = plots.lines([plots.Series("", 1, tuple(points))], title="Resolved by arm", x=x, ticks=ticks, bars=True)
+    return Plot("Series", "Resolved, %, of every arm with its interval for these tasks.", svg)
+
+
+def _heard(series: Sequence[plots.Series]) -> str:
+    """A plot in words, for who cannot see it: where each line ends."""
+    return "; ".join(f"{one.label} ends at {one.points[-1][1]:.3g}" for one in series)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _sections(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for section in dict.fromkeys(row.section for row in comparison.metrics):
+        rows = [row for row in comparison.metrics if row.section == section]
+        arms = list(dict.fromkeys(arm for row in rows for arm in row.arms))
+        candidates = list(dict.fromkeys(arm for row in rows for arm in row.differences))
+        yield {
+            "name": SECTIONS[section],
+            "arms": arms,
+            "candidates": candidates,
+            "rows": [_metric(row, arms, candidates) for row in rows],
+        }
+
+
+def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> dict[str, Any]:
+    changes = []
+    for arm in candidates:
+        delta = row.differences.get(arm)
+        if delta is None:
+            changes.append({"value": "", "interval": "", "p": "", "clear": False})
+            continue
+        low, high = (amount(end, signed=True) for end in (delta.these.low, delta.these.high))
+        p = row.p_holm.get(arm, row.p[arm])
+        changes.append(
+            {
+                "value": amount(delta.value, signed=True).replace("-", "−"),
+                "interval": f"[{low}, {high}]".replace("-", "−"),
+                "p": probability(p),
+                "clear": p <= 0.05,
+            }
+        )
+    unit = row.unit if row.unit and row.unit not in row.name else ""
+    means = [amount(row.arms[arm].value) if arm in row.arms else "" for arm in arms]
+    return {"name": row.name, "unit": unit, "meaning": row.meaning, "means": means, "changes": changes}
+
+
+def _flips(comparison: Comparison) -> list[dict[str, Any]]:
+    """The surest moves; the list below has them all."""
+    surest = sorted(comparison.flips, key=lambda flip: -max(flip.p_worse, flip.p_better))
+    return [
+        {
+            "flip": flip,
+            "before": f"{flip.solved[0]}/{flip.rollouts[0]}",
+            "after": f"{flip.solved[1]}/{flip.rollouts[1]}",
+            "worse": flip.p_worse > flip.p_better,
+            "sure": percent(max(flip.p_worse, flip.p_better), 0),
+            "seeds": [_seed(path) for path in flip.trajectories],
+        }
+        for flip in surest[:SHOWN_FLIPS]
+    ]
+
+
+def _seed(path: str) -> int:
+    """The seed in the path of a trajectory of ours, rollouts/<instance>/<seed>/..., else 0."""
+    name = Path(path).parent.name
+    return int(name) if name.isdigit() else 0
+
+
+def _flip_steps(comparison: Comparison) -> list[list[Any]]:
+    """(task, baseline, candidate, seeds, step) of the pairs that are laid side by side."""
+    return [
+        [flip.instance_id, flip.baseline, flip.candidate, [_seed(p) for p in flip.trajectories], flip.step]
+        for flip in comparison.flips
+        if flip.step is not None
+    ]
+
+
+def _arm(arm: ArmSummary, facts: ArmFacts | None, number: int) -> dict[str, Any]:
+    settings = facts.model_dump(include={"config", "agent", "dataset", "fingerprint"}) if facts else {}
+    return {
+        "name": arm.arm,
+        "number": number,
+        "versions": {name: value for name, value in arm.versions.items() if value},
+        "outcomes": arm.outcomes,
+        "source": facts.source if facts else "",
+        "digest": facts.config_digest if facts else "",
+        "settings": json.dumps(settings, indent=1, default=str) if any(settings.values()) else "",
+        "retried": arm.retried,
+    }
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

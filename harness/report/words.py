@@ -1,0 +1,92 @@
+"""A comparison in sentences: what was found, or plainly that nothing was."""
+
+from harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
+from harness.compare.terminal import percent, points
+
+TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": "bad", "inferior": "bad"}
+
+
+def headline(comparison: Comparison) -> str:
+    """The answer in one line."""
+    plain = [contrast for contrast in comparison.contrasts if not contrast.label]
+    if len(plain) == 1:
+        one = plain[0]
+        match one.decision.verdict:
+            case "better" | "worse":
+                return f"{one.candidate} is {one.decision.verdict} than {one.baseline}"
+            case "no difference detected":
+                return f"No difference detected between {one.candidate} and {one.baseline}"
+            case "inconclusive":
+                return f"Inconclusive: {one.candidate} against {one.baseline}"
+            case verdict:
+                return f"{one.candidate} is {verdict} to {one.baseline}"
+    clear = [one for one in plain if one.decision.verdict in ("better", "worse")]
+    if not clear:
+        return f"No difference detected in {len(plain)} comparisons"
+    better = sum(one.decision.verdict == "better" for one in clear)
+    return f"{better} better, {len(clear) - better} worse, {len(plain) - len(clear)} without a detected difference"
+
+
+def sentence(comparison: Comparison, contrast: Contrast) -> str:
+    """Rates, difference and interval, and how sure one may be, on these tasks."""
+    rates = {arm.arm: arm.resolved.value for arm in comparison.arms}
+    delta = contrast.difference
+    level = f"{100 * comparison.level:g} %"
+    return (
+        f"{contrast.candidate} resolves {percent(rates[contrast.candidate])} %, {contrast.baseline} "
+        f"{percent(rates[contrast.baseline])} %; paired over {delta.tasks} tasks, the difference is "
+        f"{signed(delta.value)} points, {level} interval {ends(delta.these)} on these tasks"
+        + (f" and {ends(delta.like)} on tasks like these." if delta.like else ".")
+    )
+
+
+def decision_words(decision: Decision) -> str:
+    """`On these tasks: no difference detected (p = 0.4; ...)`."""
+    return f"On {decision.question}: {decision.verdict} ({decision.reason})"
+
+
+def about_missing(contrast: Contrast) -> str:
+    """What the missing rollouts could do to the verdict; empty where none is missing."""
+    bounds = contrast.bounds
+    if bounds is None or not bounds.missing_baseline + bounds.missing_candidate:
+        return ""
+    return (
+        f"{bounds.missing_baseline} rollouts of {contrast.baseline} and {bounds.missing_candidate} of "
+        f"{contrast.candidate} have no verdict. Had they gone as badly or as well as can be, the difference would lie "
+        f"between {signed(bounds.low)} ({bounds.verdict_low}) and {signed(bounds.high)} points ({bounds.verdict_high})."
+    )
+
+
+def best_words(comparison: Comparison) -> str:
+    """The best of a series, corrected for having been picked; empty without a series."""
+    best = comparison.best
+    if best is None:
+        return ""
+    held = "" if best.held_out is None else f", {percent(best.held_out)} % on held-out seeds"
+    return (
+        f"Best of {best.among}: {best.arm}, {percent(best.observed)} % as observed, {percent(best.shrunken)} % "
+        f"corrected for having been picked{held}; it is truly the best with probability {percent(best.probability, 0)} %."
+    )
+
+
+def signed(fraction: float) -> str:
+    """`+1.4`, with a typographic minus."""
+    return points(fraction).replace("-", "−")
+
+
+def ends(interval: Interval) -> str:
+    """`[−0.4, +3.2]`."""
+    return f"[{signed(interval.low)}, {signed(interval.high)}]" + ("†" if interval.bound else "")
+
+
+def rate_ends(interval: Interval | None) -> str:
+    """`[30.2, 38.5]`, in percent."""
+    if interval is None:
+        return ""
+    return f"[{percent(interval.low)}, {percent(interval.high)}]" + ("†" if interval.bound else "")
+
+
+def pair(estimate: Estimate) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """The ends of both intervals, for a plot."""
+    like = (estimate.like.low, estimate.like.high) if estimate.like else None
+    return (estimate.these.low, estimate.these.high), like
