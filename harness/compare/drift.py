@@ -31,6 +31,9 @@ def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         found = {arm: listed(sorted(table[name].dropna().unique()), most=3) for arm, table in tables.items()}
         if len(set(found.values())) > 1:
             yield f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in found.items())
+        for arm, table in tables.items():
+            if table[name].nunique() > 1:
+                yield f"{arm} mixes several values of {name}: {found[arm]}"
     digests = {arm: _images(table) for arm, table in tables.items()}
     first, *rest = digests
     for arm in rest:

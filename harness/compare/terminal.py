@@ -122,6 +122,8 @@ def _arms(comparison: Comparison) -> Table:
         lost = "0" if not arm.missing else f"{arm.missing}/{arm.scored + arm.missing}"
         cells = [str(rate.tasks), seeds_of(rate), lost, percent(rate.value), bracket(rate.these), bracket(rate.like)]
         table.add_row(escape(arm.arm), *cells)
+        if arm.retried:
+            table.add_row(f"[dim]  {arm.retried} retried after faults[/]")
         if arm.missing:
             extremes = f"[dim]{percent(arm.official)} / {percent(arm.highest)}[/]"
             table.add_row("[dim]  lost ones failed / passed[/]", "", "", "", extremes)

@@ -1,5 +1,6 @@
 """Whole comparisons: the cases that other tools get wrong, real submissions, and lost work."""
 
+import io
 import time
 from itertools import combinations
 from pathlib import Path
@@ -7,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from cli import app
 from harness.compare.compare import Options, compare
 from harness.compare.contrast import contrast
-from harness.compare.outcomes import Outcomes, load
+from harness.compare.export import to_text
+from harness.compare.outcomes import Outcomes, describe_tasks, load, write_csv
 from harness.compare.pairs import all_pairs
+from harness.compare.records import Comparison
 from harness.compare.schema import normalise
 from harness.compare.simulate import draw_world, roll
 from harness.compare.values import Trials
@@ -155,3 +160,62 @@ def test_comparing_is_reproducible_and_survives_json() -> None:
     first, second = compare(outcomes), compare(outcomes)
     assert first == second
     assert type(first).model_validate_json(first.model_dump_json()) == first
+
+
+def test_a_series_compares_each_checkpoint_with_the_one_before_and_corrects_its_best() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.5, 0.5, 200)
+    arms = {f"step{i}": roll(np.clip(p + 0.04 * i, 0, 1), 4, rng) for i in range(4)}
+    found = compare(table(**arms), options=Options(against="previous"))
+    assert [(one.baseline, one.candidate) for one in found.contrasts] == [
+        ("step0", "step1"), ("step1", "step2"), ("step2", "step3"),
+    ]  # fmt: skip
+    assert found.best is not None
+    assert found.best.among == 4
+    assert found.best.shrunken < found.best.observed
+
+
+def test_parts_of_the_tasks_are_compared_and_corrected_for_being_many(shared: Path) -> None:
+    board = f"{shared}/data/verified-leaderboard.csv.gz"
+    outcomes = load(
+        [f"a={board}:20251118_mini-v1.15.0_gemini-3-pro-preview-20251118", f"b={board}:20250206_agentscope"]
+    )
+    outcomes = describe_tasks(outcomes, str(shared / "data/swe-bench-verified.jsonl.gz"))
+    found = compare(outcomes)
+    sizes = {by: sum(group.tasks for group in found.groups if group.by == by) for by in ("repository", "difficulty")}
+    assert sizes == {"repository": 500, "difficulty": 500}
+    assert {group.value for group in found.groups if group.by == "issue year"} >= {"2019", "2022"}
+    django = next(group for group in found.groups if group.value == "django/django")
+    assert django.tasks == 231
+    assert django.p_holm["b"] >= django.p["b"]
+    weighted = sum(group.differences["b"].value * group.tasks for group in found.groups if group.by == "repository")
+    assert weighted / 500 == pytest.approx(found.contrasts[0].difference.value)
+
+
+def test_numbers_come_out_of_the_command_line_as_json_and_csv(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    write_csv(table(base=counts([0, 2, 4] * 10, 4), new=counts([1, 2, 4] * 10, 4)).table, path)
+    run = CliRunner()
+    as_json = run.invoke(app, ["compare", str(path), "--json"])
+    assert Comparison.model_validate_json(as_json.output).contrasts[0].difference.value == pytest.approx(1 / 12)
+    as_csv = run.invoke(app, ["compare", str(path), "--csv"])
+    assert float(pd.read_csv(io.StringIO(as_csv.output))["difference"].iloc[0]) == pytest.approx(1 / 12)
+    pairs = run.invoke(app, ["compare", str(path), "--pairs"])
+    assert len(pd.read_csv(io.StringIO(pairs.output))) == 1
+    assert run.invoke(app, ["compare", str(path), "--baseline", "nobody"]).exit_code != 0
+
+
+def test_everything_that_is_shown_states_its_numbers_of_tasks_and_seeds_and_its_versions() -> None:
+    outcomes = table(base=counts([1, 2] * 10, 4), new=counts([2, 2] * 10, 4))
+    outcomes.table["grader"] = "swebench 5.0.2"
+    text = to_text(compare(outcomes))
+    for needed in (
+        "tasks",
+        "seeds",
+        "95 % these tasks",
+        "95 % like these",
+        "swebench 5.0.2",
+        "p these",
+        "these tasks: would",
+    ):
+        assert needed in text
