@@ -17,6 +17,7 @@ COMMANDS: tuple[str, ...] = (
     "run",
     "grade",
     "compare",
+    "gate",
     "table",
     "report",
     "plan",

@@ -50,6 +50,12 @@ class GradingFault(AemError):
     boundary = "grading"
 
 
+class DriftFault(AemError):
+    """Two arms differ in more than their weights: grader, dataset, scaffold, server or images. No verdict on weights."""
+
+    boundary = "comparison"
+
+
 @contextmanager
 def boundary(kind: type[AemError], what: str) -> Iterator[None]:
     """Classify whatever escapes the block as `kind`, keeping the cause; errors of the family pass unchanged."""

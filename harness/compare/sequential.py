@@ -1,105 +1,80 @@
-"""Sequential tests: what may be claimed at whatever moment one stops looking.
+"""Sequential tests by betting: what may be claimed at whatever moment one stops looking.
 
-Two tools, both of one kind of sentence: "the probability that this test *ever* rejects a true hypothesis is at most
-alpha", however often it looks and whyever it stops.
+Both tests are of one kind: capital starts at 1, is staked on what comes next, and under the hypothesis can be expected
+not to grow. So the probability that it *ever* reaches 1/alpha is at most alpha (Ville 1939), however often one looks
+and whyever one stops.
 
-`Line` bounds a score process. An estimate x of a parameter, with variance V, makes the score x/V at information I = 1/V;
-for efficient estimates the scores are a Brownian motion in I with the parameter as drift (Jennison and Turnbull, JASA
-92:1330, 1997). A straight line in I is Wald's sequential probability ratio test: crossing it is the martingale
-exp(d S - d^2 I / 2) reaching a level. As there is a planned end, the level is a little lower than Ville's 1/alpha, such
-that the whole of alpha is used by then. Valid as far as sums of many rollouts are normal.
-
-`log_capital` and `betting_interval` bet on the values of a finite population drawn without replacement (Waudby-Smith
-and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B 86:1, 2024, section 5; and "Confidence
-sequences for sampling without replacement", NeurIPS 2020). Valid exactly, for any population and any size.
+`log_evidence` bets on paired differences of independent runs; `log_capital` and `betting_interval` on the values of a
+finite population drawn without replacement. After Waudby-Smith and Ramdas, "Estimating means of bounded random
+variables by betting", JRSS-B 86:1 (2024), and "Confidence sequences for sampling without replacement", NeurIPS (2020).
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr
 
 from harness.compare.values import Floats
 
-# --- a straight line in information time ----------------------------------------------------------------------------
+Truths = NDArray[np.bool_]
+
+# --- betting on paired differences ------------------------------------------------------------------------------------
 
 
-def crossing_probability(height: ArrayLike, slope: float, *, drift: ArrayLike = 0.0, until: ArrayLike = 1.0) -> Floats:
-    """P(W(f) + drift f >= height + slope f for some f <= until), W a standard Brownian motion, height >= 0.
+def log_evidence(differences: Floats, weights: Floats, null: ArrayLike, stakes: ArrayLike) -> Floats:
+    """Log evidence (L,) at each of L looks against "the mean difference over all tasks is at most `null`".
+
+    `differences` (L, N) hold d_i in [-1, 1]; `weights` (L, N) say what each task stands for: w_h / m_h for the m_h
+    tasks seen of a stratum that holds the share w_h of all tasks, 0 for tasks not seen. The evidence is
+
+        prod_i (1 + stake * weight_i * (d_i - null)),   with stakes (L,) fixed in advance.
+
+    At one look its expectation is at most 1 under the hypothesis, for any number of tasks and any distributions: the
+    mean of a product of m out of N positive numbers is at most the m-th power of their mean (Maclaurin 1729), and
+    prod_h (1 + stake w_h / m_h x_h)^m_h <= exp(stake sum_h w_h x_h) <= 1. That is exact once all tasks have been seen,
+    and before that given the baseline's outcomes; over re-runs of the baseline too it then holds to second order.
+    From look to look: as long as stake * weight stays the same it is a betting martingale in which drawing without
+    replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that it is one as far as
+    sums of many rollouts are normal. `harness.compare.calibrate` measures what this comes to.
+    """
+    null, stakes = np.asarray(null, float), np.asarray(stakes, float)
+    return np.log1p(stakes[..., None] * weights * (differences - null[..., None])).sum(axis=-1)
+
+
+def largest_stake(weights: Floats, null: ArrayLike) -> Floats:
+    """The largest stake (L,) that risks at most nine tenths of the capital on any one task, whatever its d_i."""
+    return np.asarray(0.9 / np.maximum(weights.max(axis=-1) * (1 + np.asarray(null, float)), 1e-9))
+
+
+def reach_probability(height: ArrayLike, drift: ArrayLike) -> Floats:
+    """P(W(s) + drift s >= height for some s <= 1), W a standard Brownian motion: to plan with, no claim rests on it.
 
     Siegmund, Sequential Analysis (1985), equation 3.15. Arrays broadcast.
     """
-    height, until = np.maximum(height, 0.0), np.maximum(until, 1e-12)
-    gap, root = slope - np.asarray(drift), np.sqrt(until)
-    direct = ndtr(-(height + gap * until) / root)
-    reflected = np.exp(np.minimum(-2 * height * gap + log_ndtr((gap * until - height) / root), 0.0))
-    return np.minimum(direct + reflected, 1.0)
-
-
-@dataclass(frozen=True)
-class Line:
-    """Reject when W(f) >= height + slope f, where f in (0, 1] is the information as a share of the planned most.
-
-    W is the score divided by the root of the planned information: a standard Brownian motion under the hypothesis.
-    An infinite height never rejects before the last look: the fixed-sample test.
-    """
-
-    alpha: float
-    height: float
-    slope: float
-
-    @classmethod
-    def fit(cls, alpha: float, slope: float) -> "Line":
-        """The line of this slope that is crossed with probability alpha by f = 1. Slope d/2 suits a true drift of d."""
-        height = brentq(lambda h: float(crossing_probability(h, slope)) - alpha, 0.0, 40.0)
-        return cls(alpha, float(height), slope)
-
-    @classmethod
-    def once(cls, alpha: float) -> "Line":
-        """No look but the last: the ordinary one-sided normal test."""
-        return cls(alpha, np.inf, 0.0)
-
-    def at(self, fraction: ArrayLike) -> Floats:
-        return self.height + self.slope * np.asarray(fraction, dtype=float)
-
-    def last(self, fraction: float) -> float:
-        """The bound of a final look that comes at `fraction` of the information: it spends what the line has left."""
-        root = np.sqrt(fraction)
-        if np.isinf(self.height):
-            return float(-ndtri(self.alpha) * root)
-        end = float(self.at(fraction))
-        left = lambda c: self._reached(c, 0.0, fraction) - self.alpha  # noqa: E731
-        return float(brentq(left, -10 * root, end)) if left(end) < 0 else end
-
-    def power(self, drift: float, fraction: float = 1.0) -> float:
-        """P(rejected by a last look at `fraction`) under a drift; alpha at drift 0."""
-        return float(self._reached(self.last(fraction), drift, fraction))
-
-    def _reached(self, last: float, drift: float, fraction: float) -> float:
-        """P(W + drift f crosses the line before `fraction`, or ends above `last` there)."""
-        root = np.sqrt(fraction)
-        ends_above = ndtr(-(last - drift * fraction) / root)
-        if np.isinf(self.height):
-            return float(ends_above)
-        log_tilt = 2 * self.height * (drift - self.slope)
-        return float(ends_above + np.exp(log_tilt + log_ndtr((last - drift * fraction - 2 * self.height) / root)))
+    height, drift = np.maximum(height, 0.0), np.asarray(drift, float)
+    returned = np.exp(np.minimum(2 * height * drift + log_ndtr(-drift - height), 0.0))
+    return np.minimum(ndtr(drift - height) + returned, 1.0)
 
 
 # --- betting on a finite population -----------------------------------------------------------------------------------
 
 
 def log_capital(
-    values: Floats, nulls: ArrayLike, population: int, bounds: tuple[float, float], *, guess: float, weight: float = 40.0
+    values: Floats,
+    nulls: ArrayLike,
+    population: int,
+    bounds: tuple[float, float],
+    *,
+    guess: float,
+    weight: float = 40.0,
 ) -> Floats:
     """Log capital, shape (len(nulls), T), of bets that the population mean exceeds each null.
 
-    `values` (T,) are the first T of a uniformly random order of `population` numbers within `bounds`. If the mean is at
-    most the null, capital is a non-negative supermartingale that starts at 1, so it ever reaches 1/alpha with probability
-    at most alpha (Ville). Given what was drawn, the rest has mean m_t = (N null - S_{t-1}) / (N - t + 1) under the null;
-    the stake on the next value is the growth-optimal one for an estimate that starts at `guess` with the weight of
-    `weight` draws and follows the data (Stark's ALPHA, Ann. Appl. Stat. 17:641, 2023), and depends on the past alone.
+    `values` (T,) are the first T of a uniformly random order of `population` numbers within `bounds`. If the mean is
+    at most the null, capital is a non-negative supermartingale that starts at 1, so it ever reaches 1/alpha with
+    probability at most alpha, exactly. Given what was drawn, the rest has mean
+    m_t = (N null - S_{t-1}) / (N - t + 1) under the null; the stake on the next value is the growth-optimal one for an
+    estimate that starts at `guess` with the weight of `weight` draws and follows the data (Stark's ALPHA, Ann. Appl.
+    Stat. 17:641, 2023): it depends on the past alone.
     A null that the remaining values cannot reach any more is refuted with certainty: infinite capital.
     """
     low, high = bounds
@@ -146,5 +121,5 @@ def betting_interval(
     return np.maximum.accumulate(lower), np.minimum.accumulate(upper)
 
 
-def _ever(capital: Floats, alpha: float) -> NDArray[np.bool_]:
+def _ever(capital: Floats, alpha: float) -> Truths:
     return np.maximum.accumulate(capital, axis=1) >= -np.log(alpha)

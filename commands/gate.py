@@ -1,0 +1,202 @@
+"""`aem gate`: PASS, BLOCK or INCONCLUSIVE, as early as can be; `aem calibrate`: the gate against itself."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from harness.compare.gate_config import GateConfig
+
+GATE_EXAMPLES = """
+Examples:
+
+  aem gate --from outcomes.csv --baseline step-0 --candidate step-200 --margin 3
+
+  aem gate --baseline results/base --candidate results/step-200 --tier nightly --sequence gates.json --junit gate.xml
+
+  aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok --pin sha256:5f1c...
+
+Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure, or arms that differ in more than the
+weights), 4 usage.
+"""
+CALIBRATE_EXAMPLES = """
+Examples:
+
+  aem calibrate --from outcomes.csv --baseline step-0 --margin 3 --seeds 4
+
+  aem calibrate --surface deepswe --tasks 500 --seeds 4 --trials 2000
+"""
+
+
+class Tier(StrEnum):
+    smoke = "smoke"
+    nightly = "nightly"
+    release = "release"
+
+
+class Question(StrEnum):
+    rates = "rates"
+    outcomes = "outcomes"
+
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Option("--from", help="Outcomes: a CSV, a run folder, or what `aem import` reads; may be repeated."),
+]
+Margin = Annotated[float | None, typer.Option(help="Points of drop that are tolerated (default 3; smoke 10).")]
+BlockMargin = Annotated[
+    float | None, typer.Option(help="Points: BLOCK as soon as the drop is shown to exceed this (default: the margin).")
+]
+Alpha = Annotated[float | None, typer.Option(help="Error rate of PASS and of BLOCK (default 0.05; release 0.025).")]
+TierOption = Annotated[Tier, typer.Option(help="Preset: smoke, nightly (decides early) or release (one look).")]
+Ask = Annotated[
+    Question | None, typer.Option("--question", help="True resolve rates (default), or the full table of outcomes.")
+]
+BudgetOption = Annotated[str | None, typer.Option(help="Most to spend: 800 (rollouts), 20Mtok or 12gpuh.")]
+Futility = Annotated[
+    float | None, typer.Option(min=0, max=0.99, help="Give up below this share of the first chance; 0 never.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=GATE_EXAMPLES)(gate)
+    app.command(epilog=CALIBRATE_EXAMPLES)(calibrate)
+
+
+def gate(
+    baseline: Annotated[str, typer.Option(help="Baseline: an arm of --from, or without --from a run folder or file.")],
+    candidate: Annotated[str, typer.Option(help="Candidate, likewise.")],
+    sources: Sources = None,
+    margin: Margin = None,
+    block_margin: BlockMargin = None,
+    alpha: Alpha = None,
+    tier: TierOption = Tier.nightly,
+    question: Ask = None,
+    budget: BudgetOption = None,
+    futility: Futility = None,
+    order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
+    ] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="Arm of a past checkpoint: improves the order; may be repeated.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="The baseline was run beside the candidate, not stored before.")
+    ] = False,
+    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
+    pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
+    ] = None,
+    sequence: Annotated[
+        Path | None, typer.Option(help="State file of a sequence of gates that share one false-alarm rate.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if set).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    calibrated: Annotated[
+        bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
+    ] = True,
+) -> None:
+    """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
+    from harness.compare.gate_ci import published
+    from harness.compare.gate_report import to_text
+    from harness.compare.gate_stored import Options, gate_stored, load_arms
+
+    with published(junit, summary) as reports:
+        config = _config(tier, margin, block_margin, alpha, question, budget, futility, order_seed, retries)
+        options = Options(history or (), fresh, common, pin, allow or (), sequence, calibrated)
+        outcomes, first, second = load_arms(sources or (), baseline, candidate)
+        found = gate_stored(outcomes, first, second, config, options)
+        reports.append(found)
+    typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
+    raise typer.Exit(found.exit_code)
+
+
+def calibrate(
+    sources: Sources = None,
+    baseline: Annotated[str | None, typer.Option(help="Arm of --from whose stored seeds are the surface.")] = None,
+    surface: Annotated[
+        str | None, typer.Option(help="Public surface instead: deepswe, autocoderover or temperature-0.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500,
+    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Rollouts of the candidate a task.")] = None,
+    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored rollouts of the baseline a task.")] = None,
+    margin: Margin = None,
+    block_margin: BlockMargin = None,
+    alpha: Alpha = None,
+    tier: TierOption = Tier.nightly,
+    question: Ask = None,
+    budget: BudgetOption = None,
+    futility: Futility = None,
+    drops: Annotated[str, typer.Option(help="True drops to try, in points; 0 and the margin always are.")] = "5,10,20",
+    trials: Annotated[int, typer.Option(min=1, help="Gates to simulate for each drop.")] = 400,
+    trial_seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
+) -> None:
+    """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
+    from harness.compare.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
+    from harness.compare.gate_table import read_arm
+    from harness.compare.outcomes import load
+    from harness.errors import ConfigError
+
+    config = _config(tier, margin, block_margin, alpha, question, budget, futility, None, None)
+    if (surface is None) == (not sources) or (sources and baseline is None):
+        raise ConfigError("give either --from with --baseline, or --surface")
+    if sources and baseline is not None:
+        arm = read_arm(load(sources), baseline, retries=config.retries)
+        world, source = own_surface(arm)
+        seeds, baseline_seeds = seeds or len(arm.seeds), baseline_seeds or len(arm.seeds)
+    else:
+        world, source = public_surface(surface or "", tasks)
+    found: Calibration = calibrate(
+        config,
+        world,
+        source=source,
+        seeds=seeds or 4,
+        baseline_seeds=baseline_seeds or seeds or 4,
+        drops=_points(drops),
+        trials=trials,
+        seed=trial_seed,
+    )
+    typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
+
+
+def _config(
+    tier: Tier,
+    margin: float | None,
+    block_margin: float | None,
+    alpha: float | None,
+    question: Question | None,
+    budget: str | None,
+    futility: float | None,
+    order_seed: int | None,
+    retries: int | None,
+) -> "GateConfig":
+    from harness.compare.gate_config import Budget, configure
+
+    return configure(
+        tier.value,
+        margin=None if margin is None else margin / 100,
+        block_margin=None if block_margin is None else block_margin / 100,
+        alpha=alpha,
+        question=question.value if question else None,
+        budget=Budget.parse(budget) if budget else None,
+        futility=futility,
+        seed=order_seed,
+        retries=retries,
+    )
+
+
+def _points(text: str) -> list[float]:
+    from harness.errors import ConfigError
+
+    try:
+        return [float(part) / 100 for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(f"--drops {text!r} must be numbers separated by commas, for example 5,10,20") from None

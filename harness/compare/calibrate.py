@@ -1,0 +1,225 @@
+"""The gate against itself: how often it is wrong, and what it costs, measured on checkpoints whose truth is known.
+
+A surface is a resolve probability for every task. One's own comes from the baseline's stored seeds: each task's
+probability is drawn from its posterior under a Beta fitted to all tasks. Public ones are the few fitted numbers of
+`harness.compare.surface`. Baseline and candidate are then drawn afresh for every trial, the candidate's probabilities
+lowered by a known drop, and put through the very gate that will judge.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from harness.compare.gate import Verdict, decide
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Arm, design
+from harness.compare.gate_looks import Cells
+from harness.compare.regressions import fit_beta
+from harness.compare.surface import PUBLIC
+from harness.compare.values import Floats, Trials
+from harness.errors import ConfigError, DataError
+from harness.run.store import write_json
+from harness.types import Record
+
+Surface = Callable[[np.random.Generator], Floats]
+
+TRIALS = 400
+FORMAT = 1  # of the cache; raised when the gate's mathematics changes
+
+
+class Share(Record):
+    """`count` of `trials`, with the exact 95 % interval (Clopper and Pearson 1934)."""
+
+    count: int
+    trials: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, count: int, trials: int) -> "Share":
+        interval = stats.binomtest(count, trials).proportion_ci(0.95, method="exact")
+        return cls(count=count, trials=trials, low=float(interval.low), high=float(interval.high))
+
+    @property
+    def value(self) -> float:
+        return self.count / self.trials
+
+
+class Scenario(Record):
+    """What the gate came to for one true drop; `used` is the mean share of the planned rollouts."""
+
+    drop: float
+    passed: Share
+    blocked: Share
+    used: float
+
+
+class Calibration(Record):
+    """Measured behaviour of one gate configuration on one surface."""
+
+    source: str
+    tasks: int
+    seeds: int
+    baseline_seeds: int
+    margin: float
+    scenarios: tuple[Scenario, ...]
+
+    @property
+    def false_pass(self) -> Share:
+        """PASS although the drop is exactly the margin: the worst case."""
+        return next(scenario.passed for scenario in self.scenarios if scenario.drop == self.margin)
+
+    @property
+    def false_block(self) -> Share:
+        """BLOCK although the candidate is equal."""
+        return next(scenario.blocked for scenario in self.scenarios if scenario.drop == 0)
+
+
+def calibrate(
+    config: GateConfig,
+    surface: Surface,
+    *,
+    source: str,
+    seeds: int,
+    baseline_seeds: int,
+    drops: Sequence[float] | None = None,
+    trials: int = TRIALS,
+    seed: int = 0,
+) -> Calibration:
+    """Put `trials` fresh pairs of baseline and candidate through the gate for each true drop.
+
+    By default the drops are 0, the margin, and 5, 10 and 20 points; 0 and the margin are always among them.
+    """
+    rng = np.random.default_rng(seed)
+    drops = sorted({0.0, config.margin, *((0.05, 0.10, 0.20) if drops is None else drops)})
+    scenarios = []
+    for drop in drops:
+        verdicts, used = [], []
+        for _ in range(trials):
+            q = surface(rng)
+            verdict, share = trial(config, q, lowered(q, drop), seeds, baseline_seeds, rng)
+            verdicts.append(verdict)
+            used.append(share)
+        passed, blocked = (verdicts.count(kind) for kind in (Verdict.PASS, Verdict.BLOCK))
+        scenarios.append(
+            Scenario(
+                drop=drop,
+                passed=Share.of(passed, trials),
+                blocked=Share.of(blocked, trials),
+                used=float(np.mean(used)),
+            )
+        )
+    return Calibration(
+        source=source,
+        tasks=len(q),
+        seeds=seeds,
+        baseline_seeds=baseline_seeds,
+        margin=config.margin,
+        scenarios=tuple(scenarios),
+    )
+
+
+def trial(
+    config: GateConfig, q: Floats, p: Floats, seeds: int, baseline_seeds: int, rng: np.random.Generator
+) -> tuple[Verdict, float]:
+    """One gate on outcomes drawn from the baseline's q and the candidate's p, both (N,): verdict and share used."""
+    tasks = tuple(f"task-{i:05d}" for i in range(len(q)))
+    stored = Arm("baseline", tasks, tuple(range(baseline_seeds)), draw(q, baseline_seeds, rng))
+    outcomes = draw(p, seeds, rng)
+    plan = design(tasks, seeds, baseline=stored, stratified=config.question == "rates", seed=int(rng.integers(2**31)))
+    verdict, rollouts = decide(config, plan, Cells(outcomes, outcomes, stored.means, stored.means))
+    return verdict, rollouts / len(plan.order)
+
+
+def draw(p: Floats, seeds: int, rng: np.random.Generator) -> Floats:
+    """Outcomes (N, seeds) of independent rollouts."""
+    return (rng.random((len(p), seeds)) < p[:, None]).astype(float)
+
+
+def lowered(q: Floats, drop: float) -> Floats:
+    """Every probability scaled down, so that the mean is lower by exactly `drop` (or 0, if it is less than that)."""
+    mean = q.mean()
+    return q * max(1 - drop / mean, 0.0) if mean > 0 else q
+
+
+def to_text(found: Calibration) -> str:
+    """For the terminal: one line a true drop."""
+    lines = [
+        f"{found.tasks} tasks x {found.seeds} seeds, baseline {found.baseline_seeds} stored seeds, margin "
+        f"{100 * found.margin:g} points; {found.source}",
+        "",
+        f"  {'true drop':>9}  {'PASS':<22}{'BLOCK':<22}{'INCONCLUSIVE':<14}rollouts used",
+    ]
+    for one in found.scenarios:
+        rest = 1 - one.passed.value - one.blocked.value
+        lines.append(
+            f"  {100 * one.drop:>9g}  {_interval(one.passed):<22}{_interval(one.blocked):<22}{_percent(rest):<14}"
+            f"{_percent(one.used)}"
+        )
+    return "\n".join([*lines, "", f"  {found.scenarios[0].passed.trials} trials a line, 95 % intervals"])
+
+
+def _interval(share: Share) -> str:
+    return f"{_percent(share.value)} [{_percent(share.low)}, {_percent(share.high)}]"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+# --- surfaces ---------------------------------------------------------------------------------------------------------
+
+
+def own_surface(baseline: Arm) -> tuple[Surface, str]:
+    """From stored outcomes, at least two seeds on some tasks; and the words that name it."""
+    if (baseline.trials > 1).sum() < 5:
+        raise DataError(
+            f"baseline {baseline.name!r} has hardly any task with two verdicts; calibrate on --surface deepswe instead"
+        )
+    solved = np.nansum(baseline.resolved, axis=1).astype(np.int64)
+    a, b = fit_beta(Trials(solved, baseline.trials, np.zeros_like(solved)))
+    words = f"{baseline.name}, {len(baseline.tasks)} tasks x {len(baseline.seeds)} seeds; Beta({a:.3g}, {b:.3g})"
+    return lambda rng: rng.beta(a + solved, b + baseline.trials - solved), words
+
+
+def public_surface(name: str, tasks: int) -> tuple[Surface, str]:
+    """One of the shipped surfaces on `tasks` tasks, new ones for every trial; and its source."""
+    if name not in PUBLIC:
+        raise ConfigError(f"no surface {name!r}; choose {', '.join(PUBLIC)}")
+    known = PUBLIC[name]
+    size = known.noise / (1 - known.noise)
+    return lambda rng: rng.beta(known.rate * size, (1 - known.rate) * size, tasks), known.source
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def cached(
+    config: GateConfig, baseline: Arm, seeds: int, *, folder: Path | None = None, trials: int = 200
+) -> Calibration:
+    """A short calibration of this gate on this baseline, computed once (seconds) and kept under the user's cache."""
+    setting = config.model_copy(update={"seed": 0})
+    key = [FORMAT, setting.model_dump(mode="json"), baseline.digest, seeds, trials]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    path = (folder or cache_folder()) / f"{name}.json"
+    if path.exists():
+        return Calibration.model_validate_json(path.read_text())
+    try:
+        surface, source = own_surface(baseline)
+    except DataError:
+        surface, source = public_surface("deepswe", len(baseline.tasks))
+    found = calibrate(
+        config, surface, source=source, seeds=seeds, baseline_seeds=len(baseline.seeds), drops=(), trials=trials
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found.model_dump(mode="json"))
+    return found
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem" / "calibration"

@@ -1,0 +1,258 @@
+"""The gate: is this checkpoint as good as the baseline, to within a margin? Asked after every rollout.
+
+`Gate` takes finished rollouts in whatever order they come, looks at them in the order of its `Design`, and says as soon
+as it can PASS (the drop is smaller than the margin) or BLOCK (it is larger). It runs nothing: whoever drives the run
+feeds it, asks `decided`, and stops. `replay` does the same to outcomes that are stored already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from harness.compare import gate_outcomes, gate_rates
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Arm, Design, Key, design
+from harness.compare.gate_looks import Cells, Path, looks, planned
+from harness.compare.values import Floats, Ints
+from harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+SHOWN = 12  # looks of the interval path in a report
+
+
+class Verdict(StrEnum):
+    """What a gate can come to."""
+
+    PASS = "PASS"
+    BLOCK = "BLOCK"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> int:
+        return {Verdict.PASS: EXIT_OK, Verdict.BLOCK: EXIT_BLOCK, Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE}[self]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One point of the interval path: after how many rollouts, the difference, and its confidence sequence."""
+
+    rollouts: int
+    difference: float
+    lower: float
+    upper: float
+
+
+@dataclass
+class Spent:
+    """What the rollouts fed so far have cost, both arms together; the baseline's stored outcomes cost nothing."""
+
+    rollouts: int = 0
+    tokens: float = 0.0
+    gpu_hours: float = 0.0
+
+
+class Gate:
+    """Feed it outcomes, in any order; it decides in the order fixed beforehand.
+
+    `order` lists (instance_id, seed) as they should be started; with a fresh baseline each stands for one rollout of
+    either arm. Rebuilt with the same configuration and design and fed again, it comes to the same verdict.
+    """
+
+    def __init__(self, config: GateConfig, design: Design) -> None:
+        self.config, self.design = config, design
+        self._question = gate_rates if config.question == "rates" else gate_outcomes
+        self.chance = self._question.chance(design, config)
+        self.most = planned(design, config)
+        self.order: list[Key] = design.keys[: self.most]
+        self.spent = Spent()
+        self.verdict: Verdict | None = None
+        self.reason = ""
+        self.consumed = 0
+        self._place = {key: index for index, key in enumerate(design.keys)}
+        self._arms = [CANDIDATE] if design.baseline is not None else [CANDIDATE, BASELINE]
+        shape = len(design.tasks), design.seeds
+        self._values = {arm: np.zeros(shape) for arm in self._arms}
+        self._known = {arm: np.zeros(len(design.order), bool) for arm in self._arms}
+        self._looks = looks(design, config)
+        self._looked = 0
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict is not None
+
+    def feed(
+        self,
+        instance_id: str,
+        seed: int,
+        resolved: bool | None,
+        *,
+        arm: str = CANDIDATE,
+        tokens: float = 0.0,
+        gpu_seconds: float = 0.0,
+    ) -> Verdict | None:
+        """Take one finished rollout; None stands for one that infrastructure lost for good, all retries spent.
+
+        Returns the verdict if there is one. Once decided, what still comes in is counted as spent and changes nothing.
+        Raises DataError for a rollout that is not in the order, or a second, different outcome of one.
+        """
+        place = self._place.get((instance_id, seed))
+        if place is None or arm not in self._arms:
+            raise DataError(f"the gate did not order the rollout {instance_id}, seed {seed}, of the {arm}")
+        cell, value = tuple(self.design.order[place]), np.nan if resolved is None else float(resolved)
+        if self._known[arm][place]:
+            if not np.array_equal(self._values[arm][cell], value, equal_nan=True):
+                raise DataError(f"two outcomes of {instance_id}, seed {seed}, of the {arm}; only the first counts")
+            return self.verdict
+        self._values[arm][cell] = value
+        self._known[arm][place] = True
+        self.spent.rollouts += 1
+        self.spent.tokens += tokens
+        self.spent.gpu_hours += gpu_seconds / 3600
+        if not self.decided:
+            self._advance()
+        return self.verdict
+
+    def finish(self, reason: str) -> Verdict:
+        """No more rollouts are coming: a last look at what has been consumed, then INCONCLUSIVE for `reason`."""
+        if not self.decided and self.consumed:
+            self._look(np.array([self.consumed]))
+        if not self.decided:
+            self.verdict, self.reason = Verdict.INCONCLUSIVE, reason
+        return self._verdict
+
+    # --- what a report needs ----------------------------------------------------------------------------------------
+
+    @property
+    def _verdict(self) -> Verdict:
+        assert self.verdict is not None
+        return self.verdict
+
+    def path(self) -> list[Look]:
+        """The interval path up to where the gate stands, at no more than SHOWN looks."""
+        if not self.consumed:
+            return []
+        grid = np.linspace(0, self.consumed, min(SHOWN, self.consumed) + 1)[1:]
+        at = np.unique(grid.round().astype(np.int64))
+        cells = self._cells()
+        lower, upper = self._question.bounds(self.design, self.config, cells, at)
+        difference = self._question.follow(self.design, self.config, cells, at).difference
+        return [
+            Look(int(n), float(d), float(low), float(high))
+            for n, d, low, high in zip(at, difference, lower, upper, strict=True)
+        ]
+
+    def consumed_outcomes(self, arm: str = CANDIDATE) -> Floats:
+        """Outcomes (N, K) that the verdict rests on: 1, 0, nan for missing and for not consumed."""
+        values = np.full_like(self._values[arm], np.nan)
+        rows, columns = self.design.order[: self.consumed].T
+        values[rows, columns] = self._values[arm][rows, columns]
+        return values
+
+    def missing(self, arm: str = CANDIDATE) -> int:
+        """Consumed rollouts of an arm that infrastructure lost."""
+        rows, columns = self.design.order[: self.consumed].T
+        return int(np.isnan(self._values[arm][rows, columns]).sum())
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        while self.consumed < self.most and all(known[self.consumed] for known in self._known.values()):
+            self.consumed += 1
+        due = int(np.searchsorted(self._looks, self.consumed, side="right"))
+        if due > self._looked:
+            self._look(self._looks[self._looked : due])
+            self._looked = due
+        if not self.decided and self.consumed == self.most:
+            self.verdict = Verdict.INCONCLUSIVE
+            self.reason = "every planned rollout is in"
+        budget = self.config.budget
+        if budget is not None and getattr(self.spent, budget.unit) >= budget.amount and self.consumed < self.most:
+            self.finish(f"the budget of {budget} is spent")
+
+    def _look(self, at: Ints) -> None:
+        path = self._question.follow(self.design, self.config, self._cells(), at)
+        stop = path.stop()
+        if stop is None:
+            return
+        self.consumed, self.verdict = int(at[stop]), _said(path, stop)
+        self.reason = {
+            Verdict.PASS: f"the drop is smaller than {_points(self.config.margin)}",
+            Verdict.BLOCK: f"the drop is larger than {_points(self.config.blocks_beyond)}",
+            Verdict.INCONCLUSIVE: "neither verdict is within reach of the rollouts left",
+        }[self.verdict]
+
+    def _cells(self) -> Cells:
+        candidate = self._values[CANDIDATE]
+        stored = self.design.baseline
+        if stored is None:
+            baseline = self._values[BASELINE]
+            return Cells(*_extremes(candidate), *_extremes(baseline))
+        low, high = _extremes(stored.resolved)
+        means = low.mean(axis=1)
+        return Cells(*_extremes(candidate), means, means if high is low else high.mean(axis=1))
+
+
+def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
+    """Verdict and rollouts used when all outcomes are known already; what `Gate` comes to, faster."""
+    question = gate_rates if config.question == "rates" else gate_outcomes
+    at = looks(design, config)
+    for part in np.array_split(at, max(1, len(at) // 40)):
+        path = question.follow(design, config, cells, part)
+        stop = path.stop()
+        if stop is not None:
+            return _said(path, stop), int(part[stop])
+    return Verdict.INCONCLUSIVE, int(at[-1])
+
+
+def replay(
+    config: GateConfig, baseline: Arm, candidate: Arm, *, history: Sequence[Arm] = (), fresh: bool = False
+) -> Gate:
+    """Put stored outcomes through a gate as if they were coming in now. Both arms must be on the same tasks.
+
+    `fresh` treats the baseline as run beside the candidate, rollout by rollout, instead of as known beforehand; both
+    arms must then have the same number of seeds.
+    """
+    plan = design(
+        candidate.tasks,
+        len(candidate.seeds),
+        baseline=None if fresh else baseline,
+        history=history,
+        stratified=config.question == "rates",
+        seed=config.seed,
+    )
+    gate = Gate(config, plan)
+    arms = {CANDIDATE: candidate.select(plan.tasks)} | ({BASELINE: baseline.select(plan.tasks)} if fresh else {})
+    for row, column in plan.order[: gate.most]:
+        for role, arm in arms.items():
+            value = arm.resolved[row, column]
+            gate.feed(
+                plan.tasks[row],
+                int(column),
+                None if np.isnan(value) else bool(value),
+                arm=role,
+                tokens=0.0 if arm.tokens is None else float(arm.tokens[row, column]),
+                gpu_seconds=0.0 if arm.gpu_seconds is None else float(arm.gpu_seconds[row, column]),
+            )
+        if gate.decided:
+            break
+    return gate
+
+
+def _said(path: Path, stop: int) -> Verdict:
+    if path.passed[stop]:
+        return Verdict.PASS
+    return Verdict.BLOCK if path.blocked[stop] else Verdict.INCONCLUSIVE
+
+
+def _extremes(values: Floats) -> tuple[Floats, Floats]:
+    """Worst and best case; the same object where nothing is missing."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return values, values
+    return np.where(missing, 0.0, values), np.where(missing, 1.0, values)
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:g} points"

@@ -1,0 +1,97 @@
+"""What a gate is asked: margin, error rates, question, and how much may be spent. Tiers are presets of it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from harness.errors import ConfigError
+from harness.types import Record
+
+Question = Literal["rates", "outcomes"]
+Unit = Literal["rollouts", "tokens", "gpu_hours"]
+
+_UNITS: Mapping[str, tuple[Unit, float]] = {
+    "": ("rollouts", 1),
+    "r": ("rollouts", 1),
+    "tok": ("tokens", 1),
+    "ktok": ("tokens", 1e3),
+    "mtok": ("tokens", 1e6),
+    "gtok": ("tokens", 1e9),
+    "gpuh": ("gpu_hours", 1),
+}
+
+
+class Budget(Record):
+    """The most that may be spent on the candidate (and on the baseline, where it is run too)."""
+
+    amount: float = Field(gt=0)
+    unit: Unit = "rollouts"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`800` or `800r` rollouts, `20Mtok` tokens (prompt and completion), `12gpuh` GPU-hours."""
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+        if not found or found[2] not in _UNITS or float(found[1]) <= 0:
+            raise ConfigError(f"budget {text!r} is not understood; write 800 (rollouts), 20Mtok or 12gpuh")
+        unit, factor = _UNITS[found[2]]
+        return cls(amount=float(found[1]) * factor, unit=unit)
+
+    def __str__(self) -> str:
+        words = {"rollouts": "rollouts", "tokens": "tokens", "gpu_hours": "GPU-hours"}
+        return f"{self.amount:,.10g} {words[self.unit]}"
+
+
+class GateConfig(Record):
+    """One gate. Margins and rates are fractions (0.03 is 3 points)."""
+
+    margin: float = Field(0.03, gt=0, lt=1, description="PASS: the drop is smaller than this")
+    block_margin: float | None = Field(None, ge=0, lt=1, description="BLOCK: the drop is larger (None: the margin)")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="probability of a false PASS, at most")
+    block_alpha: float | None = Field(None, gt=0, lt=0.5, description="of a false BLOCK (None: alpha)")
+    question: Question = Field("rates", description="true resolve rates, or the full table of outcomes")
+    seed: int = Field(0, ge=0, description="of the order")
+    budget: Budget | None = None
+    retries: int = Field(
+        1, ge=0, description="how often a rollout lost to infrastructure may be repeated, in both arms"
+    )
+    sequential: bool = Field(True, description="look after every rollout; otherwise once, at the end")
+    futility: float = Field(0.3, ge=0, lt=1, description="give up below this share of the first chance of a verdict")
+
+    @property
+    def blocks_beyond(self) -> float:
+        return self.margin if self.block_margin is None else self.block_margin
+
+    @property
+    def alphas(self) -> tuple[float, float]:
+        """For PASS and for BLOCK."""
+        return self.alpha, self.alpha if self.block_alpha is None else self.block_alpha
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+# smoke: minutes, finds what is broken. nightly: decides early. release: everything is run, one look, more certainty.
+TIERS: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {"margin": 0.10, "budget": Budget(amount=150)},
+    "nightly": {},
+    "release": {"alpha": 0.025, "sequential": False, "futility": 0.0},
+}
+
+
+def configure(tier: str = "nightly", **values: Any) -> GateConfig:
+    """A tier with the given values (None: not given) over it. Raises ConfigError naming the setting at fault."""
+    if tier not in TIERS:
+        raise ConfigError(f"no tier {tier!r}; choose {', '.join(TIERS)}")
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        return GateConfig(**{**TIERS[tier], **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"gate setting {first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None

@@ -1,0 +1,66 @@
+"""When a gate looks, what it is given to look at, and what it sees: shared by the two questions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Design
+from harness.compare.sequential import Truths
+from harness.compare.values import Floats, Ints
+
+LOOKS = 400  # at most; a longer gate looks at every second, third, ... rollout
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Outcomes by task and seed (N, K): the candidate's at worst and at best; they differ where a rollout is missing.
+
+    `baseline_low` and `baseline_high` are the baseline's at worst and at best: means of stored outcomes (N,), or
+    outcomes (N, K) of a baseline that is run beside the candidate. Cells not consumed yet may hold any number.
+    """
+
+    low: Floats
+    high: Floats
+    baseline_low: Floats
+    baseline_high: Floats
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing: worst and best are the same arrays."""
+        return self.low is self.high and self.baseline_low is self.baseline_high
+
+
+@dataclass(frozen=True)
+class Path:
+    """At each look (L,): rollouts consumed, the difference, and what is proven.
+
+    `hopeless` is true where a verdict has become too unlikely for going on.
+    """
+
+    rollouts: Ints
+    difference: Floats
+    passed: Truths
+    blocked: Truths
+    hopeless: Truths
+
+    def stop(self) -> int | None:
+        """Index of the first look that ends the gate, or None."""
+        over = self.passed | self.blocked | self.hopeless
+        return int(over.argmax()) if over.any() else None
+
+
+def planned(design: Design, config: GateConfig) -> int:
+    """Rollouts of the order that will be run at most; with a fresh baseline each costs two."""
+    total = len(design.order)
+    if config.budget is not None and config.budget.unit == "rollouts":
+        return max(1, min(total, int(config.budget.amount) // (1 if design.baseline else 2)))
+    return total
+
+
+def looks(design: Design, config: GateConfig) -> Ints:
+    """After how many rollouts the gate looks; fixed in advance."""
+    last = planned(design, config)
+    step = max(1, -(-last // LOOKS))
+    early = range(step, last, step) if config.sequential else ()
+    return np.array([*early, last], dtype=np.int64)

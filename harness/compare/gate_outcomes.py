@@ -1,0 +1,75 @@
+"""Would the full table of the candidate's outcomes lie below the baseline's, by more than a margin?
+
+The outcomes of all planned rollouts are taken as given, some not seen yet; the only chance is the order in which they
+are seen. Exact, and decided with fewer rollouts, but a re-run of the very same checkpoints could come out differently.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Design
+from harness.compare.gate_looks import Cells, Path
+from harness.compare.sequential import betting_interval, log_capital
+from harness.compare.values import Floats, Ints
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The difference of the full tables as the mean of a population of N K numbers, of which `values` have been drawn.
+
+    With a stored baseline the numbers are y - g, where g is what is forecast for the task (the control variate: its
+    mean is known), and difference = mean + offset; with a fresh one they are y - b.
+    """
+
+    values: Floats
+    offset: float
+    limits: tuple[float, float]
+
+
+def draws(design: Design, candidate: Floats, baseline: Floats, length: int) -> Draws:
+    """The first `length` of the order; `candidate` and `baseline` as in `Cells`."""
+    task, k = design.order[:length].T
+    if baseline.ndim == 2:
+        return Draws((candidate - baseline)[task, k], 0.0, (-1.0, 1.0))
+    g = design.forecast.rate
+    offset, limits = float(g.mean() - baseline.mean()), (-float(g.max()), 1 - float(g.min()))
+    return Draws(candidate[task, k] - g[task], offset, limits)
+
+
+def extremes(design: Design, cells: Cells, length: int) -> tuple[Draws, Draws]:
+    """At worst and at best for the candidate."""
+    worst = draws(design, cells.low, cells.baseline_high, length)
+    return worst, worst if cells.complete else draws(design, cells.high, cells.baseline_low, length)
+
+
+def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+    """What is proven at the looks `at`: bets on the rollouts still unseen; when all are seen, their sum decides.
+
+    A difference of exactly the margin, all seen, passes. Without early looks only the full table decides.
+    """
+    size, margin, beyond = len(design.order), config.margin, config.blocks_beyond
+    worst, best = extremes(design, cells, int(at[-1]))
+    low, high = best.limits
+    against = beyond + best.offset
+    gain = log_capital(worst.values, -margin - worst.offset - 1e-9, size, worst.limits, guess=-worst.offset)[0]
+    loss = log_capital(-best.values, against, size, (-high, -low), guess=against + 2 * margin)[0]
+    need_pass, need_block = -np.log(config.alphas) if config.sequential else (np.inf, np.inf)
+    passed = np.maximum.accumulate(gain)[at - 1] >= need_pass
+    blocked = np.maximum.accumulate(loss)[at - 1] >= need_block
+    difference = (np.cumsum(worst.values + best.values)[at - 1] / at + worst.offset + best.offset) / 2
+    return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
+
+
+def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
+    """Confidence sequence of the difference at the looks `at`; see `betting_interval`."""
+    worst, best = extremes(design, cells, int(at[-1]))
+    lower, _ = betting_interval(worst.values, len(design.order), worst.limits, alphas=config.alphas)
+    _, upper = betting_interval(best.values, len(design.order), best.limits, alphas=config.alphas)
+    return lower[at - 1] + worst.offset, upper[at - 1] + best.offset
+
+
+def chance(design: Design, config: GateConfig) -> float:
+    """Planned probability that a candidate with the baseline's table is cleared: in the end everything is seen."""
+    return 1.0

@@ -1,0 +1,164 @@
+"""Is the candidate's true resolve rate on these tasks lower than the baseline's, by more than a margin?
+
+Run noise counts in both arms, that of a stored baseline too. Pure functions of the design and the outcomes so far.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Design
+from harness.compare.gate_looks import Cells, Path, planned
+from harness.compare.sequential import Truths, largest_stake, log_evidence, reach_probability
+from harness.compare.values import Floats, Ints
+
+# BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each.
+BLOCK_TARGETS = (1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Views:
+    """What L looks see: rollouts of each task and its weight, (L, N), the planned variance of the difference, (L,)."""
+
+    counts: Ints
+    weights: Floats
+    variance: Floats
+    ready: Truths
+
+    def differences(self, candidate: Floats, baseline: Floats) -> Floats:
+        """Mean over each task's rollouts so far, less the baseline's, (L, N); 0 where there is none yet."""
+        stored = baseline.ndim == 1
+        means = np.cumsum(candidate if stored else candidate - baseline, axis=1) / np.arange(1, candidate.shape[1] + 1)
+        mine = means[np.arange(len(means)), np.maximum(self.counts, 1) - 1]
+        return np.where(self.counts > 0, mine - baseline if stored else mine, 0.0)
+
+    def extremes(self, cells: Cells) -> tuple[Floats, Floats]:
+        """Differences at worst and at best for the candidate."""
+        worst = self.differences(cells.low, cells.baseline_high)
+        return worst, worst if cells.complete else self.differences(cells.high, cells.baseline_low)
+
+
+def view(design: Design, at: Ints) -> Views:
+    """The looks after `at` rollouts. A look is ready when every stratum has been seen: its weights then sum to 1."""
+    counts = (design.places < at[:, None, None]).sum(axis=2)
+    seen = counts > 0
+    by_stratum = design.strata[:, None] == np.arange(len(design.sizes))
+    visited = seen.astype(float) @ by_stratum
+    share = design.sizes / design.sizes.sum()
+    weights = np.where(seen, (share / np.maximum(visited, 1))[:, design.strata], 0.0)
+    expected, n = design.forecast, np.maximum(counts, 1)
+    each = expected.noise / n + (expected.spread if design.baseline else expected.noise / n)
+    return Views(counts, weights, (weights**2 * each).sum(axis=1), (visited > 0).all(axis=1))
+
+
+def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+    """What is proven at the looks `at`; with a single look planned, by the ordinary one-sided t-test."""
+    views = view(design, at)
+    worst, best = views.extremes(cells)
+    difference = (views.weights * (worst + best)).sum(axis=1) / 2
+    nothing = np.zeros(len(at), bool)
+    if not config.sequential:
+        lower, upper = _t_bounds(views, worst, best, config.alphas)
+        return Path(at, difference, lower > -config.margin, upper < -config.blocks_beyond, nothing)
+    margin, beyond = config.margin, config.blocks_beyond
+    for_pass = _above(views, worst, np.full(len(at), -margin), margin)
+    for_block = _below(views, best, np.full(len(at), -beyond), margin)
+    need_pass, need_block = -np.log(config.alphas)
+    passed, blocked = for_pass >= need_pass, for_block >= need_block
+    if not config.futility:
+        return Path(at, difference, passed, blocked, nothing)
+    end = _information(design, config)
+    to_come = np.maximum(end - 1 / views.variance, 0.0)
+    kind = np.sqrt(views.variance)  # one standard error in favour
+    hope_pass = _reach(to_come, margin, difference + kind + margin, need_pass - for_pass)
+    hope_block = _reach(to_come, margin, kind - difference - beyond, need_block - for_block)
+    hopeless = np.maximum(hope_pass, hope_block) < config.futility * chance(design, config)
+    late = to_come <= end / 2  # before half of the information is in, nothing is hopeless
+    return Path(at, difference, passed, blocked, late & hopeless & ~passed & ~blocked)
+
+
+def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
+    """Confidence sequence of the difference at the looks `at`: every hypothesis that is not refuted there.
+
+    Lower errs with probability alpha over the whole path, upper with block_alpha.
+    """
+    views = view(design, at)
+    worst, best = views.extremes(cells)
+    if not config.sequential:
+        return _t_bounds(views, worst, best, config.alphas)
+    need_pass, need_block = -np.log(config.alphas)
+    low = _last_refuted(lambda null: _above(views, worst, null, config.margin) >= need_pass, len(at))
+    high = -_last_refuted(lambda null: _below(views, best, -null, config.margin) >= need_block, len(at))
+    return low, high
+
+
+def chance(design: Design, config: GateConfig) -> float:
+    """Planned probability that a checkpoint equal to the baseline is cleared."""
+    information, margin = _information(design, config), config.margin
+    if not config.sequential:
+        return float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(config.alpha)))
+    return float(_reach(information, margin, margin, -np.log(config.alpha)))
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def _above(views: Views, differences: Floats, null: Floats, target: float) -> Floats:
+    """Log evidence (L,) that the mean exceeds `null` (L,), staked for it to exceed it by `target`.
+
+    The stakes follow from the design and the baseline alone: target / variance is the growth-optimal one to second
+    order (Kelly), where the variance is that of a candidate equal to the baseline.
+    """
+    stakes = np.minimum(target / views.variance, largest_stake(views.weights, null))
+    return np.where(views.ready, log_evidence(differences, views.weights, null, stakes), 0.0)
+
+
+def _below(views: Views, differences: Floats, null: Floats, margin: float) -> Floats:
+    """Log evidence (L,) that the mean is below `null` (L,): the mean of the evidence for each target."""
+    hedged = [_above(views, -differences, -null, times * margin) for times in BLOCK_TARGETS]
+    return np.asarray(np.logaddexp.reduce(hedged, axis=0) - np.log(len(hedged)))
+
+
+def _last_refuted(refutes: Callable[[Floats], Truths], length: int) -> Floats:
+    """The largest null in [-1, 1] that is refuted at each look, by bisection."""
+    refuted, standing = -np.ones(length), np.ones(length)
+    for _ in range(20):
+        middle = (refuted + standing) / 2
+        out = refutes(middle)
+        refuted, standing = np.where(out, middle, refuted), np.where(out, standing, middle)
+    return refuted
+
+
+def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: tuple[float, float]) -> tuple[Floats, Floats]:
+    """One-sided t-intervals, the task as the unit: variance sum_i weight_i^2 (d_i - difference)^2, m - 1 df."""
+    seen = (views.counts > 0).sum(axis=1)
+
+    def centre_and_error(d: Floats) -> tuple[Floats, Floats]:
+        x = (views.weights * d).sum(axis=1)
+        square = (views.weights**2 * (d - x[:, None]) ** 2).sum(axis=1) + views.weights.max(axis=1) ** 2 / 4
+        return x, np.sqrt(square * seen / np.maximum(seen - 1, 1))
+
+    t = [stats.t.ppf(1 - alpha, np.maximum(seen - 1, 1)) for alpha in alphas]
+    (low, low_error), (high, high_error) = centre_and_error(worst), centre_and_error(best)
+    return low - t[0] * low_error, high + t[1] * high_error
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------
+
+
+def _information(design: Design, config: GateConfig) -> float:
+    """1 / variance of the difference when everything planned is in, for a candidate equal to the baseline."""
+    return 1 / float(view(design, np.array([planned(design, config)])).variance[0])
+
+
+def _reach(information: Floats | float, margin: float, gap: Floats | float, need: Floats | float) -> Floats:
+    """Chance that evidence staked for a gap of one margin grows by `need` while `information` comes in.
+
+    The true gap is taken to be `gap`, or one margin (an equal checkpoint, or one two margins worse) if that is more.
+    """
+    root = np.sqrt(np.maximum(information, 1e-12))
+    growth = np.maximum(gap, margin) - margin / 2
+    return reach_probability(np.asarray(need) / (margin * root), growth * root)

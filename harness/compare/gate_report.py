@@ -1,0 +1,322 @@
+"""What a gate says, as a record, and as the text that people and CI systems read: Markdown and JUnit XML."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from harness.compare.calibrate import Calibration, Share
+from harness.compare.gate import BASELINE, CANDIDATE, Gate
+from harness.compare.gate_config import GateConfig
+from harness.compare.gate_design import Arm
+from harness.compare.regressions import regressions
+from harness.compare.values import Trials
+from harness.types import Record
+
+FLIPS_SHOWN = 15
+
+
+class PathPoint(Record):
+    """After `rollouts` of the candidate: the difference and its confidence sequence, as fractions."""
+
+    rollouts: int
+    difference: float
+    lower: float
+    upper: float
+
+
+class GateFlip(Record):
+    """A task whose resolved rate moved, by the rollouts the verdict rests on, and the posterior that it really did."""
+
+    instance_id: str
+    baseline: tuple[int, int]
+    candidate: tuple[int, int]
+    p_worse: float
+    p_better: float
+
+
+class GateReport(Record):
+    """Everything a gate has to say. Differences are candidate minus baseline, as fractions (0.014 is 1.4 points)."""
+
+    verdict: Literal["PASS", "BLOCK", "INCONCLUSIVE"]
+    reason: str
+    exit_code: int
+    baseline: str
+    candidate: str
+    config: GateConfig
+    tasks: int
+    seeds: int
+    baseline_seeds: int
+    fresh_baseline: bool = False
+    rollouts: int
+    planned: int
+    tokens: float = 0.0
+    gpu_hours: float = 0.0
+    difference: float
+    lower: float
+    upper: float
+    chance: float
+    missing: int
+    missing_baseline: int
+    path: tuple[PathPoint, ...]
+    flips: tuple[GateFlip, ...]
+    baseline_digest: str
+    order_digest: str
+    number: int | None = None
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> float:
+        """Share of the planned rollouts that were used."""
+        return self.rollouts / self.planned
+
+
+def report(
+    gate: Gate,
+    baseline: Arm,
+    candidate: str,
+    *,
+    calibration: Calibration | None = None,
+    number: int | None = None,
+    notes: Sequence[str] = (),
+) -> GateReport:
+    """The report of a gate that has a verdict. `baseline` holds its stored outcomes, or all known of a fresh one."""
+    assert gate.verdict is not None
+    fresh = gate.design.baseline is None
+    theirs = gate.consumed_outcomes(BASELINE) if fresh else baseline.select(gate.design.tasks).resolved
+    arms = 2 if fresh else 1
+    path = [PathPoint(**vars(look)) for look in gate.path()]
+    return GateReport(
+        verdict=gate.verdict.value,
+        reason=gate.reason,
+        exit_code=gate.verdict.exit_code,
+        baseline=baseline.name,
+        candidate=candidate,
+        config=gate.config,
+        tasks=len(gate.design.tasks),
+        seeds=gate.design.seeds,
+        baseline_seeds=len(baseline.seeds),
+        fresh_baseline=fresh,
+        rollouts=gate.consumed * arms,
+        planned=gate.most * arms,
+        tokens=gate.spent.tokens,
+        gpu_hours=gate.spent.gpu_hours,
+        difference=path[-1].difference,
+        lower=path[-1].lower,
+        upper=path[-1].upper,
+        chance=gate.chance,
+        missing=gate.missing(CANDIDATE),
+        missing_baseline=gate.missing(BASELINE) if fresh else int(np.isnan(theirs).sum()),
+        path=tuple(path),
+        flips=tuple(flips(gate.design.tasks, theirs, gate.consumed_outcomes(CANDIDATE))),
+        baseline_digest=baseline.digest,
+        order_digest=gate.design.digest,
+        number=number,
+        calibration=calibration,
+        notes=tuple(notes),
+    )
+
+
+def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> list[GateFlip]:
+    """Tasks on which the rates differ, the surest first. Outcomes are (N, K), nan where there is none."""
+    a, b = _trials(baseline), _trials(candidate)
+    both = (a.rollouts > 0) & (b.rollouts > 0)
+    if not both.any():
+        return []
+    names = [task for task, seen in zip(tasks, both, strict=True) if seen]
+    a, b = a.where(both), b.where(both)
+    posterior = regressions(a, b)
+    moved = np.flatnonzero(a.solved * b.rollouts != b.solved * a.rollouts)
+    found = [
+        GateFlip(
+            instance_id=names[i],
+            baseline=(int(a.solved[i]), int(a.rollouts[i])),
+            candidate=(int(b.solved[i]), int(b.rollouts[i])),
+            p_worse=float(posterior.worse[i]),
+            p_better=float(posterior.better[i]),
+        )
+        for i in moved
+    ]
+    return sorted(found, key=lambda flip: (-max(flip.p_worse, flip.p_better), flip.instance_id))
+
+
+def _trials(outcomes: np.ndarray) -> Trials:
+    known = (~np.isnan(outcomes)).sum(axis=1)
+    return Trials(np.nansum(outcomes, axis=1).astype(np.int64), known.astype(np.int64), np.zeros(len(known), np.int64))
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def points(fraction: float) -> str:
+    """`+1.4`, in percentage points."""
+    return f"{100 * fraction:+.1f}"
+
+
+def sentence(found: GateReport) -> str:
+    """The verdict in one line."""
+    return (
+        f"{found.verdict}: {found.candidate} against {found.baseline}, {points(found.difference)} points "
+        f"[{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of {found.planned} rollouts; "
+        f"{found.reason}"
+    )
+
+
+def details(found: GateReport) -> list[tuple[str, str]]:
+    """Label and text of everything beside the verdict, the path and the flips."""
+    config = found.config
+    alpha, block_alpha = config.alphas
+    limits = f"PASS: drop below {100 * config.margin:g} points; BLOCK: drop above {100 * config.blocks_beyond:g}"
+    question = {
+        "rates": "true resolve rates on these tasks; run noise of both arms counts",
+        "outcomes": "the full tables of outcomes, had every planned rollout been run; a re-run may differ",
+    }[config.question]
+    looked = "at any stopping time" if config.sequential else "at the one look"
+    errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}, {looked}"
+    out = [("question", question), ("limits", limits), ("error rates", errors)]
+    if found.calibration is not None:
+        out.append(("measured", measured(found.calibration)))
+    stored = "run beside the candidate" if found.fresh_baseline else f"{found.baseline_seeds} stored seeds"
+    out.append(("design", f"{found.tasks} tasks x {found.seeds} seeds, baseline {stored}; {_chance(found)}"))
+    out.append(("rollouts", f"{found.rollouts} of {found.planned} used, {found.planned - found.rollouts} saved"))
+    if found.tokens or found.gpu_hours:
+        out.append(("spent", f"{found.tokens:,.0f} tokens, {found.gpu_hours:.3g} GPU-hours"))
+    if found.missing or found.missing_baseline:
+        text = f"{found.missing} of the candidate, {found.missing_baseline} of the baseline; counted at worst for PASS"
+        out.append(("missing", f"{text} and at best for BLOCK"))
+    if found.number is not None:
+        out.append(("sequence", f"gate number {found.number}; false BLOCK at most {_percent(block_alpha)} in this one"))
+    out.append(("baseline", found.baseline_digest))
+    out.append(("order", f"seed {config.seed}, {found.order_digest}"))
+    return out + [("note", note) for note in found.notes]
+
+
+def measured(found: Calibration) -> str:
+    """Error rates as measured, with their intervals, and what an equal checkpoint costs."""
+    equal = found.scenarios[0]
+    return (
+        f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; false BLOCK of it {_share(found.false_block)}, false PASS of one exactly "
+        f"{100 * found.margin:g} points worse {_share(found.false_pass)}; {found.false_pass.trials} trials each on "
+        f"{found.source}"
+    )
+
+
+def _share(share: Share) -> str:
+    return f"{_percent(share.value)} [{_percent(share.low)}, {_percent(share.high)}]"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2g} %" if fraction < 0.1 else f"{100 * fraction:.0f} %"
+
+
+def _chance(found: GateReport) -> str:
+    text = f"planned chance to clear an equal checkpoint {_percent(found.chance)}"
+    return text + (": the margin is tight for so few rollouts" if found.chance < 0.5 else "")
+
+
+def _count(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}/{pair[1]}"
+
+
+# --- terminal ---------------------------------------------------------------------------------------------------------
+
+
+def to_text(found: GateReport) -> str:
+    """For the terminal: the verdict, the interval path, the surest flips, and what the verdict rests on."""
+    arms = 2 if found.fresh_baseline else 1
+    lines = [sentence(found), ""]
+    lines += [
+        f"  after {point.rollouts * arms:>5}  {points(point.difference):>6}  "
+        f"[{points(point.lower)}, {points(point.upper)}]"
+        for point in found.path
+    ]
+    if found.flips:
+        sure = [flip for flip in found.flips if max(flip.p_worse, flip.p_better) >= 0.5]
+        lines += ["", f"  {len(found.flips)} tasks moved; surely or likely:{'' if sure else ' none'}"]
+        lines += [
+            f"  {flip.instance_id}  {_count(flip.baseline)} -> {_count(flip.candidate)}  "
+            f"{'worse' if flip.p_worse > flip.p_better else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
+            for flip in sure[:5]
+        ]
+    lines.append("")
+    lines += [f"  {label:<11}  {text}" for label, text in details(found)]
+    return "\n".join(lines)
+
+
+# --- Markdown ---------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(found: GateReport) -> str:
+    """A summary for a job page: verdict, interval path, flips."""
+    lines = [
+        f"## aem gate: {found.verdict}",
+        "",
+        f"**{found.candidate}** against **{found.baseline}**: {points(found.difference)} points "
+        f"[{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of {found.planned} rollouts "
+        f"({100 * found.used:.0f} %). {found.reason[:1].upper()}{found.reason[1:]}.",
+        "",
+        "| rollouts | difference | confidence sequence |",
+        "|---:|---:|---|",
+        *(
+            f"| {p.rollouts * (2 if found.fresh_baseline else 1)} | {points(p.difference)} | "
+            f"[{points(p.lower)}, {points(p.upper)}] |"
+            for p in found.path
+        ),
+        "",
+    ]
+    worse = [flip for flip in found.flips if flip.p_worse >= flip.p_better]
+    better = [flip for flip in found.flips if flip.p_worse < flip.p_better]
+    for title, some, probability in (("worse", worse, "p_worse"), ("better", better, "p_better")):
+        if not some:
+            continue
+        lines += [
+            f"<details><summary>{len(some)} tasks {title}</summary>",
+            "",
+            f"| task | {found.baseline} | {found.candidate} | probability |",
+            "|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {flip.instance_id} | {_count(flip.baseline)} | {_count(flip.candidate)} | "
+            f"{getattr(flip, probability):.2f} |"
+            for flip in some[:FLIPS_SHOWN]
+        ]
+        if len(some) > FLIPS_SHOWN:
+            lines.append(f"| and {len(some) - FLIPS_SHOWN} more | | | |")
+        lines += ["", "</details>", ""]
+    lines += [f"- {label}: {text}" for label, text in details(found)]
+    return "\n".join(lines) + "\n"
+
+
+def refusal_markdown(message: str) -> str:
+    """The summary of a gate that gave no verdict."""
+    return f"## aem gate: no verdict\n\n{message}\n"
+
+
+# --- JUnit ------------------------------------------------------------------------------------------------------------
+
+
+def to_junit(found: GateReport) -> str:
+    """One test case: BLOCK is a failure, INCONCLUSIVE is skipped; the job still ends with the gate's exit code."""
+    name = f"{found.candidate} is at most {100 * found.config.margin:g} points worse than {found.baseline}"
+    element = {"BLOCK": "failure", "INCONCLUSIVE": "skipped"}.get(found.verdict)
+    return _junit(name, element, sentence(found), to_markdown(found))
+
+
+def refusal_junit(message: str) -> str:
+    """A gate that gave no verdict: an error."""
+    return _junit("the gate gives a verdict", "error", message, message)
+
+
+def _junit(name: str, element: str | None, message: str, output: str) -> str:
+    counts = {kind: str(int(element == tag)) for kind, tag in (("failures", "failure"), ("errors", "error"))}
+    counts["skipped"] = str(int(element == "skipped"))
+    root = ET.Element("testsuites", {"name": "aem gate", "tests": "1", **counts})
+    suite = ET.SubElement(root, "testsuite", {"name": "aem gate", "tests": "1", **counts})
+    case = ET.SubElement(suite, "testcase", {"classname": "aem.gate", "name": name, "time": "0"})
+    if element:
+        ET.SubElement(case, element, {"message": message}).text = message
+    ET.SubElement(case, "system-out").text = output
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

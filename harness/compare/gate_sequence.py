@@ -1,0 +1,83 @@
+"""Gates night after night: what is spent so that the chance of *any* false alarm stays alpha, kept in one small file.
+
+The rule: the j-th gate of a sequence may BLOCK with probability alpha / (j (j + 1)); these sum to alpha however long
+the sequence gets (Bonferroni, valid under any dependence, so also with one baseline for all). A PASS keeps alpha:
+its error is per bad checkpoint, not per night. A new baseline begins a new sequence.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.compare.gate_design import Arm
+from harness.errors import ConfigError, DataError
+from harness.run.store import now, write_json
+from harness.types import Record
+
+
+class PastGate(Record):
+    """One gate of the sequence; `candidate_digest` recognises a repeated gate, which spends nothing new."""
+
+    number: int
+    candidate: str
+    candidate_digest: str
+    block_alpha: float
+    verdict: str
+    rollouts: int
+    difference: float
+    at: str
+
+
+class Sequence(Record):
+    """The state file."""
+
+    baseline_digest: str
+    alpha: float
+    gates: tuple[PastGate, ...] = ()
+
+    def number(self, candidate: Arm) -> int:
+        """Which gate of the sequence this candidate's is; an old number where its outcomes were gated before."""
+        known = [gate.number for gate in self.gates if gate.candidate_digest == candidate.digest]
+        return known[-1] if known else len(self.gates) + 1
+
+    def block_alpha(self, number: int) -> float:
+        return self.alpha / (number * (number + 1))
+
+
+def open_sequence(path: Path, baseline: Arm, alpha: float) -> Sequence:
+    """Read the state file, or begin one. Raises ConfigError when it is of another baseline or another alpha."""
+    if not path.exists():
+        return Sequence(baseline_digest=baseline.digest, alpha=alpha)
+    try:
+        found = Sequence.model_validate(json.loads(path.read_text()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise DataError(f"{path} is not the state of a sequence of gates: {str(error).splitlines()[0]}") from None
+    for name, theirs, ours in (
+        ("baseline", found.baseline_digest, baseline.digest),
+        ("alpha", found.alpha, alpha),
+    ):
+        if theirs != ours:
+            raise ConfigError(f"{path} belongs to {name} {theirs}, not {ours}; begin a new file for the new {name}")
+    return found
+
+
+def record(
+    path: Path, sequence: Sequence, candidate: Arm, verdict: str, *, number: int, rollouts: int, difference: float
+) -> Sequence:
+    """Add a finished gate to the state file; one that was there already is left as it is."""
+    if number <= len(sequence.gates):
+        return sequence
+    gate = PastGate(
+        number=number,
+        candidate=candidate.name,
+        candidate_digest=candidate.digest,
+        block_alpha=sequence.block_alpha(number),
+        verdict=verdict,
+        rollouts=rollouts,
+        difference=difference,
+        at=now(),
+    )
+    longer = sequence.model_copy(update={"gates": (*sequence.gates, gate)})
+    write_json(path, longer.model_dump(mode="json"))
+    return longer
