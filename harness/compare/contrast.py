@@ -1,17 +1,32 @@
 """One candidate against one baseline: the paired difference, its tests and decisions, what missing work could do."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from harness.compare.bootstrap import bootstrap_differences
 from harness.compare.decisions import difference_decision, noninferiority, superiority
-from harness.compare.intervals import detectable, estimate, p_value, these_tasks
+from harness.compare.intervals import detectable, estimate, p_value
 from harness.compare.mcnemar import mcnemar, newcombe, tango
-from harness.compare.permutation import stratified_permutation
+from harness.compare.permutation import Permutation, stratified_permutation
 from harness.compare.records import Bounds, Contrast, Decision, Discordance, Estimate, Interval, Question, Test
-from harness.compare.values import TaskValues, Trials, count_trials, difference, rates
+from harness.compare.values import Trials, count_trials, difference, rates
 from harness.errors import DataError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The difference of two arms on tasks that both have, and everything that is decided from it; `first` leads."""
+
+    difference: Estimate
+    tests: tuple[Test, ...]
+    discordance: Discordance | None
+    first: Decision
+    others: tuple[Decision, ...]
+    gained: int
+    lost: int
 
 
 def contrast(
@@ -29,45 +44,89 @@ def contrast(
 
     The difference is taken over tasks on which both have a verdict. Tasks that only one arm has count as missing in the
     other, unless `common` says that this was meant. `margin` adds decisions on non-inferiority and superiority by it.
+    A decision that would be another one if the missing rollouts had failed in one arm and passed in the other becomes
+    inconclusive.
     """
-    tasks, clusters = aligned_tasks(table_a, table_b, common=common)
+    tasks, repos = aligned_tasks(table_a, table_b, common=common)
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
     both = (a.rollouts > 0) & (b.rollouts > 0)
     if both.sum() < 2:
-        raise DataError(
-            f"{baseline!r} and {candidate!r} both have verdicts on {both.sum()} tasks; at least 2 are needed"
-        )
-    kept = tuple(task for task, keep in zip(tasks, both, strict=True) if keep)
-    scored_a, scored_b, repos = a.where(both), b.where(both), clusters[both]
-    delta = difference(rates(scored_a, kept, repos), rates(scored_b, kept, repos))
-    table = discordance(scored_a, scored_b, level)
-    result = estimate(delta, level, within=(-1, 1))
-    if table is not None:
-        result = result.model_copy(update={"these": _by_tango(result, table)})
-    permuted = stratified_permutation(scored_a, scored_b)
-    tests = _tests(result, permuted.p, permuted.p_mid, exact=permuted.exact)
-    bounds, decision = bounded(difference_decision(result.value, result.these, permuted.p), a, b, level)
-    decisions = _decisions(result, tests, table, margin)
-    questions: tuple[Question, ...] = ("these tasks", "tasks like these") if result.like else ("these tasks",)
+        found = f"{baseline!r} and {candidate!r} both have verdicts on {both.sum()} tasks"
+        raise DataError(f"{found}; 2 or more are needed")
+    scored = evaluate(a.where(both), b.where(both), repos[both], level=level, margin=margin)
+    bounds, first, others = bounded(scored, a, b, repos, level=level, margin=margin)
+    result = scored.difference
     return Contrast(
         baseline=baseline,
         candidate=candidate,
         label=label,
         difference=result,
-        bootstrap=_bootstrap(scored_a, scored_b, level),
+        bootstrap=_bootstrap(a.where(both), b.where(both), level),
+        tests=scored.tests,
+        discordance=scored.discordance,
+        gained=scored.gained,
+        lost=scored.lost,
+        bounds=bounds,
+        decision=first,
+        decisions=others,
+        detectable={one.question: detectable(one) for one in (result.these, result.like) if one is not None},
+    )
+
+
+def evaluate(
+    a: Trials, b: Trials, repos: NDArray[np.str_], *, level: float = 0.95, margin: float | None = None
+) -> Evaluation:
+    """The difference of two arms aligned on N tasks with at least one rollout each; `repos` (N,) are their clusters."""
+    names = ("",) * len(repos)  # the names of the tasks do not matter here
+    delta = difference(rates(a, names, repos), rates(b, names, repos))
+    table = discordance(a, b, level)
+    result = estimate(delta, level, within=(-1, 1))
+    if table is not None:
+        result = result.model_copy(update={"these": _by_tango(result, table)})
+    permuted = stratified_permutation(a, b)
+    tests = _tests(result, permuted)
+    return Evaluation(
+        difference=result,
         tests=tests,
         discordance=table,
+        first=difference_decision(result.value, result.these, permuted.p),
+        others=_decisions(result, tests, table, margin),
         gained=int((delta.values > 0).sum()),
         lost=int((delta.values < 0).sum()),
-        bounds=bounds,
-        decision=decision,
-        decisions=decisions,
-        detectable={
-            question: detectable(interval)
-            for question, interval in zip(questions, (result.these, result.like), strict=False)
-            if interval is not None
-        },
     )
+
+
+def bounded(
+    scored: Evaluation, a: Trials, b: Trials, repos: NDArray[np.str_], *, level: float, margin: float | None = None
+) -> tuple[Bounds | None, Decision, tuple[Decision, ...]]:
+    """The extremes of the missing rollouts, and the decisions, inconclusive where they do not hold at both of them."""
+    if not (a.missing.any() or b.missing.any()):
+        return None, scored.first, scored.others
+    low = evaluate(a.filled(True), b.filled(False), repos, level=level, margin=margin)
+    high = evaluate(a.filled(False), b.filled(True), repos, level=level, margin=margin)
+    failed = evaluate(a.filled(False), b.filled(False), repos, level=level)
+    bounds = Bounds(
+        missing_baseline=int(a.missing.sum()),
+        missing_candidate=int(b.missing.sum()),
+        low=low.difference.value,
+        high=high.difference.value,
+        as_failed=failed.difference.value,
+        verdict_low=low.first.verdict,
+        verdict_high=high.first.verdict,
+    )
+    triples = zip(scored.others, low.others, high.others, strict=True)
+    return bounds, _held(bounds, scored.first, low.first, high.first), tuple(_held(bounds, *three) for three in triples)
+
+
+def _held(bounds: Bounds, decision: Decision, low: Decision, high: Decision) -> Decision:
+    if low.verdict == high.verdict == decision.verdict:
+        return decision
+    lost = bounds.missing_baseline + bounds.missing_candidate
+    reason = (
+        f"{lost} rollouts have no verdict; depending on them the difference lies between {100 * bounds.low:+.1f} "
+        f"({low.verdict}) and {100 * bounds.high:+.1f} ({high.verdict}); without them: {decision.verdict}"
+    )
+    return decision.model_copy(update={"verdict": "inconclusive", "reason": reason})
 
 
 def aligned_tasks(
@@ -99,46 +158,13 @@ def discordance(a: Trials, b: Trials, level: float) -> Discordance | None:
     )
 
 
-def bounded(decision: Decision, a: Trials, b: Trials, level: float) -> tuple[Bounds | None, Decision]:
-    """The extremes of the missing rollouts, and the decision: inconclusive when it does not hold at both of them."""
-    if not (a.missing.any() or b.missing.any()):
-        return None, decision
-
-    def at(a_resolved: bool, b_resolved: bool) -> tuple[float, Decision]:
-        filled_a, filled_b = a.filled(a_resolved), b.filled(b_resolved)
-        n = len(filled_a.solved)
-        delta = difference(_anonymous(filled_a, n), _anonymous(filled_b, n))
-        value = float(delta.values.mean())
-        p = stratified_permutation(filled_a, filled_b).p
-        return value, difference_decision(value, these_tasks(delta, level), p)
-
-    (low, at_low), (high, at_high), (failed, _) = at(True, False), at(False, True), at(False, False)
-    bounds = Bounds(
-        missing_baseline=int(a.missing.sum()),
-        missing_candidate=int(b.missing.sum()),
-        low=low,
-        high=high,
-        as_failed=failed,
-        verdict_low=at_low.verdict,
-        verdict_high=at_high.verdict,
-    )
-    if at_low.verdict == at_high.verdict == decision.verdict:
-        return bounds, decision
-    lost = bounds.missing_baseline + bounds.missing_candidate
-    reason = (
-        f"{lost} rollouts have no verdict; depending on them the difference lies between {100 * low:+.1f} "
-        f"({at_low.verdict}) and {100 * high:+.1f} ({at_high.verdict}); without them: {decision.verdict}"
-    )
-    return bounds, decision.model_copy(update={"verdict": "inconclusive", "reason": reason})
-
-
-def _tests(result: Estimate, p: float, p_mid: float, *, exact: bool) -> tuple[Test, ...]:
+def _tests(result: Estimate, permuted: Permutation) -> tuple[Test, ...]:
     permutation = Test(
-        name="stratified permutation" + ("" if exact else " (Monte Carlo)"),
+        name="stratified permutation" + ("" if permuted.exact else " (Monte Carlo)"),
         hypothesis="on every task both arms resolve with the same probability",
         question="these tasks",
-        p=p,
-        p_mid=p_mid,
+        p=permuted.p,
+        p_mid=permuted.p_mid,
     )
     if result.like is None:
         return (permutation,)
@@ -180,10 +206,6 @@ def _by_tango(result: Estimate, table: Discordance) -> Interval:
     low, high = table.tango
     method = "Tango's score interval, one rollout a task"
     return result.these.model_copy(update={"low": low, "high": high, "method": method})
-
-
-def _anonymous(trials: Trials, n: int) -> TaskValues:
-    return rates(trials, ("",) * n, np.full(n, "", dtype=str))
 
 
 def _repos(table: pd.DataFrame) -> dict[str, str]:

@@ -7,13 +7,12 @@ from math import sqrt
 import numpy as np
 
 from harness.compare.bootstrap import bootstrap_differences
-from harness.compare.contrast import bounded, discordance
-from harness.compare.decisions import difference_decision, holm, noninferiority
+from harness.compare.contrast import bounded, discordance, evaluate
+from harness.compare.decisions import holm, noninferiority
 from harness.compare.intervals import estimate, like_these, of_a_rate, p_value, these_tasks
 from harness.compare.mcnemar import tango
 from harness.compare.passk import pass_values
 from harness.compare.permutation import stratified_permutation
-from harness.compare.records import Decision
 from harness.compare.simulate import World, draw_world, observed, roll
 from harness.compare.values import Ints, TaskValues, Trials, difference
 from harness.compare.winner import best_of
@@ -239,7 +238,7 @@ def bounds_turn(reps: int, seeds: int, lost: float) -> tuple[Share, Share]:
         a, b = roll_pair(w, (seeds, seeds), rng)
         full = delta(w, a, b).values.mean()
         a, b = lose(a, lost, rng), lose(b, lost, rng)
-        found, decision = bounded(decide(a, b, w), a, b, 0.95)
+        found, decision, _ = bounded(evaluate(a, b, w.repos), a, b, w.repos, level=0.95)
         held.append(found is None or found.low <= full <= found.high)
         return decision.verdict in ("better", "worse")
 
@@ -252,12 +251,6 @@ def lose(trials: Trials, share: float, rng: np.random.Generator) -> Trials:
     lost = np.minimum(rng.binomial(trials.rollouts, share), trials.rollouts - 1)
     solved_lost = rng.hypergeometric(trials.solved, trials.rollouts - trials.solved, lost)
     return Trials(trials.solved - solved_lost, trials.rollouts - lost, lost)
-
-
-def decide(a: Trials, b: Trials, world: World) -> Decision:
-    values = delta(world, a, b)
-    p = stratified_permutation(a, b).p_mid
-    return difference_decision(float(values.values.mean()), these_tasks(values), p)
 
 
 def noninferiority_clears(reps: int, seeds: tuple[int, int], margin: float) -> Share:

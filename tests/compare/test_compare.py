@@ -219,3 +219,12 @@ def test_everything_that_is_shown_states_its_numbers_of_tasks_and_seeds_and_its_
         "these tasks: would",
     ):
         assert needed in text
+
+
+def test_non_inferiority_too_is_inconclusive_when_lost_rollouts_could_turn_it() -> None:
+    base, equal = counts([0, 4] * 50, 4), counts([0, 4] * 50, 4)
+    lossy = Trials(equal.solved, equal.rollouts, np.full(100, 1))
+    clear = compare(table(base=base, new=equal), options=Options(margin=0.03)).contrasts[0].decisions
+    unclear = compare(table(base=base, new=lossy), options=Options(margin=0.03)).contrasts[0].decisions
+    assert next(one.verdict for one in clear if one.margin) == "non-inferior"
+    assert next(one.verdict for one in unclear if one.margin) == "inconclusive"
