@@ -104,7 +104,9 @@ class Card(Record):
     def to_yaml(self) -> str:
         """As written to disk: fields in the order of this class, defaults left out."""
         values = self.model_dump(mode="json", exclude_defaults=True)
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110)
+        # PyYAML leaves a few characters unescaped that it then reads as line ends (U+0085).
+        return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False, width=110)
 
 
 def read_card(path: Path) -> Card:
