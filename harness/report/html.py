@@ -250,7 +250,7 @@ def _pass_plot(comparison: Comparison, number: dict[str, int]) -> Plot:
             label = arm if kind == "pass@k" else ""
             series += [plots.Series(label, i, points, dashed=kind == "pass^k")] if points else []
     title = f"pass@k and pass^k: {_heard([one for one in series if one.label])}"
-    svg = plots.lines(series, title=title, x="k, rollouts of a task", log2=True)
+    svg = plots.lines(series, title=title, x="k, rollouts of a task", log2=True, bars=True)
     return Plot("pass@k and pass^k", "Solid: one of k resolves, %. Dashed: all k do.", svg)
 
 
@@ -302,7 +302,7 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
     for arm in candidates:
         delta = row.differences.get(arm)
         if delta is None:
-            changes.append({"value": "", "interval": "", "p": "", "clear": False})
+            changes.append({"value": "", "interval": "", "p": "", "sure": False})
             continue
         low, high = (amount(end, signed=True) for end in (delta.these.low, delta.these.high))
         p = row.p_holm.get(arm, row.p[arm])
@@ -311,7 +311,7 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
                 "value": amount(delta.value, signed=True).replace("-", "−"),
                 "interval": f"[{low}, {high}]".replace("-", "−"),
                 "p": probability(p),
-                "clear": p <= 0.05,
+                "sure": p <= 0.05,
             }
         )
     unit = row.unit if row.unit and row.unit not in row.name else ""

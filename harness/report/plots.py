@@ -13,6 +13,7 @@ from harness.compare.terminal import short
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 40, 92, 12, 40
 COLOURS = 8  # arms beyond that share colours
+SHIFT = 5  # px between the error bars of arms at the same place
 GAP = 13  # px between labels at the lines' ends
 
 
@@ -38,8 +39,8 @@ def lines(
 ) -> str:
     """A line a series with its band (or error bars); y starts at zero. `title` is what screen readers hear."""
     xs = [p[0] for one in series for p in one.points]
-    top = max((p[3] for one in series for p in one.points), default=1.0) or 1.0
-    steps = nice(0, min(top * 1.04, 1.0) if percent else top * 1.04)
+    top = _top(series)
+    steps = nice(0, min(top, 1.0) if percent else top)
     top = max(steps[-1], top)
     low, high = (min(xs), max(xs)) if log2 or ticks else (min(0.0, *xs), max(xs))
     scale: Callable[[float], float] = math.log2 if log2 else float
@@ -63,12 +64,22 @@ def lines(
         place = f'x="{px(value):.1f}" y="{HEIGHT - BOTTOM + 16}"'
         out.append(f'<text class="tick" {place} text-anchor="middle">{escape(text)}</text>')
     out.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x)}</text>')
-    for one in series:
-        out += _bars(one, px, py) if bars else _band(one, px, py)
-    for one in series:
-        out += _line(one, px, py)
+    shifts = [SHIFT * (i - (len(series) - 1) / 2) if bars else 0.0 for i in range(len(series))]
+    moved = [lambda value, shift=shift: px(value) + shift for shift in shifts]
+    for one, at in zip(series, moved, strict=True):
+        out += _bars(one, at, py) if bars else _band(one, at, py)
+    for one, at in zip(series, moved, strict=True):
+        out += _line(one, at, py)
     out += _labels(series, py)
     return "".join([*out, "</svg>"])
+
+
+def _top(series: Sequence[Series]) -> float:
+    """Where the y axis ends: above every line and most of its intervals; the few wide ones of thin data are cut off."""
+    values = [p[1] for one in series for p in one.points]
+    highs = sorted(p[3] for one in series for p in one.points)
+    ends = [one.points[-1][3] for one in series if one.points]
+    return max(max(values) * 1.1, highs[int(0.8 * (len(highs) - 1))], *ends) * 1.03 or 1.0
 
 
 def _band(one: Series, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:

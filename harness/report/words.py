@@ -1,8 +1,11 @@
 """A comparison in sentences: what was found, or plainly that nothing was."""
 
+import re
+
 from harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
 from harness.compare.terminal import percent, points
 
+MINUS = r"(?<!\w)-(?=\d)"  # a hyphen that stands for a minus
 TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": "bad", "inferior": "bad"}
 
 
@@ -42,7 +45,7 @@ def sentence(comparison: Comparison, contrast: Contrast) -> str:
 
 def decision_words(decision: Decision) -> str:
     """`On these tasks: no difference detected (p = 0.4; ...)`."""
-    return f"On {decision.question}: {decision.verdict} ({decision.reason})"
+    return f"On {decision.question}: {decision.verdict} ({re.sub(MINUS, '−', decision.reason)})"
 
 
 def about_missing(contrast: Contrast) -> str:
@@ -65,7 +68,7 @@ def best_words(comparison: Comparison) -> str:
     held = "" if best.held_out is None else f", {percent(best.held_out)} % on held-out seeds"
     return (
         f"Best of {best.among}: {best.arm}, {percent(best.observed)} % as observed, {percent(best.shrunken)} % "
-        f"corrected for having been picked{held}; it is truly the best with probability {percent(best.probability, 0)} %."
+        f"corrected for having been picked{held}; the best in truth with probability {percent(best.probability, 0)} %."
     )
 
 

@@ -100,7 +100,7 @@ function row(task) {
     make("th", { scope: "row" }, make("a", { href: address(task, sideBySide(task)) }, task.id)),
     hasDifficulty ? make("td", { class: "soft" }, task.difficulty) : null,
     task.arms.map((rollouts) => make("td", { class: "seeds" }, rollouts.map((one) => seedLink(task, one)))),
-    make("td", { class: `number ${delta > 0 ? "up" : delta < 0 ? "down" : "soft"}` }, delta === null ? "" : signed(delta)),
+    make("td", { class: `number ${delta > 0 ? "up" : delta < 0 ? "down" : ""}` }, delta === null ? "" : signed(delta)),
     hasSteps ? make("td", { class: "number soft" }, task.steps === null ? "" : task.steps.toFixed(0)) : null);
 }
 
@@ -112,7 +112,7 @@ function head() {
   const heads = [["task", "task"], hasDifficulty ? ["difficulty", "difficulty"] : null,
     ...data.arms.map((arm, i) => [String(i), arm]), ["change", "change, points"], hasSteps ? ["steps", "steps"] : null].filter(Boolean);
   byId("list").tHead.replaceChildren(make("tr", {}, heads.map(([key, words]) => make("th", {
-    scope: "col", class: key === "change" || key === "steps" ? "number" : "",
+    scope: "col", class: { change: "number", steps: "number soft", difficulty: "soft" }[key],
     "aria-sort": state.sort === key ? (state.down ? "descending" : "ascending") : null,
   }, make("button", { type: "button", onclick: () => sortBy(key) }, words)))));
 }
