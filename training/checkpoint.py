@@ -34,7 +34,8 @@ def save_policy(folder: Path, model: Model, tokenizer: Any, card: Card) -> None:
     _write_json(new / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
     digests = {path.name: digest(path) for path in sorted(new.iterdir())}
     (new / CARD).write_text(card.model_copy(update={"digests": digests}).to_yaml())
-    new.chmod(0o755)
+    for path in (new, *new.iterdir()):  # some writers give files to their owner alone
+        path.chmod(0o755 if path.is_dir() else 0o644)
     if folder.exists():
         shutil.rmtree(folder)
     new.rename(folder)
