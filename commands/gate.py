@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands import options
+
 if TYPE_CHECKING:
     from harness.compare.gate_config import GateConfig
 
@@ -17,6 +19,8 @@ Examples:
   aem gate --baseline results/base --candidate results/step-200 --tier nightly --sequence gates.json --junit gate.xml
 
   aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok --pin sha256:5f1c...
+
+  aem gate --baseline results/base --checkpoint step-200 --seeds 4       run the candidate only as far as needed
 
 Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure, or arms that differ in more than the
 weights), 4 usage.
@@ -67,7 +71,9 @@ def register(app: typer.Typer) -> None:
 
 def gate(
     baseline: Annotated[str, typer.Option(help="Baseline: an arm of --from, or without --from a run folder or file.")],
-    candidate: Annotated[str, typer.Option(help="Candidate, likewise.")],
+    candidate: Annotated[
+        str | None, typer.Option(help="Candidate, likewise; without it, a candidate is run as far as needed.")
+    ] = None,
     sources: Sources = None,
     margin: Margin = None,
     block_margin: BlockMargin = None,
@@ -102,17 +108,48 @@ def gate(
     calibrated: Annotated[
         bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
     ] = True,
+    checkpoint: Annotated[str | None, typer.Option(help="Run this registered checkpoint as the candidate.")] = None,
+    registry: options.RegistryFolder = None,
+    agent: Annotated[str | None, typer.Option(help="Run this agent as the candidate (default: baseline's).")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Run the candidate behind this OpenAI-compatible server; may be repeated.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.")] = None,
+    seeds: options.Seeds = 4,
+    out: options.Out = None,
+    workers: options.Workers = 4,
+    grade_workers: options.GradeWorkers = 2,
 ) -> None:
     """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
+    from rich.console import Console
+
+    from commands.gate_run import candidate_config, gate_live
     from harness.compare.gate_ci import published
     from harness.compare.gate_report import to_text
     from harness.compare.gate_stored import Options, gate_stored, load_arms
 
     with published(junit, summary) as reports:
         config = _config(tier, margin, block_margin, alpha, question, budget, futility, order_seed, retries)
-        options = Options(history or (), fresh, common, pin, allow or (), sequence, calibrated)
-        outcomes, first, second = load_arms(sources or (), baseline, candidate)
-        found = gate_stored(outcomes, first, second, config, options)
+        settings = Options(history or (), fresh, common, pin, allow or (), sequence, calibrated)
+        if candidate is not None:
+            outcomes, first, second = load_arms(sources or (), baseline, candidate)
+            found = gate_stored(outcomes, first, second, config, settings)
+        else:
+            found = gate_live(
+                Path(baseline),
+                config,
+                settings,
+                candidate_config(Path(baseline), checkpoint=checkpoint, registry=registry, agent=agent, arm=arm),
+                seeds=seeds,
+                out=out,
+                registry=registry,
+                endpoints=endpoint or (),
+                model=model,
+                workers=workers,
+                grade_workers=grade_workers,
+                console=Console(stderr=True),
+            )
         reports.append(found)
     typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
     raise typer.Exit(found.exit_code)

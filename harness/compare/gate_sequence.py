@@ -41,6 +41,11 @@ class Sequence(Record):
         known = [gate.number for gate in self.gates if gate.candidate_digest == candidate.digest]
         return known[-1] if known else len(self.gates) + 1
 
+    def number_of(self, candidate: str) -> int:
+        """The same by name, for a candidate that is still to be run."""
+        known = [gate.number for gate in self.gates if gate.candidate == candidate]
+        return known[-1] if known else len(self.gates) + 1
+
     def block_alpha(self, number: int) -> float:
         return self.alpha / (number * (number + 1))
 
