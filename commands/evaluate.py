@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from harness.config import RunConfig
     from harness.instances.load import Loaded
-    from harness.run.store import Key, RunStore
+    from harness.run.store import Event, Key, RunStore
     from harness.types import Agent, Task
 
 
@@ -93,10 +93,12 @@ def perform(
     grade_workers: int,
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
+    watch: "Callable[[Event], bool]" = lambda event: False,
 ) -> None:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
-    `release` wakes whoever waits for the policy when the run ends early.
+    `release` wakes whoever waits for the policy when the run ends early. `watch` is told every journaled event, one at
+    a time; when it returns True the run ends there.
     """
     from harness.grading.reports import write_reports
     from harness.report.live import RunView
@@ -111,8 +113,14 @@ def perform(
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     with RunView(console, store.config.arm, len(keys), known) as view:
+
+        def on_event(kind: str, event: "Event") -> None:
+            view(kind, event)
+            if kind != "started" and watch(event):
+                runner.stop.set()
+
         runner = Runner(
-            store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=view, release=release
+            store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=on_event, release=release
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)

@@ -106,6 +106,7 @@ def gate_live(
                     console,
                     workers=workers,
                     grade_workers=grade_workers,
+                    release=connected.release,
                     watch=lambda event: _feed(gate, store, event["instance_id"], event["seed"]),
                 )
     gate.finish("the run ended before a verdict")
