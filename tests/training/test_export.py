@@ -10,10 +10,14 @@ import pytest
 from agents.templates import Prompts
 from harness.errors import ConfigError
 from harness.instances.load import load_tasks
-from harness.types import Outcome, Prediction
+from harness.types import Completion, Outcome, Prediction
+from training.checkpoint import load_policy
 from training.environment import Skill, demonstration
 from training.export import commit_of, export_rows, project_files
+from training.model import Cache, continue_rows
+from training.rollouts import Limits, play
 from training.tasks import tasks
+from training.tokenizer import Chat
 
 PROMPTS = Prompts.load("tiny-1")
 
@@ -27,6 +31,14 @@ def bugs():
 def exported(bugs, tmp_path_factory):
     """The instances as `aem run --set` reads them."""
     return load_tasks(export_rows(bugs, tmp_path_factory.mktemp("export")))
+
+
+class Silent:
+    """A recorder for trajectories that nobody reads."""
+
+    def message(self, message): ...
+
+    def info(self, **facts): ...
 
 
 def test_rows_are_valid_instances_of_one_project(bugs, exported):
@@ -71,7 +83,6 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
     from harness.grading.official import grade
     from harness.sandbox.container import Sandbox
     from harness.sandbox.images import ensure_image
-    from harness.types import Completion
 
     class Replies:
         def __init__(self, contents):
@@ -83,11 +94,6 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
 
         def describe(self):
             return {}
-
-    class Silent:
-        def message(self, message): ...
-
-        def info(self, **facts): ...
 
     verdicts = []
     for number, (bug, task) in enumerate(zip(bugs[:8], exported[:8], strict=True)):
@@ -110,3 +116,49 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
         verdicts.append(verdict.resolved)
     assert True in verdicts
     assert False in verdicts
+
+
+class LocalPolicy:
+    """The shipped policy as a server would run it: the whole conversation through the chat template, greedily."""
+
+    def __init__(self, folder: Path):
+        self.model, self.tokenizer = load_policy(folder)
+        self.chat = Chat(self.tokenizer)
+
+    def complete(self, messages, *, tools=(), seed=None):
+        ids = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
+        )
+        room = min(Limits().reply, self.model.config.max_position_embeddings - len(ids))
+        cache = Cache(self.model.config, 1)
+        (reply,) = continue_rows(self.model, cache, [ids], end=self.chat.end, room_B=[room], temperature=0.0)
+        return Completion(content=self.chat.reply(reply))
+
+    def describe(self):
+        return {}
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.usefixtures("engine")
+def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bugs, exported, tmp_path: Path):
+    from agents.bash import BashAgent, BashOptions
+    from harness.grading.official import grade
+    from harness.sandbox.container import Sandbox
+    from harness.sandbox.images import ensure_image
+
+    folder = Path(__file__).parents[2] / "aem_checkpoints" / "tiny-aem"
+    policy = LocalPolicy(folder)
+    limits = Limits(context=policy.model.config.max_position_embeddings)
+    in_memory = play(policy.model, policy.chat, bugs[:10], PROMPTS, limits=limits, temperature=0.0)
+    agent = BashAgent(policy, BashOptions(prompts="tiny-1", steps=limits.steps, format_errors=1))
+    for number, (rollout, task) in enumerate(zip(in_memory, exported[:10], strict=True)):
+        with Sandbox(ensure_image(task).name) as sandbox:
+            agent.run(task.instance, sandbox, Silent(), seed=0)
+            prediction = Prediction(
+                instance_id=task.instance_id, model_name_or_path="tiny-aem", model_patch=sandbox.diff()
+            )
+        (tmp_path / str(number)).mkdir()
+        verdict = grade(task, prediction, folder=tmp_path / str(number))
+        assert verdict.resolved == bool(rollout.episode.reward), task.instance_id
+    assert any(rollout.episode.reward for rollout in in_memory)
