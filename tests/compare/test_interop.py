@@ -150,7 +150,7 @@ def test_a_leaderboard_submission_counts_as_the_leaderboard_does(tmp_path: Path)
 
 
 def test_a_real_inspect_log_is_read_epochs_as_seeds_and_errors_as_errors() -> None:
-    """The file was written by inspect_ai 0.3.285: three samples, two epochs, the last one's sandbox died."""
+    """The file was written by inspect_ai 0.3.285 (events taken out): three samples, two epochs, the last one lost."""
     table = import_outcomes(DATA / "inspect-0.3.285.eval").table
     assert table["seed"].tolist() == [0, 0, 0, 1, 1, 1]
     assert table["resolved"].tolist() == [True, False, True, False, True, pd.NA]
