@@ -10,12 +10,12 @@ from typing import Any
 
 from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.records import ArmSummary, Comparison, Contrast, Curve, Group, MetricRow
-from harness.compare.terminal import amount, percent, probability, seeds_of, short
+from harness.compare.terminal import amount, percent, probability, seeds_of
 from harness.report import plots, words
 from harness.report.rollouts import Pages, collect
 
 EMBED = 16_000_000  # bytes of packed trajectories in a page, unless told otherwise
-SHOWN_FLIPS = 40
+SHOWN_FLIPS = 15
 SECTIONS = {
     "cost": "Cost",
     "behaviour": "Behaviour",
@@ -96,6 +96,8 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
         "parts": list(_parts(comparison, number)),
         "sections": list(_sections(comparison)),
         "flips": _flips(comparison),
+        "one_baseline": _one_baseline(comparison),
+        "parted": any(flip.step is not None for flip in comparison.flips),
         "hidden_flips": max(0, len(comparison.flips) - SHOWN_FLIPS),
         "unique": {arm: len(tasks) for arm, tasks in comparison.unique.items()},
         "arms": [_arm(arm, outcomes.facts.get(arm.arm), number[arm.arm]) for arm in comparison.arms],
@@ -110,7 +112,7 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
 
 def _verdict(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
     return {
-        "name": f"{contrast.candidate} − {contrast.baseline}",
+        "name": _pair_name(comparison, contrast),
         "label": contrast.label,
         "sentence": words.sentence(comparison, contrast),
         "decisions": [words.decision_words(one) for one in (contrast.decision, *contrast.decisions)],
@@ -159,7 +161,7 @@ def _differences(comparison: Comparison, number: dict[str, int]) -> Forest:
         p = {test.question: test.p if test.p_holm is None else test.p_holm for test in contrast.tests}
         rows.append(
             ForestRow(
-                name=(f"{contrast.label}: " if contrast.label else "") + f"{contrast.candidate} − {contrast.baseline}",
+                name=_pair_name(comparison, contrast),
                 aside=f"{contrast.gained} up, {contrast.lost} down",
                 svg=plots.interval(scale, contrast.difference.value, these, like, number[contrast.candidate]),
                 value=words.signed(contrast.difference.value),
@@ -170,7 +172,18 @@ def _differences(comparison: Comparison, number: dict[str, int]) -> Forest:
             )
         )
     caption = "Paired by task." + (" p adjusted over the differences (Holm)." if len(rows) > 1 else "")
-    return Forest("Difference, points", caption, tuple(rows), plots.axis(scale, signed=True), ("pair", "tasks moved"))
+    title = "Difference" + (f" to {comparison.baseline}" if _one_baseline(comparison) else "") + ", points"
+    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), ("candidate", "tasks moved"))
+
+
+def _one_baseline(comparison: Comparison) -> bool:
+    """Whether every difference is to the same arm, so that naming it once is enough."""
+    return {one.baseline for one in comparison.contrasts} == {comparison.baseline}
+
+
+def _pair_name(comparison: Comparison, contrast: Contrast) -> str:
+    name = contrast.candidate if _one_baseline(comparison) else f"{contrast.candidate} − {contrast.baseline}"
+    return f"{contrast.label}: {name}" if contrast.label else name
 
 
 def _parts(comparison: Comparison, number: dict[str, int]) -> Iterator[Forest]:
@@ -227,8 +240,8 @@ def _plots(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
             series = [_curve(curve, number) for curve in curves]
             svg = plots.lines(series, title=f"{title}: {_heard(series)}", x=x, percent="entropy" not in kind)
             yield Plot(title, caption, svg)
-    if len(comparison.arms) > 2:
-        yield _series_plot(comparison.arms)
+    if len(comparison.arms) > 2 and (steps := _steps(comparison)):
+        yield _series_plot(comparison.arms, steps)
 
 
 WITHIN = "Share of rollouts, %, that resolved within the budget: a lower bound of a run limited to it."
@@ -259,20 +272,21 @@ def _curve(curve: Curve, number: dict[str, int]) -> plots.Series:
     return plots.Series(curve.arm, number[curve.arm], points)
 
 
-def _series_plot(arms: Sequence[ArmSummary]) -> Plot:
-    """Resolved along the arms: at the step their names end in, where all do; else one after the other."""
-    steps = [re.search(r"(\d+)\D*$", arm.arm) for arm in arms]
-    xs = [float(step[1]) for step in steps if step]
-    placed = len(xs) == len(arms) and len(set(xs)) == len(xs)
-    if not placed:
-        xs = [float(i) for i in range(len(arms))]
+def _steps(comparison: Comparison) -> list[float]:
+    """Where the arms stand along a training: the number their names differ in; else, in a series, first to last."""
+    names = [re.fullmatch(r"(.*?)(\d+)(\D*)", arm.arm) for arm in comparison.arms]
+    alike = {(name[1], name[3]) for name in names if name}
+    if all(names) and len(alike) == 1:
+        return [float(name[2]) for name in names if name]
+    return [] if _one_baseline(comparison) else [float(i + 1) for i in range(len(comparison.arms))]
+
+
+def _series_plot(arms: Sequence[ArmSummary], steps: Sequence[float]) -> Plot:
     points = sorted(
-        (x, arm.resolved.value, arm.resolved.these.low, arm.resolved.these.high)
-        for x, arm in zip(xs, arms, strict=True)
+        (step, arm.resolved.value, arm.resolved.these.low, arm.resolved.these.high)
+        for step, arm in zip(steps, arms, strict=True)
     )
-    ticks = None if placed else [(x, short(arm.arm, 10)) for x, arm in zip(xs, arms, strict=True)]
-    x = "step" if placed else "arm"
-    svg = plots.lines([plots.Series("", 1, tuple(points))], title="Resolved by arm", x=x, ticks=ticks, bars=True)
+    svg = plots.lines([plots.Series("", 1, tuple(points))], title="Resolved by step", x="step", bars=True)
     return Plot("Series", "Resolved, %, of every arm with its interval for these tasks.", svg)
 
 

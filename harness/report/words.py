@@ -27,7 +27,8 @@ def headline(comparison: Comparison) -> str:
     if not clear:
         return f"No difference detected in {len(plain)} comparisons"
     better = sum(one.decision.verdict == "better" for one in clear)
-    return f"{better} better, {len(clear) - better} worse, {len(plain) - len(clear)} without a detected difference"
+    counts = {"better": better, "worse": len(clear) - better, "without a detected difference": len(plain) - len(clear)}
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n)
 
 
 def sentence(comparison: Comparison, contrast: Contrast) -> str:

@@ -1,0 +1,255 @@
+"""`aem table`: what it prints is what the comparison holds, it compiles, and it can be made again or says why not."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
+from typer.testing import CliRunner
+
+from cli import app
+from harness.compare.compare import compare
+from harness.compare.outcomes import Outcomes, load
+from harness.compare.records import Comparison
+from harness.errors import ConfigError, DataError
+from harness.report.again import TableOptions, make_again, make_table, remember
+from harness.report.formats import FORMATS, tex
+from harness.report.paper import Cell, needs_trajectories, paper_table, transposed
+from harness.report.reference import reference, wilson
+
+EVERYTHING = (
+    "tasks,seeds,rollouts,lost,resolved,resolved-like,official,highest,difference,difference-like,p,p-like,moved,verdict,"
+    "model,pass@2,pass^2,difficulty,repository,steps,steps:diff,response-entropy,response-entropy:diff"
+).split(",")
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in io.StringIO(text) if not line.startswith("#")))
+
+
+def test_csv_holds_the_records_numbers(comparison: Comparison) -> None:
+    columns = ("tasks", "resolved", "resolved-like", "difference", "p", "official")
+    rows = {row["arm"]: row for row in rows_of(FORMATS["csv"](paper_table(comparison, columns)))}
+    (contrast,) = comparison.contrasts
+    for arm in comparison.arms:
+        row = rows[arm.arm]
+        assert int(row["tasks"]) == arm.resolved.tasks
+        assert float(row["resolved"]) == pytest.approx(arm.resolved.value, rel=1e-5)
+        assert float(row["resolved_low"]) == pytest.approx(arm.resolved.these.low, rel=1e-5)
+        assert arm.resolved.like is not None
+        assert float(row["resolved-like_high"]) == pytest.approx(arm.resolved.like.high, rel=1e-5)
+        assert float(row["official"]) == pytest.approx(arm.official, rel=1e-5)
+    assert float(rows[contrast.candidate]["difference"]) == pytest.approx(contrast.difference.value, rel=1e-5)
+    assert float(rows[contrast.candidate]["p"]) == pytest.approx(
+        contrast.tests[0].p_holm or contrast.tests[0].p, rel=1e-4
+    )
+    assert rows[contrast.baseline]["difference"] == ""
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex", "html"])
+def test_every_format_prints_rate_interval_and_note(comparison: Comparison, format: str) -> None:
+    text = FORMATS[format](paper_table(comparison, hash="0123456789ab"))
+    arm = comparison.arms[1]
+    assert f"{100 * arm.resolved.value:.1f}" in text
+    assert f"[{100 * arm.resolved.these.low:.1f}, {100 * arm.resolved.these.high:.1f}]" in text
+    for fact in (
+        "K = ",
+        "24 tasks",
+        "swebench 5.0.2",
+        "aem 0.1.0 bash",
+        "verified synthetic",
+        "Wilson",
+        "0123456789ab",
+    ):
+        assert fact in text
+
+
+def test_the_note_counts_what_was_lost(runs: list[Path]) -> None:
+    table = load(runs).table
+    lost = table.index[(table["arm"] == "base") & table["resolved"].notna()][:2]
+    table = table.assign(
+        resolved=table["resolved"].mask(table.index.isin(lost)), outcome=table["outcome"].mask(table.index.isin(lost))
+    )
+    already = int(load(runs).table.query("arm == 'base'")["resolved"].isna().sum())
+    text = FORMATS["markdown"](paper_table(compare(Outcomes(table)), ("lost",)))
+    assert f"{2 + already} of base" in text
+
+
+@pytest.mark.parametrize(
+    ("p", "stars"), [(0.2, ""), (0.05, ""), (0.049, "*"), (0.0099, "**"), (0.0002, "***"), (None, "")]
+)
+def test_stars_follow_the_p_value(p: float | None, stars: str) -> None:
+    assert Cell("points", value=0.1, p=p).mark == stars
+
+
+def test_stars_are_of_the_adjusted_p_value(comparison: Comparison) -> None:
+    (contrast,) = comparison.contrasts
+    tests = tuple(test.model_copy(update={"p": 1e-5, "p_holm": 0.2}) for test in contrast.tests)
+    adjusted = comparison.model_copy(update={"contrasts": (contrast.model_copy(update={"tests": tests}),)})
+    assert "\\*" not in FORMATS["markdown"](paper_table(adjusted))
+
+
+def test_every_column_can_be_asked_for(comparison: Comparison) -> None:
+    table = paper_table(comparison, EVERYTHING)
+    assert len(table.heads) >= len(EVERYTHING)
+    assert all(len(cells) == len(table.heads) for _, cells in table.rows)
+
+
+def test_transposed_twice_holds_the_same_cells(comparison: Comparison) -> None:
+    table = paper_table(comparison, ("resolved", "p", "steps"))
+    turned = transposed(table)
+    assert [name for name, _ in turned.rows] == [head.words for head in table.heads]
+    assert [cells for _, cells in transposed(turned).rows] == [cells for _, cells in table.rows]
+
+
+def test_an_unknown_column_is_named_with_those_there_are(comparison: Comparison) -> None:
+    with pytest.raises(ConfigError, match=r"no column 'resolvd' here; there are: tasks, seeds, .*steps"):
+        paper_table(comparison, ("resolvd",))
+    with pytest.raises(ConfigError, match=r"k is one of: 1, 2"):
+        paper_table(comparison, ("pass@64",))
+
+
+def test_trajectories_are_read_only_for_columns_that_need_them() -> None:
+    assert not needs_trajectories(["resolved", "steps", "response-entropy:diff"])
+    assert needs_trajectories(["entropy-early"])
+    assert needs_trajectories(["repeated-commands:diff"])
+
+
+# --- published figures ----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_figures_are_marked_as_reported(comparison: Comparison) -> None:
+    text = FORMATS["markdown"](paper_table(comparison, references=[reference("aem-paper")]))
+    assert "| DeepSWE (as reported) | 500 | ? | 42.3 [38.0, 46.7]‡ |" in text
+    assert "| DeepSWE + AEM (as reported) | 500 | ? | 43.7 [39.4, 48.1]‡ | +1.4 |" in text
+    assert "arXiv 2605.00425" in text
+
+
+def test_an_unknown_reference_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no reference 'gpt'; shipped are: aem-paper"):
+        reference("gpt")
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.8, 0.95]))
+def test_the_binomial_interval_is_statsmodels_own(counts: tuple[int, int], level: float) -> None:
+    k, n = counts
+    expected = proportion_confint(k, n, alpha=1 - level, method="wilson")
+    assert wilson(k / n, n, level) == pytest.approx(expected, abs=1e-9)
+
+
+# --- LaTeX ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(alphabet="abc\\&%$#_{}~^<>−†‡≥é\u4e2d", max_size=20))
+def test_latex_text_holds_no_bare_special_character(text: str) -> None:
+    bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]|\$[^$]*\$", "", tex(text))
+    assert not set(bare) & set("\\&%$#_{}~^<>")
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_latex_compiles_with_booktabs_alone(runs: list[Path], tmp_path: Path, transpose: bool) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed (apt-get install texlive-latex-base texlive-latex-recommended)")
+    columns = tuple(EVERYTHING) if transpose else TableOptions().columns
+    options = TableOptions(
+        format="latex", columns=columns, references=("aem-paper",), transpose=transpose, caption="50 % & more_"
+    )
+    (tmp_path / "table.tex").write_text(make_table(list(map(str, runs)), options).text)
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage[margin=2cm]{geometry}\usepackage{booktabs}"
+        r"\begin{document}\input{table.tex}\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 5_000
+    if not transpose:
+        assert "Overfull" not in done.stdout
+
+
+# --- made again -----------------------------------------------------------------------------------------------------
+
+
+def aem(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if code == 0 and result.exception:
+        raise result.exception
+    return result.stdout
+
+
+@pytest.mark.parametrize("suffix", ["tex", "md", "csv", "html"])
+def test_a_table_is_made_again_byte_by_byte(runs: Sequence[Path], tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"table.{suffix}"
+    aem("table", *runs, "--out", out, "--reference", "aem-paper", "--columns", "seeds,resolved,difference,steps:diff")
+    assert aem("table", "--again", out) == out.read_text()
+    (inputs,) = tmp_path.glob("*.json")
+    assert inputs.stem in out.read_text()
+    assert aem("table", "--again", inputs) == out.read_text()
+
+
+def test_a_table_on_standard_output_is_remembered_by_its_hash(
+    runs: Sequence[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = aem("table", *runs)
+    found = re.search(r"--again ([0-9a-f]{12})", printed)
+    assert found
+    assert aem("table", "--again", found[1]) == printed
+
+
+def test_relative_arms_are_found_from_another_folder(
+    runs: Sequence[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs[0].parent)
+    out = tmp_path / "table.md"
+    aem("table", "base", "aem_50%", "--out", out)
+    monkeypatch.chdir("/")
+    assert aem("table", "--again", out) == out.read_text()
+
+
+def write_arms(path: Path, resolved: Sequence[tuple[int, int]]) -> Path:
+    lines = [f"{a},p__p-{i},0,{r[j]}" for i, r in enumerate(resolved) for j, a in enumerate(("base", "aem"))]
+    path.write_text("\n".join(["arm,instance_id,seed,resolved", *lines]) + "\n")
+    return path
+
+
+def test_a_table_of_changed_outcomes_is_refused(tmp_path: Path) -> None:
+    resolved = [(i % 2, i % 3 > 0) for i in range(12)]
+    arms = write_arms(tmp_path / "arms.csv", [(int(a), int(b)) for a, b in resolved])
+    path = remember(make_table([str(arms)], TableOptions()), tmp_path)
+    write_arms(arms, [(int(a), int(b) if i else 1 - int(b)) for i, (a, b) in enumerate(resolved)])
+    with pytest.raises(DataError, match="the outcomes of aem have changed"):
+        make_again(str(path))
+
+
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    arms = write_arms(tmp_path / "arms.csv", [(i % 2, (i + 1) % 2) for i in range(12)])
+    path = remember(make_table([str(arms)], TableOptions()), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "aem": "0.0.1"}))
+    with pytest.raises(DataError, match=r"made by aem 0\.0\.1"):
+        make_again(str(path))
+
+
+def test_the_hash_is_of_what_happened_not_of_where_it_lies(runs: Sequence[Path], tmp_path: Path) -> None:
+    moved = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
+    options = TableOptions(columns=("resolved", "entropy-early"))
+    here, there = (make_table(list(map(str, arms)), options) for arms in (runs, moved))
+    assert here.inputs.hash == there.inputs.hash
+    other = make_table(list(map(str, runs)), options.model_copy(update={"level": 0.9}))
+    assert other.inputs.hash != here.inputs.hash
+
+
+def test_a_file_without_its_note_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.md").write_text("| a | b |\n")
+    with pytest.raises(ConfigError, match="not a table of aem"):
+        make_again(str(tmp_path / "old.md"))
+    with pytest.raises(ConfigError, match=r"no ffffffffffff\.json"):
+        make_again("ffffffffffff")
