@@ -79,7 +79,7 @@ class GateConfig(Record):
 
 # smoke: minutes, finds what is broken. nightly: decides early. release: everything is run, one look, more certainty.
 TIERS: Mapping[str, Mapping[str, Any]] = {
-    "smoke": {"margin": 0.10, "budget": Budget(amount=150)},
+    "smoke": {"margin": 0.10, "budget": Budget(amount=200), "futility": 0.0},
     "nightly": {},
     "release": {"alpha": 0.025, "sequential": False, "futility": 0.0},
 }

@@ -3,11 +3,12 @@
 Run noise counts in both arms, that of a stored baseline too. Pure functions of the design and the outcomes so far.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtr
 
 from harness.compare.gate_config import GateConfig
 from harness.compare.gate_design import Design
@@ -17,6 +18,7 @@ from harness.compare.values import Floats, Ints
 
 # BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each.
 BLOCK_TARGETS = (1.0, 3.0)
+LAST_SHARE = 0.05  # of alpha, kept for the last planned look, at which an ordinary t-test uses all there is
 
 
 @dataclass(frozen=True)
@@ -45,39 +47,41 @@ def view(design: Design, at: Ints) -> Views:
     """The looks after `at` rollouts. A look is ready when every stratum has been seen: its weights then sum to 1."""
     counts = (design.places < at[:, None, None]).sum(axis=2)
     seen = counts > 0
-    by_stratum = design.strata[:, None] == np.arange(len(design.sizes))
-    visited = seen.astype(float) @ by_stratum
+    visited = np.stack([seen[:, design.strata == h].sum(axis=1) for h in range(len(design.sizes))], axis=1)
     share = design.sizes / design.sizes.sum()
     weights = np.where(seen, (share / np.maximum(visited, 1))[:, design.strata], 0.0)
     expected, n = design.forecast, np.maximum(counts, 1)
     each = expected.noise / n + (expected.spread if design.baseline else expected.noise / n)
-    return Views(counts, weights, (weights**2 * each).sum(axis=1), (visited > 0).all(axis=1))
+    return Views(counts, weights, (weights**2 * each).sum(axis=1), np.all(visited > 0, axis=1))
 
 
 def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
-    """What is proven at the looks `at`; with a single look planned, by the ordinary one-sided t-test."""
+    """What is proven at the looks `at`: by the evidence so far, and at the last planned look also by a t-test."""
     views = view(design, at)
     worst, best = views.extremes(cells)
     difference = (views.weights * (worst + best)).sum(axis=1) / 2
-    nothing = np.zeros(len(at), bool)
+    last = at == planned(design, config)
+    lower, upper = _t_bounds(views, worst, best, [alpha for _, alpha in shares(config)])
+    passed, blocked = last & (lower > -config.margin), last & (upper < -config.blocks_beyond)
     if not config.sequential:
-        lower, upper = _t_bounds(views, worst, best, config.alphas)
-        return Path(at, difference, lower > -config.margin, upper < -config.blocks_beyond, nothing)
+        return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
     margin, beyond = config.margin, config.blocks_beyond
     for_pass = _above(views, worst, np.full(len(at), -margin), margin)
     for_block = _below(views, best, np.full(len(at), -beyond), margin)
-    need_pass, need_block = -np.log(config.alphas)
-    passed, blocked = for_pass >= need_pass, for_block >= need_block
-    if not config.futility:
-        return Path(at, difference, passed, blocked, nothing)
-    end = _information(design, config)
-    to_come = np.maximum(end - 1 / views.variance, 0.0)
-    kind = np.sqrt(views.variance)  # one standard error in favour
-    hope_pass = _reach(to_come, margin, difference + kind + margin, need_pass - for_pass)
-    hope_block = _reach(to_come, margin, kind - difference - beyond, need_block - for_block)
-    hopeless = np.maximum(hope_pass, hope_block) < config.futility * chance(design, config)
-    late = to_come <= end / 2  # before half of the information is in, nothing is hopeless
-    return Path(at, difference, passed, blocked, late & hopeless & ~passed & ~blocked)
+    (pass_alpha, _), (block_alpha, _) = shares(config)
+    need_pass, need_block = -np.log(pass_alpha), -np.log(block_alpha)
+    passed |= for_pass >= need_pass
+    blocked |= for_block >= need_block
+    blocked &= ~passed
+    hopeless = np.zeros(len(at), bool)
+    if config.futility:
+        plan = _Plan(design, config, views)
+        kind = np.sqrt(views.variance)  # one standard error in favour
+        hope_pass = plan.hope(difference + margin, kind, need_pass - for_pass, 0)
+        hope_block = plan.hope(-difference - beyond, kind, need_block - for_block, 1)
+        hopeless = np.maximum(hope_pass, hope_block) < config.futility * chance(design, config)
+        hopeless &= plan.late & ~passed & ~blocked & ~last
+    return Path(at, difference, passed, blocked, hopeless)
 
 
 def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
@@ -87,20 +91,30 @@ def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[
     """
     views = view(design, at)
     worst, best = views.extremes(cells)
+    (pass_alpha, pass_last), (block_alpha, block_last) = shares(config)
+    low, high = _t_bounds(views, worst, best, [pass_last, block_last])
+    last = at == planned(design, config)
+    low, high = np.where(last, low, -1.0), np.where(last, high, 1.0)
     if not config.sequential:
-        return _t_bounds(views, worst, best, config.alphas)
-    need_pass, need_block = -np.log(config.alphas)
-    low = _last_refuted(lambda null: _above(views, worst, null, config.margin) >= need_pass, len(at))
-    high = -_last_refuted(lambda null: _below(views, best, -null, config.margin) >= need_block, len(at))
-    return low, high
+        return low, high
+    margin = config.margin
+    refuted = _last_refuted(lambda null: _above(views, worst, null, margin) >= -np.log(pass_alpha), len(at))
+    above = -_last_refuted(lambda null: _below(views, best, -null, margin) >= -np.log(block_alpha), len(at))
+    return np.maximum(low, refuted), np.minimum(high, above)
+
+
+def shares(config: GateConfig) -> list[tuple[float, float]]:
+    """For PASS and for BLOCK: what the looks on the way may spend of alpha, and what the last one has to itself."""
+    last = LAST_SHARE if config.sequential else 1.0
+    return [((1 - last) * alpha, last * alpha) for alpha in config.alphas]
 
 
 def chance(design: Design, config: GateConfig) -> float:
-    """Planned probability that a checkpoint equal to the baseline is cleared."""
+    """Planned probability that a checkpoint equal to the baseline is cleared (the better of the two ways to it)."""
     information, margin = _information(design, config), config.margin
-    if not config.sequential:
-        return float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(config.alpha)))
-    return float(_reach(information, margin, margin, -np.log(config.alpha)))
+    underway, last = shares(config)[0]
+    at_the_end = float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(last)))
+    return max(float(_reach(information, margin, margin, -np.log(underway))) if config.sequential else 0.0, at_the_end)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
@@ -132,7 +146,7 @@ def _last_refuted(refutes: Callable[[Floats], Truths], length: int) -> Floats:
     return refuted
 
 
-def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: tuple[float, float]) -> tuple[Floats, Floats]:
+def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
     """One-sided t-intervals, the task as the unit: variance sum_i weight_i^2 (d_i - difference)^2, m - 1 df."""
     seen = (views.counts > 0).sum(axis=1)
 
@@ -149,16 +163,36 @@ def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: tuple[float, fl
 # --- planning ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How likely a verdict still is at each look (L,), for deciding to give up; nothing is claimed from it."""
+
+    design: Design
+    config: GateConfig
+    views: Views
+
+    @property
+    def late(self) -> Truths:
+        """More than half of the information is in; before that nothing is hopeless."""
+        return 1 / self.views.variance >= _information(self.design, self.config) / 2
+
+    def hope(self, gap: Floats, kind: Floats, need: Floats, side: int) -> Floats:
+        """Chance of a verdict, underway or at the last look, if the truth is `kind` better than the gap so far."""
+        end, now, margin = _information(self.design, self.config), 1 / self.views.variance, self.config.margin
+        to_come = np.maximum(end - now, 1e-9)
+        truth = np.maximum(gap + kind, margin)
+        underway = _reach(to_come, margin, truth, need)
+        z = stats.norm.isf(shares(self.config)[side][1])
+        at_the_end = ndtr((gap * now + truth * to_come - z * np.sqrt(end)) / np.sqrt(to_come))
+        return np.maximum(underway, at_the_end)
+
+
 def _information(design: Design, config: GateConfig) -> float:
     """1 / variance of the difference when everything planned is in, for a candidate equal to the baseline."""
     return 1 / float(view(design, np.array([planned(design, config)])).variance[0])
 
 
 def _reach(information: Floats | float, margin: float, gap: Floats | float, need: Floats | float) -> Floats:
-    """Chance that evidence staked for a gap of one margin grows by `need` while `information` comes in.
-
-    The true gap is taken to be `gap`, or one margin (an equal checkpoint, or one two margins worse) if that is more.
-    """
+    """Chance that evidence staked for a gap of one margin grows by `need` while `information` comes in."""
     root = np.sqrt(np.maximum(information, 1e-12))
-    growth = np.maximum(gap, margin) - margin / 2
-    return reach_probability(np.asarray(need) / (margin * root), growth * root)
+    return reach_probability(np.asarray(need) / (margin * root), (np.asarray(gap) - margin / 2) * root)

@@ -194,12 +194,12 @@ def details(found: GateReport) -> list[tuple[str, str]]:
 
 
 def measured(found: Calibration) -> str:
-    """Error rates as measured, with their intervals, and what an equal checkpoint costs."""
-    equal = found.scenarios[0]
+    """What an equal checkpoint costs and the error rates, as measured, with their intervals."""
+    equal, trials = found.scenarios[0], found.false_pass.trials
     return (
-        f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; false BLOCK of it {_share(found.false_block)}, false PASS of one exactly "
-        f"{100 * found.margin:g} points worse {_share(found.false_pass)}; {found.false_pass.trials} trials each on "
-        f"{found.source}"
+        f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; "
+        f"false BLOCK {_share(found.false_block)}, false PASS of one exactly {100 * found.margin:g} points worse "
+        f"{_share(found.false_pass)}; {trials} trials each on {found.source}"
     )
 
 

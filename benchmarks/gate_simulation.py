@@ -1,0 +1,344 @@
+"""Is the gate right, and what does it save? Its error rates and its rollouts, on worlds whose truth is known.
+
+    python -m benchmarks.gate_simulation [--trials 4000] [--workers 2] [--leaderboard FILE] [--out FOLDER] [--part NAME]
+
+Parts: `savings` (verdicts and rollouts for true drops of 0, 3, 5, 10 and 20 points, on public surfaces), `stress`
+(error rates at a true drop of exactly the margin, without giving up early, on surfaces and candidates chosen to be
+difficult), `irt` (a two-parameter item response model fitted to the leaderboard: every submission can be baseline, its
+ability is lowered), `pairs` (the real submissions as they are, as baselines and candidates: the true difference of two
+tables is known). The last two need the public leaderboard matrix, a CSV as `aem import` reads it.
+
+Every part writes a CSV into the output folder; `python -m benchmarks.gate_plot` draws the savings.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, special, stats
+
+from harness.compare.calibrate import lowered, public_surface, trial
+from harness.compare.gate import Verdict, decide
+from harness.compare.gate_config import GateConfig, configure
+from harness.compare.gate_design import Arm, design
+from harness.compare.gate_looks import Cells
+from harness.compare.outcomes import import_outcomes
+from harness.compare.surface import PUBLIC
+from harness.compare.values import Floats
+
+DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
+BLOCK = 250  # trials a task of the pool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a table: `world` is a name that `worlds` understands."""
+
+    world: str
+    drop: float
+    tasks: int = 500
+    seeds: int = 4
+    baseline_seeds: int = 4
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def config(self) -> GateConfig:
+        return configure(**self.settings)
+
+
+# --- worlds -----------------------------------------------------------------------------------------------------------
+
+SURFACES: dict[str, Callable[[np.random.Generator, int], Floats]] = {
+    **{name: lambda rng, n, name=name: public_surface(name, n)[0](rng) for name in PUBLIC},
+    "coin flips": lambda rng, n: rng.beta(2, 2.7, n),
+    "never or always": lambda rng, n: (rng.random(n) < 0.45).astype(float),
+    "95 % solved": lambda rng, n: rng.beta(2, 0.1, n),
+    "10 % solved": lambda rng, n: rng.beta(0.1, 0.9, n),
+}
+
+
+def to_mean(p: Floats, target: float) -> Floats:
+    """Scale towards 0 or 1 until the mean is `target`."""
+    mean = p.mean()
+    return p * (target / mean) if target <= mean else 1 - (1 - p) * (1 - target) / (1 - mean)
+
+
+def broken(q: Floats, drop: float, rng: np.random.Generator) -> Floats:
+    """Some tasks are lost entirely, the others untouched."""
+    order = rng.permutation(len(q))
+    lost = np.minimum(np.maximum(drop * len(q) - (np.cumsum(q[order]) - q[order]), 0), q[order])
+    p = q.copy()
+    p[order] -= lost
+    return p
+
+
+CANDIDATES: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = {
+    "every task a little worse": lambda q, drop, rng: lowered(q, drop),
+    "some tasks lost": broken,
+    "equally able on all tasks": lambda q, drop, rng: np.full(len(q), q.mean() - drop),
+    "other tasks solved": lambda q, drop, rng: to_mean(rng.permutation(q), q.mean() - drop),
+    "no run noise": lambda q, drop, rng: to_mean(
+        (q > np.quantile(q, 1 - max(q.mean() - drop, 0.01))).astype(float) * 0.999 + 0.0005, q.mean() - drop
+    ),
+}
+
+
+def draw_world(case: Case, rng: np.random.Generator) -> tuple[Floats, Floats] | None:
+    """Probabilities of baseline and candidate, (N,) each; None where the drop is not possible."""
+    name, _, candidate = case.world.partition(" / ")
+    if name == "irt":
+        return irt_world(case.drop, rng)
+    q = SURFACES[name](rng, case.tasks)
+    if q.mean() <= case.drop:
+        return None
+    return q, CANDIDATES[candidate or "every task a little worse"](q, case.drop, rng) if case.drop else q
+
+
+LEADERBOARD: list[Path] = []
+
+
+@lru_cache
+def submissions() -> tuple[tuple[str, ...], Floats]:
+    """Names, and outcomes (submissions, tasks), of the leaderboard matrix."""
+    table = import_outcomes(LEADERBOARD[0]).table
+    wide = table.assign(resolved=table["resolved"].astype(float)).pivot(
+        index="arm", columns="instance_id", values="resolved"
+    )
+    return tuple(wide.index), wide.to_numpy()
+
+
+@lru_cache
+def irt() -> tuple[Floats, Floats, Floats]:
+    """Ability of each submission, discrimination and difficulty of each task: 2PL, normal priors, joint maximum."""
+    _, y = submissions()
+    n, m = y.shape
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        theta, log_a, b = x[:n], x[n : n + m], x[n + m :]
+        a = np.exp(log_a)
+        z = theta[:, None] * a - b
+        residual = special.expit(z) - y
+        value = (np.logaddexp(0, z) - y * z).sum() + (theta @ theta + log_a @ log_a / 0.25 + b @ b / 9) / 2
+        slope_a = (residual * theta[:, None] * a).sum(0) + log_a / 0.25
+        return float(value), np.concatenate([residual @ a + theta, slope_a, -residual.sum(0) + b / 9])
+
+    x = optimize.minimize(loss, np.zeros(n + 2 * m), jac=True, method="L-BFGS-B").x
+    return x[:n], np.exp(x[n : n + m]), x[n + m :]
+
+
+def irt_world(drop: float, rng: np.random.Generator) -> tuple[Floats, Floats] | None:
+    """A submission between 25 % and 85 % as baseline; the candidate is the same one, less able by `drop`."""
+    theta, a, b = irt()
+    q = special.expit(rng.choice(theta) * a - b)
+    if not max(0.25, drop + 0.02) < q.mean() < 0.85:
+        return irt_world(drop, rng)
+    if not drop:
+        return q, q
+    shift = optimize.brentq(lambda s: special.expit(special.logit(q) - s * a).mean() - (q.mean() - drop), 0, 30)
+    return q, special.expit(special.logit(q) - shift * a)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def run_block(case: Case, seed: int, trials: int) -> list[tuple[str, float]]:
+    """Verdict and share of the rollouts of each trial; fewer than asked where a drop was not possible."""
+    rng = np.random.default_rng([seed, 20240521])
+    out = []
+    for _ in range(trials):
+        world = draw_world(case, rng)
+        if world is not None:
+            verdict, used = trial(case.config, *world, case.seeds, case.baseline_seeds, rng)
+            out.append((verdict.value, used))
+    return out
+
+
+def run(cases: Iterable[Case], trials: int, workers: int) -> pd.DataFrame:
+    """One row a case, with exact 95 % upper bounds for the error rates."""
+    rows = []
+    with ProcessPoolExecutor(workers, initializer=LEADERBOARD.extend, initargs=(list(LEADERBOARD),)) as pool:
+        for case in cases:
+            blocks = [pool.submit(run_block, case, seed, BLOCK) for seed in range(-(-trials // BLOCK))]
+            found = [result for block in blocks for result in block.result()]
+            if found:
+                rows.append(row(case, found))
+                print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def row(case: Case, found: list[tuple[str, float]]) -> dict[str, object]:
+    verdicts = [verdict for verdict, _ in found]
+    used = np.array([share for _, share in found])
+    counts = {kind.value: verdicts.count(kind.value) for kind in Verdict}
+    config = case.config
+    return {
+        "world": case.world,
+        "drop": case.drop,
+        "tasks": case.tasks,
+        "seeds": case.seeds,
+        "baseline_seeds": case.baseline_seeds,
+        "question": config.question,
+        "margin": config.margin,
+        "block_margin": config.blocks_beyond,
+        "futility": config.futility,
+        "sequential": config.sequential,
+        "trials": len(found),
+        **{kind.lower(): count / len(found) for kind, count in counts.items()},
+        "pass_upper": upper(counts["PASS"], len(found)),
+        "block_upper": upper(counts["BLOCK"], len(found)),
+        "used": used.mean(),
+        "used_median": np.median(used),
+        "used_90": np.quantile(used, 0.9),
+    }
+
+
+def upper(count: int, trials: int) -> float:
+    return float(stats.binomtest(count, trials).proportion_ci(0.95, method="exact").high)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def savings(trials: int, workers: int) -> pd.DataFrame:
+    """The gate, and the fixed-size test of all rollouts, for every true drop."""
+    settings: list[tuple[int, int, dict[str, object]]] = [
+        (4, 4, {}),
+        (4, 4, {"question": "outcomes"}),
+        (4, 4, {"sequential": False}),
+        (4, 8, {}),
+        (1, 1, {}),
+        (4, 4, {"block_margin": 0.0}),
+        (4, 4, {"futility": 0.0}),
+    ]
+    cases = [
+        Case(world, drop, seeds=seeds, baseline_seeds=stored, settings=setting)
+        for world in PUBLIC
+        for seeds, stored, setting in settings
+        for drop in DROPS
+    ]
+    found = run(cases, trials, workers)
+    found["fixed"] = [fixed_size(**line) for line in found.to_dict("records")]  # type: ignore[misc]
+    return found
+
+
+def fixed_size(
+    world: str, drop: float, seeds: int, baseline_seeds: int, margin: float, block_margin: float, **line: object
+) -> float:
+    """Rollouts of the fixed-size one-sided 5 % test of the same power, as a share of 500 tasks x seeds.
+
+    Power is the gate's probability of the right verdict for this drop, nan where none is right; the
+    test is the normal one on task differences.
+    """
+    right = float(line["pass"] if drop < margin else line["block"])  # type: ignore[arg-type]
+    gap = margin - drop if drop < margin else drop - block_margin
+    if gap <= 0 or right <= 0.05:
+        return float("nan")
+    rng = np.random.default_rng(0)
+    q = SURFACES[world](rng, 100_000)
+    p = lowered(q, drop)
+    variance = (p * (1 - p) / seeds + q * (1 - q) / baseline_seeds).mean() + (p - q).var()
+    z = stats.norm.ppf(0.95) + stats.norm.ppf(min(right, 0.999))
+    return float((z / gap) ** 2 * variance / 500)
+
+
+def stress(trials: int, workers: int) -> pd.DataFrame:
+    """At the margin both verdicts are wrong: each may be given in 5 % of the trials."""
+    shapes = [(500, 4, 4, 0.03), (500, 1, 1, 0.03), (500, 4, 1, 0.03), (100, 4, 4, 0.10), (20, 4, 4, 0.10)]
+    return run(
+        (
+            Case(f"{world} / {candidate}", margin, tasks, seeds, stored, {"margin": margin, "futility": 0.0})
+            for tasks, seeds, stored, margin in shapes
+            for world in SURFACES
+            for candidate in CANDIDATES
+        ),
+        trials,
+        workers,
+    )
+
+
+def irt_part(trials: int, workers: int) -> pd.DataFrame:
+    settings: tuple[dict[str, object], ...] = ({}, {"question": "outcomes"}, {"futility": 0.0})
+    return run((Case("irt", drop, settings=setting) for setting in settings for drop in DROPS), trials, workers)
+
+
+def pairs(trials: int, workers: int) -> pd.DataFrame:
+    """Real submissions, one outcome a task; only the order is random, and the difference of two tables is the truth.
+
+    Pairs are drawn at random among those within 10 points of each other. Each is gated in one random order.
+    """
+    rows = []
+    with ProcessPoolExecutor(workers, initializer=LEADERBOARD.extend, initargs=(list(LEADERBOARD),)) as pool:
+        for question in ("outcomes", "rates"):
+            blocks = [pool.submit(pair_block, question, seed) for seed in range(-(-trials // BLOCK))]
+            found = pd.DataFrame([line for block in blocks for line in block.result()])
+            groups = pd.cut(
+                found["difference"], [-0.101, -0.05, -0.0301, -0.03, -0.01, 0.01, 0.101], right=True
+            )  # the third holds pairs at or just above the margin
+            for group, some in found.groupby(groups, observed=True):
+                rows.append(pair_row(question, str(group), some))
+                print(rows[-1], flush=True)
+            rows.append(pair_row(question, "all", found))
+    return pd.DataFrame(rows)
+
+
+def pair_block(question: str, seed: int) -> list[dict[str, object]]:
+    rng = np.random.default_rng([seed, 20231010])
+    _, y = submissions()
+    y = y[:, ~np.isnan(y).any(axis=0)] if not np.isnan(y).any() else y[~np.isnan(y).any(axis=1)]
+    tasks = tuple(str(i) for i in range(y.shape[1]))
+    config = configure(question=question, futility=0.0)
+    out: list[dict[str, object]] = []
+    while len(out) < BLOCK:
+        a, b = rng.choice(len(y), 2, replace=False)
+        difference = float((y[b] - y[a]).mean())
+        if abs(difference) > 0.10 or y[a].mean() < 0.1:
+            continue
+        stored = Arm("a", tasks, (0,), y[a][:, None])
+        plan = design(tasks, 1, baseline=stored, stratified=question == "rates", seed=int(rng.integers(2**31)))
+        values = y[b][:, None]
+        verdict, used = decide(config, plan, Cells(values, values, stored.means, stored.means))
+        out.append({"difference": round(difference, 6), "verdict": verdict.value, "used": used / len(plan.order)})
+    return out
+
+
+def pair_row(question: str, group: str, some: pd.DataFrame) -> dict[str, object]:
+    false_pass = ((some["verdict"] == "PASS") & (some["difference"] < -0.03)).sum()
+    false_block = ((some["verdict"] == "BLOCK") & (some["difference"] >= -0.03)).sum()
+    return {
+        "question": question,
+        "difference": group,
+        "trials": len(some),
+        **{kind.lower(): (some["verdict"] == kind.value).mean() for kind in Verdict},
+        "false_pass_upper": upper(int(false_pass), len(some)),
+        "false_block_upper": upper(int(false_block), len(some)),
+        "used": some["used"].mean(),
+    }
+
+
+PARTS = {"savings": savings, "stress": stress, "irt": irt_part, "pairs": pairs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--leaderboard", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results/gate-simulation"))
+    parser.add_argument("--part", action="append", choices=PARTS)
+    options = parser.parse_args()
+    LEADERBOARD.extend([options.leaderboard] if options.leaderboard else [])
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.part or PARTS:
+        if name in ("irt", "pairs") and not LEADERBOARD:
+            print(f"{name}: left out, give --leaderboard")
+            continue
+        PARTS[name](options.trials, options.workers).to_csv(options.out / f"{name}.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()
