@@ -1,6 +1,7 @@
 """From settings to a finished run: what `aem run` and `aem gate` share."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,14 @@ def open_run(
         "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
         "versions": {"aem": __version__, "swebench": grader_version().removeprefix("swebench ")},
         "fingerprint": dict(fingerprint or {}),
+        "tasks": {task.instance_id: _described(task) for task in selection.tasks},
     }
     return RunStore(folder, config, facts)
+
+
+def _described(task: "Task") -> dict[str, str]:
+    """What comparisons group tasks by."""
+    return task.instance.model_dump(include={"repo", "difficulty", "created_at"})
 
 
 def perform(
@@ -93,7 +100,7 @@ def perform(
     grade_workers: int,
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
-    watch: "Callable[[Event], bool]" = lambda event: False,
+    watch: "Callable[[Event], bool] | None" = None,
 ) -> None:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
@@ -116,11 +123,18 @@ def perform(
 
         def on_event(kind: str, event: "Event") -> None:
             view(kind, event)
-            if kind != "started" and watch(event):
+            if kind != "started" and watch is not None and watch(event):
                 runner.stop.set()
 
         runner = Runner(
-            store, tasks, agent, workers=workers, grade_workers=grade_workers, on_event=on_event, release=release
+            store,
+            tasks,
+            agent,
+            workers=workers,
+            grade_workers=grade_workers,
+            ahead=math.inf if watch is None else grade_workers,
+            on_event=on_event,
+            release=release,
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)

@@ -4,10 +4,12 @@ Faults are classified where they cross a boundary and recorded once, here. A los
 when the engine or the server is plainly gone (many faults in a row) the run stops instead of losing the rest.
 """
 
+import math
 import shutil
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -34,6 +36,7 @@ def loss(event: Event) -> str:
 class Runner:
     """Runs what a store owes. `on_event(kind, event)` is called with "started", "rollout" and "grade", one at a time.
 
+    No rollout is started while more than `ahead` wait for their verdict: for runs that a verdict may end.
     Set `stop` to end early: queued rollouts are cancelled, running ones are discarded and stay owed. `release` is then
     called, to wake rollouts that wait for something outside their containers, such as a model.
     """
@@ -46,6 +49,7 @@ class Runner:
         *,
         workers: int = 4,
         grade_workers: int = 2,
+        ahead: float = math.inf,
         on_event: Callable[[str, Event], None] = lambda kind, event: None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
@@ -54,7 +58,7 @@ class Runner:
         self.agent = agent
         self.config: RunConfig = store.config
         self.stop = threading.Event()
-        self._workers, self._grade_workers = workers, grade_workers
+        self._workers, self._grade_workers, self._ahead = workers, grade_workers, ahead
         self._on_event = on_event
         self._release = release
         self._view = threading.Lock()
@@ -62,16 +66,21 @@ class Runner:
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row."""
         owed = self.store.owed(list(keys), retry_infrastructure=retry_infrastructure)
+        waiting = deque(owed.rollouts)
         faults_in_a_row = 0
         with (
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
             ThreadPoolExecutor(self._grade_workers, "grade") as grades,
         ):
-            pending: set[Future[Event | None]] = {rollouts.submit(self._rollout, *job) for job in owed.rollouts}
-            pending |= {grades.submit(self._grade, *key) for key in owed.grades}
+            rolling: set[Future[Event | None]] = set()
+            grading = {grades.submit(self._grade, *key) for key in owed.grades}
             try:
-                while pending and not self.stop.is_set():
-                    done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                while (waiting or rolling or grading) and not self.stop.is_set():
+                    while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
+                        rolling.add(rollouts.submit(self._rollout, *waiting.popleft()))
+                    done, _ = wait(rolling | grading, timeout=0.2, return_when=FIRST_COMPLETED)
+                    rolling -= done
+                    grading -= done
                     for event in filter(None, (future.result() for future in done)):
                         lost = loss(event)
                         faults_in_a_row = faults_in_a_row + 1 if lost else 0
@@ -83,15 +92,15 @@ class Runner:
                         if event["event"] == "rollout":
                             key = event["instance_id"], event["seed"]
                             if not lost:
-                                pending.add(grades.submit(self._grade, *key))
+                                grading.add(grades.submit(self._grade, *key))
                             elif event["attempt"] < self.config.infra_retries:
-                                pending.add(rollouts.submit(self._rollout, *key, event["attempt"] + 1))
+                                waiting.appendleft((*key, event["attempt"] + 1))
             finally:
                 # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays owed.
                 self.stop.set()
                 rollouts.shutdown(wait=False, cancel_futures=True)
                 grades.shutdown(wait=False, cancel_futures=True)
-                if pending:
+                if rolling or grading:
                     self._release()
                     Sandbox.close_all()
 

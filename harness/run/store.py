@@ -148,7 +148,8 @@ class RunStore:
                 "plan": {
                     "instances": list(dict.fromkeys([*plan["instances"], *wider["instances"]])),
                     "seeds": max(plan["seeds"], wider["seeds"]),
-                }
+                },
+                "tasks": known.get("tasks", {}) | fresh.get("tasks", {}),
             }
             if fresh == known:
                 return
