@@ -1,6 +1,6 @@
 """How long a report of a whole benchmark takes: two arms x tasks x seeds, every stage by itself.
 
-    .venv/bin/python benchmarks/report_speed.py [--tasks 500] [--seeds 8] [--folder /tmp/aem-report-speed]
+    .venv/bin/python -m benchmarks.report_speed [--tasks 500] [--seeds 8] [--folder /tmp/aem-report-speed]
 
 The runs are drawn (`synthetic_runs.py`) and kept in the folder, so that a second call measures at once.
 """

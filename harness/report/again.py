@@ -9,8 +9,6 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness.compare.outcomes import Outcomes, describe_tasks, load
 from harness.compare.schema import KEY
 from harness.errors import ConfigError, DataError
@@ -75,7 +73,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     if options.instances:
         outcomes = describe_tasks(outcomes, options.instances)
     reads = needs_trajectories(options.columns)
-    digests = outcome_digests(outcomes, trajectories=reads)
+    digests = {arm: outcome_digest(outcomes, arm, trajectories=reads) for arm in outcomes.arms}
     inputs = TableInputs(
         hash=_hash({"aem": __version__, "outcomes": digests, "options": options.model_dump(mode="json")}),
         aem=__version__,
@@ -157,19 +155,13 @@ def find_inputs(name: str, folder: Path) -> Path:
     raise ConfigError(f"no {name}.json in {', '.join(str(place) for place in places)}: give its path, or the table's")
 
 
-def outcome_digests(outcomes: Outcomes, *, trajectories: bool = False) -> dict[str, str]:
-    """A digest of what each arm's rows say, wherever they lie; with `trajectories` also of those files' bytes."""
-    return {
-        arm: _digest(outcomes.table[outcomes.table["arm"] == arm], trajectories=trajectories) for arm in outcomes.arms
-    }
-
-
-def _digest(table: pd.DataFrame, *, trajectories: bool) -> str:
-    ordered = table.sort_values(KEY, kind="stable")
-    columns = [name for name in ordered.columns if name not in PLACES and ordered[name].notna().any()]
-    parts = [ordered[columns].to_csv(index=False)]
+def outcome_digest(outcomes: Outcomes, arm: str, *, trajectories: bool = False) -> str:
+    """A digest of what an arm's rows say, wherever they lie; with `trajectories` also of those files' bytes."""
+    table = outcomes.table[outcomes.table["arm"] == arm].sort_values(KEY, kind="stable")
+    columns = [name for name in table.columns if name not in PLACES and table[name].notna().any()]
+    parts = [table[columns].to_csv(index=False)]
     if trajectories:
-        parts += [_sha(Path(path).read_bytes()) for path in ordered["trajectory"].dropna()]
+        parts += [_sha(Path(path).read_bytes()) for path in table["trajectory"].dropna()]
     return _sha("\n".join(parts).encode())[:16]
 
 

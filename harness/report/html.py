@@ -12,10 +12,12 @@ from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.records import ArmSummary, Comparison, Contrast, Curve, Group, MetricRow
 from harness.compare.terminal import amount, percent, probability, seeds_of
 from harness.report import plots, words
+from harness.report.again import outcome_digest
 from harness.report.rollouts import Pages, collect
 
 EMBED = 16_000_000  # bytes of packed trajectories in a page, unless told otherwise
 SHOWN_FLIPS = 15
+LINES = 6  # arms in one plot
 SECTIONS = {
     "cost": "Cost",
     "behaviour": "Behaviour",
@@ -58,7 +60,7 @@ class Forest:
     heads: tuple[str, str]
 
 
-def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED, hash: str = "") -> str:
+def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED) -> str:
     """The page, as text. `out` is where it will lie: trajectories that do not fit in are linked relative to it."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -70,7 +72,6 @@ def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed
     template = environment.from_string((room / "page.html.j2").read_text())
     return template.render(
         **view(comparison, outcomes, pages),
-        hash=hash,
         style=Markup((room / "page.css").read_text()),
         script=Markup((room / "page.js").read_text()),
         data=Markup(_json({**pages.facts, "flips": _flip_steps(comparison)})),
@@ -100,7 +101,7 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
         "parted": any(flip.step is not None for flip in comparison.flips),
         "hidden_flips": max(0, len(comparison.flips) - SHOWN_FLIPS),
         "unique": {arm: len(tasks) for arm, tasks in comparison.unique.items()},
-        "arms": [_arm(arm, outcomes.facts.get(arm.arm), number[arm.arm]) for arm in comparison.arms],
+        "arms": [_arm(arm, outcomes, number[arm.arm]) for arm in comparison.arms],
         "level": f"{100 * comparison.level:g} %",
         "pages": len(pages.blobs),
         "left_out": pages.left_out,
@@ -228,18 +229,20 @@ def _ends(pairs: Any) -> list[float]:
 
 
 def _plots(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
+    shown = _shown(comparison)
+    note = "" if len(shown) == len(comparison.arms) else f" {len(shown)} of {len(comparison.arms)} arms, the best ones."
     if comparison.passes:
-        yield _pass_plot(comparison, number)
+        yield _pass_plot(comparison, {arm: number[arm] for arm in shown}, note)
     for kind, title, x, caption in (
         ("resolved within steps", "Resolved against steps", "model calls", WITHIN),
         ("resolved within generated tokens", "Resolved against tokens", "generated tokens", WITHIN),
         ("response entropy by turn", "Entropy by turn", "turn", "Nats, mean over the rollouts that reach the turn."),
     ):
-        curves = [curve for curve in comparison.curves if curve.kind == kind and _varies(curve)]
+        curves = [curve for curve in comparison.curves if curve.kind == kind and curve.arm in shown and _varies(curve)]
         if curves:
             series = [_curve(curve, number) for curve in curves]
             svg = plots.lines(series, title=f"{title}: {_heard(series)}", x=x, percent="entropy" not in kind)
-            yield Plot(title, caption, svg)
+            yield Plot(title, caption + note, svg)
     if len(comparison.arms) > 2 and (steps := _steps(comparison)):
         yield _series_plot(comparison.arms, steps)
 
@@ -247,11 +250,17 @@ def _plots(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
 WITHIN = "Share of rollouts, %, that resolved within the budget: a lower bound of a run limited to it."
 
 
+def _shown(comparison: Comparison) -> list[str]:
+    """The arms of which lines are drawn: as many as one can tell apart, the baseline and those that resolve most."""
+    best = sorted(comparison.arms, key=lambda arm: (arm.arm != comparison.baseline, -arm.resolved.value))
+    return [arm.arm for arm in best[:LINES]]
+
+
 def _varies(curve: Curve) -> bool:
     return len({point.x for point in curve.points}) > 1
 
 
-def _pass_plot(comparison: Comparison, number: dict[str, int]) -> Plot:
+def _pass_plot(comparison: Comparison, number: dict[str, int], note: str) -> Plot:
     series = []
     for arm, i in number.items():
         for kind in ("pass@k", "pass^k"):
@@ -264,7 +273,7 @@ def _pass_plot(comparison: Comparison, number: dict[str, int]) -> Plot:
             series += [plots.Series(label, i, points, dashed=kind == "pass^k")] if points else []
     title = f"pass@k and pass^k: {_heard([one for one in series if one.label])}"
     svg = plots.lines(series, title=title, x="k, rollouts of a task", log2=True, bars=True)
-    return Plot("pass@k and pass^k", "Solid: one of k resolves, %. Dashed: all k do.", svg)
+    return Plot("pass@k and pass^k", "Solid: one of k resolves, %. Dashed: all k do." + note, svg)
 
 
 def _curve(curve: Curve, number: dict[str, int]) -> plots.Series:
@@ -364,17 +373,22 @@ def _flip_steps(comparison: Comparison) -> list[list[Any]]:
     ]
 
 
-def _arm(arm: ArmSummary, facts: ArmFacts | None, number: int) -> dict[str, Any]:
-    settings = facts.model_dump(include={"config", "agent", "dataset", "fingerprint"}) if facts else {}
+def _arm(arm: ArmSummary, outcomes: Outcomes, number: int) -> dict[str, Any]:
+    facts = outcomes.facts.get(arm.arm, ArmFacts(arm=arm.arm))
+    settings = facts.model_dump(include={"config", "agent", "dataset", "fingerprint"})
+    known = {
+        **arm.versions,
+        **{name.replace("_", " "): str(count) for name, count in arm.outcomes.items()},
+        "retried": str(arm.retried or ""),
+        "read from": facts.source,
+        "configuration": facts.config_digest,
+        "outcomes": outcome_digest(outcomes, arm.arm),
+    }
     return {
         "name": arm.arm,
         "number": number,
-        "versions": {name: value for name, value in arm.versions.items() if value},
-        "outcomes": arm.outcomes,
-        "source": facts.source if facts else "",
-        "digest": facts.config_digest if facts else "",
+        "facts": {name: value for name, value in known.items() if value},
         "settings": json.dumps(settings, indent=1, default=str) if any(settings.values()) else "",
-        "retried": arm.retried,
     }
 
 

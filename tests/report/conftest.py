@@ -16,7 +16,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
     return [
         make_run(folder / arm, arm, tasks=24, seeds=3, gain=gain, turns=5)
-        for arm, gain in (("base", 0.0), ("aem_50%", 0.35))
+        for arm, gain in (("base", 0.0), ("aem_50", 0.35))
     ]
 
 
