@@ -51,7 +51,7 @@ class GradingFault(AemError):
 
 
 class DriftFault(AemError):
-    """Two arms differ in more than their weights: grader, dataset, scaffold, server or images. No verdict on weights."""
+    """Two arms differ in more than their weights (grader, dataset, scaffold, server, images): no verdict on those."""
 
     boundary = "comparison"
 
