@@ -86,6 +86,7 @@ class Channel:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._wrapped.close()
+        self._socket.close()  # the file around it does not, and its HTTP response is in a reference cycle
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
