@@ -79,7 +79,8 @@ def _top(series: Sequence[Series]) -> float:
     values = [p[1] for one in series for p in one.points]
     highs = sorted(p[3] for one in series for p in one.points)
     ends = [one.points[-1][3] for one in series if one.points]
-    return max(max(values) * 1.1, highs[int(0.8 * (len(highs) - 1))], *ends) * 1.03 or 1.0
+    top = 1.03 * max(max(values) * 1.1, highs[int(0.8 * (len(highs) - 1))], *ends)
+    return top if top > 1e-9 else 1.0  # nothing but zeros
 
 
 def _band(one: Series, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:
