@@ -9,6 +9,8 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.compare.outcomes import Outcomes, describe_tasks, load
 from harness.compare.schema import KEY
 from harness.errors import ConfigError, DataError
@@ -121,7 +123,7 @@ def make_again(name: str, folder: Path = TABLES) -> MadeTable:
     from harness import __version__
 
     path = find_inputs(name, folder)
-    known = TableInputs(**read_json(path))
+    known = _read_inputs(path)
     if known.aem != __version__:
         raise DataError(f"table {known.hash} was made by aem {known.aem}, this is {__version__}: make a new table")
     with chdir(path.parent / known.folder):
@@ -153,6 +155,15 @@ def find_inputs(name: str, folder: Path) -> Path:
         if (place / f"{name}.json").is_file():
             return place / f"{name}.json"
     raise ConfigError(f"no {name}.json in {', '.join(str(place) for place in places)}: give its path, or the table's")
+
+
+def _read_inputs(path: Path) -> TableInputs:
+    try:
+        return TableInputs.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise DataError(f"{path} does not hold the inputs of a table: {where}: {first['msg']}") from None
 
 
 def outcome_digest(outcomes: Outcomes, arm: str, *, trajectories: bool = False) -> str:

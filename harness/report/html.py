@@ -126,7 +126,7 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     tasks = sorted({arm.tasks for arm in comparison.arms})
     seeds = sorted({seeds_of(arm.resolved) for arm in comparison.arms})
     yield f"{' / '.join(map(str, tasks))} tasks"
-    yield f"{' / '.join(seeds)} rollouts a task"
+    yield f"{' / '.join(seeds)} rollout{'' if seeds == ['1'] else 's'} a task"
     yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
     yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
     yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})

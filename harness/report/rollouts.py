@@ -167,9 +167,13 @@ def _order(table: pd.DataFrame, comparison: Comparison, marks: Marks) -> Iterato
 
 
 def _messages(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Messages of a mini-swe-agent trajectory, or the steps of a SWE-agent one as messages."""
+    """Messages of a mini-swe-agent trajectory, or the steps of a SWE-agent one as messages.
+
+    A reply that held no valid action is kept by mini-swe-agent in the complaint about it; it is a turn all the same.
+    """
     for message in document.get("messages") or ():
         extra = message.get("extra") or {}
+        role, text = str(message.get("role") or ""), _content(message)
         facts = {
             "entropy": extra.get("mean_entropy"),
             "tokens": extra.get("completion_tokens") or None,
@@ -178,7 +182,11 @@ def _messages(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "reasoning": shortened(str(extra.get("reasoning") or ""), MESSAGE) or None,
         }
         known = {name: value for name, value in facts.items() if value is not None}
-        yield {"role": str(message.get("role") or ""), "text": shortened(_content(message), MESSAGE), **known}
+        if "model_response" in extra:
+            reply = shortened(str(extra["model_response"]), MESSAGE)
+            yield {**known, "role": "assistant", "text": reply, "malformed": True}
+            known = {}
+        yield {**known, "role": role, "text": shortened(text, MESSAGE)}
     for step in document.get("trajectory") or ():
         yield {"role": "assistant", "text": shortened(str(step.get("response") or step.get("action") or ""), MESSAGE)}
         yield {"role": "tool", "text": shortened(str(step.get("observation") or ""), MESSAGE)}

@@ -55,9 +55,9 @@ def about_missing(contrast: Contrast) -> str:
     if bounds is None or not bounds.missing_baseline + bounds.missing_candidate:
         return ""
     return (
-        f"{bounds.missing_baseline} rollouts of {contrast.baseline} and {bounds.missing_candidate} of "
-        f"{contrast.candidate} have no verdict. Had they gone as badly or as well as can be, the difference would lie "
-        f"between {signed(bounds.low)} ({bounds.verdict_low}) and {signed(bounds.high)} points ({bounds.verdict_high})."
+        f"Rollouts without a verdict: {bounds.missing_baseline} of {contrast.baseline}, {bounds.missing_candidate} of "
+        f"{contrast.candidate}. Had they gone as badly or as well as can be, the difference would lie between "
+        f"{signed(bounds.low)} ({bounds.verdict_low}) and {signed(bounds.high)} points ({bounds.verdict_high})."
     )
 
 

@@ -21,9 +21,11 @@ from cli import app
 from harness.compare.compare import Options, compare
 from harness.compare.outcomes import Outcomes, load
 from harness.compare.records import Comparison
+from harness.interop.trajectories import read_trajectory
 from harness.report import plots
 from harness.report.html import build_report
 from harness.report.rollouts import collect, shortened
+from harness.report.rollouts import page as read_page
 from harness.report.words import headline
 from harness.run.store import read_json, write_json
 
@@ -131,6 +133,29 @@ def test_a_missing_trajectory_is_said_not_raised(runs: list[Path], tmp_path: Pat
     next(arms[0].glob("rollouts/*/0/*.traj.json")).unlink()
     text = build_report(compare(outcomes, options=Options(trajectories=False)), outcomes, tmp_path / "r.html")
     assert sum("problem" in one for one in blobs_of(text)) == 1
+
+
+def test_the_readers_turns_are_those_that_trajectories_are_compared_by(tmp_path: Path) -> None:
+    complaint = {"role": "user", "content": "No command.", "extra": {"model_response": "hm", "mean_entropy": 0.5}}
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "```bash\nls\n```"},
+        {"role": "user", "content": "out"},
+        complaint,
+        {"role": "assistant", "content": [{"text": "```bash\ngit diff\n```"}]},
+    ]
+    path = tmp_path / "p__p-1.traj.json"
+    write_json(path, {"info": {}, "messages": messages, "instance_id": "p__p-1"})
+    shown = [one["text"] for one in read_page(path, [])["messages"] if one["role"] == "assistant"]
+    assert shown == [turn.text for turn in read_trajectory(path).turns]
+    steps = [
+        {"response": "first", "action": "ls", "observation": "a"},
+        {"response": "then", "action": "", "observation": ""},
+    ]
+    write_json(path, {"info": {}, "trajectory": steps})
+    shown = [one["text"] for one in read_page(path, [])["messages"] if one["role"] == "assistant"]
+    assert shown == [turn.text for turn in read_trajectory(path).turns]
 
 
 def test_long_texts_lose_their_middle_and_say_so() -> None:

@@ -254,3 +254,10 @@ def test_a_file_without_its_note_is_refused(tmp_path: Path) -> None:
         make_again(str(tmp_path / "old.md"))
     with pytest.raises(ConfigError, match=r"no ffffffffffff\.json"):
         make_again("ffffffffffff")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"hash": "x"}'])
+def test_inputs_that_are_none_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(DataError, match=r"t\.json does not hold the inputs of a table: .*"):
+        make_again(str(tmp_path / "t.json"))
