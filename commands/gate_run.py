@@ -72,18 +72,18 @@ def gate_live(
     stored = load_one(str(baseline))
     theirs = read_arm(stored, stored.arms[0], retries=gate_config.retries)
     check_pin(theirs, options.pin)
+    run_config = run_config.model_copy(update={"infra_retries": gate_config.retries})
+    folder = out or Path("results") / f"gate-{run_config.arm}-{run_config.digest}"
     sequence, number = None, None
     if options.sequence is not None:
         sequence = gate_sequence.open_sequence(options.sequence, theirs, gate_config.alphas[1])
-        number = sequence.number_of(run_config.arm)
+        number = sequence.number_of_run(folder, retries=gate_config.retries)
         gate_config = gate_config.model_copy(update={"block_alpha": sequence.block_alpha(number)})
-    run_config = run_config.model_copy(update={"infra_retries": gate_config.retries})
     selection = choose(run_config.dataset, console, ids=list(theirs.tasks))
     plan = design(
         theirs.tasks, seeds, baseline=theirs, stratified=gate_config.question == "rates", seed=gate_config.seed
     )
     gate = Gate(gate_config, plan)
-    folder = out or Path("results") / f"gate-{run_config.arm}-{run_config.digest}"
     entry = find(run_config.checkpoint, registry)[0] if run_config.checkpoint else None
     log = folder / "server.log"
     with connect(

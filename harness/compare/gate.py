@@ -144,7 +144,7 @@ class Gate:
         ]
 
     def consumed_outcomes(self, arm: str = CANDIDATE) -> Floats:
-        """Outcomes (N, K) that the verdict rests on: 1, 0, nan for missing and for not consumed."""
+        """Outcomes (N, K), by visit, that the verdict rests on: 1, 0, nan for missing and for not consumed."""
         values = np.full_like(self._values[arm], np.nan)
         rows, columns = self.design.order[: self.consumed].T
         values[rows, columns] = self._values[arm][rows, columns]
@@ -195,7 +195,7 @@ class Gate:
 
 
 def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
-    """Verdict and rollouts used when all outcomes are known already; what `Gate` comes to, faster."""
+    """Verdict and rollouts used when all outcomes are known already, by visit; what `Gate` comes to, faster."""
     question = gate_rates if config.question == "rates" else gate_outcomes
     at = looks(design, config)
     for part in np.array_split(at, max(1, len(at) // 40)):
@@ -224,16 +224,17 @@ def replay(
     )
     gate = Gate(config, plan)
     arms = {CANDIDATE: candidate.select(plan.tasks)} | ({BASELINE: baseline.select(plan.tasks)} if fresh else {})
-    for row, column in plan.order[: gate.most]:
+    for row, visit in plan.order[: gate.most]:
         for role, arm in arms.items():
-            value = arm.resolved[row, column]
+            seed = int(plan.seed_of[row, visit])
+            value = arm.resolved[row, seed]
             gate.feed(
                 plan.tasks[row],
-                int(column),
+                seed,
                 None if np.isnan(value) else bool(value),
                 arm=role,
-                tokens=0.0 if arm.tokens is None else float(arm.tokens[row, column]),
-                gpu_seconds=0.0 if arm.gpu_seconds is None else float(arm.gpu_seconds[row, column]),
+                tokens=0.0 if arm.tokens is None else float(arm.tokens[row, seed]),
+                gpu_seconds=0.0 if arm.gpu_seconds is None else float(arm.gpu_seconds[row, seed]),
             )
         if gate.decided:
             break

@@ -86,9 +86,11 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Design:
-    """Tasks (N), seeds (K), forecast and stratum (N,) of each task, and the order of the rollouts: indices (N K, 2).
+    """Tasks (N), seeds (K), forecast and stratum (N,) of each task, and the order of the rollouts.
 
-    `baseline` is None where the baseline is run afresh beside the candidate, seed by seed.
+    `order` (N K, 2) holds task and visit; the k-th visit to task i is its rollout of seed `seed_of[i, k]`, for stored
+    seeds need not be alike (run on different nights, say). `baseline` is None where the baseline is run afresh beside
+    the candidate, seed by seed.
     """
 
     tasks: tuple[str, ...]
@@ -96,7 +98,12 @@ class Design:
     forecast: Forecast
     strata: Ints
     order: Ints
+    seed_of: Ints
     baseline: Arm | None
+
+    def by_visit(self, outcomes: Floats) -> Floats:
+        """Outcomes (N, K) by seed, rearranged by visit."""
+        return np.take_along_axis(outcomes, self.seed_of, axis=1)
 
     @cached_property
     def sizes(self) -> Ints:
@@ -112,7 +119,7 @@ class Design:
 
     @property
     def keys(self) -> list[Key]:
-        return [(self.tasks[i], int(k)) for i, k in self.order]
+        return [(self.tasks[i], int(self.seed_of[i, k])) for i, k in self.order]
 
     @property
     def digest(self) -> str:
@@ -145,8 +152,9 @@ def design(
     else:
         strata = np.zeros(len(tasks), dtype=np.int64)
         order = np.stack(np.divmod(rng.permutation(len(tasks) * seeds), seeds), axis=1)
+    seed_of = rng.permuted(np.tile(np.arange(seeds), (len(tasks), 1)), axis=1)
     stored = None if baseline is None else baseline.select(tasks)
-    return Design(tasks, seeds, expected, strata, order, stored)
+    return Design(tasks, seeds, expected, strata, order, seed_of, stored)
 
 
 def forecast(tasks: Sequence[str], baseline: Arm | None, history: Sequence[Arm] = ()) -> Forecast:

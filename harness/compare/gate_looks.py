@@ -14,7 +14,7 @@ LOOKS = 400  # at most; a longer gate looks at every second, third, ... rollout
 
 @dataclass(frozen=True)
 class Cells:
-    """Outcomes by task and seed (N, K): the candidate's at worst and at best; they differ where a rollout is missing.
+    """Outcomes by task and visit (N, K): the candidate's at worst and at best; they differ where a rollout is missing.
 
     `baseline_low` and `baseline_high` are the baseline's at worst and at best: means of stored outcomes (N,), or
     outcomes (N, K) of a baseline that is run beside the candidate. Cells not consumed yet may hold any number.

@@ -52,9 +52,9 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     size, margin, beyond = len(design.order), config.margin, config.blocks_beyond
     worst, best = extremes(design, cells, int(at[-1]))
     low, high = best.limits
-    against = beyond + best.offset
-    gain = log_capital(worst.values, -margin - worst.offset - 1e-9, size, worst.limits, guess=-worst.offset)[0]
-    loss = log_capital(-best.values, against, size, (-high, -low), guess=against + 2 * margin)[0]
+    like, unlike = guesses(config, worst, best)
+    gain = log_capital(worst.values, -margin - worst.offset - 1e-9, size, worst.limits, guess=like)[0]
+    loss = log_capital(-best.values, beyond + best.offset, size, (-high, -low), guess=-unlike)[0]
     need_pass, need_block = -np.log(config.alphas) if config.sequential else (np.inf, np.inf)
     passed = np.maximum.accumulate(gain)[at - 1] >= need_pass
     blocked = np.maximum.accumulate(loss)[at - 1] >= need_block
@@ -65,9 +65,15 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
 def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
     """Confidence sequence of the difference at the looks `at`; see `betting_interval`."""
     worst, best = extremes(design, cells, int(at[-1]))
-    lower, _ = betting_interval(worst.values, len(design.order), worst.limits, alphas=config.alphas)
-    _, upper = betting_interval(best.values, len(design.order), best.limits, alphas=config.alphas)
+    size, alphas, guess = len(design.order), config.alphas, guesses(config, worst, best)
+    lower, _ = betting_interval(worst.values, size, worst.limits, alphas=alphas, guesses=guess)
+    _, upper = betting_interval(best.values, size, best.limits, alphas=alphas, guesses=guess)
     return lower[at - 1] + worst.offset, upper[at - 1] + best.offset
+
+
+def guesses(config: GateConfig, worst: Draws, best: Draws) -> tuple[float, float]:
+    """Where the bets start: for PASS at an equal table, for BLOCK at one that is two margins below the limit."""
+    return -worst.offset, -config.blocks_beyond - 2 * config.margin - best.offset
 
 
 def chance(design: Design, config: GateConfig) -> float:

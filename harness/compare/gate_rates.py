@@ -45,7 +45,9 @@ class Views:
 
 def view(design: Design, at: Ints) -> Views:
     """The looks after `at` rollouts. A look is ready when every stratum has been seen: its weights then sum to 1."""
-    counts = (design.places < at[:, None, None]).sum(axis=2)
+    counts = np.zeros((len(at), len(design.tasks)), dtype=np.int64)
+    for visit in design.places.T:
+        counts += visit < at[:, None]
     seen = counts > 0
     visited = np.stack([seen[:, design.strata == h].sum(axis=1) for h in range(len(design.sizes))], axis=1)
     share = design.sizes / design.sizes.sum()
@@ -61,8 +63,10 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     worst, best = views.extremes(cells)
     difference = (views.weights * (worst + best)).sum(axis=1) / 2
     last = at == planned(design, config)
-    lower, upper = _t_bounds(views, worst, best, [alpha for _, alpha in shares(config)])
-    passed, blocked = last & (lower > -config.margin), last & (upper < -config.blocks_beyond)
+    passed, blocked = np.zeros(len(at), bool), np.zeros(len(at), bool)
+    if last.any():
+        lower, upper = _t_bounds(views, worst, best, [alpha for _, alpha in shares(config)])
+        passed, blocked = last & (lower > -config.margin), last & (upper < -config.blocks_beyond)
     if not config.sequential:
         return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
     margin, beyond = config.margin, config.blocks_beyond

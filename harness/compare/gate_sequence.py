@@ -11,6 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.compare.gate_design import Arm
+from harness.compare.gate_table import read_arm
+from harness.compare.outcomes import read_run
 from harness.errors import ConfigError, DataError
 from harness.run.store import now, write_json
 from harness.types import Record
@@ -41,10 +43,13 @@ class Sequence(Record):
         known = [gate.number for gate in self.gates if gate.candidate_digest == candidate.digest]
         return known[-1] if known else len(self.gates) + 1
 
-    def number_of(self, candidate: str) -> int:
-        """The same by name, for a candidate that is still to be run."""
-        known = [gate.number for gate in self.gates if gate.candidate == candidate]
-        return known[-1] if known else len(self.gates) + 1
+    def number_of_run(self, folder: Path, *, retries: int) -> int:
+        """The same for a run that is still to be made or continued; names do not count, they are used again."""
+        try:
+            outcomes = read_run(folder)
+            return self.number(read_arm(outcomes, outcomes.arms[0], retries=retries))
+        except (OSError, DataError):
+            return len(self.gates) + 1  # not begun, or nothing in it yet
 
     def block_alpha(self, number: int) -> float:
         return self.alpha / (number * (number + 1))
