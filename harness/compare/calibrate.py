@@ -153,12 +153,12 @@ def to_text(found: Calibration) -> str:
         f"{found.tasks} tasks x {found.seeds} seeds, baseline {found.baseline_seeds} stored seeds, margin "
         f"{100 * found.margin:g} points; {found.source}",
         "",
-        f"  {'true drop':>9}  {'PASS':<22}{'BLOCK':<22}{'INCONCLUSIVE':<14}rollouts used",
+        f"  {'true drop':>9}  {'PASS':<26}{'BLOCK':<26}{'INCONCLUSIVE':<14}rollouts used",
     ]
     for one in found.scenarios:
         rest = 1 - one.passed.value - one.blocked.value
         lines.append(
-            f"  {100 * one.drop:>9g}  {_interval(one.passed):<22}{_interval(one.blocked):<22}{_percent(rest):<14}"
+            f"  {100 * one.drop:>9g}  {_interval(one.passed):<26}{_interval(one.blocked):<26}{_percent(rest):<14}"
             f"{_percent(one.used)}"
         )
     return "\n".join([*lines, "", f"  {found.scenarios[0].passed.trials} trials a line, 95 % intervals"])

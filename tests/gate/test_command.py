@@ -1,0 +1,252 @@
+"""`aem gate` and `aem calibrate` from the outside: exit codes, and what CI systems are left with."""
+
+import json
+import re
+import shlex
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+import yaml
+from worlds import drawn, surface
+
+import cli
+from harness.compare.calibrate import lowered
+
+Q = surface(200)
+ARMS = {
+    "base": drawn("base", Q, 4, seed=1),
+    "same": drawn("same", Q, 4, seed=2),
+    "broken": drawn("broken", lowered(Q, 0.25), 4, seed=3),
+    "slightly": drawn("slightly", lowered(Q, 0.05), 4, seed=4),
+}
+DOCS = Path(__file__).parents[2] / "docs" / "ci"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return write(tmp_path / "outcomes.csv", ARMS)
+
+
+def write(path: Path, arms, **changes: str) -> Path:
+    lines = ["arm,instance_id,seed,resolved"]
+    for name, arm in arms.items():
+        for task, row in zip(arm.tasks, arm.resolved, strict=True):
+            lines += [f"{name},{task},{seed},{'' if np.isnan(value) else int(value)}" for seed, value in enumerate(row)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def aem(*words: object) -> int:
+    """The exit code of a command line, by the very door that the installed program uses."""
+    argv, sys.argv = sys.argv, ["aem", *map(str, words)]
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        sys.argv = argv
+    return int(stopped.value.code or 0)
+
+
+def gate(table: Path, candidate: str, *words: object) -> int:
+    options = ("--margin", 5, "--no-calibration", *words)
+    return aem("gate", "--from", table, "--baseline", "base", "--candidate", candidate, *options)
+
+
+# --- exit codes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("candidate", "code"), [("same", 0), ("broken", 1), ("slightly", 2)])
+def test_each_verdict_has_its_exit_code(table, candidate, code, capsys):
+    assert gate(table, candidate) == code
+    assert capsys.readouterr().out.startswith(("PASS: ", "BLOCK: ", "INCONCLUSIVE: ")[code])
+
+
+def test_drift_between_the_arms_is_no_verdict(tmp_path, capsys):
+    table = write(tmp_path / "o.csv", ARMS)
+    lines = table.read_text().splitlines()
+    graded = [lines[0] + ",grader"]
+    graded += [line + (",swebench 4.1.0" if line.startswith("base,") else ",swebench 5.0.2") for line in lines[1:]]
+    table.write_text("\n".join(graded))
+    assert gate(table, "same") == 3
+    assert "grader differs: base: swebench 4.1.0; same: swebench 5.0.2" in capsys.readouterr().err
+    assert gate(table, "same", "--allow", "grader") == 0
+    assert "accepted: grader differs" in capsys.readouterr().out
+
+
+def change(old: str, new: str):
+    return lambda text: text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change("resolved", "solved"), "lacks the column resolved"),
+        (change("base,owner__repo-0000,0,1", "base,owner__repo-0000,0,7"), "row 2: resolved is '7'"),
+        (change("base,owner__repo-0000,1,", "base,owner__repo-0000,0,"), "occurred before"),
+        (lambda text: re.sub(r"same,owner__repo-0007,.*\n", "", text), r"1 only in 'base' (owner__repo-0007)"),
+        (lambda text: re.sub(r"(same,.*,)\d\n", r"\1\n", text), "'same' has no verdict at all"),
+        (lambda text: text.splitlines()[0] + "\n", "has no rows"),
+    ],
+)
+def test_bad_outcomes_are_a_usage_error_that_names_what_is_wrong(table, damage, message, capsys):
+    text = table.read_text()
+    damaged = damage(text)
+    assert damaged != text
+    table.write_text(damaged)
+    assert gate(table, "same") == 4
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--margin", "0"), "gate setting margin"),
+        (("--budget", "much"), "write 800"),
+        (("--budget", "5Mtok"), "no prompt_tokens and completion_tokens"),
+        (("--pin", "sha256:00"), "not the pinned sha256:00"),
+        (("--history", "older"), "no arm 'older'"),
+        (("--alpha", "0.7"), "gate setting alpha"),
+    ],
+)
+def test_options_that_make_no_sense_are_a_usage_error(table, words, message, capsys):
+    assert gate(table, "same", *words) == 4
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_arm_file_or_option_is_a_usage_error(table, tmp_path, capsys):
+    assert gate(table, "nobody") == 4
+    assert gate(tmp_path / "none.csv", "same") == 4
+    assert gate(table, "same", "--no-such-option") == 4
+    assert gate(table, "base") == 4
+    assert "the same arm" in capsys.readouterr().err
+
+
+def test_arms_may_be_files_of_their_own(tmp_path):
+    one, two = (write(tmp_path / f"{name}.csv", {name: ARMS[name]}) for name in ("base", "same"))
+    assert aem("gate", "--baseline", one, "--candidate", two, "--margin", 5, "--no-calibration") == 0
+
+
+def test_an_empty_resolved_is_counted_as_missing(table, capsys):
+    text = re.sub(r"(same,owner__repo-00\d\d,0,)\d\n", r"\1\n", table.read_text())
+    table.write_text(text)
+    assert gate(table, "same", "--json") in (0, 2)
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["missing"] <= 100
+
+
+# --- what is left behind ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("candidate", "element"), [("same", None), ("broken", "failure"), ("slightly", "skipped")])
+def test_junit_has_one_test_case_with_the_verdict(table, tmp_path, candidate, element):
+    gate(table, candidate, "--junit", tmp_path / "deep" / "gate.xml")
+    root = ET.parse(tmp_path / "deep" / "gate.xml").getroot()
+    (case,) = root.iter("testcase")
+    assert case.get("name") == f"{candidate} is at most 5 points worse than base"
+    assert [child.tag for child in case if child.tag != "system-out"] == ([element] if element else [])
+    assert (root.get("failures"), root.get("skipped")) == (
+        str(int(element == "failure")),
+        str(int(element == "skipped")),
+    )
+
+
+def test_a_refusal_leaves_an_error_in_junit_and_says_so_in_the_summary(table, tmp_path):
+    assert gate(table, "nobody", "--junit", tmp_path / "gate.xml", "--summary", tmp_path / "gate.md") == 4
+    (error,) = ET.parse(tmp_path / "gate.xml").getroot().iter("error")
+    assert "no arm 'nobody'" in (error.get("message") or "")
+    assert "no verdict" in (tmp_path / "gate.md").read_text()
+
+
+def test_the_summary_has_verdict_interval_path_and_flips(table, tmp_path):
+    summary = tmp_path / "gate.md"
+    summary.write_text("before\n")
+    gate(table, "broken", "--summary", summary)
+    text = summary.read_text()
+    assert text.startswith("before\n## aem gate: BLOCK\n")
+    assert len(re.findall(r"^\| \d+ \| [+-]\d+\.\d \| \[", text, re.MULTILINE)) > 3
+    assert "tasks worse</summary>" in text
+    assert re.search(r"\| owner__repo-\d+ \| 4/4 \| 0/1 \|", text)
+
+
+def test_github_gets_a_job_summary_and_step_outputs(table, tmp_path, monkeypatch):
+    for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    gate(table, "same")
+    assert "## aem gate: PASS" in (tmp_path / "GITHUB_STEP_SUMMARY").read_text()
+    assert re.fullmatch(r"verdict=PASS\nrollouts=\d+\n", (tmp_path / "GITHUB_OUTPUT").read_text())
+
+
+def test_the_json_report_has_everything_and_the_same_gate_gives_the_same(table, capsys):
+    gate(table, "broken", "--json")
+    first = json.loads(capsys.readouterr().out)
+    gate(table, "broken", "--json")
+    assert json.loads(capsys.readouterr().out) == first
+    assert first["verdict"] == "BLOCK"
+    assert first["upper"] < -0.05
+    assert first["rollouts"] < first["planned"] == 800
+    assert first["baseline_digest"] == ARMS["base"].digest
+    gate(table, "broken", "--json", "--order-seed", 1)
+    assert json.loads(capsys.readouterr().out)["order_digest"] != first["order_digest"]
+
+
+def test_a_sequence_lowers_the_alpha_of_block_from_gate_to_gate(table, tmp_path, capsys):
+    state = tmp_path / "gates.json"
+    for candidate, number in (("same", 1), ("broken", 2), ("same", 1)):
+        gate(table, candidate, "--sequence", state, "--json")
+        found = json.loads(capsys.readouterr().out)
+        assert found["number"] == number
+        assert found["config"]["block_alpha"] == pytest.approx(0.05 / (number * (number + 1)))
+    assert len(json.loads(state.read_text())["gates"]) == 2
+
+
+def test_the_verdict_comes_with_measured_error_rates(table, capsys):
+    words = ("--from", table, "--baseline", "base", "--candidate", "broken", "--margin", 5)
+    assert aem("gate", *words) == 1
+    text = capsys.readouterr().out
+    assert re.search(r"measured +an equal checkpoint is cleared .* false PASS of one exactly 5 points worse", text)
+
+
+def test_calibrate_prints_a_line_for_every_drop(table, capsys):
+    words = ("--from", table, "--baseline", "base", "--trials", 10, "--drops", "10", "--margin", 5)
+    assert aem("calibrate", *words) == 0
+    assert len(re.findall(r"^ +(0|5|10)  ", capsys.readouterr().out, re.MULTILINE)) == 3
+    assert aem("calibrate", "--surface", "deepswe", "--tasks", 30, "--trials", 3, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == 30
+    assert aem("calibrate") == 4
+    assert aem("calibrate", "--surface", "deepswe", "--drops", "x") == 4
+
+
+# --- the CI examples --------------------------------------------------------------------------------------------------
+
+
+def commands_in(node) -> list[str]:
+    if isinstance(node, dict):
+        return [line for value in node.values() for line in commands_in(value)]
+    if isinstance(node, list):
+        return [line for value in node for line in commands_in(value)]
+    text = str(node).replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("aem ")]
+
+
+@pytest.mark.parametrize("name", ["github-gate.yml", "gitlab-gate.yml"])
+def test_the_ci_examples_use_options_that_exist(name):
+    lines = commands_in(yaml.safe_load((DOCS / name).read_text()))
+    assert lines
+    group = typer.main.get_command(cli.app)
+    for line in lines:
+        _, command, *words = shlex.split(re.sub(r"\$\{\{.*?\}\}|\$\w+", "x", line))
+        known = {option for parameter in group.commands[command].params for option in parameter.opts}  # type: ignore[attr-defined]
+        assert {word for word in words if word.startswith("-")} <= known
