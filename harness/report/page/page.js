@@ -204,8 +204,9 @@ function message(one, number, turn, arm) {
     one.entropy !== undefined && `${one.entropy.toFixed(2)} nats`, one.malformed && "malformed"].filter(Boolean);
   const who = make("div", { class: "who" }, make("b", {}, one.role === "assistant" ? `turn ${turn}` : one.role), facts.map((fact) => make("span", {}, fact)));
   const thought = one.reasoning ? make("p", { class: "thought" }, one.reasoning) : null;
-  const body = one.role === "assistant" ? prose(one.text) : [make("pre", {}, one.text)];
-  const inside = number < 2 && one.role !== "assistant" ? make("details", {}, make("summary", {}, "prompt"), body) : body;
+  const body = one.role === "assistant" ? prose(one.text)
+    : one.text ? [make("pre", { class: "output", tabindex: "0" }, one.text)] : [];
+  const inside = number < 2 && ["system", "user"].includes(one.role) ? make("details", {}, make("summary", {}, "prompt"), body) : body;
   return make("div", { class: `message ${one.role} a${arm % 8}` }, who, thought, inside);
 }
 
