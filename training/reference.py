@@ -245,9 +245,9 @@ def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
             parameters={**(config.aem.model_dump(mode="json") if config.aem else {}), "lr": config.learning_rate},
         ),
         training=training_of(config, folder),
-        serving=Serving(max_model_len=limits.context),
+        serving=Serving(max_model_len=limits.context, flags={"enforce-eager": True}),  # nothing to gain by compiling
         scaffold=scaffold(limits),
-        sampling={"temperature": config.temperature, "max_tokens": limits.reply},
+        sampling={"temperature": config.temperature, "max_tokens": limits.reply, "logprobs": 20},
     )
 
 

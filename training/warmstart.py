@@ -123,7 +123,7 @@ def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> Card:
         description="Supervised on scripted demonstrations; the start of the tiny policies.",
         method=Method(kind="other", base="supervised", parameters={"lr": config.learning_rate}),
         training=training_of(config, folder),
-        serving=Serving(max_model_len=limits.context),
+        serving=Serving(max_model_len=limits.context, flags={"enforce-eager": True}),  # nothing to gain by compiling
         scaffold=scaffold(limits),
-        sampling={"temperature": 1.0, "max_tokens": limits.reply},
+        sampling={"temperature": 1.0, "max_tokens": limits.reply, "logprobs": 20},
     )
