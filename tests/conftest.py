@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are never timed: machines are shared, and a slow one is not a failure.
+settings.register_profile("aem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("aem")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -53,6 +53,9 @@ class Channel:
         self._wrapped = wrapped  # keeps the HTTP response, and with it the socket, alive
         self._buffer = bytearray()
         self._errors = bytearray()
+        # The supervisor never speaks first: what arrives together with the engine's HTTP headers would be lost with
+        # the buffer that docker-py reads them through.
+        self._send(b"ready?\n")
         self._expect(time.monotonic() + PATIENCE, b"ready\n")
 
     def execute(self, command: str, timeout: float, cwd: str, head: int, tail: int) -> Observation:

@@ -128,7 +128,6 @@ sub run {
     return ($status, $timed_out, $total - length($head) - length($tail), $head, $tail);
 }
 
-put("ready\n");
 while (1) {
     my $select = IO::Select->new(\*STDIN, values %left);
     my $asked = 0;
@@ -140,6 +139,7 @@ while (1) {
     next unless $asked;
     my $header = '';
     $header .= take(1) while $header !~ /\n\z/;
+    if ($header eq "ready?\n") { put("ready\n"); next }
     my ($timeout, $head_size, $tail_size, $cwd_size, $size) = split ' ', $header;
     my $cwd = take($cwd_size);
     my $command = take($size);
