@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import ConfigError
 from harness.types import Record
@@ -58,6 +58,8 @@ class Card(Record):
     A LoRA checkpoint (`weights: lora`) is an adapter that needs `base_model`, a card's name, hub id or folder.
     `digests` maps files of `path` to "sha256:...": the identity that `aem checkpoints verify` checks.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     name: str
     weights: Literal["full", "lora"] = "full"
