@@ -6,7 +6,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.compare.terminal import amount, percent, points, probability
-from harness.report.paper import Cell, Head, PaperTable
+from harness.report.columns import Cell, Head
+from harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
 

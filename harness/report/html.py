@@ -1,63 +1,27 @@
 """The report: one HTML file that needs no server and no network, from a comparison and its rollouts."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from harness.compare.outcomes import ArmFacts, Outcomes
-from harness.compare.records import ArmSummary, Comparison, Contrast, Curve, Group, MetricRow
+from harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
 from harness.compare.terminal import amount, percent, probability, seeds_of
-from harness.report import plots, words
+from harness.report import forests, words
 from harness.report.again import outcome_digest
+from harness.report.figures import figures
 from harness.report.rollouts import Pages, collect
 
 EMBED = 16_000_000  # bytes of packed trajectories in a page, unless told otherwise
 SHOWN_FLIPS = 15
-LINES = 6  # arms in one plot
 SECTIONS = {
     "cost": "Cost",
     "behaviour": "Behaviour",
     "tools": "Tool use",
     "calibration": "Calibration of stated success",
 }
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure: title, what it shows, SVG."""
-
-    title: str
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class ForestRow:
-    """One line of a forest: name, what stands beside it, its picture, its numbers."""
-
-    name: str
-    aside: str
-    svg: str
-    value: str
-    interval: str
-    like: str = ""
-    p: str = ""
-    arm: int = 0
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Estimates below each other on one axis."""
-
-    title: str
-    caption: str
-    rows: tuple[ForestRow, ...]
-    axis: str
-    heads: tuple[str, str]
 
 
 def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED) -> str:
@@ -91,13 +55,13 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
         "best": words.best_words(comparison),
         "facts": list(_facts(comparison)),
         "warnings": comparison.warnings,
-        "rates": _rates(comparison, number),
-        "differences": _differences(comparison, number),
-        "plots": list(_plots(comparison, number)),
-        "parts": list(_parts(comparison, number)),
+        "rates": forests.rates(comparison, number),
+        "differences": forests.differences(comparison, number),
+        "plots": list(figures(comparison, number)),
+        "parts": list(forests.parts(comparison, number)),
         "sections": list(_sections(comparison)),
         "flips": _flips(comparison),
-        "one_baseline": _one_baseline(comparison),
+        "one_baseline": forests.one_baseline(comparison),
         "parted": any(flip.step is not None for flip in comparison.flips),
         "hidden_flips": max(0, len(comparison.flips) - SHOWN_FLIPS),
         "unique": {arm: len(tasks) for arm, tasks in comparison.unique.items()},
@@ -113,7 +77,7 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
 
 def _verdict(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
     return {
-        "name": _pair_name(comparison, contrast),
+        "name": forests.pair_name(comparison, contrast),
         "label": contrast.label,
         "sentence": words.sentence(comparison, contrast),
         "decisions": [words.decision_words(one) for one in (contrast.decision, *contrast.decisions)],
@@ -130,178 +94,6 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
     yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
     yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})
-
-
-# --- forests --------------------------------------------------------------------------------------------------------
-
-
-def _rates(comparison: Comparison, number: dict[str, int]) -> Forest:
-    pairs = {arm.arm: words.pair(arm.resolved) for arm in comparison.arms}
-    scale = plots.forest_scale(_ends(pairs.values()), zero=False, limit=(0, 1))
-    rows = [
-        ForestRow(
-            name=arm.arm,
-            aside=f"{arm.resolved.tasks} × {seeds_of(arm.resolved)}" + (f", {arm.missing} lost" if arm.missing else ""),
-            svg=plots.interval(scale, arm.resolved.value, *pairs[arm.arm], number[arm.arm]),
-            value=percent(arm.resolved.value),
-            interval=words.rate_ends(arm.resolved.these),
-            like=words.rate_ends(arm.resolved.like),
-            arm=number[arm.arm],
-        )
-        for arm in comparison.arms
-    ]
-    caption = "Mean over tasks of the mean over their rollouts; rollouts without a verdict are left out."
-    return Forest("Resolved, %", caption, tuple(rows), plots.axis(scale), ("arm", "tasks × seeds"))
-
-
-def _differences(comparison: Comparison, number: dict[str, int]) -> Forest:
-    pairs = [words.pair(one.difference) for one in comparison.contrasts]
-    scale = plots.forest_scale(_ends(pairs))
-    rows = []
-    for contrast, (these, like) in zip(comparison.contrasts, pairs, strict=True):
-        p = {test.question: test.p if test.p_holm is None else test.p_holm for test in contrast.tests}
-        rows.append(
-            ForestRow(
-                name=_pair_name(comparison, contrast),
-                aside=f"{contrast.gained} up, {contrast.lost} down",
-                svg=plots.interval(scale, contrast.difference.value, these, like, number[contrast.candidate]),
-                value=words.signed(contrast.difference.value),
-                interval=words.ends(contrast.difference.these),
-                like=words.ends(contrast.difference.like) if contrast.difference.like else "",
-                p=" / ".join(probability(p[q]) for q in p),
-                arm=number[contrast.candidate],
-            )
-        )
-    caption = "Paired by task." + (" p adjusted over the differences (Holm)." if len(rows) > 1 else "")
-    title = "Difference" + (f" to {comparison.baseline}" if _one_baseline(comparison) else "") + ", points"
-    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), ("candidate", "tasks moved"))
-
-
-def _one_baseline(comparison: Comparison) -> bool:
-    """Whether every difference is to the same arm, so that naming it once is enough."""
-    return {one.baseline for one in comparison.contrasts} == {comparison.baseline}
-
-
-def _pair_name(comparison: Comparison, contrast: Contrast) -> str:
-    name = contrast.candidate if _one_baseline(comparison) else f"{contrast.candidate} − {contrast.baseline}"
-    return f"{contrast.label}: {name}" if contrast.label else name
-
-
-def _parts(comparison: Comparison, number: dict[str, int]) -> Iterator[Forest]:
-    """A forest for every way of parting the tasks and every candidate."""
-    for by in dict.fromkeys(group.by for group in comparison.groups):
-        found = [group for group in comparison.groups if group.by == by]
-        for arm in found[0].differences:
-            yield _part(found, arm, comparison.baseline, number[arm])
-
-
-def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Forest:
-    by = found[0].by
-    ordered = sorted(found, key=lambda group: -group.tasks) if by == "repository" else list(found)
-    scale = plots.forest_scale(
-        _ends(((g.differences[arm].these.low, g.differences[arm].these.high), None) for g in found)
-    )
-    rows = []
-    for group in ordered:
-        delta = group.differences[arm]
-        these = (delta.these.low, delta.these.high)
-        rows.append(
-            ForestRow(
-                name=group.value,
-                aside=f"{group.tasks}: {percent(group.rates[baseline])} → {percent(group.rates[arm])}",
-                svg=plots.interval(scale, delta.value, these, None, number),
-                value=words.signed(delta.value),
-                interval=words.ends(delta.these),
-                p=probability(group.p_holm.get(arm, group.p[arm])),
-                arm=number,
-            )
-        )
-    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm)."
-    title = f"By {by}, {arm} − {baseline}"
-    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))
-
-
-def _ends(pairs: Any) -> list[float]:
-    return [end for pair in pairs for ends in pair if ends for end in ends]
-
-
-# --- plots ----------------------------------------------------------------------------------------------------------
-
-
-def _plots(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
-    shown = _shown(comparison)
-    note = "" if len(shown) == len(comparison.arms) else f" {len(shown)} of {len(comparison.arms)} arms, the best ones."
-    if comparison.passes:
-        yield _pass_plot(comparison, {arm: number[arm] for arm in shown}, note)
-    for kind, title, x, caption in (
-        ("resolved within steps", "Resolved against steps", "model calls", WITHIN),
-        ("resolved within generated tokens", "Resolved against tokens", "generated tokens", WITHIN),
-        ("response entropy by turn", "Entropy by turn", "turn", "Nats, mean over the rollouts that reach the turn."),
-    ):
-        curves = [curve for curve in comparison.curves if curve.kind == kind and curve.arm in shown and _varies(curve)]
-        if curves:
-            series = [_curve(curve, number) for curve in curves]
-            svg = plots.lines(series, title=f"{title}: {_heard(series)}", x=x, percent="entropy" not in kind)
-            yield Plot(title, caption + note, svg)
-    if len(comparison.arms) > 2 and (steps := _steps(comparison)):
-        yield _series_plot(comparison.arms, steps)
-
-
-WITHIN = "Share of rollouts, %, that resolved within the budget: a lower bound of a run limited to it."
-
-
-def _shown(comparison: Comparison) -> list[str]:
-    """The arms of which lines are drawn: as many as one can tell apart, the baseline and those that resolve most."""
-    best = sorted(comparison.arms, key=lambda arm: (arm.arm != comparison.baseline, -arm.resolved.value))
-    return [arm.arm for arm in best[:LINES]]
-
-
-def _varies(curve: Curve) -> bool:
-    return len({point.x for point in curve.points}) > 1
-
-
-def _pass_plot(comparison: Comparison, number: dict[str, int], note: str) -> Plot:
-    series = []
-    for arm, i in number.items():
-        for kind in ("pass@k", "pass^k"):
-            points = tuple(
-                (float(one.k), one.estimate.value, one.estimate.these.low, one.estimate.these.high)
-                for one in comparison.passes
-                if one.arm == arm and one.kind == kind
-            )
-            label = arm if kind == "pass@k" else ""
-            series += [plots.Series(label, i, points, dashed=kind == "pass^k")] if points else []
-    title = f"pass@k and pass^k: {_heard([one for one in series if one.label])}"
-    svg = plots.lines(series, title=title, x="k, rollouts of a task", log2=True, bars=True)
-    return Plot("pass@k and pass^k", "Solid: one of k resolves, %. Dashed: all k do." + note, svg)
-
-
-def _curve(curve: Curve, number: dict[str, int]) -> plots.Series:
-    points = tuple((one.x, one.value, one.low, one.high) for one in curve.points)
-    return plots.Series(curve.arm, number[curve.arm], points)
-
-
-def _steps(comparison: Comparison) -> list[float]:
-    """Where the arms stand along a training: the number their names differ in; else, in a series, first to last."""
-    names = [re.fullmatch(r"(.*?)(\d+)(\D*)", arm.arm) for arm in comparison.arms]
-    alike = {(name[1], name[3]) for name in names if name}
-    if all(names) and len(alike) == 1:
-        return [float(name[2]) for name in names if name]
-    return [] if _one_baseline(comparison) else [float(i + 1) for i in range(len(comparison.arms))]
-
-
-def _series_plot(arms: Sequence[ArmSummary], steps: Sequence[float]) -> Plot:
-    points = sorted(
-        (step, arm.resolved.value, arm.resolved.these.low, arm.resolved.these.high)
-        for step, arm in zip(steps, arms, strict=True)
-    )
-    svg = plots.lines([plots.Series("", 1, tuple(points))], title="Resolved by step", x="step", bars=True)
-    return Plot("Series", "Resolved, %, of every arm with its interval for these tasks.", svg)
-
-
-def _heard(series: Sequence[plots.Series]) -> str:
-    """A plot in words, for who cannot see it: where each line ends."""
-    return "; ".join(f"{one.label} ends at {one.points[-1][1]:.3g}" for one in series)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

@@ -3,68 +3,15 @@
 Independent of any format: `formats.py` writes it down.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from harness.compare.records import (
-    QUESTIONS,
-    ArmSummary,
-    Comparison,
-    Contrast,
-    Estimate,
-    Interval,
-    MetricRow,
-    Question,
-)
-from harness.compare.terminal import seeds_of
-from harness.errors import ConfigError
-from harness.report.reference import Reference, wilson
+from harness.compare.records import Comparison
+from harness.report.columns import Cell, Head, columns_of, reference_cell, slug
+from harness.report.notes import caption_of, notes_of
+from harness.report.reference import Reference
 
-Kind = Literal["text", "count", "percent", "points", "amount", "change", "p"]
 DEFAULT_COLUMNS = ("tasks", "seeds", "resolved", "difference", "p", "moved")
-MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
-WAYS = {"repository": "repository", "difficulty": "difficulty", "year": "issue year"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number with its interval and marks, or a text. Percent and points are held as fractions."""
-
-    kind: Kind = "text"
-    text: str = ""
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    sign: str = ""  # behind the interval: † its standard error is an upper bound, ‡ a published figure's
-
-    @property
-    def mark(self) -> str:
-        """Stars of significance, by the adjusted p-value."""
-        return next((stars for limit, stars in MARKS if self.p is not None and self.p < limit), "")
-
-
-@dataclass(frozen=True)
-class Head:
-    """The head of a column: its name on the command line and in CSV, and its words."""
-
-    name: str
-    words: str
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its head, how an arm's cell comes about, and the question its intervals answer."""
-
-    head: Head
-    cell: Callable[[ArmSummary, Contrast | None], Cell]
-    interval: Question | None = None
-
-    @property
-    def name(self) -> str:
-        return self.head.name
 
 
 @dataclass(frozen=True)
@@ -93,7 +40,7 @@ def paper_table(
     hash: str = "",
 ) -> PaperTable:
     """The table of `comparison` with these columns. Raises ConfigError for a column that it cannot fill."""
-    chosen = tuple(column for name in columns for column in _columns(comparison, name))
+    chosen = tuple(column for name in columns for column in columns_of(comparison, name))
     by_candidate = {contrast.candidate: contrast for contrast in comparison.contrasts if not contrast.label}
     rows = [
         (arm.arm, tuple(column.cell(arm, by_candidate.get(arm.arm)) for column in chosen)) for arm in comparison.arms
@@ -102,14 +49,14 @@ def paper_table(
     for one in references:
         rules.append(len(rows))
         for index, row in enumerate(one.rows):
-            cells = tuple(_reference_cell(column, one, index, comparison.level) for column in chosen)
+            cells = tuple(reference_cell(column, one, index, comparison.level) for column in chosen)
             rows.append((f"{row.arm} (as reported)", cells))
     return PaperTable(
-        caption=caption or _caption(comparison),
+        caption=caption or caption_of(comparison),
         label=label,
         heads=tuple(column.head for column in chosen),
         rows=tuple(rows),
-        notes=tuple(_notes(comparison, chosen, rows, references, hash)),
+        notes=tuple(notes_of(comparison, chosen, rows, references, hash)),
         rules=tuple(rules),
         hash=hash,
     )
@@ -121,11 +68,6 @@ def transposed(table: PaperTable) -> PaperTable:
     return replace(table, heads=tuple(Head(name, name) for name, _ in table.rows), rows=tuple(rows), rules=())
 
 
-def slug(name: str) -> str:
-    """`entropy, early` -> `entropy-early`: a metric's name as a column."""
-    return name.lower().replace(",", "").replace(" ", "-")
-
-
 def needs_trajectories(columns: Sequence[str]) -> bool:
     """Whether a column holds what only trajectories tell."""
     from harness.compare.behaviour import FEATURES
@@ -134,224 +76,3 @@ def needs_trajectories(columns: Sequence[str]) -> bool:
     read = {slug(metric.name) for metric in METRICS if metric.column in FEATURES}
     read |= {"diversity-of-seeds", "brier-score", "overconfidence"}
     return any(name.removesuffix(":diff") in read for name in columns)
-
-
-# --- columns --------------------------------------------------------------------------------------------------------
-
-
-def _columns(comparison: Comparison, name: str) -> Iterator[Column]:
-    """The column of that name; of `difficulty`, `repository` and `year` one for every part."""
-    plain = {column.name: column for column in _plain(comparison)}
-    metrics = {slug(row.name): row for row in comparison.metrics}
-    if name in plain:
-        yield plain[name]
-    elif name in WAYS:
-        parts = [group for group in comparison.groups if group.by == WAYS[name]]
-        if not parts:
-            raise ConfigError(f"column {name}: the arms do not tell it, or all tasks have the same; see --instances")
-        yield from (_part(comparison, group.value, name) for group in parts)
-    elif name.startswith(("pass@", "pass^")):
-        yield _pass(comparison, name)
-    elif name.removesuffix(":diff") in metrics:
-        yield _metric(metrics[name.removesuffix(":diff")], difference=name.endswith(":diff"))
-    else:
-        ks = sorted({point.k for point in comparison.passes})
-        known = [*plain, *WAYS, *(f"pass@{k}" for k in ks), *metrics]
-        raise ConfigError(
-            f"no column {name!r} here; there are: {', '.join(known)} (metrics also as NAME:diff, and pass^K)"
-        )
-
-
-def _plain(comparison: Comparison) -> list[Column]:
-    these, like = QUESTIONS
-    p = "p (Holm)" if len(comparison.contrasts) > 1 else "p"
-    return [
-        Column(Head("tasks", "n"), lambda arm, _: _count(arm.resolved.tasks)),
-        Column(Head("seeds", "K"), lambda arm, _: Cell(text=seeds_of(arm.resolved))),
-        Column(Head("rollouts", "rollouts"), lambda arm, _: _count(arm.scored)),
-        Column(Head("lost", "lost"), lambda arm, _: _count(arm.missing)),
-        Column(Head("resolved", "resolved, %"), lambda arm, _: _rate(arm.resolved, these), these),
-        Column(Head("resolved-like", f"resolved, % ({like})"), lambda arm, _: _rate(arm.resolved, like), like),
-        Column(Head("official", "lost as failed, %"), lambda arm, _: Cell("percent", value=arm.official)),
-        Column(Head("highest", "lost as resolved, %"), lambda arm, _: Cell("percent", value=arm.highest)),
-        Column(Head("difference", "difference, points"), lambda _, c: _difference(c, these), these),
-        Column(Head("difference-like", f"difference, points ({like})"), lambda _, c: _difference(c, like), like),
-        Column(Head("p", p), lambda _, c: _p(c, these)),
-        Column(Head("p-like", f"{p} ({like})"), lambda _, c: _p(c, like)),
-        Column(Head("moved", "up / down"), lambda _, c: Cell(text=f"{c.gained} / {c.lost}" if c else "")),
-        Column(Head("verdict", "verdict", numeric=False), lambda _, c: Cell(text=c.decision.verdict if c else "")),
-        Column(Head("model", "model", numeric=False), lambda arm, _: Cell(text=arm.versions.get("model", ""))),
-    ]
-
-
-def _pass(comparison: Comparison, name: str) -> Column:
-    points = {point.arm: point for point in comparison.passes if f"{point.kind[:-1]}{point.k}" == name}
-    if not points:
-        ks = sorted({point.k for point in comparison.passes})
-        raise ConfigError(f"column {name}: with these seeds k is one of: {', '.join(map(str, ks)) or 'none'}")
-
-    def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
-        return _rate(points[arm.arm].estimate, "these tasks") if arm.arm in points else Cell()
-
-    return Column(Head(name, f"{name}, %"), cell, "these tasks")
-
-
-def _metric(row: MetricRow, *, difference: bool) -> Column:
-    def mean(arm: ArmSummary, _: Contrast | None) -> Cell:
-        return _amount("amount", row.arms[arm.arm], None) if arm.arm in row.arms else Cell()
-
-    def change(arm: ArmSummary, _: Contrast | None) -> Cell:
-        if arm.arm not in row.differences:
-            return Cell()
-        return _amount("change", row.differences[arm.arm], row.p_holm.get(arm.arm, row.p[arm.arm]))
-
-    head = f"{row.name}, {row.unit}" if row.unit and row.unit not in row.name else row.name
-    if difference:
-        return Column(Head(f"{slug(row.name)}:diff", f"{head}: difference"), change, "these tasks")
-    return Column(Head(slug(row.name), head), mean, "these tasks")
-
-
-def _part(comparison: Comparison, value: str, way: str) -> Column:
-    (group,) = [one for one in comparison.groups if one.by == WAYS[way] and one.value == value]
-
-    def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
-        if arm.arm not in group.rates:
-            return Cell()
-        return Cell("percent", value=group.rates[arm.arm], p=group.p_holm.get(arm.arm))
-
-    return Column(Head(f"{way}:{value}", f"{value} (n={group.tasks}), %"), cell)
-
-
-# --- cells ----------------------------------------------------------------------------------------------------------
-
-
-def _count(n: int) -> Cell:
-    return Cell("count", value=n)
-
-
-def _interval(estimate: Estimate, question: Question) -> Interval | None:
-    return estimate.these if question == "these tasks" else estimate.like
-
-
-def _rate(estimate: Estimate, question: Question) -> Cell:
-    return _with(Cell("percent", value=estimate.value), _interval(estimate, question))
-
-
-def _difference(contrast: Contrast | None, question: Question) -> Cell:
-    if contrast is None:
-        return Cell()
-    cell = Cell("points", value=contrast.difference.value, p=_adjusted(contrast, question))
-    return _with(cell, _interval(contrast.difference, question))
-
-
-def _p(contrast: Contrast | None, question: Question) -> Cell:
-    p = _adjusted(contrast, question) if contrast else None
-    return Cell() if p is None else Cell("p", value=p)
-
-
-def _adjusted(contrast: Contrast, question: Question) -> float | None:
-    return next((t.p if t.p_holm is None else t.p_holm for t in contrast.tests if t.question == question), None)
-
-
-def _amount(kind: Kind, estimate: Estimate, p: float | None) -> Cell:
-    return _with(Cell(kind, value=estimate.value, p=p), estimate.these)
-
-
-def _with(cell: Cell, interval: Interval | None) -> Cell:
-    if interval is None:
-        return cell
-    return replace(cell, low=interval.low, high=interval.high, sign="†" if interval.bound else "")
-
-
-def _reference_cell(column: Column, one: Reference, index: int, level: float) -> Cell:
-    row = one.rows[index]
-    if column.name == "tasks":
-        return _count(one.tasks)
-    if column.name == "seeds":
-        return Cell(text="?")
-    if column.name == "model":
-        return Cell(text=one.model)
-    if column.name == "resolved":
-        low, high = wilson(row.resolved / 100, one.tasks, level)
-        return Cell("percent", value=row.resolved / 100, low=low, high=high, sign="‡")
-    if column.name == "difference" and row.difference is not None:
-        return Cell("points", value=row.difference / 100)
-    return Cell()
-
-
-# --- the note -------------------------------------------------------------------------------------------------------
-
-
-def _caption(comparison: Comparison) -> str:
-    datasets = _stamp(comparison, "dataset")
-    return "Resolved tasks" + (f" of {datasets}" if datasets != "unknown" else "")
-
-
-def _stamp(comparison: Comparison, name: str) -> str:
-    return "; ".join(sorted({arm.versions.get(name) or "unknown" for arm in comparison.arms}))
-
-
-def _notes(
-    comparison: Comparison,
-    columns: Sequence[Column],
-    rows: Sequence[tuple[str, Sequence[Cell]]],
-    references: Sequence[Reference],
-    hash: str,
-) -> Iterator[str]:
-    cells = [cell for _, row in rows for cell in row]
-    rates = [arm.resolved for arm in comparison.arms]
-    ns, seeds = sorted({rate.tasks for rate in rates}), sorted({seeds_of(rate) for rate in rates})
-    yield f"n = {', '.join(map(str, ns))} tasks, K = {', '.join(seeds)} rollouts of each task; {_lost(comparison)}."
-    yield from _about_intervals(comparison, columns)
-    if any(cell.mark for cell in cells):
-        yield _about_marks(comparison, columns)
-    if any(cell.sign == "†" for cell in cells):
-        yield (
-            "† interval from an upper bound of the run noise: of one rollout a task, or of rollouts all alike, run "
-            "noise cannot be told from the spread of the tasks."
-        )
-    yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
-    yield from (f"‡ {one.note.strip()}" for one in references)
-    if hash:
-        yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` makes it again."
-
-
-def _lost(comparison: Comparison) -> str:
-    lost = {arm.arm: arm.missing for arm in comparison.arms if arm.missing}
-    if not lost:
-        return "none lost"
-    return "without a verdict and left out: " + ", ".join(f"{n} of {arm}" for arm, n in lost.items())
-
-
-def _about_intervals(comparison: Comparison, columns: Sequence[Column]) -> Iterator[str]:
-    level = f"{100 * comparison.level:g} % intervals"
-    asked = {column.interval for column in columns}
-    if "these tasks" in asked:
-        methods = _methods(comparison, "these tasks")
-        yield f"{level} in brackets, for these tasks (would a re-run agree? run noise only): {methods}."
-    if "tasks like these" in asked:
-        methods = _methods(comparison, "tasks like these")
-        yield f"{level} for tasks like these (would new tasks agree? run and task noise): {methods}."
-
-
-def _methods(comparison: Comparison, question: Question) -> str:
-    def of(estimates: Sequence[Estimate]) -> str:
-        found = dict.fromkeys(interval.method for one in estimates if (interval := _interval(one, question)))
-        return " or ".join(found) or "none"
-
-    rates = of([arm.resolved for arm in comparison.arms])
-    return f"rates by {rates}; differences by {of([one.difference for one in comparison.contrasts])}"
-
-
-def _about_marks(comparison: Comparison, columns: Sequence[Column]) -> str:
-    names = {column.name for column in columns}
-    asked = [
-        q for q, own in zip(QUESTIONS, ({"difference", "p"}, {"difference-like", "p-like"}), strict=True) if names & own
-    ]
-    tests = {t.name for c in comparison.contrasts for t in c.tests if t.question in asked}
-    about = [f"of resolved tasks by {', '.join(sorted(tests))}"] if tests else []
-    if any(name.endswith(":diff") for name in names):
-        about.append("of metrics by their interval")
-    if any(name.startswith(tuple(WAYS)) for name in names):
-        about.append(f"of a part of the tasks, to {comparison.baseline}, by stratified permutation")
-    return f"* p < 0.05, ** p < 0.01, *** p < 0.001, Holm-adjusted within their kind: differences {'; '.join(about)}."

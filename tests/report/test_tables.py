@@ -21,8 +21,9 @@ from harness.compare.outcomes import Outcomes, load
 from harness.compare.records import Comparison
 from harness.errors import ConfigError, DataError
 from harness.report.again import TableOptions, make_again, make_table, remember
+from harness.report.columns import Cell
 from harness.report.formats import FORMATS, tex
-from harness.report.paper import Cell, needs_trajectories, paper_table, transposed
+from harness.report.paper import needs_trajectories, paper_table, transposed
 from harness.report.reference import reference, wilson
 
 EVERYTHING = (

@@ -1,0 +1,124 @@
+"""Forests of the report: estimates below each other on one axis, with both intervals, as rows of a table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.compare.records import Comparison, Contrast, Group
+from harness.compare.terminal import percent, probability, seeds_of
+from harness.report import plots, words
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of a forest: name, what stands beside it, its picture, its numbers."""
+
+    name: str
+    aside: str
+    svg: str
+    value: str
+    interval: str
+    like: str = ""
+    p: str = ""
+    arm: int = 0
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Estimates below each other on one axis."""
+
+    title: str
+    caption: str
+    rows: tuple[ForestRow, ...]
+    axis: str
+    heads: tuple[str, str]
+
+
+def rates(comparison: Comparison, number: dict[str, int]) -> Forest:
+    pairs = {arm.arm: words.pair(arm.resolved) for arm in comparison.arms}
+    scale = plots.forest_scale(_ends(pairs.values()), zero=False, limit=(0, 1))
+    rows = [
+        ForestRow(
+            name=arm.arm,
+            aside=f"{arm.resolved.tasks} × {seeds_of(arm.resolved)}" + (f", {arm.missing} lost" if arm.missing else ""),
+            svg=plots.interval(scale, arm.resolved.value, *pairs[arm.arm], number[arm.arm]),
+            value=percent(arm.resolved.value),
+            interval=words.rate_ends(arm.resolved.these),
+            like=words.rate_ends(arm.resolved.like),
+            arm=number[arm.arm],
+        )
+        for arm in comparison.arms
+    ]
+    caption = "Mean over tasks of the mean over their rollouts; rollouts without a verdict are left out."
+    return Forest("Resolved, %", caption, tuple(rows), plots.axis(scale), ("arm", "tasks × seeds"))
+
+
+def differences(comparison: Comparison, number: dict[str, int]) -> Forest:
+    pairs = [words.pair(one.difference) for one in comparison.contrasts]
+    scale = plots.forest_scale(_ends(pairs))
+    rows = []
+    for contrast, (these, like) in zip(comparison.contrasts, pairs, strict=True):
+        p = {test.question: test.p if test.p_holm is None else test.p_holm for test in contrast.tests}
+        rows.append(
+            ForestRow(
+                name=pair_name(comparison, contrast),
+                aside=f"{contrast.gained} up, {contrast.lost} down",
+                svg=plots.interval(scale, contrast.difference.value, these, like, number[contrast.candidate]),
+                value=words.signed(contrast.difference.value),
+                interval=words.ends(contrast.difference.these),
+                like=words.ends(contrast.difference.like) if contrast.difference.like else "",
+                p=" / ".join(probability(p[q]) for q in p),
+                arm=number[contrast.candidate],
+            )
+        )
+    caption = "Paired by task." + (" p adjusted over the differences (Holm)." if len(rows) > 1 else "")
+    title = "Difference" + (f" to {comparison.baseline}" if one_baseline(comparison) else "") + ", points"
+    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), ("candidate", "tasks moved"))
+
+
+def one_baseline(comparison: Comparison) -> bool:
+    """Whether every difference is to the same arm, so that naming it once is enough."""
+    return {one.baseline for one in comparison.contrasts} == {comparison.baseline}
+
+
+def pair_name(comparison: Comparison, contrast: Contrast) -> str:
+    name = contrast.candidate if one_baseline(comparison) else f"{contrast.candidate} − {contrast.baseline}"
+    return f"{contrast.label}: {name}" if contrast.label else name
+
+
+def parts(comparison: Comparison, number: dict[str, int]) -> Iterator[Forest]:
+    """A forest for every way of parting the tasks and every candidate."""
+    for by in dict.fromkeys(group.by for group in comparison.groups):
+        found = [group for group in comparison.groups if group.by == by]
+        for arm in found[0].differences:
+            yield _part(found, arm, comparison.baseline, number[arm])
+
+
+def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Forest:
+    by = found[0].by
+    ordered = sorted(found, key=lambda group: -group.tasks) if by == "repository" else list(found)
+    scale = plots.forest_scale(
+        _ends(((g.differences[arm].these.low, g.differences[arm].these.high), None) for g in found)
+    )
+    rows = []
+    for group in ordered:
+        delta = group.differences[arm]
+        these = (delta.these.low, delta.these.high)
+        rows.append(
+            ForestRow(
+                name=group.value,
+                aside=f"{group.tasks}: {percent(group.rates[baseline])} → {percent(group.rates[arm])}",
+                svg=plots.interval(scale, delta.value, these, None, number),
+                value=words.signed(delta.value),
+                interval=words.ends(delta.these),
+                p=probability(group.p_holm.get(arm, group.p[arm])),
+                arm=number,
+            )
+        )
+    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm)."
+    title = f"By {by}, {arm} − {baseline}"
+    return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))
+
+
+def _ends(pairs: Any) -> list[float]:
+    return [end for pair in pairs for ends in pair if ends for end in ends]

@@ -1,0 +1,83 @@
+"""The note under a table: n, K, what was lost, which interval and test answers what, and the versions behind it."""
+
+from collections.abc import Iterator, Sequence
+
+from harness.compare.records import QUESTIONS, Comparison, Estimate, Question
+from harness.compare.terminal import seeds_of
+from harness.report.columns import WAYS, Cell, Column, interval_of
+from harness.report.reference import Reference
+
+
+def caption_of(comparison: Comparison) -> str:
+    datasets = _stamp(comparison, "dataset")
+    return "Resolved tasks" + (f" of {datasets}" if datasets != "unknown" else "")
+
+
+def _stamp(comparison: Comparison, name: str) -> str:
+    return "; ".join(sorted({arm.versions.get(name) or "unknown" for arm in comparison.arms}))
+
+
+def notes_of(
+    comparison: Comparison,
+    columns: Sequence[Column],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    references: Sequence[Reference],
+    hash: str,
+) -> Iterator[str]:
+    cells = [cell for _, row in rows for cell in row]
+    rates = [arm.resolved for arm in comparison.arms]
+    ns, seeds = sorted({rate.tasks for rate in rates}), sorted({seeds_of(rate) for rate in rates})
+    yield f"n = {', '.join(map(str, ns))} tasks, K = {', '.join(seeds)} rollouts of each task; {_lost(comparison)}."
+    yield from _about_intervals(comparison, columns)
+    if any(cell.mark for cell in cells):
+        yield _about_marks(comparison, columns)
+    if any(cell.sign == "†" for cell in cells):
+        yield (
+            "† interval from an upper bound of the run noise: of one rollout a task, or of rollouts all alike, run "
+            "noise cannot be told from the spread of the tasks."
+        )
+    yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
+    yield from (f"‡ {one.note.strip()}" for one in references)
+    if hash:
+        yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` makes it again."
+
+
+def _lost(comparison: Comparison) -> str:
+    lost = {arm.arm: arm.missing for arm in comparison.arms if arm.missing}
+    if not lost:
+        return "none lost"
+    return "without a verdict and left out: " + ", ".join(f"{n} of {arm}" for arm, n in lost.items())
+
+
+def _about_intervals(comparison: Comparison, columns: Sequence[Column]) -> Iterator[str]:
+    level = f"{100 * comparison.level:g} % intervals"
+    asked = {column.interval for column in columns}
+    if "these tasks" in asked:
+        methods = _methods(comparison, "these tasks")
+        yield f"{level} in brackets, for these tasks (would a re-run agree? run noise only): {methods}."
+    if "tasks like these" in asked:
+        methods = _methods(comparison, "tasks like these")
+        yield f"{level} for tasks like these (would new tasks agree? run and task noise): {methods}."
+
+
+def _methods(comparison: Comparison, question: Question) -> str:
+    def of(estimates: Sequence[Estimate]) -> str:
+        found = dict.fromkeys(interval.method for one in estimates if (interval := interval_of(one, question)))
+        return " or ".join(found) or "none"
+
+    rates = of([arm.resolved for arm in comparison.arms])
+    return f"rates by {rates}; differences by {of([one.difference for one in comparison.contrasts])}"
+
+
+def _about_marks(comparison: Comparison, columns: Sequence[Column]) -> str:
+    names = {column.name for column in columns}
+    asked = [
+        q for q, own in zip(QUESTIONS, ({"difference", "p"}, {"difference-like", "p-like"}), strict=True) if names & own
+    ]
+    tests = {t.name for c in comparison.contrasts for t in c.tests if t.question in asked}
+    about = [f"of resolved tasks by {', '.join(sorted(tests))}"] if tests else []
+    if any(name.endswith(":diff") for name in names):
+        about.append("of metrics by their interval")
+    if any(name.startswith(tuple(WAYS)) for name in names):
+        about.append(f"of a part of the tasks, to {comparison.baseline}, by stratified permutation")
+    return f"* p < 0.05, ** p < 0.01, *** p < 0.001, Holm-adjusted within their kind: differences {'; '.join(about)}."
