@@ -20,6 +20,7 @@ from harness.errors import ConfigError
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 Options = Mapping[str, str | int | float | bool]
 
+_KILLED = "killed from outside, by the kernel for want of memory or by a person"
 # What a dying server says, and what its user can do about it.
 _REMEDIES = (
     (
@@ -41,7 +42,7 @@ _REMEDIES = (
     (r"No space left on device", "the disk is full"),
     (r"unrecognized arguments: .*", "this vLLM does not know a flag of the card's serving.flags"),
     (r"invalid tool call parser", "this vLLM does not know the card's serving.tool_call_parser"),
-    (r"server ended with exit status 137", "killed from outside, by the kernel for want of memory or by a person"),
+    (r"server ended with exit status 137", _KILLED),
 )
 _ERROR = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (.+)")
 _UNSAYING = ("EngineDeadError", "Engine core initialization failed")
@@ -129,9 +130,12 @@ def explain(log: str) -> str:
     for pattern, remedy in _REMEDIES:
         if found := re.search(pattern, log):
             return f"{remedy} ({found[0][:200]})"
-    errors = [found[0] for found in _ERROR.finditer(log) if not any(word in found[0] for word in _UNSAYING)]
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return (errors or lines or ["no output"])[-1][:300]
+    lines = [line.strip() for line in log.splitlines() if line.strip() and " WARNING " not in line]
+    errors = [found[0] for line in lines if (found := _ERROR.search(line))]
+    causes = [error for error in errors if not any(word in error for word in _UNSAYING)]
+    if errors and not causes:
+        return f"{_KILLED} ({errors[-1][:200]})"  # an engine that dies of itself says more than that
+    return (causes or lines or ["no output"])[-1][:300]
 
 
 def _rank(adapters: Sequence[Entry]) -> int:

@@ -184,6 +184,11 @@ def test_the_last_error_that_says_something_is_the_reason():
     assert explain("") == "no output"
 
 
+def test_an_engine_that_was_killed_leaves_only_warnings_and_the_complaint_of_its_front():
+    warning = "(APIServer) WARNING Found ulimit: `OSError: [Errno 24] Too many open files`"
+    assert "killed from outside" in explain(f"{warning}\nERROR lib.EngineDeadError: see the root cause\n")
+
+
 # --- command lines --------------------------------------------------------------------------------------------------
 
 

@@ -174,8 +174,9 @@ def test_an_engine_killed_in_the_middle_is_restarted_and_the_run_completes(regis
     events = list(read_journal(out))
     assert sum(event["event"] == "grade" for event in events) == 24
     assert not any(event["fault"] for event in events if event["event"] == "rollout")
-    server_events = [json.loads(line)["event"] for line in (out / "server.events.jsonl").read_text().splitlines()]
-    assert server_events == ["started", "crashed", "restarted", "stopped"]
+    server_events = [json.loads(line) for line in (out / "server.events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in server_events] == ["started", "crashed", "restarted", "stopped"]
+    assert "killed from outside" in server_events[1]["detail"]
     assert any(reply["retries"] for reply in replies(out))
     assert group(guard) == {}
 
