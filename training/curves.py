@@ -39,7 +39,7 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.mean:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if self.n > 1 else "")
 
 
 Curves = Mapping[str, Mapping[int, Mapping[str, Mapping[int, float]]]]  # arm -> seed -> metric -> step -> value
