@@ -150,9 +150,9 @@ def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bu
     folder = Path(__file__).parents[2] / "aem_checkpoints" / "tiny-aem"
     policy = LocalPolicy(folder)
     limits = Limits(context=policy.model.config.max_position_embeddings)
-    in_memory = play(policy.model, policy.chat, bugs[:10], PROMPTS, limits=limits, temperature=0.0)
+    in_memory = play(policy.model, policy.chat, bugs[:6], PROMPTS, limits=limits, temperature=0.0)
     agent = BashAgent(policy, BashOptions(prompts="tiny-1", steps=limits.steps, format_errors=1))
-    for number, (rollout, task) in enumerate(zip(in_memory, exported[:10], strict=True)):
+    for number, (rollout, task) in enumerate(zip(in_memory, exported[:6], strict=True)):
         with Sandbox(ensure_image(task).name) as sandbox:
             agent.run(task.instance, sandbox, Silent(), seed=0)
             prediction = Prediction(
