@@ -12,6 +12,10 @@ from typing import Any
 from harness.errors import PolicyFault
 
 
+class Refused(PolicyFault):
+    """The server works, and declines this request."""
+
+
 class Health(Enum):
     """READY answers; DEAD says itself that it will answer no more; SILENT is starting, busy, or not there."""
 
@@ -46,7 +50,7 @@ def ask(url: str) -> Any:
 
 
 def post(url: str, body: Mapping[str, Any], *, timeout: float = 300) -> Any:
-    """The JSON answer of a POST; None when the server refuses the request; PolicyFault when it fails."""
+    """The JSON answer of a POST; Refused with the server's words when it declines, PolicyFault when it fails."""
     request = urllib.request.Request(url, json.dumps(body).encode(), _headers())
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
@@ -54,7 +58,8 @@ def post(url: str, body: Mapping[str, Any], *, timeout: float = 300) -> Any:
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise PolicyFault(f"{url} failed: HTTP {error.code}; look at the server's log") from None
-        return None
+        words = " ".join(error.read(2000).decode("utf-8", "replace").split())
+        raise Refused(f"{url} refused the request (HTTP {error.code}): {words[:300]}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise PolicyFault(f"{url} gave no answer: {error}") from None
 

@@ -110,16 +110,19 @@ def compare(concurrency: int, references: Sequence[Answer], replays: Sequence[An
 def recorded_prefixes(run: Path, most: int) -> list[Prompt]:
     """Conversations of a run as the policy saw them before one of its replies: the middle one of every trajectory."""
     prompts: list[Prompt] = []
-    for path in sorted(run.glob("rollouts/*/*/*.traj.json"))[:most]:
+    for path in sorted(run.glob("rollouts/*/*/*.traj.json")):
+        if not path.parent.name.isdigit():
+            continue  # an attempt that was repeated
         messages = [
             {key: value for key, value in message.items() if key != "extra"} for message in read_json(path)["messages"]
         ]
         replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         end = replies[len(replies) // 2] if replies else 2
-        prompts.append([message for message in messages[:end] if message["role"] != "exit"])
+        if prompt := [message for message in messages[:end] if message["role"] != "exit"]:  # none: lost at its start
+            prompts.append(prompt)
     if not prompts:
         raise DataError(f"{run} holds no trajectory (rollouts/*/*/*.traj.json)")
-    return prompts
+    return prompts[:most]
 
 
 def _answer(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: float, seed: int) -> Answer:
@@ -139,4 +142,4 @@ def _answer(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: 
             tuple(str(token["token"]) for token in content), tuple(float(token["logprob"]) for token in content)
         )
     except (KeyError, IndexError, TypeError, ValueError):
-        raise PolicyFault(f"{url} refused a replay, or returns no log-probabilities") from None
+        raise PolicyFault(f"{url} returns no log-probabilities, which carry the tokens: {str(answer)[:300]}") from None

@@ -54,10 +54,10 @@ def fingerprint(url: str, model: str, entry: Entry | None = None, registry: Regi
 def canary(url: str, model: str, prompt: str) -> list[float]:
     """Log-probabilities of the greedy continuation of a prompt; empty where the server returns none."""
     body = {"model": model, "prompt": prompt, "max_tokens": CANARY_TOKENS, "temperature": 0, "logprobs": 1}
-    answer = client.post(f"{client.root(url)}/v1/completions", body)
     try:
+        answer = client.post(f"{client.root(url)}/v1/completions", body)
         return [round(float(value), 2) for value in answer["choices"][0]["logprobs"]["token_logprobs"]]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (client.Refused, KeyError, IndexError, TypeError, ValueError):
         return []  # a server without plain completions, or without log-probabilities
 
 
