@@ -160,6 +160,20 @@ def test_determinism_is_measured_on_the_prefixes_of_a_run(server, registry, tmp_
     assert counts == [("1", "3"), ("8", "9")]
 
 
+def test_a_shipped_policy_mends_held_out_bugs_in_containers_and_its_entropies_are_recorded(tmp_path):
+    from training.export import export_rows
+    from training.tasks import TEST_SEED, tasks
+
+    rows = export_rows(list(tasks("test", seed=TEST_SEED, count=12)), tmp_path)
+    words = ["--checkpoint", "tiny-aem", "--set", str(rows), "-k", "2", "-w", "4", "--out", str(tmp_path / "run")]
+    app(["run", *words], standalone_mode=False)
+    events = list(read_journal(tmp_path / "run"))
+    outcomes = [event["outcome"] for event in events if event["event"] == "grade"]
+    assert len(outcomes) == 24
+    assert outcomes.count("resolved") >= 3  # 9 of 24 when this was written
+    assert all(0 <= event["mean_entropy"] < 3 for event in events if event["event"] == "rollout")
+
+
 def test_an_engine_killed_in_the_middle_is_restarted_and_the_run_completes(registry, tmp_path):
     out = tmp_path / "run"
     words = ["run", "--registry", str(registry), "--checkpoint", "tiny", "--set", "sample", "--slice", "0:6"]
