@@ -69,7 +69,7 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
 def make_optimizers(model: Model, config: WarmStartConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for embeddings and norms.
 
-    On this task Muon needs about half the steps. Both get the learning rate as `initial_lr`, for the schedule.
+    Both get the learning rate as `initial_lr`, for the schedule.
     """
     hidden = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
     others = [weight for name, weight in model.named_parameters() if weight.ndim != 2 or "embed" in name]
