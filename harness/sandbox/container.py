@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from harness import __version__
 from harness.config import Limits
-from harness.errors import EnvironmentFault, boundary
+from harness.errors import ConfigError, EnvironmentFault, boundary
 from harness.sandbox.channel import Channel, ChannelClosed
 from harness.sandbox.engine import client
 from harness.sandbox.history import remove_future
@@ -183,6 +183,8 @@ class Sandbox:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _create(self) -> "Container":
+        from docker.errors import APIError
+
         options: dict[str, Any] = {
             "entrypoint": ["bash", "-c", IDLE],
             "command": [],
@@ -199,7 +201,12 @@ class Sandbox:
         }
         if self._limits.disk:
             options["storage_opt"] = {"size": self._limits.disk}
-        return client().containers.create(self._image, **options)
+        try:
+            return client().containers.create(self._image, **options)
+        except APIError as error:
+            if self._limits.disk and "storage-opt" in str(error):
+                raise ConfigError("this engine's storage driver cannot limit disk: leave limits.disk out") from None
+            raise
 
     def _connect(self) -> Channel:
         try:

@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from harness.config import Limits
-from harness.errors import EnvironmentFault
+from harness.errors import ConfigError, EnvironmentFault
 from harness.sandbox.build import BASE
 from harness.sandbox.container import Sandbox, reap
 
@@ -33,6 +33,14 @@ def test_limits_and_privileges_are_what_was_asked(open_sandbox):
     assert not host["CapAdd"]
     assert not host["Privileged"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
+
+
+def test_a_disk_limit_holds_or_is_refused_in_one_line(base):
+    try:
+        with Sandbox(base, workdir="/", limits=Limits(disk="200m"), labels={"aem.test": "disk"}) as box:
+            assert box.execute("head -c 300000000 /dev/zero > /big").returncode != 0
+    except ConfigError as refused:
+        assert "limits.disk" in str(refused)
 
 
 def test_too_many_processes_fail_inside_and_the_container_lives(open_sandbox):
