@@ -36,11 +36,14 @@ def test_limits_and_privileges_are_what_was_asked(open_sandbox):
 
 
 def test_a_disk_limit_holds_or_is_refused_in_one_line(base):
-    try:
-        with Sandbox(base, workdir="/", limits=Limits(disk="200m"), labels={"aem.test": "disk"}) as box:
+    box = Sandbox(base, workdir="/", limits=Limits(disk="200m"), labels={"aem.test": "disk"})
+    driver = docker.from_env().info()
+    if driver["Driver"] == "overlay2" and ["Backing Filesystem", "xfs"] not in driver["DriverStatus"]:
+        with pytest.raises(ConfigError, match=r"limits\.disk"):
+            box.__enter__()
+    else:
+        with box:
             assert box.execute("head -c 300000000 /dev/zero > /big").returncode != 0
-    except ConfigError as refused:
-        assert "limits.disk" in str(refused)
 
 
 def test_too_many_processes_fail_inside_and_the_container_lives(open_sandbox):
