@@ -110,7 +110,7 @@ def perform(
     from harness.grading.reports import write_reports
     from harness.report.live import RunView
     from harness.run.runner import Runner
-    from harness.sandbox.container import reap
+    from harness.sandbox.reaping import reap
 
     reaped = reap()
     if reaped:

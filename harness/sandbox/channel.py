@@ -5,9 +5,16 @@ A supervisor (supervisor.pl) is started once in the container and speaks frames 
     -> "<timeout s> <head bytes> <tail bytes> <cwd length> <command length>\n" cwd command
     <- "<returncode> <timed out 0|1> <dropped bytes> <head length> <tail length>\n" head tail
 
+    -> "kill\n"
+    <- "killed\n"
+
 It runs `bash -c command` in a session of its own with stdin closed, keeps the head and the tail of what it prints, and
 at the timeout kills every process the command started, also those that left its process group. So a flood of output
-never leaves the container, and a step costs one fork instead of a `docker exec`.
+never leaves the container, and a step costs one fork instead of a `docker exec`. `kill` ends every process but the
+supervisor and process 1.
+
+A command runs as root beside the supervisor, so it can kill it, stop it, or write into its pipes. Whatever comes out of
+the container is bounded here, and answers that are none close the channel.
 """
 
 import contextlib
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 STDOUT = 1  # kind of frame in the engine's stream
+MAX_LINE = 200  # bytes of an answer's first line
+MAX_ERRORS = 10_000  # bytes kept of what the supervisor itself complains about
 PATIENCE = 60.0  # seconds beyond a command's own timeout before a silent container counts as broken
 
 
@@ -73,6 +82,8 @@ class Channel:
             if not found:
                 raise ChannelClosed(f"unexpected answer {answer[:80]!r}")
             returncode, timed_out, dropped, head_size, tail_size = (int(group) for group in found.groups())
+            if head_size > head or tail_size > tail:
+                raise ChannelClosed(f"an answer of {head_size} + {tail_size} bytes, beyond its bounds")
             first, last = self._take(head_size, deadline), self._take(tail_size, deadline)
             seconds = time.monotonic() - began
         gap = f"\n[... {dropped} bytes left out ...]\n".encode() if dropped else b""
@@ -83,6 +94,12 @@ class Channel:
             dropped_bytes=dropped,
             seconds=seconds,
         )
+
+    def kill_all(self) -> None:
+        """End every process in the container but the supervisor and process 1. Raises as `execute` does."""
+        with self._lock:
+            self._send(b"kill\n")
+            self._expect(time.monotonic() + PATIENCE, b"killed\n")
 
     def close(self) -> None:
         """Hang up: the supervisor ends when its stdin does, and a waiting `execute` raises ChannelClosed."""
@@ -109,6 +126,8 @@ class Channel:
 
     def _line(self, deadline: float) -> bytes:
         while b"\n" not in self._buffer:
+            if len(self._buffer) > MAX_LINE:
+                raise ChannelClosed(f"unexpected answer {bytes(self._buffer[:80])!r}")
             self._receive(deadline)
         return self._cut(self._buffer.index(b"\n") + 1)
 
@@ -125,8 +144,11 @@ class Channel:
     def _receive(self, deadline: float) -> None:
         """Read one frame of the engine's multiplexed stream: kind, three zero bytes, big-endian length, payload."""
         kind, size = struct.unpack(">BxxxL", self._raw(8, deadline))
-        target = self._buffer if kind == STDOUT else self._errors
-        target += self._raw(size, deadline)
+        payload = self._raw(size, deadline)
+        if kind == STDOUT:
+            self._buffer += payload
+        elif len(self._errors) < MAX_ERRORS:
+            self._errors += payload[:MAX_ERRORS]
 
     def _raw(self, size: int, deadline: float) -> bytes:
         data = bytearray()

@@ -1,19 +1,16 @@
 """One container per rollout: limited, unprivileged, without network or future, and gone at once when it is done.
 
-Every container carries the label `aem`, and in `aem.owner` the process that made it, so that after a kill -9 the next
-run can tell what was left behind from what other live runs are using (`reap`).
+Every container carries the label `aem`, and labels that say whose it is (harness/sandbox/reaping.py).
 """
 
 import contextlib
 import io
 import os
 import shlex
-import socket
 import tarfile
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +20,7 @@ from harness.errors import ConfigError, EnvironmentFault, boundary
 from harness.sandbox.channel import Channel, ChannelClosed
 from harness.sandbox.engine import client
 from harness.sandbox.history import remove_future
+from harness.sandbox.reaping import ownership, remove
 from harness.types import Observation
 
 if TYPE_CHECKING:
@@ -32,9 +30,30 @@ HEAD_BYTES = TAIL_BYTES = 256 * 1024  # of a command's output that reach the hos
 # Official images keep their environment in conda: commands see it activated, as SWE-bench scaffolds do.
 ACTIVATE = "source /opt/miniconda3/bin/activate testbed >/dev/null 2>&1 || true"
 
-# Process 1 cannot be killed from inside, reaps orphans, and goes at the first SIGTERM.
-IDLE = "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"
+# Process 1 reaps orphans, and no signal from inside ends it: an agent that kills all it can see loses its own processes
+# and keeps its container. From outside, the stop signal is one that needs no grace.
+IDLE = "trap '' HUP INT TERM; while :; do sleep 3600 & wait; done"
+# Of the engine's default capabilities, those that neither tests nor package managers need.
+DROPPED = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"]
 REVIVAL_PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each try to reach a container whose supervisor is gone
+
+_PATCH, _INDEX = "/tmp/.aem-patch", "/tmp/.aem-index"
+# Exit status: 3 no repository with that commit, 4 git will not make the patch, above 128 git was killed. Repositories
+# inside the work tree that have no commit yet cannot be added; without --ignore-errors they would cost the whole patch.
+_DIFF = f"""
+cd "$workdir" && git cat-file -e "$base^{{tree}}" || exit 3
+rm -rf {_PATCH} {_INDEX} {_INDEX}.lock; cp "$(git rev-parse --git-dir)/index" {_INDEX}; export GIT_INDEX_FILE={_INDEX}
+git add --all --ignore-errors; status=$?
+if [ $status -lt 128 ]; then
+  git diff --cached --binary --no-color --no-ext-diff --no-textconv --src-prefix=a/ --dst-prefix=b/ "$base" > {_PATCH}
+  status=$?
+fi
+[ $status -eq 0 ] || [ $status -gt 128 ] || status=4
+exit $status
+"""
+_NO_REPOSITORY, _NO_PATCH = 3, 4
+
+DIFF_SECONDS = 300.0  # for git to look at the whole work tree; the largest official ones take some seconds
 
 _open: "set[Sandbox]" = set()
 _open_lock = threading.Lock()
@@ -43,9 +62,10 @@ _open_lock = threading.Lock()
 class Sandbox:
     """A running container as an `Environment`; use it in a `with` block.
 
-    `base_commit` "" means the commit that is checked out. With `scrub_git` every commit that is not an ancestor of the
-    checked out one is removed, and that none is left is proven, before anything else happens. `network` False means
-    none at all. Raises EnvironmentFault when the engine or the container fails, naming an out-of-memory kill as such.
+    The base commit is the one that is checked out when it starts. With `scrub_git` every commit that is not an ancestor
+    of it is removed, and that none is left is proven, before anything else happens. `network` False means none at all.
+    `prelude` is sourced once by bash; its environment is that of every command. Raises EnvironmentFault when the engine
+    or the container fails, naming an out-of-memory kill as such.
     """
 
     def __init__(
@@ -104,7 +124,7 @@ class Sandbox:
         if channel:
             channel.close()
         if container:
-            _remove(container)
+            remove(container)
 
     @staticmethod
     def close_all() -> None:
@@ -138,20 +158,21 @@ class Sandbox:
         """The work tree against the commit the container started from, as `git apply` reads it.
 
         New files are in it, ignored ones are not; the agent's own index is left alone. Bytes that are not UTF-8 come
-        as surrogates. Empty when the agent destroyed the repository.
+        as surrogates. Empty when the agent destroyed the repository. Where processes that the agent left behind keep
+        the patch from being made, they are ended first. Raises EnvironmentFault when it cannot be made in time, or for
+        want of disk or memory.
         """
-        patch = "/tmp/.aem-patch"
-        index = "/tmp/.aem-index"
-        self.execute(
-            f'rm -f {patch} {index}; cp "$(git rev-parse --git-dir)/index" {index}; export GIT_INDEX_FILE={index}; '
-            f"git add -A && git -c core.fileMode=false diff --cached --binary --no-color --no-ext-diff --no-textconv "
-            f"--src-prefix=a/ --dst-prefix=b/ {self._base or 'HEAD'} > {patch}",
-            timeout=300.0,
-        )
-        try:
-            return self.read_file(patch).decode("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            return ""
+        script = f"workdir={shlex.quote(self._workdir)}; base={self._base or 'HEAD'}{_DIFF}"
+        seen = self.execute(script, timeout=DIFF_SECONDS, cwd="/")
+        if seen.returncode not in (0, _NO_REPOSITORY) and self._channel is not None:
+            with contextlib.suppress(ChannelClosed):
+                self._channel.kill_all()
+            seen = self.execute(script, timeout=DIFF_SECONDS, cwd="/")
+        starved = "No space left" in seen.output or seen.returncode not in (0, _NO_REPOSITORY, _NO_PATCH)
+        if seen.timed_out or starved:
+            last = (seen.output.strip().splitlines() or ["no output"])[-1][:200]
+            raise EnvironmentFault(f"the work tree's patch cannot be made (exit status {seen.returncode}): {last}")
+        return self.read_file(_PATCH).decode("utf-8", "surrogateescape") if seen.returncode == 0 else ""
 
     def write_file(self, path: str, data: bytes) -> None:
         """Write a file as root, making the folders above it."""
@@ -195,9 +216,12 @@ class Sandbox:
             "mem_limit": self._limits.memory,
             "memswap_limit": self._limits.memory,
             "pids_limit": self._limits.pids,
+            "cap_drop": DROPPED,
             "security_opt": ["no-new-privileges"],
+            "stop_signal": "SIGKILL",
+            "log_config": {"type": "none"},  # what a command writes to process 1 must not fill the host's disk
             "environment": self._env,
-            "labels": {"aem": __version__, "aem.owner": owner(), **self._labels},
+            "labels": {"aem": __version__, **ownership(), **self._labels},
         }
         if self._limits.disk:
             options["storage_opt"] = {"size": self._limits.disk}
@@ -231,7 +255,9 @@ class Sandbox:
                 why = "it ran out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
                 raise EnvironmentFault(f"the container died: {why}")
             with contextlib.suppress(ChannelClosed, APIError):  # it may die between the look and the connection
-                self._channel = Channel(container, self._workdir, self._prelude)
+                channel = Channel(container, self._workdir, self._prelude)
+                channel.kill_all()  # what the old supervisor can no longer end
+                self._channel = channel
                 return Observation(output="Killed: every process of the container\n", returncode=137, seconds=0.0)
         raise EnvironmentFault(f"the container takes no more commands: {closed}")
 
@@ -239,39 +265,3 @@ class Sandbox:
         if self._container is None:
             raise EnvironmentFault("the container is closed")
         return self._container
-
-
-def owner() -> str:
-    """This process, told from every other one of any machine: host, pid, and when the pid was given out."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def reap() -> int:
-    """Remove the containers whose process on this host is dead; returns how many. Other hosts' are left alone."""
-    with boundary(EnvironmentFault, "the Docker engine does not answer; start it, or see aem doctor"):
-        containers = client().containers.list(all=True, filters={"label": "aem.owner"}, ignore_removed=True)
-    dead = [container for container in containers if _is_dead(container.labels["aem.owner"])]
-    for container in dead:
-        _remove(container)
-    return len(dead)
-
-
-def _is_dead(who: str) -> bool:
-    host, pid, started = who.rsplit(":", 2)
-    return host == socket.gethostname() and _started(int(pid)) != started
-
-
-def _started(pid: int) -> str:
-    """When the kernel started a process, in clock ticks since boot; empty when there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
-
-
-def _remove(container: "Container") -> None:
-    """Kill and remove at once; whatever is gone already is fine."""
-    from docker.errors import APIError, NotFound
-
-    with contextlib.suppress(NotFound, APIError):
-        container.remove(force=True, v=True)

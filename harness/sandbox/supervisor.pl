@@ -1,13 +1,14 @@
 # Runs commands inside a container for harness/sandbox/channel.py, which describes the frames on stdin and stdout.
-# Perl, because every Debian and Ubuntu image has perl-base, while python may be missing or be the one under test.
+# Perl, because every Debian and Ubuntu image has perl-base (and no module beyond it is used), while python may be missing
+# or be the one under test.
 use strict; use warnings;
 use POSIX qw(:sys_wait_h setsid _exit);
-use Time::HiRes qw(time);
 use IO::Select;
 
 $0 = 'aem-supervisor';
 my $GRACE = 0.2;      # seconds to wait for output that is still in the pipe after the command has ended
 my $CHUNK = 1 << 16;
+my $TICKS = POSIX::sysconf(&POSIX::_SC_CLK_TCK);
 my $SYS_prctl = { x86_64 => 157, aarch64 => 167 }->{(POSIX::uname())[4]};
 # Orphans become our children, so that at a timeout we find even those that left their process group.
 syscall($SYS_prctl, 36, 1, 0, 0, 0) if defined $SYS_prctl;
@@ -32,6 +33,10 @@ sub put {
         _exit(0) unless $n;
         $sent += $n;
     }
+}
+
+sub now {             # seconds of a clock that nobody sets, in ticks of 10 ms
+    return (POSIX::times())[0] / $TICKS;
 }
 
 sub processes {       # (parent -> [pids], pid -> start time in ticks) of every process in the container
@@ -84,16 +89,16 @@ sub run {
     }
     close $writer;
     my ($head, $tail, $total) = ('', '', 0);
-    my ($deadline, $timed_out, $status) = (time + $timeout, 0, undef);
+    my ($deadline, $timed_out, $status) = (now() + $timeout, 0, undef);
     my $select = IO::Select->new($reader, values %left);
     my ($open, $nap) = (1, 0.0001);
     while ($open || !defined $status) {
-        my $wait = $deadline - time;
+        my $wait = $deadline - now();
         if ($wait <= 0) {
             if (!defined $status) {
                 $timed_out = 1; $status = 124;
                 kill_all($pid);
-                $deadline = time + $GRACE;
+                $deadline = now() + $GRACE;
                 next;
             }
             last;
@@ -120,12 +125,17 @@ sub run {
         }
         if (!defined $status && waitpid($pid, WNOHANG) == $pid) {
             $status = $? & 127 ? 128 + ($? & 127) : $? >> 8;
-            $deadline = time + $GRACE;
+            $deadline = now() + $GRACE;
         }
     }
     if ($open) { $left{fileno $reader} = $reader } else { close $reader }
     $tail = substr $tail, -$tail_size if length $tail > $tail_size;
     return ($status, $timed_out, $total - length($head) - length($tail), $head, $tail);
+}
+
+sub kill_everything { # but us and process 1, which no signal from inside can end
+    for (1 .. 3) { kill 'KILL', -1; select undef, undef, undef, 0.01 }
+    1 while waitpid(-1, WNOHANG) > 0;
 }
 
 while (1) {
@@ -140,6 +150,7 @@ while (1) {
     my $header = '';
     $header .= take(1) while $header !~ /\n\z/;
     if ($header eq "ready?\n") { put("ready\n"); next }
+    if ($header eq "kill\n") { kill_everything(); put("killed\n"); next }
     my ($timeout, $head_size, $tail_size, $cwd_size, $size) = split ' ', $header;
     my $cwd = take($cwd_size);
     my $command = take($size);

@@ -10,12 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import EnvironmentFault
+from harness.sandbox.build import DEBIAN
+from harness.sandbox.container import Sandbox
 
 pytestmark = pytest.mark.docker
 
-# Text of the kind models emit, with what a shell gives a meaning to, but for what outlasts a command or runs beside it.
-SHELL = st.text(st.sampled_from("abc \n\t'\"\\$`(){}[];*?~#!=-/0éß\x01"), max_size=40).filter(
-    lambda text: "$$" not in text
+# Text of the kind models emit, with what a shell gives a meaning to. Without > and <, whose effects outlast a command
+# or run beside it, with | and & doubled, since processes side by side may complain in any order, and without pids.
+SHELL = (
+    st.lists(st.sampled_from([*"abc \n\t'\"\\$`(){}[];*?~#!=-/0éß\x01", "||", "&&"]), max_size=40)
+    .map("".join)
+    .filter(lambda text: "$$" not in text)
 )
 
 
@@ -37,7 +42,7 @@ def test_the_conda_environment_is_active(sandbox):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arguments=st.lists(SHELL, max_size=3), text=SHELL)
 def test_any_text_gives_what_bash_c_gives(sandbox, arguments, text):
-    command = f"printf '<%s>' {' '.join(arguments)} </dev/null; {text}"
+    command = f"printf '<%s>' {' '.join(arguments)}; {text}"
     seen = sandbox.execute(command, timeout=20)
     plain = ["docker", "exec", "-w", "/", sandbox.id, "bash", "-c", 'exec timeout 20 bash -c "$0" 2>&1', command]
     direct = subprocess.run(plain, capture_output=True, check=False)
@@ -89,6 +94,34 @@ def test_a_flood_of_output_stays_in_the_container(sandbox):
 def test_a_command_that_kills_every_process_ends_itself_and_the_next_one_works(sandbox):
     assert sandbox.execute("kill -9 -1").returncode == 137
     assert sandbox.execute("echo still here").output == "still here\n"
+
+
+def test_no_signal_from_inside_ends_the_container(sandbox):
+    assert sandbox.execute("for signal in HUP INT QUIT TERM KILL; do kill -$signal 1; done").returncode == 0
+    assert sandbox.execute("sleep 0.5; echo on").output == "on\n"
+
+
+def test_what_survives_its_supervisor_is_ended_with_it(sandbox):
+    seen = sandbox.execute("setsid bash -c 'exec -a survivor sleep 999' & sleep 0.2; kill -9 $PPID; sleep 60")
+    assert seen.returncode == 137
+    assert sandbox.execute("pgrep -c -f survivor").output == "0\n"
+
+
+@pytest.mark.parametrize("noise", ["x", "0 0 0 999999999 0\n"], ids=["without a line end", "with a forged length"])
+def test_what_a_command_writes_into_the_supervisors_pipe_is_bounded_too(sandbox, noise):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forge = (
+        f"printf '{noise}' > /proc/$PPID/fd/1; head -c 200000000 /dev/zero | tee /proc/$PPID/fd/2 > /proc/$PPID/fd/1"
+    )
+    assert sandbox.execute(forge).returncode == 137
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
+    assert sandbox.execute("echo on").output == "on\n"
+
+
+def test_an_image_with_bash_and_perl_base_is_enough(base):
+    with Sandbox(DEBIAN, workdir="/", labels={"aem.test": "1"}, prelude="") as bare:
+        assert bare.execute("command -v git python3; echo none").output == "none\n"
+        assert bare.execute("sleep 5", timeout=0.3).timed_out
 
 
 def test_a_command_over_the_memory_limit_fails_and_the_container_lives(open_sandbox):

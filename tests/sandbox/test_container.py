@@ -14,7 +14,9 @@ import pytest
 from harness.config import Limits
 from harness.errors import ConfigError, EnvironmentFault
 from harness.sandbox.build import BASE
-from harness.sandbox.container import Sandbox, reap
+from harness.sandbox.container import Sandbox
+from harness.sandbox.reaping import INSIDE, OWNER, reap
+from tests.sandbox.proxy import Door
 
 pytestmark = pytest.mark.docker
 
@@ -31,6 +33,7 @@ def test_limits_and_privileges_are_what_was_asked(open_sandbox):
     assert host["Memory"] == host["MemorySwap"] == 256 * 2**20
     assert host["PidsLimit"] == 77
     assert not host["CapAdd"]
+    assert {"NET_RAW", "MKNOD"} <= {name.removeprefix("CAP_") for name in host["CapDrop"]}
     assert not host["Privileged"]
     assert host["SecurityOpt"] == ["no-new-privileges"]
 
@@ -107,6 +110,34 @@ def test_a_destroyed_repository_gives_an_empty_diff_not_a_fault(open_sandbox):
     assert box.diff() == ""
 
 
+def test_a_repository_inside_the_work_tree_does_not_cost_the_patch(open_sandbox):
+    box = open_sandbox()
+    box.execute(REPOSITORY + "git init -q scratch; echo x > scratch/x; echo fixed > kept.txt; echo y > y")
+    box._workdir = "/repo"
+    patch = box.diff()
+    assert "+fixed" in patch
+    assert "b/y" in patch
+
+
+@pytest.mark.slow
+def test_processes_that_fill_the_container_do_not_cost_the_patch(open_sandbox):
+    box = open_sandbox(limits=Limits(pids=40))
+    box.execute(REPOSITORY + "echo fixed > kept.txt")
+    box._workdir = "/repo"
+    box.execute("perl -e 'while (1) { fork; select undef, undef, undef, 0.02 }' > /dev/null 2>&1 & sleep 2")
+    assert box.execute("(echo subshell)", timeout=1).returncode != 0, "there is room for more processes"
+    assert "+fixed" in box.diff()
+
+
+def test_a_patch_that_the_disk_has_no_room_for_is_a_fault(open_sandbox):
+    box = open_sandbox()
+    box.execute(REPOSITORY.replace("/repo", "/dev/shm/repo"))
+    box._workdir = "/dev/shm/repo"
+    box.execute("head -c 1000000 /dev/urandom > kept.txt; head -c 100000000 /dev/zero > /dev/shm/rest")
+    with pytest.raises(EnvironmentFault, match="No space left"):
+        box.diff()
+
+
 def test_a_missing_image_is_a_fault_that_names_it():
     with pytest.raises(EnvironmentFault, match="no/such-image"), Sandbox("no/such-image:latest"):
         pass
@@ -174,6 +205,50 @@ def test_after_kill_9_the_next_run_reaps_what_was_left_and_nothing_that_lives(ba
     assert len(running("aem.test=alive")) == 1
     alive.send_signal(signal.SIGINT)
     alive.wait(timeout=30)
+
+
+@pytest.fixture
+def engine_door(tmp_path, monkeypatch):
+    door = Door(tmp_path / "docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{door.path}")
+    yield door
+    monkeypatch.undo()
+    for container in docker.from_env().containers.list(all=True, filters={"label": "aem.test=door"}):
+        container.remove(force=True)
+
+
+def test_an_engine_that_goes_away_is_a_fault_also_when_the_container_is_then_closed(base, engine_door):
+    def work() -> None:
+        with Sandbox(base, workdir="/", labels={"aem.test": "door"}) as box:
+            assert box.execute("echo on").output == "on\n"
+            engine_door.shut()
+            box.execute("echo still on")
+
+    with ThreadPoolExecutor(1) as fresh_thread:  # each thread has its own client
+        with pytest.raises(EnvironmentFault, match="engine does not answer"):
+            fresh_thread.submit(work).result()
+        with pytest.raises(EnvironmentFault, match="engine does not answer"):
+            fresh_thread.submit(reap).result()
+
+
+def test_what_a_harness_in_a_container_made_goes_when_that_container_is_gone(base):
+    def idle(**labels: str) -> "docker.models.containers.Container":
+        return docker.from_env().containers.run(base, ["sleep", "99"], detach=True, labels={"aem.test": "1", **labels})
+
+    harness = idle()
+    assert harness.id is not None
+    made = idle(**{OWNER: "0123456789ab/pid:[1]:1:1", INSIDE: harness.id})
+    unknown = idle(**{OWNER: "another-host/pid:[1]:1:1"})
+    try:
+        reap()
+        assert made.id in running(OWNER)
+        harness.kill()
+        reap()
+        assert made.id not in running(OWNER)
+        assert unknown.id in running(OWNER)
+    finally:
+        for container in (harness, unknown):
+            container.remove(force=True)
 
 
 def test_tear_down_takes_no_grace_period(base):

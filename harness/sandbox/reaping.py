@@ -1,0 +1,95 @@
+"""Containers that go: at once when their sandbox closes, and by the next run when their own was killed.
+
+The label `aem.owner` names a process: the host and process namespace it counts in, its pid, and when the kernel
+started it (a pid alone is soon given out again). A harness that runs in a container of this same engine says so in
+`aem.inside`: nobody else can look into its namespace, but everybody can see whether its container still runs.
+"""
+
+import functools
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import EnvironmentFault, boundary
+from harness.sandbox.engine import client
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+OWNER, INSIDE = "aem.owner", "aem.inside"
+PAUSES = (0.5, 2.0)  # seconds before the second and third try to remove a container that a busy engine would not let go
+
+
+def ownership() -> dict[str, str]:
+    """The labels that make a container this process's."""
+    inside = _inside()
+    return {OWNER: f"{_here()}:{os.getpid()}:{_started(os.getpid())}", **({INSIDE: inside} if inside else {})}
+
+
+def reap() -> int:
+    """Remove the containers whose process is dead; returns how many. Those nobody here can judge are left alone."""
+    with boundary(EnvironmentFault, "the Docker engine does not answer; start it, or see aem doctor"):
+        containers = client().containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
+        dead = [container for container in containers if _is_dead(container.labels)]
+    return sum(map(remove, dead))
+
+
+def remove(container: "Container") -> bool:
+    """Kill and remove a container with its volumes; whether it is gone. One that stays is left for the next `reap`."""
+    from docker.errors import APIError, DockerException, NotFound
+
+    for pause in (*PAUSES, None):
+        try:
+            container.remove(force=True, v=True)
+            return True
+        except NotFound:
+            return True
+        except APIError as error:
+            if error.status_code == 409:  # somebody is removing it already
+                return True
+            if pause is not None:
+                time.sleep(pause)
+        except (DockerException, OSError):  # no engine answers
+            return False
+    return False
+
+
+def _is_dead(labels: Mapping[str, str]) -> bool:
+    where, pid, started = labels[OWNER].rsplit(":", 2)
+    if where == _here():
+        return _started(int(pid)) != started
+    inside = labels.get(INSIDE, "")
+    return bool(inside) and (inside == _inside() or not _runs(inside))  # ours, but another life of it: restarted
+
+
+def _here() -> str:
+    """Where this process's pid counts: containers may share their host's name, and still have pids of their own."""
+    return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+@functools.cache
+def _inside() -> str:
+    """The id of the container this process runs in, if it is one of this engine's; else empty."""
+    found = re.search(r"/containers/([0-9a-f]{64})/hostname ", Path("/proc/self/mountinfo").read_text())
+    return found[1] if found and _runs(found[1]) else ""
+
+
+def _runs(container_id: str) -> bool:
+    from docker.errors import NotFound
+
+    try:
+        return bool(client().containers.get(container_id).attrs["State"]["Running"])
+    except NotFound:
+        return False
+
+
+def _started(pid: int) -> str:
+    """When the kernel started a process, in clock ticks since boot; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
