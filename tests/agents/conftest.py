@@ -1,7 +1,8 @@
 """A small image as the official ones are: /testbed at one commit, the environment `testbed`."""
 
 import pytest
-from workplace import BUGGY
+
+from tests.agents.workplace import BUGGY
 
 IMAGE = "aem/test-agents:latest"
 DOCKERFILE = """\

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from model_server import model_server, say
-from workplace import FIX, Transcript, instance
 
 from agents.bash import SENTINEL, BashAgent, BashOptions
 from agents.command import CommandAgent
@@ -15,6 +13,8 @@ from agents.scripted import GoldAgent
 from harness.errors import EnvironmentFault
 from harness.sandbox.container import Sandbox
 from harness.types import ExitStatus
+from tests.agents.model_server import model_server, say
+from tests.agents.workplace import FIX, Transcript, instance
 
 pytestmark = pytest.mark.docker
 DONE = f"```bash\necho {SENTINEL}\n```"

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_server import chat, model_server, say
-from workplace import LocalEnvironment, Transcript, instance
 
 from agents.bash import SENTINEL, BashAgent, BashOptions, fenced
 from agents.policy import EndpointPolicy, Retry
 from agents.templates import Prompts, shipped_names
 from harness.errors import ConfigError, PolicyFault
 from harness.types import Completion, ExitStatus
+from tests.agents.model_server import chat, model_server, say
+from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 QUICK = Retry(attempts=2, first=0.001, cap=0.002, seconds=5)
 DONE = f"```bash\necho {SENTINEL}\n```"

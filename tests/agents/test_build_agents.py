@@ -4,12 +4,12 @@ import json
 import sys
 
 import pytest
-from model_server import model_server, say
-from workplace import LocalEnvironment, Transcript, instance
 
 from agents.build import build, endpoint_policy
 from harness.errors import ConfigError
 from harness.types import Agent, AgentExit, ExitStatus
+from tests.agents.model_server import model_server, say
+from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 
 class Own:

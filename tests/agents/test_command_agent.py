@@ -6,12 +6,12 @@ import sys
 import time
 
 import pytest
-from workplace import LocalEnvironment, Transcript, instance
 
 from agents.build import build
 from agents.command import CommandAgent, CommandOptions
 from harness.errors import ConfigError, PolicyFault
 from harness.types import ExitStatus
+from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from workplace import LocalEnvironment, Transcript, instance
 
 from agents.deepswe import DeepsweAgent, DeepsweOptions, DeepswePrompts, before_call, parse, thinking
 from agents.deepswe_tools import CLIPPED, Tools
 from harness.errors import ConfigError
 from harness.types import Completion, ExitStatus
+from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 
 def call(name, **parameters):

@@ -8,11 +8,11 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_server import Handler, chat, model_server, say
 
 from agents.policy import ContextOverflow, EndpointPolicy, Retry, Sampling, served_models
 from agents.reply import Unreadable, read_reply
 from harness.errors import ConfigError, PolicyFault
+from tests.agents.model_server import Handler, chat, model_server, say
 
 HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
 QUICK = Retry(attempts=3, first=0.001, cap=0.002, timeouts=2, seconds=0.3)

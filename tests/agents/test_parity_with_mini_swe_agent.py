@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from workplace import LocalEnvironment, Transcript, instance
 
 from agents.bash import BashAgent, BashOptions
 from agents.templates import MINI_SWE_AGENT, Prompts
 from harness.types import Completion
+from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 VERSION = "2.4.6"
 DRIVER = Path(__file__).with_name("mini_driver.py")

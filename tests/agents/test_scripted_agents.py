@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from workplace import FIX, LocalEnvironment, Transcript, instance
 
 from agents.build import build
 from agents.scripted import EmptyAgent, GoldAgent, load_replay, shipped_replays
 from harness.errors import ConfigError, DataError
 from harness.types import ExitStatus
+from tests.agents.workplace import FIX, LocalEnvironment, Transcript, instance
 
 REPLAY = """\
 instances:

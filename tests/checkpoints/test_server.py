@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import group, until
 
 from aem_checkpoints.adding import add
 from aem_checkpoints.card import Card, Serving
@@ -21,6 +20,7 @@ from aem_checkpoints.registry import Registry
 from aem_checkpoints.serving import Server
 from agents.policy import EndpointPolicy, Retry
 from harness.errors import ConfigError, PolicyFault
+from tests.checkpoints.processes import group, until
 
 PROGRAM = Path(__file__).with_name("serve_program.py")
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import group, resident, sockets, until
-from tiny import tiny_adapter, tiny_checkpoint
 
 from aem_checkpoints.command import find_vllm
 from aem_checkpoints.fingerprint import fingerprint
@@ -25,6 +23,8 @@ from harness.compare import drift
 from harness.compare.outcomes import combine, read_run
 from harness.errors import ConfigError
 from harness.run.store import read_journal, read_json
+from tests.checkpoints.processes import group, resident, sockets, until
+from tests.checkpoints.tiny import tiny_adapter, tiny_checkpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 

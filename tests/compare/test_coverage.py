@@ -5,7 +5,8 @@ its figures are in docs/statistics.md.
 """
 
 import pytest
-import scenarios as sim
+
+from tests.compare import scenarios as sim
 
 REPS = 600
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}  # 20 tasks of 3 repositories

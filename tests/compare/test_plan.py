@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scenarios as sim
 from typer.testing import CliRunner
 
 from cli import app
@@ -15,6 +14,7 @@ from harness.compare.plan import allocate, costs, detectable_difference, plan, p
 from harness.compare.schema import normalise
 from harness.compare.simulate import draw_world, roll
 from harness.compare.surface import PUBLIC, from_history, task_variances
+from tests.compare import scenarios as sim
 
 DEEPSWE = PUBLIC["deepswe"]
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy import stats
-from worlds import counted, drawn, surface
 
 from harness.compare.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
 from harness.compare.gate_config import configure
 from harness.errors import ConfigError, DataError
+from tests.gate.worlds import counted, drawn, surface
 
 TRIALS = 200
 MOST = stats.binom.ppf(0.999, TRIALS, 0.05)  # false verdicts that a rate of 5 % exceeds once in a thousand times

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from worlds import drawn, surface
 
 import cli
 from harness.compare.calibrate import lowered
+from tests.gate.worlds import drawn, surface
 
 Q = surface(200)
 ARMS = {

@@ -1,11 +1,11 @@
 """Budgets, tiers, and the alpha of a sequence of gates."""
 
 import pytest
-from worlds import drawn, surface
 
 from harness.compare.gate_config import TIERS, Budget, configure
 from harness.compare.gate_sequence import Sequence, open_sequence, record
 from harness.errors import ConfigError, DataError
+from tests.gate.worlds import drawn, surface
 
 
 @pytest.mark.parametrize(

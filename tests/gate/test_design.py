@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import arm, counted, drawn, names, surface
 
 from harness.compare.gate_design import SMALLEST, Arm, design, forecast, stratify
+from tests.gate.worlds import arm, counted, drawn, names, surface
 
 
 def test_the_order_is_every_rollout_once_and_depends_on_the_seed_alone():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import arm, counted, drawn, names, surface
 
 from harness.compare.calibrate import lowered
 from harness.compare.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
@@ -12,6 +11,7 @@ from harness.compare.gate_config import Budget, configure
 from harness.compare.gate_design import design
 from harness.compare.gate_looks import Cells
 from harness.errors import DataError
+from tests.gate.worlds import arm, counted, drawn, names, surface
 
 BOTH = pytest.mark.parametrize("question", ["rates", "outcomes"])
 Q = surface(500)

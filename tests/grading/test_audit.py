@@ -9,8 +9,7 @@ import pytest
 from harness.grading.audit import Mark, audit_log, audit_patch
 from harness.grading.predictions import read_predictions
 from harness.types import Task
-
-from .conftest import stored_log
+from tests.grading.conftest import stored_log
 
 FLASK = "pallets__flask-5014"
 

@@ -16,9 +16,8 @@ from harness.grading.reports import integrity_marks
 from harness.sandbox.container import Sandbox
 from harness.sandbox.images import ensure_image
 from harness.types import Grade, Outcome, Task
-
-from . import tiny
-from .conftest import prediction
+from tests.grading import tiny
+from tests.grading.conftest import prediction
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 

@@ -13,8 +13,7 @@ from cli import app
 from harness.errors import DataError
 from harness.grading.logs import COLUMNS, Regraded, regrade
 from harness.types import Outcome, Task
-
-from .conftest import stored_report
+from tests.grading.conftest import stored_report
 
 
 @pytest.fixture(scope="module")

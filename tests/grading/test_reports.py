@@ -11,8 +11,7 @@ from harness.grading import official
 from harness.grading.reports import write_reports
 from harness.run.store import Progress, read_json, write_json, write_patch
 from harness.types import Outcome, Task
-
-from .conftest import prediction, stored_log
+from tests.grading.conftest import prediction, stored_log
 
 ARM = "maker/model-1"
 UNMENTIONED = "django__django-11066"  # chosen, but without a prediction
@@ -59,7 +58,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, logs: Path, index: list, verif
 
 
 def call(folder: Path, *command: str) -> str:
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+    """What it printed. Run again while its count of containers trips over one of another test that just vanished."""
+    for _ in range(20):
+        done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+        if "No such container" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,8 +13,7 @@ from harness.grading.predictions import write_predictions
 from harness.grading.submission import Submission, enter
 from harness.run.store import RunStore, read_journal, read_json
 from harness.types import Outcome, Prediction
-
-from . import tiny
+from tests.grading import tiny
 
 IDS = ("aem__tiny-1", "aem__tiny-2", "aem__tiny-3", "aem__tiny-4")
 

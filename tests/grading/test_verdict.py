@@ -8,8 +8,7 @@ import pytest
 from harness.grading import official, verdict
 from harness.grading.verdict import END, START, Witness, judge, refusal, timeout_note
 from harness.types import Grade, Outcome, Task
-
-from .conftest import prediction, stored_log
+from tests.grading.conftest import prediction, stored_log
 
 FLASK = "pallets__flask-5014"
 
