@@ -28,14 +28,14 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
     """Which images are present, with digest and size."""
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from harness.sandbox.images import local_images
 
     console = Console()
     tasks = choose(dataset, console, ids=ids, repos=repos).tasks
     present = local_images(tasks)
-    table = Table("image", "digest", "GiB", "from", box=box.SIMPLE_HEAD)
+    table = Table(Column("image", overflow="fold"), "digest", "GiB", "from", box=box.SIMPLE_HEAD)
     for image in present:
         table.add_row(
             image.name, image.digest[:19], f"{image.bytes / GIB:.2f}", "built here" if image.built_here else "registry"

@@ -62,6 +62,8 @@ def _entries(path: Path) -> Iterator[tuple[str, object]]:
     kind = suffixes[-1] if suffixes else ""
     if kind not in (".json", ".jsonl"):
         raise DataError(f"predictions must be a .json or .jsonl file (or either with .gz), is {path.name}")
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
