@@ -113,7 +113,7 @@ def test_a_file_without_predictions_is_refused_in_one_line(
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_predictions(tmp_path / name)
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="no such file"):
         read_predictions(tmp_path / "missing.json")
 
 
