@@ -113,7 +113,7 @@ def measure(side: str, workers: int, folder: Path, rows: Path, predictions: Path
     }
 
 
-def wait_for_quiet(patience: float, idle: float = 0.75, window: float = 5.0) -> None:
+def wait_for_quiet(patience: float, idle: float = 0.75, window: float = 15.0) -> None:
     """Return once the processors were idle for this share of `window` seconds, or after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
