@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 DataSet = Annotated[
-    str, typer.Option("--set", help="verified, lite, full, multilingual, sample, or a .json/.jsonl/.parquet file.")
+    str, typer.Option("--set", help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file")
 ]
 Ids = Annotated[
     list[str] | None,

@@ -47,7 +47,7 @@ def run(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--set", help="verified, lite, full, multilingual, sample, or a .json/.jsonl/.parquet file."),
+        typer.Option("--set", help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file"),
     ] = None,
     arm: Annotated[str | None, typer.Option(help="Label of this side in comparisons (default: the agent).")] = None,
     seeds: options.Seeds = 1,

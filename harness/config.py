@@ -30,7 +30,7 @@ class RunConfig(Record):
     """The settings of one arm that decide what its rollouts can come to."""
 
     arm: str = Field(description="label of this side in comparisons (default: checkpoint or agent)", min_length=1)
-    dataset: str = Field("sample", description="verified, lite, full, multilingual, sample, or a local file")
+    dataset: str = Field("sample", description="verified, lite, full, multilingual, sample, tiny, or a local file")
     agent: str = Field("bash", description="gold, empty, replay:NAME, bash, deepswe, command:..., module:attribute")
     agent_options: Mapping[str, Any] = Field(
         default_factory=dict, description="passed to the agent: limits, prompts, ..."

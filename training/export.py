@@ -4,6 +4,7 @@ At the base commit every module of the project has its bug. An instance reports 
 hidden examples of that module, and its tests are that module's examples alone.
 
     python -m training.export results/tiny 60        then: aem run --set results/tiny/rows.jsonl --agent bash ...
+    python -m training.export                        writes the bundled set anew: aem run --set tiny ...
 """
 
 import difflib
@@ -25,6 +26,8 @@ from training.project.t import failures
 from training.tasks import TEST_SEED, Task, tasks
 
 REPO = "aem/tiny-bugs"
+BUNDLED_SEED, BUNDLED_COUNT = 2, 40  # held-out tasks like those that trainers evaluate on, and none of them
+SECONDS = 20  # for the tests of a module: an edit may well make it run forever
 DATE = "2026-01-01T00:00:00+00:00"
 # The commit must be the same wherever the image is built: all that its hash depends on is said here.
 COMMIT = {
@@ -113,7 +116,7 @@ def eval_script(name: str, tests: str, commit: str, test_patch: str) -> str:
         f"git checkout {commit} {tests} t.py",
         f"git apply -v - <<'{_HEREDOC}'\n{test_patch}\n{_HEREDOC}",
         ": '>>>>> Start Test Output'",
-        f"python t.py -v {name}",
+        f"timeout {SECONDS} python t.py -v {name}",
         ": '>>>>> End Test Output'",
         f"git checkout {commit} {tests}",
     ]
@@ -150,10 +153,19 @@ def _write(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
+def export_bundled(folder: Path) -> Path:
+    """The set that `--set tiny` names, written into a folder; the same bytes on every machine."""
+    return export_rows(list(tasks("test", seed=BUNDLED_SEED, count=BUNDLED_COUNT)), folder)
+
+
 def main(arguments: Sequence[str]) -> None:
-    """The first held-out tasks, those that trainers evaluate on."""
-    folder, count = Path(arguments[0]), int(arguments[1])
-    print(export_rows(list(tasks("test", seed=TEST_SEED, count=count)), folder))
+    """FOLDER COUNT: the first held-out tasks, those that trainers evaluate on. Nothing: the bundled set."""
+    from harness.instances import bundled
+
+    if arguments:
+        print(export_rows(list(tasks("test", seed=TEST_SEED, count=int(arguments[1]))), Path(arguments[0])))
+    else:
+        print(export_bundled(bundled.TINY))
 
 
 if __name__ == "__main__":

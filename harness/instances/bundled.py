@@ -1,6 +1,6 @@
-"""The bundled sample set: rows in the published format of swebench 5, put together from the files in `sample/`.
+"""The bundled sets. Of `sample`, the rows in the published format of swebench 5 are put together here from its files.
 
-How those files make an instance is told in `sample/README.md`.
+How those files make an instance is told in `sample/README.md`; what lies in `tiny/` are rows, in `tiny/README.md`.
 """
 
 import json
@@ -12,11 +12,12 @@ from typing import Any
 from harness.instances.rows import default_image
 
 ROOT = Path(__file__).with_name("sample")
+TINY = Path(__file__).with_name("tiny")
 PREFIX = "aem-sample__"
 
 
 def rows() -> list[dict[str, Any]]:
-    """Every instance of the set, sorted by project and number."""
+    """Every instance of `sample`, sorted by project and number."""
     script = Template((ROOT / "eval.sh").read_text())
     return [_row(folder, script) for folder in sorted((ROOT / "tasks").iterdir(), key=_order) if folder.is_dir()]
 

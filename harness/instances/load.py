@@ -1,4 +1,4 @@
-"""A source of instances -> tasks: a named dataset of the Hugging Face hub, the bundled sample, or a local file.
+"""A source of instances -> tasks: a named dataset of the Hugging Face hub, a bundled set, or a local file.
 
 One bad row does not spoil the other 499: `load` returns the good tasks together with one line for each bad row, naming
 file, row number and field.
@@ -23,7 +23,7 @@ HUB = {
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
 }
 SUFFIXES = (".json", ".jsonl", ".parquet")
-SOURCES = f"{', '.join(HUB)}, sample, or a local {', '.join(SUFFIXES)} file (also with .gz)"
+SOURCES = f"{', '.join(HUB)}, sample, tiny, or a local {', '.join(SUFFIXES)} file (also with .gz)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Loaded:
     tasks: list[Task]
     problems: list[str]
     digest: str  # sha256 over the good rows, independent of their order and of the file format
-    name: str  # hub id, "sample", or the file's name
+    name: str  # hub id, "sample", "tiny", or the file's name
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class _Raw:
 def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Loaded:
     """Every good row of `source` as a `Task`, and one line for every other row.
 
-    `source`: `verified`, `lite`, `full`, `multilingual` or any `owner/name` of the Hugging Face hub, `sample`, or a
-    local .json, .jsonl or .parquet file, optionally gzipped, or a folder with `<split>.parquet`. Raises `DataError`
-    when the source cannot be read, when no row is good and, with `strict`, when any row is bad.
+    `source`: `verified`, `lite`, `full`, `multilingual` or any `owner/name` of the Hugging Face hub, the bundled
+    `sample` or `tiny`, a local .json, .jsonl or .parquet file, optionally gzipped, or a folder with `<split>.parquet`.
+    Raises `DataError` when the source cannot be read, when no row is good and, with `strict`, when any row is bad.
     """
     name, raw, folder = _open(source, split)
     tasks: list[Task] = []
@@ -89,6 +89,10 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
         from harness.instances import bundled
 
         return text, _numbered(bundled.rows()), bundled.ROOT
+    if text == "tiny":
+        from harness.instances import bundled
+
+        return text, _file_rows(bundled.TINY / "rows.jsonl"), bundled.TINY
     path = Path(source)
     if (path / f"{split}.parquet").is_file():  # a folder as `swebench` publishes and reads it
         path /= f"{split}.parquet"

@@ -129,7 +129,7 @@ def test_a_file_that_is_not_its_format_is_one_line(tmp_path, name, data, message
 
 @pytest.mark.parametrize("source", ["nothing", "rows.csv", "a/b/c", ""])
 def test_an_unknown_source_names_the_known_ones(source):
-    with pytest.raises(DataError, match="give verified, lite, full, multilingual, sample, or a local"):
+    with pytest.raises(DataError, match="give verified, lite, full, multilingual, sample, tiny, or a local"):
         load(source)
 
 

@@ -1,10 +1,11 @@
 """Check one module of lib/ against its examples in tests/.
 
 python t.py NAME      says what is wrong first, or that all is good
-python t.py -v NAME   one line an example, PASSED or FAILED
+python t.py -v NAME   one line an example, PASSED or FAILED, and a last line that counts them, all as pytest words it
 """
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,11 +34,15 @@ def main(arguments: Sequence[str]) -> int:
     if not module.is_file() or not tests.is_file():
         print(f"no module {name}")
         return 1
+    began = time.perf_counter()
     found = failures(module.read_text(), tests.read_text().splitlines())
+    seconds = time.perf_counter() - began
     wrong = [failure for failure in found if failure]
     if verbose:
         for number, failure in enumerate(found):
             print("FAILED" if failure else "PASSED", f"{tests}::{number}", *([f"- {failure}"] if failure else []))
+        counts = [(len(wrong), "failed"), (len(found) - len(wrong), "passed")]
+        print("=====", ", ".join(f"{count} {word}" for count, word in counts if count), f"in {seconds:.2f}s =====")
     else:
         print(wrong[0] if wrong else "all good")
     return 1 if wrong else 0
