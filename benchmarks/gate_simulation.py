@@ -1,6 +1,8 @@
 """Is the gate right, and what does it save? Its error rates and its rollouts, on worlds whose truth is known.
 
-    python -m benchmarks.gate_simulation [--trials 4000] [--workers 2] [--leaderboard FILE] [--out FOLDER] [--part NAME]
+    python -m benchmarks.gate_simulation [--trials 2500] [--workers 2] [--leaderboard FILE] [--out FOLDER] [--part NAME]
+
+Where the true drop is exactly the margin, both verdicts are wrong: those cells get four times the trials.
 
 Parts: `savings` (verdicts and rollouts for true drops of 0, 3, 5, 10 and 20 points, on public surfaces), `stress`
 (error rates at a true drop of exactly the margin, without giving up early, on surfaces and candidates chosen to be
@@ -45,10 +47,16 @@ class Case:
     seeds: int = 4
     baseline_seeds: int = 4
     settings: dict[str, object] = field(default_factory=dict)
+    fresh: bool = False
 
     @property
     def config(self) -> GateConfig:
         return configure(**self.settings)
+
+    @property
+    def weight(self) -> int:
+        """How many times the usual number of trials it gets."""
+        return 4 if self.drop == self.config.margin else 1
 
 
 # --- worlds -----------------------------------------------------------------------------------------------------------
@@ -153,7 +161,7 @@ def run_block(case: Case, seed: int, trials: int) -> list[tuple[str, float]]:
     for _ in range(trials):
         world = draw_world(case, rng)
         if world is not None:
-            verdict, used = trial(case.config, *world, case.seeds, case.baseline_seeds, rng)
+            verdict, used = trial(case.config, *world, case.seeds, case.baseline_seeds, rng, fresh=case.fresh)
             out.append((verdict.value, used))
     return out
 
@@ -163,7 +171,7 @@ def run(cases: Iterable[Case], trials: int, workers: int) -> pd.DataFrame:
     rows = []
     with ProcessPoolExecutor(workers, initializer=LEADERBOARD.extend, initargs=(list(LEADERBOARD),)) as pool:
         for case in cases:
-            blocks = [pool.submit(run_block, case, seed, BLOCK) for seed in range(-(-trials // BLOCK))]
+            blocks = [pool.submit(run_block, case, seed, BLOCK) for seed in range(-(-case.weight * trials // BLOCK))]
             found = [result for block in blocks for result in block.result()]
             if found:
                 rows.append(row(case, found))
@@ -181,7 +189,9 @@ def row(case: Case, found: list[tuple[str, float]]) -> dict[str, object]:
         "drop": case.drop,
         "tasks": case.tasks,
         "seeds": case.seeds,
-        "baseline_seeds": case.baseline_seeds,
+        "baseline_seeds": 0 if case.fresh else case.baseline_seeds,
+        "tier": case.settings.get("tier", "nightly"),
+        "alpha": config.alpha,
         "question": config.question,
         "margin": config.margin,
         "block_margin": config.blocks_beyond,
@@ -209,14 +219,17 @@ def savings(trials: int, workers: int) -> pd.DataFrame:
     settings: list[tuple[int, int, dict[str, object]]] = [
         (4, 4, {}),
         (4, 4, {"question": "outcomes"}),
-        (4, 4, {"sequential": False}),
         (4, 8, {}),
+        (4, 0, {}),
         (1, 1, {}),
         (4, 4, {"block_margin": 0.0}),
+        (1, 1, {"block_margin": 0.0}),
         (4, 4, {"futility": 0.0}),
+        (4, 4, {"tier": "smoke"}),
+        (4, 4, {"tier": "release"}),
     ]
     cases = [
-        Case(world, drop, seeds=seeds, baseline_seeds=stored, settings=setting)
+        Case(world, drop, seeds=seeds, baseline_seeds=stored, settings=setting, fresh=not stored)
         for world in PUBLIC
         for seeds, stored, setting in (settings if world == "deepswe" else settings[:2])
         for drop in DROPS
@@ -227,22 +240,29 @@ def savings(trials: int, workers: int) -> pd.DataFrame:
 
 
 def fixed_size(
-    world: str, drop: float, seeds: int, baseline_seeds: int, margin: float, block_margin: float, **line: object
+    world: str,
+    drop: float,
+    seeds: int,
+    baseline_seeds: int,
+    margin: float,
+    block_margin: float,
+    alpha: float,
+    **line: object,
 ) -> float:
-    """Rollouts of the fixed-size one-sided 5 % test of the same power, as a share of 500 tasks x seeds.
+    """Rollouts of the fixed-size one-sided test of the same alpha and power, as a share of 500 tasks x seeds.
 
     Power is the gate's probability of the right verdict for this drop, nan where none is right; the
     test is the normal one on task differences.
     """
     right = float(line["pass"] if drop < margin else line["block"])  # type: ignore[arg-type]
     gap = margin - drop if drop < margin else drop - block_margin
-    if gap <= 0 or right <= 0.05:
+    if gap <= 0 or right <= alpha:
         return float("nan")
     rng = np.random.default_rng(0)
     q = SURFACES[world](rng, 100_000)
     p = lowered(q, drop)
-    variance = (p * (1 - p) / seeds + q * (1 - q) / baseline_seeds).mean() + (p - q).var()
-    z = stats.norm.ppf(0.95) + stats.norm.ppf(min(right, 0.999))
+    variance = (p * (1 - p) / seeds + q * (1 - q) / (baseline_seeds or seeds)).mean() + (p - q).var()
+    z = stats.norm.ppf(1 - alpha) + stats.norm.ppf(min(right, 0.999))
     return float((z / gap) ** 2 * variance / 500)
 
 
@@ -270,51 +290,56 @@ def irt_part(trials: int, workers: int) -> pd.DataFrame:
     return run((Case("irt", drop, settings=setting) for setting in settings for drop in DROPS), trials, workers)
 
 
+NEAR, AT_MARGIN = (-0.10, 0.10), (-0.033, -0.027)  # differences of the two tables
+GROUPS = (-0.101, -0.05, -0.0301, -0.01, 0.01, 0.101)
+
+
 def pairs(trials: int, workers: int) -> pd.DataFrame:
     """Real submissions, one outcome a task; only the order is random, and the difference of two tables is the truth.
 
-    Pairs are drawn at random among those within 10 points of each other. Each is gated in one random order.
+    Pairs are drawn at random among those within 10 points of each other, and once more among those whose difference is
+    at the margin. Each is gated in one random order.
     """
     rows = []
     with ProcessPoolExecutor(workers, initializer=LEADERBOARD.extend, initargs=(list(LEADERBOARD),)) as pool:
         for question in ("outcomes", "rates"):
-            blocks = [pool.submit(pair_block, question, seed) for seed in range(-(-trials // BLOCK))]
-            found = pd.DataFrame([line for block in blocks for line in block.result()])
-            groups = pd.cut(
-                found["difference"], [-0.101, -0.05, -0.0301, -0.03, -0.01, 0.01, 0.101], right=True
-            )  # the third holds pairs at or just above the margin
-            for group, some in found.groupby(groups, observed=True):
-                rows.append(pair_row(question, str(group), some))
-                print(rows[-1], flush=True)
-            rows.append(pair_row(question, "all", found))
+            for within in (NEAR, AT_MARGIN):
+                blocks = [pool.submit(pair_block, question, within, seed) for seed in range(-(-4 * trials // BLOCK))]
+                found = pd.DataFrame([line for block in blocks for line in block.result()])
+                groups = pd.cut(found["difference"], GROUPS) if within is NEAR else found["difference"].round(3)
+                rows += [pair_row(question, within, str(group), some) for group, some in found.groupby(groups)]
+                rows.append(pair_row(question, within, "all", found))
+                print(pd.DataFrame(rows).to_string(), flush=True)
     return pd.DataFrame(rows)
 
 
-def pair_block(question: str, seed: int) -> list[dict[str, object]]:
+def pair_block(question: str, within: tuple[float, float], seed: int) -> list[dict[str, object]]:
     rng = np.random.default_rng([seed, 20231010])
     _, y = submissions()
-    y = y[:, ~np.isnan(y).any(axis=0)] if not np.isnan(y).any() else y[~np.isnan(y).any(axis=1)]
-    tasks = tuple(str(i) for i in range(y.shape[1]))
+    y = y[~np.isnan(y).any(axis=1)]
+    y = y[y.mean(axis=1) >= 0.1]
+    means = y.mean(axis=1)
+    gaps = np.round(means[None, :] - means[:, None], 6)  # of candidate b over baseline a
+    first, second = np.nonzero((gaps >= within[0]) & (gaps <= within[1]) & ~np.eye(len(y), dtype=bool))
+    tasks = tuple(f"{i:04d}" for i in range(y.shape[1]))
     config = configure(question=question, futility=0.0)
     out: list[dict[str, object]] = []
-    while len(out) < BLOCK:
-        a, b = rng.choice(len(y), 2, replace=False)
-        difference = float((y[b] - y[a]).mean())
-        if abs(difference) > 0.10 or y[a].mean() < 0.1:
-            continue
+    for pick in rng.integers(len(first), size=BLOCK):
+        a, b = first[pick], second[pick]
         stored = Arm("a", tasks, (0,), y[a][:, None])
         plan = design(tasks, 1, baseline=stored, stratified=question == "rates", seed=int(rng.integers(2**31)))
         values = y[b][:, None]
         verdict, used = decide(config, plan, Cells(values, values, stored.means, stored.means))
-        out.append({"difference": round(difference, 6), "verdict": verdict.value, "used": used / len(plan.order)})
+        out.append({"difference": gaps[a, b], "verdict": verdict.value, "used": used / len(plan.order)})
     return out
 
 
-def pair_row(question: str, group: str, some: pd.DataFrame) -> dict[str, object]:
+def pair_row(question: str, within: tuple[float, float], group: str, some: pd.DataFrame) -> dict[str, object]:
     false_pass = ((some["verdict"] == "PASS") & (some["difference"] < -0.03)).sum()
     false_block = ((some["verdict"] == "BLOCK") & (some["difference"] >= -0.03)).sum()
     return {
         "question": question,
+        "drawn": "near" if within is NEAR else "at the margin",
         "difference": group,
         "trials": len(some),
         **{kind.lower(): (some["verdict"] == kind.value).mean() for kind in Verdict},
@@ -329,7 +354,7 @@ PARTS = {"savings": savings, "stress": stress, "irt": irt_part, "pairs": pairs}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=4000)
+    parser.add_argument("--trials", type=int, default=2500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--leaderboard", type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/gate-simulation"))

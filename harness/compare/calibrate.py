@@ -29,7 +29,7 @@ from harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 1  # of the cache; raised when the gate's mathematics changes
+FORMAT = 2  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):
@@ -66,6 +66,7 @@ class Calibration(Record):
     tasks: int
     seeds: int
     baseline_seeds: int
+    fresh: bool = False
     margin: float
     scenarios: tuple[Scenario, ...]
 
@@ -90,10 +91,12 @@ def calibrate(
     drops: Sequence[float] | None = None,
     trials: int = TRIALS,
     seed: int = 0,
+    fresh: bool = False,
 ) -> Calibration:
-    """Put `trials` fresh pairs of baseline and candidate through the gate for each true drop.
+    """Put `trials` new pairs of baseline and candidate through the gate for each true drop.
 
-    By default the drops are 0, the margin, and 5, 10 and 20 points; 0 and the margin are always among them.
+    By default the drops are 0, the margin, and 5, 10 and 20 points; 0 and the margin are always among them. `fresh`:
+    the baseline is run beside the candidate.
     """
     rng = np.random.default_rng(seed)
     drops = sorted({0.0, config.margin, *((0.05, 0.10, 0.20) if drops is None else drops)})
@@ -102,7 +105,7 @@ def calibrate(
         verdicts, used = [], []
         for _ in range(trials):
             q = surface(rng)
-            verdict, share = trial(config, q, lowered(q, drop), seeds, baseline_seeds, rng)
+            verdict, share = trial(config, q, lowered(q, drop), seeds, baseline_seeds, rng, fresh=fresh)
             verdicts.append(verdict)
             used.append(share)
         passed, blocked = (verdicts.count(kind) for kind in (Verdict.PASS, Verdict.BLOCK))
@@ -119,20 +122,29 @@ def calibrate(
         tasks=len(q),
         seeds=seeds,
         baseline_seeds=baseline_seeds,
+        fresh=fresh,
         margin=config.margin,
         scenarios=tuple(scenarios),
     )
 
 
 def trial(
-    config: GateConfig, q: Floats, p: Floats, seeds: int, baseline_seeds: int, rng: np.random.Generator
+    config: GateConfig,
+    q: Floats,
+    p: Floats,
+    seeds: int,
+    baseline_seeds: int,
+    rng: np.random.Generator,
+    *,
+    fresh: bool = False,
 ) -> tuple[Verdict, float]:
     """One gate on outcomes drawn from the baseline's q and the candidate's p, both (N,): verdict and share used."""
     tasks = tuple(f"task-{i:05d}" for i in range(len(q)))
-    stored = Arm("baseline", tasks, tuple(range(baseline_seeds)), draw(q, baseline_seeds, rng))
-    outcomes = draw(p, seeds, rng)
+    theirs, mine = draw(q, seeds if fresh else baseline_seeds, rng), draw(p, seeds, rng)
+    stored = None if fresh else Arm("baseline", tasks, tuple(range(baseline_seeds)), theirs)
     plan = design(tasks, seeds, baseline=stored, stratified=config.question == "rates", seed=int(rng.integers(2**31)))
-    verdict, rollouts = decide(config, plan, Cells(outcomes, outcomes, stored.means, stored.means))
+    known = theirs if fresh else theirs.mean(axis=1)
+    verdict, rollouts = decide(config, plan, Cells(mine, mine, known, known))
     return verdict, rollouts / len(plan.order)
 
 
@@ -149,8 +161,9 @@ def lowered(q: Floats, drop: float) -> Floats:
 
 def to_text(found: Calibration) -> str:
     """For the terminal: one line a true drop."""
+    stored = "run beside it" if found.fresh else f"{found.baseline_seeds} stored seeds"
     lines = [
-        f"{found.tasks} tasks x {found.seeds} seeds, baseline {found.baseline_seeds} stored seeds, margin "
+        f"{found.tasks} tasks x {found.seeds} seeds, baseline {stored}, margin "
         f"{100 * found.margin:g} points; {found.source}",
         "",
         f"  {'true drop':>9}  {'PASS':<26}{'BLOCK':<26}{'INCONCLUSIVE':<14}rollouts used",
@@ -200,11 +213,20 @@ def public_surface(name: str, tasks: int) -> tuple[Surface, str]:
 
 
 def cached(
-    config: GateConfig, baseline: Arm, seeds: int, *, folder: Path | None = None, trials: int = 200
+    config: GateConfig,
+    baseline: Arm,
+    seeds: int,
+    *,
+    fresh: bool = False,
+    folder: Path | None = None,
+    trials: int = 200,
 ) -> Calibration:
-    """A short calibration of this gate on this baseline, computed once (seconds) and kept under the user's cache."""
+    """A short calibration of this gate on this baseline, computed once (seconds) and kept under the user's cache.
+
+    A baseline of which too little is stored is replaced by the public surface of DeepSWE.
+    """
     setting = config.model_copy(update={"seed": 0})
-    key = [FORMAT, setting.model_dump(mode="json"), baseline.digest, seeds, trials]
+    key = [FORMAT, setting.model_dump(mode="json"), baseline.digest, seeds, fresh, trials]
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = (folder or cache_folder()) / f"{name}.json"
     if path.exists():
@@ -214,7 +236,14 @@ def cached(
     except DataError:
         surface, source = public_surface("deepswe", len(baseline.tasks))
     found = calibrate(
-        config, surface, source=source, seeds=seeds, baseline_seeds=len(baseline.seeds), drops=(), trials=trials
+        config,
+        surface,
+        source=source,
+        seeds=seeds,
+        baseline_seeds=len(baseline.seeds),
+        drops=(),
+        trials=trials,
+        fresh=fresh,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.model_dump(mode="json"))

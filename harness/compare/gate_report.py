@@ -1,5 +1,6 @@
 """What a gate says, as a record, and as the text that people and CI systems read: Markdown and JUnit XML."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from typing import Literal
@@ -88,6 +89,7 @@ def report(
     theirs = gate.consumed_outcomes(BASELINE) if fresh else baseline.select(gate.design.tasks).resolved
     arms = 2 if fresh else 1
     path = [PathPoint(**vars(look)) for look in gate.path()]
+    path = path or [PathPoint(rollouts=0, difference=0.0, lower=-1.0, upper=1.0)]  # ended before the first in order
     return GateReport(
         verdict=gate.verdict.value,
         reason=gate.reason,
@@ -250,10 +252,11 @@ def to_text(found: GateReport) -> str:
 
 def to_markdown(found: GateReport) -> str:
     """A summary for a job page: verdict, interval path, flips."""
+    candidate, baseline = _cell(found.candidate), _cell(found.baseline)
     lines = [
         f"## aem gate: {found.verdict}",
         "",
-        f"**{found.candidate}** against **{found.baseline}**: {points(found.difference)} points "
+        f"**{candidate}** against **{baseline}**: {points(found.difference)} points "
         f"[{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of {found.planned} rollouts "
         f"({100 * found.used:.0f} %). {found.reason[:1].upper()}{found.reason[1:]}.",
         "",
@@ -274,11 +277,11 @@ def to_markdown(found: GateReport) -> str:
         lines += [
             f"<details><summary>{len(some)} tasks {title}</summary>",
             "",
-            f"| task | {found.baseline} | {found.candidate} | probability |",
+            f"| task | {baseline} | {candidate} | probability |",
             "|---|---:|---:|---:|",
         ]
         lines += [
-            f"| {flip.instance_id} | {_count(flip.baseline)} | {_count(flip.candidate)} | "
+            f"| {_cell(flip.instance_id)} | {_count(flip.baseline)} | {_count(flip.candidate)} | "
             f"{getattr(flip, probability):.2f} |"
             for flip in some[:FLIPS_SHOWN]
         ]
@@ -289,12 +292,19 @@ def to_markdown(found: GateReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cell(name: str) -> str:
+    """A name that leaves the table whole that it stands in."""
+    return name.replace("|", "\\|")
+
+
 def refusal_markdown(message: str) -> str:
     """The summary of a gate that gave no verdict."""
     return f"## aem gate: no verdict\n\n{message}\n"
 
 
 # --- JUnit ------------------------------------------------------------------------------------------------------------
+
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(found: GateReport) -> str:
@@ -316,7 +326,7 @@ def _junit(name: str, element: str | None, message: str, output: str) -> str:
     suite = ET.SubElement(root, "testsuite", {"name": "aem gate", "tests": "1", **counts})
     case = ET.SubElement(suite, "testcase", {"classname": "aem.gate", "name": name, "time": "0"})
     if element:
-        ET.SubElement(case, element, {"message": message}).text = message
+        ET.SubElement(case, element, {"message": message, "type": element}).text = message
     ET.SubElement(case, "system-out").text = output
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return _NOT_XML.sub("\ufffd", ET.tostring(root, encoding="unicode", xml_declaration=True)) + "\n"

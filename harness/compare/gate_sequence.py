@@ -2,7 +2,8 @@
 
 The rule: the j-th gate of a sequence may BLOCK with probability alpha / (j (j + 1)); these sum to alpha however long
 the sequence gets (Bonferroni, valid under any dependence, so also with one baseline for all). A PASS keeps alpha:
-its error is per bad checkpoint, not per night. A new baseline begins a new sequence.
+its error is per bad checkpoint, not per night. A new baseline begins a new sequence; one that is run afresh every night
+is known by its settings instead of its outcomes.
 """
 
 import json
@@ -55,16 +56,19 @@ class Sequence(Record):
         return self.alpha / (number * (number + 1))
 
 
-def open_sequence(path: Path, baseline: Arm, alpha: float) -> Sequence:
-    """Read the state file, or begin one. Raises ConfigError when it is of another baseline or another alpha."""
+def open_sequence(path: Path, baseline: str, alpha: float) -> Sequence:
+    """Read the state file, or begin one. Raises ConfigError when it is of another baseline or another alpha.
+
+    `baseline` is a digest: of its stored outcomes, or of its settings where it is run afresh.
+    """
     if not path.exists():
-        return Sequence(baseline_digest=baseline.digest, alpha=alpha)
+        return Sequence(baseline_digest=baseline, alpha=alpha)
     try:
         found = Sequence.model_validate(json.loads(path.read_text()))
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path} is not the state of a sequence of gates: {str(error).splitlines()[0]}") from None
     for name, theirs, ours in (
-        ("baseline", found.baseline_digest, baseline.digest),
+        ("baseline", found.baseline_digest, baseline),
         ("alpha", found.alpha, alpha),
     ):
         if theirs != ours:

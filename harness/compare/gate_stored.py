@@ -63,11 +63,11 @@ def gate_stored(
     check_costs(config, mine)
     number, past = None, None
     if options.sequence is not None:
-        past = gate_sequence.open_sequence(options.sequence, arms[0], config.alphas[1])
+        past = gate_sequence.open_sequence(options.sequence, arms[0].digest, config.alphas[1])
         number = past.number(arms[1])
         config = config.model_copy(update={"block_alpha": past.block_alpha(number)})
     history = [read_arm(outcomes, name, retries=config.retries) for name in options.history]
-    calibration = cached(config, theirs, len(mine.seeds)) if options.calibrated and not options.fresh else None
+    calibration = cached(config, theirs, len(mine.seeds), fresh=options.fresh) if options.calibrated else None
     gate = replay(config, theirs, mine, history=history, fresh=options.fresh)
     gate.finish("no more rollouts are stored")
     found = report(gate, theirs, mine.name, calibration=calibration, number=number, notes=notes)

@@ -33,16 +33,17 @@ def log_evidence(differences: Floats, weights: Floats, null: ArrayLike, stakes: 
     prod_h (1 + stake w_h / m_h x_h)^m_h <= exp(stake sum_h w_h x_h) <= 1. That is exact once all tasks have been seen,
     and before that given the baseline's outcomes; over re-runs of the baseline too it then holds to second order.
     From look to look: as long as stake * weight stays the same it is a betting martingale in which drawing without
-    replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that it is one as far as
-    sums of many rollouts are normal. `harness.compare.calibrate` measures what this comes to.
+    replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that, when tasks get second
+    rollouts, it is one as far as sums of many rollouts are normal, which is why no task may risk much of the capital.
+    `harness.compare.calibrate` measures what this comes to.
     """
     null, stakes = np.asarray(null, float), np.asarray(stakes, float)
     return np.log1p(stakes[..., None] * weights * (differences - null[..., None])).sum(axis=-1)
 
 
-def largest_stake(weights: Floats, null: ArrayLike) -> Floats:
-    """The largest stake (L,) that risks at most nine tenths of the capital on any one task, whatever its d_i."""
-    return np.asarray(0.9 / np.maximum(weights.max(axis=-1) * (1 + np.asarray(null, float)), 1e-9))
+def largest_stake(weights: Floats, null: ArrayLike, risk: float) -> Floats:
+    """The largest stake (L,) that loses at most the share `risk` of the capital on any one task, whatever its d_i."""
+    return np.asarray(risk / np.maximum(weights.max(axis=-1) * (1 + np.asarray(null, float)), 1e-9))
 
 
 def reach_probability(height: ArrayLike, drift: ArrayLike) -> Floats:

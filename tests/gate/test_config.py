@@ -65,10 +65,10 @@ def test_a_gate_is_recorded_once_and_a_repeated_one_spends_nothing(tmp_path):
     path = tmp_path / "gates.json"
     first, second = (drawn(name, surface(30), seed=seed) for name, seed in (("night-1", 5), ("night-2", 6)))
     for candidate in (first, second, first):
-        sequence = open_sequence(path, BASE, 0.05)
+        sequence = open_sequence(path, BASE.digest, 0.05)
         number = sequence.number(candidate)
         record(path, sequence, candidate, "PASS", number=number, rollouts=10, difference=0.0)
-    found = open_sequence(path, BASE, 0.05)
+    found = open_sequence(path, BASE.digest, 0.05)
     assert [(gate.number, gate.candidate, gate.block_alpha) for gate in found.gates] == [
         (1, "night-1", 0.025),
         (2, "night-2", 0.05 / 6),
@@ -78,27 +78,27 @@ def test_a_gate_is_recorded_once_and_a_repeated_one_spends_nothing(tmp_path):
 def test_a_candidate_of_the_same_name_with_other_outcomes_is_a_new_gate(tmp_path):
     path = tmp_path / "gates.json"
     for seed in (5, 6):
-        sequence = open_sequence(path, BASE, 0.05)
+        sequence = open_sequence(path, BASE.digest, 0.05)
         candidate = drawn("nightly", surface(30), seed=seed)
         record(path, sequence, candidate, "PASS", number=sequence.number(candidate), rollouts=1, difference=0.0)
-    assert len(open_sequence(path, BASE, 0.05).gates) == 2
+    assert len(open_sequence(path, BASE.digest, 0.05).gates) == 2
 
 
 def test_a_sequence_belongs_to_one_baseline_and_one_alpha(tmp_path):
     path = tmp_path / "gates.json"
     candidate = drawn("c", surface(30), seed=5)
-    record(path, open_sequence(path, BASE, 0.05), candidate, "PASS", number=1, rollouts=1, difference=0.0)
+    record(path, open_sequence(path, BASE.digest, 0.05), candidate, "PASS", number=1, rollouts=1, difference=0.0)
     with pytest.raises(ConfigError, match="belongs to baseline sha256"):
-        open_sequence(path, candidate, 0.05)
+        open_sequence(path, candidate.digest, 0.05)
     with pytest.raises(ConfigError, match="belongs to alpha"):
-        open_sequence(path, BASE, 0.1)
+        open_sequence(path, BASE.digest, 0.1)
 
 
 def test_a_broken_state_file_is_named(tmp_path):
     path = tmp_path / "gates.json"
     path.write_text("{")
     with pytest.raises(DataError, match=r"gates\.json is not the state of a sequence"):
-        open_sequence(path, BASE, 0.05)
+        open_sequence(path, BASE.digest, 0.05)
 
 
 def test_a_run_that_is_not_begun_is_the_next_gate(tmp_path):

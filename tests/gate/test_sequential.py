@@ -37,7 +37,7 @@ def test_evidence_is_at_most_one_in_expectation_when_the_hypothesis_holds(first,
     weight = [len(stratum) / size / m for stratum, m in zip(strata, drawn, strict=True)]
     if null <= -0.99:
         return
-    stake = boldness * float(largest_stake(np.array([[max(weight)]]), np.array([null]))[0])
+    stake = boldness * float(largest_stake(np.array([[max(weight)]]), np.array([null]), 0.9)[0])
     samples = [list(combinations(stratum, m)) for stratum, m in zip(strata, drawn, strict=True)]
     expected = 0.0
     for sample in product(*samples):
@@ -50,11 +50,12 @@ def test_evidence_is_at_most_one_in_expectation_when_the_hypothesis_holds(first,
     assert expected / (len(samples[0]) * len(samples[1])) <= 1 + 1e-9
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.floats(-0.99, 0.99))
-def test_the_largest_stake_never_loses_everything(differences, null):
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.floats(-0.99, 0.99), st.floats(0.1, 0.9))
+def test_the_largest_stake_loses_no_more_than_its_risk_on_each_task(differences, null, risk):
     weights = np.full((1, len(differences)), 1 / len(differences))
-    stake = largest_stake(weights, np.array([null]))
-    assert np.isfinite(log_evidence(np.array([differences]), weights, np.array([null]), stake)).all()
+    stake = largest_stake(weights, np.array([null]), risk)
+    lost = -log_evidence(np.array([differences]), weights, np.array([null]), stake)[0]
+    assert lost <= -len(differences) * np.log(1 - risk) + 1e-9
 
 
 @settings(max_examples=25, deadline=None)

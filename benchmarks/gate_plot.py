@@ -1,0 +1,67 @@
+"""Draw what the gate saves: `python -m benchmarks.gate_plot results/gate-simulation/savings.csv docs/gate.svg`.
+
+Above: mean share of the rollouts of 500 tasks x 4 seeds that the gate uses, and what a fixed-size test of equal power
+would, by true drop. Below: the verdicts. Public surface of DeepSWE, margin of 3 points. Needs matplotlib.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("svg")
+mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "aem", "font.family": "sans-serif", "font.size": 10})
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+VERDICTS = {"pass": ("PASS", "#2a9d5c"), "inconclusive": ("INCONCLUSIVE", "#c9ccd1"), "block": ("BLOCK", "#c8443c")}
+QUESTIONS = {"rates": ("true resolve rates", "#2b5c8a"), "outcomes": ("full table of outcomes", "#8fb8de")}
+
+
+def main(source: Path, target: Path) -> None:
+    table = pd.read_csv(source)
+    table = table[(table["world"] == "deepswe") & (table["seeds"] == 4) & (table["baseline_seeds"] == 4)]
+    table = table[table["sequential"] & (table["block_margin"] == table["margin"]) & (table["futility"] > 0)]
+    drops = sorted(table["drop"].unique())
+    at = np.arange(len(drops))
+    labels = [f"{100 * drop:g}" for drop in drops]
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.2, 6.4), height_ratios=[3, 2], constrained_layout=True)
+    for shift, (question, (words, colour)) in zip((-0.2, 0.2), QUESTIONS.items(), strict=True):
+        rows = table[table["question"] == question].set_index("drop").loc[drops]
+        bars = above.bar(at + shift, 100 * rows["used"], 0.36, color=colour, label=f"gate, {words}")
+        above.bar_label(bars, fmt="%.0f", padding=1, fontsize=8)
+        if question == "rates":
+            fixed = 100 * np.minimum(rows["fixed"], 1.0)
+            above.scatter(
+                at + shift,
+                fixed,
+                marker="_",
+                s=700,
+                linewidth=2,
+                color="#222222",
+                label="fixed-size test of the same power",
+            )
+    above.axhline(100, color="#888888", linewidth=0.8, linestyle=":")
+    above.text(-0.45, 101.5, "fixed design, all rollouts", color="#666666", fontsize=8)
+    above.set(
+        ylabel="rollouts used, % of 500 x 4", xticks=at, xticklabels=labels, ylim=(0, 135), yticks=range(0, 101, 20)
+    )
+    above.legend(frameon=False, loc="upper right", fontsize=9, ncols=1)
+    rows = table[table["question"] == "rates"].set_index("drop").loc[drops]
+    left = np.zeros(len(drops))
+    for name, (words, colour) in VERDICTS.items():
+        below.bar(at, 100 * rows[name], 0.6, bottom=left, color=colour, label=words)
+        left += 100 * rows[name].to_numpy()
+    below.set(
+        ylabel="verdicts, % (true rates)", xlabel="true drop, points", xticks=at, xticklabels=labels, ylim=(0, 100)
+    )
+    below.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(target, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
