@@ -1,4 +1,6 @@
-"""The command line of `vllm serve` for checkpoints, and what its complaints mean.
+"""Which program serves, its command line for given checkpoints, and what its complaints mean.
+
+That is `vllm serve`; where vLLM is not installed, the small server of `fallback` takes the same words.
 
 One server holds one full checkpoint and any number of LoRA adapters on it. Two defaults differ from vLLM's own. The
 sampling of a model's generation_config.json is not taken over silently (`--generation-config vllm`): it may differ
@@ -11,6 +13,8 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from aem_checkpoints.registry import Entry, Registry
@@ -48,6 +52,42 @@ _ERROR = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception)): (.+)")
 _UNSAYING = ("EngineDeadError", "Engine core initialization failed")
 
 
+@dataclass(frozen=True)
+class Program:
+    """What serves: `words` come before the arguments. `cpu`: a build of vLLM for machines without a GPU.
+
+    `timed`: it can say of each reply how long the request queued.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    cpu: bool = False
+    timed: bool = False
+
+
+def find_program() -> Program:
+    """vLLM (see `find_vllm`), else the fallback server; $AEM_SERVER, vllm or transformers, leaves no choice.
+
+    ConfigError when the one that is wanted is not installed.
+    """
+    wanted = os.environ.get("AEM_SERVER", "")
+    if wanted not in ("", "vllm", "transformers"):
+        raise ConfigError(f"$AEM_SERVER is {wanted!r}: set it to vllm or transformers, or to nothing")
+    if wanted != "transformers":
+        try:
+            vllm = find_vllm()
+            return Program("vLLM", (vllm, "serve"), is_cpu_build(vllm), _knows(vllm, "enable_per_request_metrics"))
+        except ConfigError:
+            if wanted == "vllm":
+                raise
+    if find_spec("transformers") and find_spec("torch"):
+        return Program("transformers", (sys.executable, "-P", "-m", "aem_checkpoints.fallback", "serve"))
+    raise ConfigError(
+        "nothing here can serve a checkpoint: install vLLM (pip install 'aem-harness[vllm]' on a GPU machine, else "
+        "make vllm) or, for small checkpoints, pip install 'aem-harness[train]'"
+    )
+
+
 def find_vllm() -> str:
     """The `vllm` to use: $AEM_VLLM, the one beside this Python, on PATH, or in ./.venv-vllm; else ConfigError."""
     beside = Path(sys.executable).parent / "vllm"
@@ -59,8 +99,17 @@ def find_vllm() -> str:
 
 def is_cpu_build(vllm: str) -> bool:
     """Whether this `vllm` command belongs to a build for machines without a GPU."""
-    packages = Path(vllm).parent.parent.glob("lib/python3*/site-packages/vllm*.dist-info")
-    return any("cpu" in package.name for package in packages)
+    return any("cpu" in package.name for package in _packages(vllm).glob("vllm*.dist-info"))
+
+
+def _knows(vllm: str, option: str) -> bool:
+    """Whether this vLLM has an option; read from its source, as asking it takes many seconds."""
+    sources = _packages(vllm).glob("vllm/entrypoints/**/cli_args.py")
+    return any(f"{option}:" in source.read_text() for source in sources)
+
+
+def _packages(vllm: str) -> Path:
+    return next(Path(vllm).parent.parent.glob("lib/python3*/site-packages"), Path("nowhere"))
 
 
 def together(entries: Sequence[Entry], registry: Registry) -> list[list[Entry]]:
@@ -73,7 +122,7 @@ def together(entries: Sequence[Entry], registry: Registry) -> list[list[Entry]]:
     return list(groups.values())
 
 
-def arguments(entries: Sequence[Entry], registry: Registry, vllm: str) -> list[str]:
+def arguments(entries: Sequence[Entry], registry: Registry, program: Program) -> list[str]:
     """Everything after `vllm serve` but host and port. ConfigError when one server cannot hold these checkpoints."""
     if len(together(entries, registry)) > 1:
         names = ", ".join(entry.card.name for entry in entries)
@@ -93,7 +142,7 @@ def arguments(entries: Sequence[Entry], registry: Registry, vllm: str) -> list[s
         words += ["--lora-modules", *(f"{entry.card.name}={entry.location}" for entry in adapters)]
     if template := chat_template(entries[0], registry):
         words += ["--chat-template", str(template)]
-    for name, value in options(entries[0], registry, cpu=is_cpu_build(vllm)).items():
+    for name, value in options(entries[0], registry, program).items():
         if isinstance(value, bool):
             words += [f"--{name}" if value else f"--no-{name}"]
         else:
@@ -101,11 +150,14 @@ def arguments(entries: Sequence[Entry], registry: Registry, vllm: str) -> list[s
     return words
 
 
-def options(entry: Entry, registry: Registry, *, cpu: bool = False) -> Options:
-    """What vLLM is told beside the weights and their template; an adapter's card over its base model's."""
+def options(entry: Entry, registry: Registry, program: Program | None = None) -> Options:
+    """What vLLM is told beside the weights and their template; an adapter's card over its base model's.
+
+    What depends on the build (`program`) changes no answer and is left out without one.
+    """
     base = registry.base(entry)
     found: dict[str, str | int | float | bool] = {"generation-config": "vllm"}
-    if cpu:
+    if program and program.cpu:
         found["enable-chunked-prefill"] = False
     for card in ([base.card] if base else []) + [entry.card]:
         for name in ("max_model_len", "tensor_parallel_size", "dtype"):
@@ -114,6 +166,8 @@ def options(entry: Entry, registry: Registry, *, cpu: bool = False) -> Options:
         if card.serving.tool_call_parser:
             found |= {"enable-auto-tool-choice": True, "tool-call-parser": card.serving.tool_call_parser}
         found |= card.serving.flags
+    if program and program.timed and not found.get("disable-log-stats"):
+        found.setdefault("enable-per-request-metrics", True)
     return found
 
 

@@ -1,7 +1,8 @@
-"""`vllm serve` for checkpoints: started, watched, restarted once, and gone with us, however we end.
+"""A server for checkpoints: started, watched, restarted once, and gone with us, however we end.
 
-The server runs under a guard in a process group of its own. The guard's stdin is a pipe from this process: when that
-closes, by `stop` or because this process was killed, the guard ends the whole group, engine workers included.
+It is `vllm serve`, or the fallback where vLLM is not installed, under a guard in a process group of its own. The
+guard's stdin is a pipe from this process: when that closes, by `stop` or because this process was killed, the guard
+ends the whole group, engine workers included.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from aem_checkpoints import client
-from aem_checkpoints.command import arguments, explain, find_vllm, is_cpu_build
+from aem_checkpoints.command import Program, arguments, explain, find_program
 from aem_checkpoints.registry import Entry, Registry
 from harness.errors import PolicyFault
 from harness.run.store import now
@@ -37,7 +38,7 @@ trap '' TERM; kill -TERM -- -$$; sleep 0.5; kill -KILL -- -$$
 
 
 class Server:
-    """One `vllm serve` process. Use in `with`: ready inside the block, gone after it.
+    """One server process. Use in `with`: ready inside the block, gone after it.
 
     `events` lists what happened ("started", "crashed", "restarted", "stopped") with times and reasons; each is also
     appended to `<log>.events.jsonl`. A crash (the process gone, or its engine dead behind a living front) is answered
@@ -51,22 +52,23 @@ class Server:
         log: Path,
         *,
         port: int | None = None,
+        program: Program | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        vllm = find_vllm()
+        self.program = program or find_program()
         self.port = port or free_port()
         self.log = log
         self.events: list[dict[str, str]] = []
         self.failed = ""
-        self._command = [vllm, "serve", *arguments(entries, registry, vllm)]
+        self._command = [*self.program.words, *arguments(entries, registry, self.program)]
         self._command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        self._environment = {**(_cpu_settings() if is_cpu_build(vllm) else {}), **os.environ}
+        self._environment = {**(_cpu_settings() if self.program.cpu else {}), **os.environ}
         self._say = say
         self._settled = threading.Event()  # ready, failed or stopped: nothing to wait for
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
-        self._watcher = threading.Thread(target=self._watch, name="vllm-watch", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="server-watch", daemon=True)
 
     @property
     def url(self) -> str:
@@ -130,11 +132,11 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not self._stopping.is_set():
             if self._process is None or self._process.poll() is not None:
-                raise PolicyFault(f"vLLM did not start: {self._reason()}")
+                raise PolicyFault(f"{self.program.name} did not start: {self._reason()}")
             if client.health(self.url) is client.Health.READY:
                 return
             if time.monotonic() > deadline:
-                raise PolicyFault(f"vLLM was not ready after {START_SECONDS:.0f} s; its log: {self.log}")
+                raise PolicyFault(f"{self.program.name} was not ready after {START_SECONDS:.0f} s; its log: {self.log}")
             self._say(_last_line(self._own_log()))
             self._stopping.wait(POLL_SECONDS)
 

@@ -102,7 +102,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A registered checkpoint.")], registry: options.RegistryFolder = None
 ) -> None:
     """The card of one checkpoint, where it is, and how it would be served."""
-    from aem_checkpoints.command import arguments, find_vllm
+    from aem_checkpoints.command import Program, arguments, find_program
     from aem_checkpoints.registry import Registry
     from harness.errors import ConfigError
 
@@ -111,10 +111,10 @@ def show(
     typer.echo(f"# {entry.file}")
     typer.echo(entry.card.to_yaml().rstrip())
     try:
-        vllm = find_vllm()
+        program = find_program()
     except ConfigError:
-        vllm = "vllm"
-    typer.echo(f"# vllm serve {' '.join(arguments([entry], known, vllm))}")
+        program = Program("vLLM", ("vllm", "serve"))
+    typer.echo(f"# {' '.join([*program.words, *arguments([entry], known, program)])}")
 
 
 def verify(

@@ -43,7 +43,7 @@ def serve_(
     registry: options.RegistryFolder = None,
     log: Annotated[Path, typer.Option(help="Folder for the servers' logs.")] = Path("logs"),
 ) -> None:
-    """Serve checkpoints with vLLM until Ctrl-C; a server that crashes is restarted once."""
+    """Serve checkpoints until Ctrl-C, with vLLM, or small ones without; a server that crashes is restarted once."""
     import time
 
     from rich.console import Console

@@ -95,19 +95,22 @@ def connect(
 def serve(
     entries: "Sequence[Entry]", registry: "Registry", log: Path, console: "Console | None", port: int | None = None
 ) -> "Iterator[Server]":
-    """A vLLM server of these checkpoints, ready; it ends with the block."""
+    """A server of these checkpoints, ready; it ends with the block."""
     from rich.console import Console as RichConsole
 
+    from aem_checkpoints.command import find_program
     from aem_checkpoints.serving import Server
 
-    console = console or RichConsole(stderr=True)
+    console, program = console or RichConsole(stderr=True), find_program()
     names = ", ".join(entry.card.name for entry in entries)
+    if program.name != "vLLM":
+        console.print(f"[yellow]no vLLM:[/] {program.name} serves {names}, which will do for small checkpoints only")
     with ExitStack() as stack:
-        with console.status(f"starting vLLM for {names}") as status:
+        with console.status(f"starting {program.name} for {names}") as status:
 
             def say(line: str) -> None:
-                status.update(f"starting vLLM for {names}: {line[-80:]}")
+                status.update(f"starting {program.name} for {names}: {line[-80:]}")
 
-            server = stack.enter_context(Server(entries, registry, log, port=port, say=say))
+            server = stack.enter_context(Server(entries, registry, log, port=port, program=program, say=say))
         console.print(f"serving {names} at {server.url}, log {log}", highlight=False)
         yield server

@@ -15,7 +15,7 @@ import pytest
 
 from aem_checkpoints.adding import add
 from aem_checkpoints.card import Card, Serving
-from aem_checkpoints.command import arguments, explain, options, together
+from aem_checkpoints.command import Program, arguments, explain, options, together
 from aem_checkpoints.registry import Registry
 from aem_checkpoints.serving import Server
 from agents.policy import EndpointPolicy, Retry
@@ -32,7 +32,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command.write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
     command.chmod(0o755)
     monkeypatch.setenv("AEM_VLLM", str(command))
-    monkeypatch.delenv("AEM_REGISTRY", raising=False)
+    for name in ("AEM_REGISTRY", "AEM_SERVER"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_an_engine_that_was_killed_leaves_only_warnings_and_the_complaint_of_its
 
 
 def words(registry: Registry, *names: str) -> str:
-    return " ".join(arguments([registry.get(name) for name in names], registry, "vllm"))
+    return " ".join(arguments([registry.get(name) for name in names], registry, Program("vLLM", ("vllm", "serve"))))
 
 
 @pytest.fixture

@@ -1,0 +1,141 @@
+"""The bodies of requests and answers, in the words of OpenAI and vLLM."""
+
+import time
+import uuid
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from aem_checkpoints.fallback.decoding import Answer, Ask
+from aem_checkpoints.fallback.models import BadRequest, Served
+from harness.types import Record
+
+
+class Query(Record):
+    """The fields that are known, of chat and of plain completions; any other is refused by its name."""
+
+    model: str
+    messages: tuple[dict[str, Any], ...] = ()
+    prompt: str | tuple[int, ...] = ""
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=-1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    seed: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    logprobs: bool | int | None = None
+    top_logprobs: int | None = Field(None, ge=0)
+    n: Literal[1] | None = None
+    stream: Literal[False] | None = None
+    user: str | None = None
+
+    @property
+    def listed(self) -> int | None:
+        """How many top log-probabilities a token: chat says true and `top_logprobs`, plain completions a number."""
+        if self.logprobs is None or self.logprobs is False:
+            return None
+        return (self.top_logprobs or 0) if self.logprobs is True else self.logprobs
+
+
+def read_query(body: bytes) -> Query:
+    """BadRequest names the field that is wrong, or not known here."""
+    try:
+        return Query.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "body"
+        raise BadRequest(f"{field}: {first['msg']} (this server knows less than vLLM)") from None
+
+
+def to_ask(query: Query, served: Served) -> Ask:
+    """The request in ids. As with vLLM, `max_tokens` is cut to the room that the context leaves; BadRequest if none."""
+    if query.messages:
+        ids = served.chat(query.messages)
+    else:
+        ids = served.encode(query.prompt) if isinstance(query.prompt, str) else query.prompt
+    room = served.context - len(ids)
+    if not ids:
+        raise BadRequest("messages: nothing is asked")
+    if room < 1:
+        raise BadRequest(
+            f"This model's maximum context length is {served.context} tokens. However, your prompt contains {len(ids)} "
+            "input tokens."
+        )
+    return Ask(
+        ids=ids,
+        max_tokens=min(room, query.max_completion_tokens or query.max_tokens or room),
+        temperature=query.temperature,
+        top_p=query.top_p,
+        top_k=max(0, query.top_k),
+        min_p=query.min_p,
+        seed=query.seed,
+        stop=(query.stop,) if isinstance(query.stop, str) else query.stop or (),
+        listed=query.listed,
+    )
+
+
+def chat_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
+    content = [
+        {**_token(served, number, logprob), "top_logprobs": [_token(served, *other) for other in top]}
+        for number, logprob, top in zip(reply.ids, reply.logprobs, reply.top, strict=ask.listed is not None)
+    ]
+    choice = {
+        "message": {"role": "assistant", "content": reply.text},
+        "logprobs": None if ask.listed is None else {"content": content},
+    }
+    return _body("chat.completion", served, ask, reply, choice)
+
+
+def text_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
+    logprobs = {
+        "tokens": [served.text(number) for number in reply.ids],
+        "token_logprobs": reply.logprobs,
+        "top_logprobs": [{served.text(number): logprob for number, logprob in top} for top in reply.top],
+    }
+    choice = {"text": reply.text, "logprobs": None if ask.listed is None else logprobs}
+    return _body("text_completion", served, ask, reply, choice)
+
+
+def models_body(models: "list[Served]") -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": served.name,
+                "object": "model",
+                "created": 0,
+                "owned_by": "aem-harness",
+                "root": served.root,
+                "parent": served.parent,
+                "max_model_len": served.context,
+            }
+            for served in models
+        ],
+    }
+
+
+def error_body(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "BadRequestError", "code": status}}
+
+
+def _token(served: Served, number: int, logprob: float) -> dict[str, Any]:
+    text = served.text(number)
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def _body(kind: str, served: Served, ask: Ask, reply: Answer, choice: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": uuid.uuid4().hex,
+        "object": kind,
+        "created": int(time.time()),
+        "model": served.name,
+        "choices": [{"index": 0, **choice, "finish_reason": reply.finish_reason}],
+        "usage": {
+            "prompt_tokens": len(ask.ids),
+            "completion_tokens": len(reply.ids),
+            "total_tokens": len(ask.ids) + len(reply.ids),
+        },
+        "metrics": {"queue_time_ms": 1000 * reply.queue_seconds},
+    }
