@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,17 @@ MIRROR = "http://deb.debian.org/debian"
 BASE_FOLDER = Path(__file__).parent / "base"
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aem-harness"
+
+# What package managers say when the network, not the recipe, is at fault: the build is tried again, from the layer it
+# reached, after these many seconds.
+NETWORK = (
+    "name resolution",
+    "could not resolve",
+    "failed to fetch",
+    "failed to establish a new connection",
+    "timed out",
+)
+WAITS = (5.0, 30.0)
 
 Say = Callable[[str], None]  # told what is being done, a line at a time
 
@@ -75,10 +87,18 @@ def build(
         if _label(name) == recipe:
             return
         say(f"building {name}")
-        _run_build(name, files, recipe, args)
+        for wait in (*WAITS, None):
+            log = _run_build(name, files, recipe, args)
+            if not log:
+                return
+            if wait is None or not any(sign in log.lower() for sign in NETWORK):
+                raise EnvironmentFault(f"building {name} failed: {log}")
+            say(f"building {name} again in {wait:.0f} s, the network failed")
+            time.sleep(wait)
 
 
-def _run_build(name: str, files: Mapping[str, bytes], recipe: str, args: Mapping[str, str]) -> None:
+def _run_build(name: str, files: Mapping[str, bytes], recipe: str, args: Mapping[str, str]) -> str:
+    """What failed, with the end of the log; empty when the image is there."""
     lines: list[str] = []
     steps: Any = client().api.build(
         fileobj=_archive(files),
@@ -93,8 +113,8 @@ def _run_build(name: str, files: Mapping[str, bytes], recipe: str, args: Mapping
     for step in steps:
         lines.append(step.get("stream", ""))
         if "error" in step:
-            log = "".join(lines)[-1500:].strip()
-            raise EnvironmentFault(f"building {name} failed: {step['error'].strip()}; the log ends: {log}")
+            return f"{step['error'].strip()}; the log ends: {''.join(lines)[-1500:].strip()}"
+    return ""
 
 
 def _debian(say: Say) -> None:
