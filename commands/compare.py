@@ -48,11 +48,15 @@ def compare(
         str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
     ] = None,
     tax: Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
 ) -> None:
-    """Compare arms: resolved rates and paired differences, for these tasks and for tasks like these."""
+    """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
+
+    Every interval answers one of two questions. These tasks: would a re-run agree? Tasks like these: would new tasks?
+    """
     from rich.console import Console
 
     from harness.compare import export, terminal
@@ -82,7 +86,7 @@ def compare(
     elif as_csv:
         typer.echo(export.to_csv(comparison), nl=False)
     else:
-        terminal.show(comparison, Console())
+        terminal.show(comparison, Console(), brief=brief)
     if out:
         export.write_folder(comparison, out)
 

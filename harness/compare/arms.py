@@ -10,7 +10,7 @@ from harness.compare.drift import STAMPS
 from harness.compare.intervals import estimate
 from harness.compare.passk import pass_values
 from harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
-from harness.compare.schema import listed
+from harness.compare.schema import listed, suspect, without_suspects
 from harness.compare.values import TaskValues, Trials, count_trials, rates
 from harness.compare.winner import best_of
 from harness.errors import DataError
@@ -53,6 +53,8 @@ def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> Ar
         resolved=estimate(scored.values, level, rate=True),
         official=float((as_failed.solved / as_failed.rollouts).mean()),
         highest=float((as_passed.solved / as_passed.rollouts).mean()),
+        marked=int(suspect(table).sum()),
+        unmarked=estimate(sample(arm, without_suspects(table)).values, level, rate=True),
         outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
         versions={name: listed(table[name].dropna().unique(), most=3) for name in (*STAMPS, "model")},
     )

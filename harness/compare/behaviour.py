@@ -106,7 +106,7 @@ def features(trajectory: Trajectory) -> dict[str, float]:
         "commands": float(len(commands)),
         "repeated_commands": 1 - len(set(commands)) / len(commands) if commands else np.nan,
         "test_runs": float(sum(bool(TESTING.search(command)) for command in commands)),
-        "edited_lines": float(edited_lines(trajectory.submission)) if trajectory.submission else np.nan,
+        "edited_lines": np.nan if trajectory.submission is None else float(edited_lines(trajectory.submission)),
         "malformed_share": _mean([float(turn.malformed) for turn in turns]),
         "stated_success": _probability(trajectory.info.get("stated_success")),
     }

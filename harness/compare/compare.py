@@ -100,7 +100,15 @@ def compare(
 
 
 def adjusted(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """Holm over the contrasts of a table, for each question; a verdict of better or worse has to survive it."""
+    """Holm over the contrasts of a table, for each question; a verdict of better or worse has to survive it.
+
+    The contrasts without marked rollouts are a table of their own.
+    """
+    if any(one.unmarked for one in contrasts):
+        official = adjusted([one.model_copy(update={"unmarked": None}) for one in contrasts])
+        clean = adjusted([one.unmarked or one for one in contrasts])
+        pairs = zip(contrasts, official, clean, strict=True)
+        return [b.model_copy(update={"unmarked": c if a.unmarked else None}) for a, b, c in pairs]
     out = list(contrasts)
     for question in QUESTIONS:
         found = [(i, test) for i, c in enumerate(out) for test in c.tests if test.question == question]

@@ -12,6 +12,7 @@ from harness.compare.intervals import detectable, estimate, p_value
 from harness.compare.mcnemar import mcnemar, newcombe, tango
 from harness.compare.permutation import Permutation, stratified_permutation
 from harness.compare.records import Bounds, Contrast, Decision, Discordance, Estimate, Interval, Question, Test
+from harness.compare.schema import suspect, without_suspects
 from harness.compare.values import Trials, count_trials, difference, rates
 from harness.errors import DataError
 
@@ -45,7 +46,7 @@ def contrast(
     The difference is taken over tasks on which both have a verdict. Tasks that only one arm has count as missing in the
     other, unless `common` says that this was meant. `margin` adds decisions on non-inferiority and superiority by it.
     A decision that would be another one if the missing rollouts had failed in one arm and passed in the other becomes
-    inconclusive.
+    inconclusive. Integrity marks do not touch the verdict; what it would be without the marked rollouts is `unmarked`.
     """
     tasks, repos = aligned_tasks(table_a, table_b, common=common)
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
@@ -54,6 +55,10 @@ def contrast(
         found = f"{baseline!r} and {candidate!r} both have verdicts on {both.sum()} tasks"
         raise DataError(f"{found}; 2 or more are needed")
     scored = evaluate(a.where(both), b.where(both), repos[both], level=level, margin=margin)
+    unmarked: Contrast | None = None
+    if suspect(table_a).any() or suspect(table_b).any():
+        clean_a, clean_b = without_suspects(table_a), without_suspects(table_b)
+        unmarked = contrast(baseline, clean_a, candidate, clean_b, level=level, common=common, margin=margin)
     bounds, first, others = bounded(scored, a, b, repos, level=level, margin=margin)
     result = scored.difference
     return Contrast(
@@ -70,6 +75,7 @@ def contrast(
         decision=first,
         decisions=others,
         detectable={one.question: detectable(one) for one in (result.these, result.like) if one is not None},
+        unmarked=unmarked,
     )
 
 

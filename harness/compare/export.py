@@ -41,6 +41,8 @@ def to_csv(comparison: Comparison) -> str:
         lost = contrast.bounds
         row["missing"] = lost.missing_baseline + lost.missing_candidate if lost else 0
         row |= {"low_if_missing": lost.low if lost else "", "high_if_missing": lost.high if lost else ""}
+        clean = contrast.unmarked or contrast
+        row |= {"integrity_adjusted": clean.difference.value, "integrity_adjusted_verdict": clean.decision.verdict}
         rows.append(row | versions)
     return rows_to_csv(rows)
 
@@ -81,7 +83,14 @@ def groups_csv(comparison: Comparison) -> str:
     for group in comparison.groups:
         for arm, one in group.differences.items():
             row: dict[str, object] = {"by": group.by, "value": group.value, "tasks": group.tasks, "baseline": first}
-            row |= {"candidate": arm, "baseline_rate": group.rates[first], "candidate_rate": group.rates[arm]}
+            row["candidate"] = arm
+            for prefix, name in (("baseline", first), ("candidate", arm)):
+                rate = group.rates[name]
+                row |= {
+                    f"{prefix}_rate": rate.value,
+                    f"{prefix}_low": rate.these.low,
+                    f"{prefix}_high": rate.these.high,
+                }
             row |= {"difference": one.value, "these_low": one.these.low, "these_high": one.these.high}
             rows.append(row | {"p": group.p[arm], "p_holm": group.p_holm[arm]})
     return rows_to_csv(rows)

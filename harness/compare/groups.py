@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
+from harness.compare.arms import sample
 from harness.compare.decisions import holm
 from harness.compare.intervals import estimate
 from harness.compare.permutation import stratified_permutation
@@ -13,6 +13,7 @@ from harness.compare.records import Estimate, Group
 from harness.compare.values import count_trials, difference, rates
 
 By = Literal["repository", "difficulty", "issue year"]
+DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")
 
 
 def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 0.95) -> list[Group]:
@@ -25,7 +26,7 @@ def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 
     ways: tuple[By, ...] = ("repository", "difficulty", "issue year")
     for by in ways:
         parts = {arm: _labels(table, by) for arm, table in tables.items()}
-        names = sorted(set().union(*(set(labels.dropna()) for labels in parts.values())))
+        names = sorted(set().union(*(set(labels.dropna()) for labels in parts.values())), key=_place)
         found = [
             group
             for name in names
@@ -57,10 +58,15 @@ def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str,
         by=by,
         value=name,
         tasks=len(set().union(*(set(table["instance_id"]) for table in scored.values()))),
-        rates={arm: _rate(table) for arm, table in scored.items()},
+        rates={arm: estimate(sample(arm, table).values, level, rate=True) for arm, table in scored.items()},
         differences=differences,
         p=ps,
     )
+
+
+def _place(name: str) -> tuple[int, str]:
+    """SWE-bench's difficulties from the easiest on; everything else by name."""
+    return (DIFFICULTIES.index(name) if name in DIFFICULTIES else 0), name
 
 
 def _labels(table: pd.DataFrame, by: By) -> pd.Series:
@@ -69,10 +75,6 @@ def _labels(table: pd.DataFrame, by: By) -> pd.Series:
     if by == "difficulty":
         return table["difficulty"]
     return table["created_at"].str.slice(0, 4)
-
-
-def _rate(scored: pd.DataFrame) -> float:
-    return float(np.mean(scored["resolved"].astype(float).groupby(scored["instance_id"]).mean()))
 
 
 def _with_holm(found: list[Group]) -> list[Group]:

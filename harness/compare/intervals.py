@@ -112,6 +112,18 @@ def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
     )
 
 
+def never_surer(like: Interval, these: Interval) -> Interval:
+    """The interval for tasks like these, or that for these tasks where it is the wider one.
+
+    Run noise is a part of what makes the first one uncertain, so it can be the narrower only by chance: few
+    repositories whose sums happen to agree. An upper bound (`these.bound`) is no such evidence.
+    """
+    if these.bound or like.high - like.low >= these.high - these.low:
+        return like
+    note = "the interval for these tasks, which came out wider"
+    return these.model_copy(update={"question": like.question, "note": note})
+
+
 def _clipped(interval: Interval, least: float, most: float) -> Interval:
     return interval.model_copy(update={"low": max(interval.low, least), "high": min(interval.high, most)})
 
@@ -146,6 +158,7 @@ def estimate(
     if rate:
         these = of_a_rate(these, value, rollouts)
         like = of_a_rate(like, value, len(values)) if like else None
+    like = never_surer(like, these) if like else None
     if within:
         these, like = _clipped(these, *within), _clipped(like, *within) if like else None
     seeds = (min(int(count.min()) for count in values.counts), max(int(count.max()) for count in values.counts))

@@ -126,6 +126,7 @@ def read_run(folder: Path) -> Outcomes:
     """
     from harness.run.store import read_journal, read_json
 
+    marks = _grave_marks(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
     facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
@@ -151,7 +152,12 @@ def read_run(folder: Path) -> Outcomes:
     }
     keys = dict.fromkeys([*planned, *rollouts])
     rows = [
-        {**constant, **about.get(key[0], {}), **_run_row(folder, key, rollouts.get(key), grades.get(key))}
+        {
+            **constant,
+            **about.get(key[0], {}),
+            "integrity": marks.get(key),
+            **_run_row(folder, key, rollouts.get(key), grades.get(key)),
+        }
         for key in keys
     ]
     if not rows:
@@ -174,6 +180,19 @@ def _run_row(
     if grade is None:
         return row | {"cause": "not graded"}
     return row | {"outcome": grade["outcome"], "cause": grade.get("cause")}
+
+
+def _grave_marks(folder: Path) -> dict[tuple[str, int], str]:
+    """The names of the grave marks of each rollout that bears any."""
+    from harness.run.store import read_json
+
+    if not (folder / "audit.json").is_file():
+        return {}
+    grave = {
+        (entry["instance_id"], entry["seed"]): [mark["name"] for mark in entry["marks"] if mark["grave"]]
+        for entry in read_json(folder / "audit.json")
+    }
+    return {key: ", ".join(dict.fromkeys(names)) for key, names in grave.items() if names}
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.compare.records import QUESTIONS, Allocation, Plan, Question
-from harness.compare.terminal import amount, percent, table_of
+from harness.compare.terminal import table_of
+from harness.compare.words import amount, percent
 
 
 def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None) -> None:

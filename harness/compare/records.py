@@ -107,7 +107,8 @@ class Bounds(Record):
 class Contrast(Record):
     """Candidate minus baseline on the tasks that both have. Differences are fractions (0.014 is 1.4 points).
 
-    `gained` and `lost` count tasks whose resolved rate rose and fell.
+    `gained` and `lost` count tasks whose resolved rate rose and fell. `unmarked` is the same contrast with the resolved
+    rollouts that bear a grave integrity mark counted as unresolved; None where no rollout of either arm bears one.
     """
 
     baseline: str
@@ -123,13 +124,15 @@ class Contrast(Record):
     decision: Decision
     decisions: tuple[Decision, ...] = ()
     detectable: Mapping[Question, float] = {}
+    unmarked: "Contrast | None" = None
 
 
 class ArmSummary(Record):
     """One arm: what was run, what is missing, and its resolved rate.
 
     `resolved` leaves rollouts without a verdict out; `official` counts them as unresolved, and `lowest` and `highest`
-    are the rates if all of them had failed or passed.
+    are the rates if all of them had failed or passed. `unmarked` counts the `marked` rollouts, which are resolved but
+    bear a grave integrity mark, as unresolved.
     """
 
     arm: str
@@ -142,6 +145,8 @@ class ArmSummary(Record):
     resolved: Estimate
     official: float
     highest: float
+    marked: int = 0
+    unmarked: Estimate
     outcomes: Mapping[str, int] = {}
     versions: Mapping[str, str] = {}
 
@@ -156,12 +161,12 @@ class PassPoint(Record):
 
 
 class Group(Record):
-    """One part of the tasks (a repository, a difficulty, a year): each arm's rate, and the contrasts' differences."""
+    """A part of the tasks (a repository, a difficulty, a year): the arms' rates, and differences to the baseline."""
 
     by: Literal["repository", "difficulty", "issue year"]
     value: str
     tasks: int
-    rates: Mapping[str, float]
+    rates: Mapping[str, Estimate]
     differences: Mapping[str, Estimate]
     p: Mapping[str, float]
     p_holm: Mapping[str, float] = {}

@@ -42,6 +42,7 @@ COLUMNS: Mapping[str, Column] = {
     "malformed": Column("count", "replies that could not be parsed into an action"),
     "patch_bytes": Column("count", "size of the patch, bytes"),
     "trajectory": Column("text", "path of the trajectory file"),
+    "integrity": Column("text", "grave integrity marks of the patch or its log (docs/grading.md), empty without any"),
     "image_digest": Column("text", "content digest of the container image"),
     "grader": Column("text", "grader and version, for example swebench 5.0.2"),
     "dataset": Column("text", "dataset and digest or revision"),
@@ -86,6 +87,16 @@ def repo_of(instance_id: str) -> str:
     """`astropy__astropy-12907` -> `astropy/astropy`; the id itself where it is not of that form."""
     owner, separator, rest = instance_id.partition("__")
     return f"{owner}/{rest.rpartition('-')[0] or rest}" if separator else instance_id
+
+
+def suspect(table: pd.DataFrame) -> pd.Series:
+    """Which rollouts are resolved, but by a patch or a log that bears a grave integrity mark."""
+    return table["resolved"].fillna(False) & table["integrity"].notna()
+
+
+def without_suspects(table: pd.DataFrame) -> pd.DataFrame:
+    """The rollouts with the suspect ones counted as unresolved."""
+    return table.assign(resolved=table["resolved"] & ~suspect(table))
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:

@@ -1,116 +1,68 @@
-"""A comparison as rich tables: every cell says its n, its seeds and which question its interval answers."""
+"""A comparison in the terminal: the answer first, then tables that say their n, their seeds and their question."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.records import (
-    QUESTIONS,
-    Bounds,
-    Comparison,
-    Contrast,
-    Decision,
-    Estimate,
-    Flip,
-    Interval,
-    MetricRow,
-)
+from harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, MetricRow
 from harness.compare.records import Group as Part
 from harness.compare.schema import listed
+from harness.compare.verdicts import verdict_panel
+from harness.compare.words import (
+    amount,
+    bracket,
+    headline,
+    percent,
+    points,
+    probability,
+    seeds_of,
+    short,
+    title_of,
+)
 
-COLOURS = {"better": "green", "non-inferior": "green", "superior": "green", "worse": "red", "inferior": "red"}
 MANY = 2  # candidates of which intervals still fit beside each other
 SHOWN = 12  # flips in the terminal; all are in the JSON
 
 
-def show(comparison: Comparison, console: Console) -> None:
-    """Print the whole comparison, the verdicts last."""
-    for block in blocks(comparison):
+def show(comparison: Comparison, console: Console, *, brief: bool = False) -> None:
+    """Print the comparison: the verdict, what it rests on and, unless `brief`, every breakdown."""
+    for block in blocks(comparison, brief=brief):
         console.print(block)
         console.print()
 
 
-def blocks(comparison: Comparison) -> list[RenderableType]:
+def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableType]:
     """What is shown, in order."""
-    out: list[RenderableType] = []
+    out: list[RenderableType] = [verdict_panel(comparison)]
     if comparison.warnings:
         lines = Text("\n".join(f"- {line}" for line in comparison.warnings))
-        out.append(Panel(lines, title="Arms differ in more than the weights", border_style="bold yellow", expand=False))
-    out += [_arms(comparison), *_passes(comparison), _contrasts(comparison)]
-    out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
-    sections = dict.fromkeys(row.section for row in comparison.metrics)
-    out += [_metrics(comparison, section) for section in sections]
-    out += _flips(comparison)
-    out += [_verdicts(comparison), _footer(comparison)]
-    return out
-
-
-# --- words and numbers ----------------------------------------------------------------------------------------------
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """0.342 -> `34.2`."""
-    return f"{100 * fraction:.{digits}f}"
-
-
-def points(fraction: float) -> str:
-    """0.014 -> `+1.4`."""
-    return f"{100 * fraction:+.1f}"
-
-
-def amount(value: float, *, signed: bool = False) -> str:
-    """Four significant digits, thousands grouped."""
-    size = abs(value)
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
-    return f"{value:{'+' if signed else ''},.{digits}f}"
-
-
-def probability(p: float) -> str:
-    """A p-value: `0.03`, `< 0.0001`."""
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def seeds_of(estimate: Estimate) -> str:
-    """Rollouts a task: `4`, or `3-4` where they are not equal."""
-    fewest, most = estimate.seeds
-    return str(most) if fewest == most else f"{fewest}-{most}"
-
-
-def bracket(interval: Interval | None, *, signed: bool = False) -> str:
-    """`[30.2, 38.5]` in percent; a star where the standard error is only an upper bound."""
-    if interval is None:
-        return "-"
-    write = points if signed else percent
-    return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
-
-
-def short(arm: str, most: int = 16) -> str:
-    """An arm's name as a column head: long ones keep both ends."""
-    return arm if len(arm) <= most else f"{arm[: most // 2 - 1]}…{arm[-most // 2 :]}"
-
-
-def title_of(contrast: Contrast) -> str:
-    """`aem - base`, with its label where it has one."""
-    name = f"{short(contrast.candidate, 24)} - {short(contrast.baseline, 24)}"
-    return f"{contrast.label}: {name}" if contrast.label else name
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
+        out.append(Panel(lines, title="Mind: more than the weights differs", border_style="bold yellow", expand=False))
+    out += [_arms(comparison), _contrasts(comparison)]
+    if not brief:
+        out += _passes(comparison)
+        out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
+        out += [_metrics(comparison, section) for section in dict.fromkeys(row.section for row in comparison.metrics)]
+        out += _flips(comparison)
+    return [*out, _footer(comparison), Text(headline(comparison), "bold")]
 
 
 def table_of(title: str, first: str, others: Sequence[str]) -> Table:
     """An empty table: a text column and columns of numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.padding, table.collapse_padding, table.show_edge = (0, 1, 0, 1), True, False
-    table.add_column(first, overflow="fold", min_width=12)
+    table.add_column(first, overflow="fold", min_width=9)
     for name in others:
         table.add_column(name, justify="right", overflow="fold")
     return table
+
+
+# --- rates and differences ------------------------------------------------------------------------------------------
 
 
 def _arms(comparison: Comparison) -> Table:
@@ -118,51 +70,46 @@ def _arms(comparison: Comparison) -> Table:
     names = ["tasks", "seeds", "lost", "%", f"{level} these tasks", f"{level} like these"]
     table = table_of("Resolved", "arm", names)
     for arm in comparison.arms:
-        rate = arm.resolved
         lost = "0" if not arm.missing else f"{arm.missing}/{arm.scored + arm.missing}"
-        cells = [str(rate.tasks), seeds_of(rate), lost, percent(rate.value), bracket(rate.these), bracket(rate.like)]
+        cells = [str(arm.resolved.tasks), seeds_of(arm.resolved), lost, *_rate_cells(arm.resolved)]
         table.add_row(escape(arm.arm), *cells)
-        if arm.retried:
-            table.add_row(f"[dim]  {arm.retried} retried after faults[/]")
-        if arm.missing:
-            extremes = f"[dim]{percent(arm.official)} / {percent(arm.highest)}[/]"
-            table.add_row("[dim]  lost ones failed / passed[/]", "", "", "", extremes)
+        for name, cells in _asides(arm):
+            table.add_row(f"[dim]  {name}[/]", "", "", "", *(f"[dim]{cell}[/]" for cell in cells))
     return table
 
 
-def _passes(comparison: Comparison) -> list[Table]:
-    if not comparison.passes:
-        return []
-    columns = list(dict.fromkeys((point.kind, point.k) for point in comparison.passes))
-    title = "pass@k: one of k resolves; pass^k: all k do (%; in brackets the tasks with k rollouts, if not all)"
-    tasks = {arm.arm: arm.resolved.tasks for arm in comparison.arms}
-    table = table_of(title, "arm", [f"{kind[:-1]}{k}" for kind, k in columns])
-    for arm in dict.fromkeys(point.arm for point in comparison.passes):
-        cells = []
-        for kind, k in columns:
-            found = [p.estimate for p in comparison.passes if (p.arm, p.kind, p.k) == (arm, kind, k)]
-            cells.append(_pass_cell(found[0], tasks[arm]) if found else "-")
-        table.add_row(escape(arm), *cells)
-    return [table]
+def _rate_cells(rate: Estimate) -> list[str]:
+    return [percent(rate.value), bracket(rate.these), bracket(rate.like)]
 
 
-def _pass_cell(estimate: Estimate, tasks: int) -> str:
-    return percent(estimate.value) + ("" if estimate.tasks == tasks else f" ({estimate.tasks})")
+def _asides(arm: ArmSummary) -> list[tuple[str, list[str]]]:
+    """What else the rate of an arm would be, under its name."""
+    out: list[tuple[str, list[str]]] = []
+    if arm.retried:
+        out.append((f"{arm.retried} retried after faults", []))
+    if arm.missing:
+        out.append(("lost ones failed / passed", ["", f"{percent(arm.official)} / {percent(arm.highest)}"]))
+    if arm.marked:
+        out.append((f"integrity-adjusted ({arm.marked} marked)", _rate_cells(arm.unmarked)))
+    return out
 
 
 def _contrasts(comparison: Comparison) -> Table:
     level = f"{100 * comparison.level:.0f} %"
     many = len(comparison.contrasts) > 1
-    names = ["tasks", "points", f"{level} these", f"{level} like", "p these", "p like", "up/down"]
+    counts = {contrast.difference.tasks for contrast in comparison.contrasts}
+    names = [f"{level} these", f"{level} like", "p these", "p like", "up/down"]
+    names = ["points", *names] if len(counts) == 1 else ["tasks", "points", *names]
     same = {contrast.baseline for contrast in comparison.contrasts} == {comparison.baseline}
     title = "Difference in points" + (f" to {comparison.baseline}" if same else "") + ", paired by task"
+    title += f" (n = {counts.pop()})" if len(counts) == 1 else ""
     table = table_of(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
     for contrast in comparison.contrasts:
         delta = contrast.difference
         p = {test.question: test.p_holm if many and test.p_holm is not None else test.p for test in contrast.tests}
         table.add_row(
-            escape(short(contrast.candidate, 24) if same else title_of(contrast)),
-            str(delta.tasks),
+            escape(short(contrast.candidate, 24) if same and not contrast.label else title_of(contrast)),
+            *([str(delta.tasks)] if "tasks" in names else []),
             points(delta.value),
             bracket(delta.these, signed=True),
             bracket(delta.like, signed=True),
@@ -172,18 +119,46 @@ def _contrasts(comparison: Comparison) -> Table:
     return table
 
 
+def _passes(comparison: Comparison) -> list[Table]:
+    if not comparison.passes:
+        return []
+    columns = dict.fromkeys((point.kind, point.k) for point in comparison.passes)
+    columns.pop(("pass^k", 1), None)  # is pass@1
+    tasks = {arm.arm: arm.resolved.tasks for arm in comparison.arms}
+    table = table_of("pass@k and pass^k, %", "arm", [f"pass{kind[-2]}{k}" for kind, k in columns])
+    for arm in dict.fromkeys(point.arm for point in comparison.passes):
+        cells = []
+        for kind, k in columns:
+            found = [p.estimate for p in comparison.passes if (p.arm, p.kind, p.k) == (arm, kind, k)]
+            cells.append(_pass_cell(found[0], tasks[arm]) if found else "-")
+        table.add_row(escape(arm), *cells)
+    if any(point.estimate.tasks != tasks[point.arm] for point in comparison.passes):
+        table.caption, table.caption_justify = "(tasks with k rollouts)", "left"
+    return [table]
+
+
+def _pass_cell(estimate: Estimate, tasks: int) -> str:
+    return percent(estimate.value) + ("" if estimate.tasks == tasks else f" ({estimate.tasks})")
+
+
+# --- parts and metrics ----------------------------------------------------------------------------------------------
+
+
 def _parts(comparison: Comparison, by: str) -> Table:
     found = [group for group in comparison.groups if group.by == by]
     candidates = list(dict.fromkeys(arm for group in found for arm in group.differences))
-    names = ["tasks", *(f"{short(arm)} %" for arm in found[0].rates), *_columns(candidates, "points")]
+    shown = {group.value: group.value for group in found}
+    if by == "repository" and len({value.split("/")[-1] for value in shown}) == len(shown):
+        shown = {value: value.split("/")[-1] for value in shown}
+    names = ["tasks", *(f"{short(arm)} %" for arm in found[0].rates), *_columns(comparison, candidates, "points")]
     table = table_of(f"By {by}" + _legend(candidates), by, names)
     for group in sorted(found, key=lambda group: -group.tasks if by == "repository" else 0):
-        table.add_row(escape(group.value), str(group.tasks), *_part_cells(group, candidates))
+        table.add_row(escape(shown[group.value]), str(group.tasks), *_part_cells(group, candidates))
     return table
 
 
 def _part_cells(group: Part, candidates: Sequence[str]) -> list[str]:
-    cells = [percent(rate) for rate in group.rates.values()]
+    cells = [percent(rate.value) for rate in group.rates.values()]
     for arm in candidates:
         delta = group.differences[arm]
         p = group.p_holm.get(arm, group.p[arm])
@@ -194,22 +169,26 @@ def _part_cells(group: Part, candidates: Sequence[str]) -> list[str]:
     return cells
 
 
-def _columns(candidates: Sequence[str], what: str) -> list[str]:
+def _columns(comparison: Comparison, candidates: Sequence[str], what: str) -> list[str]:
     """Difference, interval and p-value of each candidate; of many, only the difference."""
     if len(candidates) > MANY:
         return [f"{short(arm)} {what}" for arm in candidates]
-    return [name for arm in candidates for name in (f"{short(arm)} {what}", "these tasks", "p (Holm)")]
+    level = f"{100 * comparison.level:.0f} % these"
+    alone = len(candidates) == 1
+    return [name for arm in candidates for name in (what if alone else f"{short(arm)} {what}", level, "p")]
 
 
 def _legend(candidates: Sequence[str]) -> str:
-    return " (! adjusted p at most 0.05)" if len(candidates) > MANY else ""
+    if len(candidates) > MANY:
+        return " (! adjusted p at most 0.05; intervals: --out, --json)"
+    return " (p adjusted, Holm)"
 
 
 def _metrics(comparison: Comparison, section: str) -> Table:
     rows = [row for row in comparison.metrics if row.section == section]
     arms = list(dict.fromkeys(arm for row in rows for arm in row.arms))
     candidates = list(dict.fromkeys(arm for row in rows for arm in row.differences))
-    names = [*map(short, arms), *_columns(candidates, "difference")]
+    names = [*map(short, arms), *_columns(comparison, candidates, "difference")]
     table = table_of(section.capitalize() + _legend(candidates), "metric", names)
     for row in rows:
         name = f"{row.name}, {row.unit}" if row.unit and row.unit not in row.name else row.name
@@ -234,6 +213,9 @@ def _metric_cells(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]
     return cells
 
 
+# --- tasks that moved -----------------------------------------------------------------------------------------------
+
+
 def _flips(comparison: Comparison) -> list[RenderableType]:
     out: list[RenderableType] = []
     for contrast in comparison.contrasts:
@@ -242,9 +224,12 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         if not found or contrast.label:
             continue
         heading = f"Tasks that moved, {title_of(contrast)}: {len(found)}, the surest first"
-        table = table_of(heading, "task", ["before", "after", "P(worse) %", "P(better) %", "parts at"])
+        parted = any(flip.step is not None for flip in found)
+        table = table_of(heading, "task", ["before", "after", "really, %", *(["part at turn"] if parted else [])])
         for flip in found[:SHOWN]:
-            table.add_row(escape(flip.instance_id), *_flip_cells(flip))
+            table.add_row(escape(flip.instance_id), *_flip_cells(flip, parted=parted))
+        table.caption_justify = "left"
+        table.caption = "really: probability that the resolved rate truly changed" + _how_to_read(found[0])
         out.append(table)
     unique = {arm: tasks for arm, tasks in comparison.unique.items() if tasks}
     if unique:
@@ -253,49 +238,33 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
     return out
 
 
-def _flip_cells(flip: Flip) -> list[str]:
-    rates = [f"{solved}/{rollouts}" for solved, rollouts in zip(flip.solved, flip.rollouts, strict=True)]
-    return [*rates, percent(flip.p_worse, 0), percent(flip.p_better, 0), "-" if flip.step is None else str(flip.step)]
+def _flip_cells(flip: Flip, *, parted: bool) -> list[str]:
+    """Before and after lead to a trajectory each, in terminals that know links."""
+    rates = []
+    for solved, rollouts, path in zip(flip.solved, flip.rollouts, flip.trajectories, strict=True):
+        link = f"[link={Path(path).resolve().as_uri()}]" if path else ""
+        rates.append(f"{link}{solved}/{rollouts}{'[/link]' if link else ''}")
+    turn = ["-" if flip.step is None else str(flip.step + 1)] if parted else []
+    return [*rates, percent(max(flip.p_worse, flip.p_better), 0), *turn]
 
 
-def _verdicts(comparison: Comparison) -> RenderableType:
-    lines = []
-    for contrast in comparison.contrasts:
-        lines.append(Text(title_of(contrast), style="bold"))
-        lines += [_decision(decision) for decision in (contrast.decision, *contrast.decisions)]
-        if contrast.bounds is not None:
-            lines.append(_missing(contrast.bounds))
-    if comparison.best is not None:
-        one = comparison.best
-        held = "" if one.held_out is None else f"; {percent(one.held_out)} on held-out seeds"
-        lines.append(
-            Text(
-                f"best of {one.among}: {one.arm}, {percent(one.observed)} % as observed, {percent(one.shrunken)} % "
-                f"corrected for having been picked{held}; interval [{percent(one.low)}, {percent(one.high)}]; "
-                f"probability that it is the best {percent(one.probability, 0)} %"
-            )
-        )
-    return Panel(Group(*lines), title="Verdict", title_align="left", expand=False)
+def _how_to_read(flip: Flip) -> str:
+    """The command that shows a trajectory of the first flip, where it lies in a run folder."""
+    path = Path(flip.trajectories[1])
+    if len(path.parents) < 4 or path.parents[2].name != "rollouts":
+        return ""
+    return escape(f"; read one: aem show {path.parents[3]} {flip.instance_id} --seed {path.parent.name}")
 
 
-def _decision(decision: Decision) -> Text:
-    line = Text(f"  {decision.question}: ")
-    line.append(decision.verdict, style=COLOURS.get(decision.verdict, "yellow"))
-    return line.append(f" ({decision.reason})")
-
-
-def _missing(bounds: Bounds) -> Text:
-    lost = f"{bounds.missing_baseline} rollouts of the baseline and {bounds.missing_candidate} of the candidate"
-    return Text(
-        f"  without a verdict are {lost}: the difference would be {points(bounds.low)} to {points(bounds.high)} points "
-        f"at the extremes, {points(bounds.as_failed)} with all of them failed"
-    )
+# --- the end --------------------------------------------------------------------------------------------------------
 
 
 def _footer(comparison: Comparison) -> str:
     lines = [
         "these tasks: would a re-run agree?  like these: would new tasks agree? (run and task noise, by repository)"
     ]
+    if comparison.passes:
+        lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
     if _any_bound(comparison):
         lines.append("* upper bound: with one rollout a task, or all alike, run noise cannot be told from task spread")
     for name in ("grader", "dataset", "scaffold"):

@@ -32,12 +32,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The turns of one rollout, how it ended and what it handed in. `cost` in US dollars."""
+    """The turns of one rollout, how it ended and what it handed in (None: not told). `cost` in US dollars."""
 
     instance_id: str
     turns: tuple[Turn, ...]
     exit_status: str
-    submission: str
+    submission: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
     cost: float | None
@@ -69,7 +69,7 @@ def read_trajectory(path: Path) -> Trajectory:
         instance_id=raw.get("instance_id") or path.name.removesuffix(".json").removesuffix(".traj"),
         turns=turns,
         exit_status=info.get("exit_status") or "",
-        submission=info.get("submission") or "",
+        submission=info.get("submission"),
         prompt_tokens=_sum([turn.prompt_tokens for turn in turns], stats.get("tokens_sent")),
         completion_tokens=_sum([turn.completion_tokens for turn in turns], stats.get("tokens_received")),
         cost=stats.get("instance_cost"),

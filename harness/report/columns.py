@@ -14,7 +14,7 @@ from harness.compare.records import (
     MetricRow,
     Question,
 )
-from harness.compare.terminal import seeds_of
+from harness.compare.words import seeds_of
 from harness.errors import ConfigError
 from harness.report.reference import Reference, wilson
 
@@ -103,6 +103,8 @@ def _plain(comparison: Comparison) -> list[Column]:
         Column(Head("resolved-like", f"resolved, % ({like})"), lambda arm, _: _rate(arm.resolved, like), like),
         Column(Head("official", "lost as failed, %"), lambda arm, _: Cell("percent", value=arm.official)),
         Column(Head("highest", "lost as resolved, %"), lambda arm, _: Cell("percent", value=arm.highest)),
+        Column(Head("adjusted", "integrity-adjusted, %"), lambda arm, _: _rate(arm.unmarked, these), these),
+        Column(Head("adjusted-difference", "integrity-adjusted difference, points"), _adjusted_difference, these),
         Column(Head("difference", "difference, points"), lambda _, c: _difference(c, these), these),
         Column(Head("difference-like", f"difference, points ({like})"), lambda _, c: _difference(c, like), like),
         Column(Head("p", p), lambda _, c: _p(c, these)),
@@ -146,9 +148,9 @@ def _part(comparison: Comparison, value: str, way: str) -> Column:
     def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
         if arm.arm not in group.rates:
             return Cell()
-        return Cell("percent", value=group.rates[arm.arm], p=group.p_holm.get(arm.arm))
+        return replace(_rate(group.rates[arm.arm], "these tasks"), p=group.p_holm.get(arm.arm))
 
-    return Column(Head(f"{way}:{value}", f"{value} (n={group.tasks}), %"), cell)
+    return Column(Head(f"{way}:{value}", f"{value} (n={group.tasks}), %"), cell, "these tasks")
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------
@@ -171,6 +173,10 @@ def _difference(contrast: Contrast | None, question: Question) -> Cell:
         return Cell()
     cell = Cell("points", value=contrast.difference.value, p=_adjusted(contrast, question))
     return _with(cell, interval_of(contrast.difference, question))
+
+
+def _adjusted_difference(_: ArmSummary, contrast: Contrast | None) -> Cell:
+    return _difference(contrast and (contrast.unmarked or contrast), "these tasks")
 
 
 def _p(contrast: Contrast | None, question: Question) -> Cell:

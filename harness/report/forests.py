@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.compare.records import Comparison, Contrast, Group
-from harness.compare.terminal import percent, probability, seeds_of
+from harness.compare.words import percent, probability, seeds_of
 from harness.report import plots, words
 
 
@@ -107,7 +107,7 @@ def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Fores
         rows.append(
             ForestRow(
                 name=group.value,
-                aside=f"{group.tasks}: {percent(group.rates[baseline])} → {percent(group.rates[arm])}",
+                aside=f"{group.tasks}: {percent(group.rates[baseline].value)} → {percent(group.rates[arm].value)}",
                 svg=plots.interval(scale, delta.value, these, None, number),
                 value=words.signed(delta.value),
                 interval=words.ends(delta.these),

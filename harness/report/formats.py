@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.compare.terminal import amount, percent, points, probability
+from harness.compare.words import amount, percent, points, probability
 from harness.report.columns import Cell, Head
 from harness.report.paper import PaperTable
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from harness.compare.terminal import amount, percent, probability, seeds_of
+from harness.compare.words import amount, headline, percent, probability, seeds_of
 from harness.report import forests, words
 from harness.report.again import outcome_digest
 from harness.report.figures import figures
@@ -49,7 +49,7 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
     number = {name: i for i, name in enumerate(arms)}
     return {
         "title": f"{arms[1]} against {arms[0]}" if len(arms) == 2 else f"{len(arms)} arms, baseline {arms[0]}",
-        "headline": words.headline(comparison),
+        "headline": headline(comparison),
         "tone": words.TONES.get(comparison.contrasts[0].decision.verdict, "") if len(comparison.contrasts) == 1 else "",
         "verdicts": [_verdict(comparison, contrast) for contrast in comparison.contrasts],
         "best": words.best_words(comparison),

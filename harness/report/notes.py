@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from harness.compare.terminal import seeds_of
+from harness.compare.words import seeds_of
 from harness.report.columns import WAYS, Cell, Column, interval_of
 from harness.report.reference import Reference
 

@@ -3,32 +3,10 @@
 import re
 
 from harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
-from harness.compare.terminal import percent, points
+from harness.compare.words import percent, points
 
 MINUS = r"(?<!\w)-(?=\d)"  # a hyphen that stands for a minus
 TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": "bad", "inferior": "bad"}
-
-
-def headline(comparison: Comparison) -> str:
-    """The answer in one line."""
-    plain = [contrast for contrast in comparison.contrasts if not contrast.label]
-    if len(plain) == 1:
-        one = plain[0]
-        match one.decision.verdict:
-            case "better" | "worse":
-                return f"{one.candidate} is {one.decision.verdict} than {one.baseline}"
-            case "no difference detected":
-                return f"No difference detected between {one.candidate} and {one.baseline}"
-            case "inconclusive":
-                return f"Inconclusive: {one.candidate} against {one.baseline}"
-            case verdict:
-                return f"{one.candidate} is {verdict} to {one.baseline}"
-    clear = [one for one in plain if one.decision.verdict in ("better", "worse")]
-    if not clear:
-        return f"No difference detected in {len(plain)} comparisons"
-    better = sum(one.decision.verdict == "better" for one in clear)
-    counts = {"better": better, "worse": len(clear) - better, "without a detected difference": len(plain) - len(clear)}
-    return ", ".join(f"{n} {what}" for what, n in counts.items() if n)
 
 
 def sentence(comparison: Comparison, contrast: Contrast) -> str:

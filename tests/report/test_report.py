@@ -21,12 +21,12 @@ from cli import app
 from harness.compare.compare import Options, compare
 from harness.compare.outcomes import Outcomes, load
 from harness.compare.records import Comparison
+from harness.compare.words import headline
 from harness.interop.trajectories import read_trajectory
 from harness.report import plots
 from harness.report.html import build_report
 from harness.report.rollouts import collect, shortened
 from harness.report.rollouts import page as read_page
-from harness.report.words import headline
 from harness.run.store import read_json, write_json
 
 

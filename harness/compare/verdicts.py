@@ -1,0 +1,83 @@
+"""The verdict of a comparison as the first thing in the terminal: what was found, how sure, what could turn it."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.text import Text
+
+from harness.compare.records import BestOf, Comparison, Contrast, Decision
+from harness.compare.schema import listed
+from harness.compare.words import bracket, headline, percent, points, title_of
+
+COLOURS = {"better": "green", "non-inferior": "green", "superior": "green", "worse": "red", "inferior": "red"}
+MANY = 5  # contrasts that are each put into words; of more, only which way they went
+
+
+def verdict_panel(comparison: Comparison) -> Panel:
+    """Every contrast in words, or, of many, which way each went; and the best arm of several."""
+    lines: list[Text] = []
+    if len(comparison.contrasts) > MANY:
+        lines += _tally(comparison.contrasts)
+    else:
+        for contrast in comparison.contrasts:
+            lines += _contrast(comparison, contrast)
+    if comparison.best is not None:
+        lines.append(_best(comparison.best))
+    return Panel(Group(*lines), title=Text(headline(comparison), "bold"), title_align="left", expand=False)
+
+
+def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
+    rates = {arm.arm: percent(arm.resolved.value) for arm in comparison.arms}
+    delta = contrast.difference
+    ends = {"these tasks": delta.these, "tasks like these": delta.like}
+    yield Text(
+        f"{title_of(contrast)}: {rates[contrast.baseline]} → {rates[contrast.candidate]} % resolved, "
+        f"{points(delta.value)} points",
+        style="bold",
+    )
+    level = f"{100 * comparison.level:g} %"
+    for decision in (contrast.decision, *contrast.decisions):
+        yield _decision(decision, f"{level} {bracket(ends[decision.question], signed=True)}")
+    if contrast.bounds is not None:
+        one = contrast.bounds
+        lost = f"{one.missing_baseline} rollouts of the baseline and {one.missing_candidate} of the candidate"
+        yield Text(
+            f"  without a verdict are {lost}: the difference would be {points(one.low)} to {points(one.high)} points "
+            f"at the extremes, {points(one.as_failed)} with all of them failed"
+        )
+    if contrast.unmarked is not None:
+        yield _unmarked(comparison, contrast, contrast.unmarked)
+
+
+def _decision(decision: Decision, interval: str) -> Text:
+    line = Text(f"  {decision.question}, {interval}: ")
+    line.append(decision.verdict, style=COLOURS.get(decision.verdict, "yellow"))
+    return line.append(f" ({decision.reason})")
+
+
+def _unmarked(comparison: Comparison, official: Contrast, clean: Contrast) -> Text:
+    marked = {arm.arm: arm.marked for arm in comparison.arms}
+    line = Text("  integrity-adjusted: ")
+    line.append(clean.decision.verdict, style=COLOURS.get(clean.decision.verdict, "yellow"))
+    return line.append(
+        f" ({points(clean.difference.value)} points {bracket(clean.difference.these, signed=True)} on these tasks; "
+        f"{marked[official.baseline]} resolved rollouts of the baseline and {marked[official.candidate]} of the "
+        "candidate bear a grave mark and count as failures)"
+    )
+
+
+def _tally(contrasts: Sequence[Contrast]) -> Iterator[Text]:
+    for verdict in dict.fromkeys(one.decision.verdict for one in contrasts):
+        found = [one for one in contrasts if one.decision.verdict == verdict]
+        line = Text(f"{verdict}: ", style=COLOURS.get(verdict, "yellow"))
+        yield line.append(f"{len(found)} on these tasks ({listed(map(title_of, found), most=4)})", style="default")
+
+
+def _best(one: BestOf) -> Text:
+    held = "" if one.held_out is None else f"; {percent(one.held_out)} % on held-out seeds"
+    return Text(
+        f"best of {one.among}: {one.arm}, {percent(one.observed)} % as observed, {percent(one.shrunken)} % "
+        f"corrected for having been picked{held}; interval [{percent(one.low)}, {percent(one.high)}]; "
+        f"probability that it is the best {percent(one.probability, 0)} %"
+    )

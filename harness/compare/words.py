@@ -1,0 +1,73 @@
+"""Numbers of a comparison in writing, and its answer in a sentence: what terminal, tables and report share."""
+
+from collections import Counter
+
+from harness.compare.records import Comparison, Contrast, Estimate, Interval
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.342 -> `34.2`."""
+    return f"{100 * fraction:.{digits}f}"
+
+
+def points(fraction: float) -> str:
+    """0.014 -> `+1.4`."""
+    return f"{100 * fraction:+.1f}"
+
+
+def amount(value: float, *, signed: bool = False) -> str:
+    """Four significant digits, thousands grouped."""
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    return f"{value:{'+' if signed else ''},.{digits}f}"
+
+
+def probability(p: float) -> str:
+    """A p-value: `0.03`, `< 0.0001`."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def seeds_of(estimate: Estimate) -> str:
+    """Rollouts a task: `4`, or `3-4` where they are not equal."""
+    fewest, most = estimate.seeds
+    return str(most) if fewest == most else f"{fewest}-{most}"
+
+
+def bracket(interval: Interval | None, *, signed: bool = False) -> str:
+    """`[30.2, 38.5]` in percent; a star where the standard error is only an upper bound."""
+    if interval is None:
+        return "-"
+    write = points if signed else percent
+    return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
+
+
+def short(arm: str, most: int = 16) -> str:
+    """An arm's name as a column head: long ones keep both ends."""
+    return arm if len(arm) <= most else f"{arm[: most // 2 - 1]}…{arm[-most // 2 :]}"
+
+
+def title_of(contrast: Contrast) -> str:
+    """`aem - base`, with its label where it has one."""
+    name = f"{short(contrast.candidate, 24)} - {short(contrast.baseline, 24)}"
+    return f"{contrast.label}: {name}" if contrast.label else name
+
+
+def headline(comparison: Comparison) -> str:
+    """The answer in one line, for these tasks."""
+    plain = [contrast for contrast in comparison.contrasts if not contrast.label]
+    if len(plain) == 1:
+        one = plain[0]
+        match one.decision.verdict:
+            case "better" | "worse":
+                return f"{one.candidate} is {one.decision.verdict} than {one.baseline}"
+            case "no difference detected":
+                return f"No difference detected between {one.candidate} and {one.baseline}"
+            case "inconclusive":
+                return f"Inconclusive: {one.candidate} against {one.baseline}"
+            case verdict:
+                return f"{one.candidate} is {verdict} to {one.baseline}"
+    found = Counter[str](one.decision.verdict for one in plain)
+    if found["no difference detected"] == len(plain):
+        return f"No difference detected in {len(plain)} comparisons"
+    words = {"no difference detected": "without a detected difference"}
+    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in sorted(found.items()))
