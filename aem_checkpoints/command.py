@@ -8,6 +8,7 @@ between two checkpoints and then looks like a gain. And on the CPU build prompts
 request whose prompt is cut ends that build's engine (0.32.0: "CPU Generator does not use offset").
 """
 
+import math
 import os
 import re
 import shutil
@@ -169,6 +170,19 @@ def options(entry: Entry, registry: Registry, program: Program | None = None) ->
     if program and program.timed and not found.get("disable-log-stats"):
         found.setdefault("enable-per-request-metrics", True)
     return found
+
+
+def gpus(entry: Entry, registry: Registry, program: Program | None = None) -> int | None:
+    """How many GPUs a server of this checkpoint works with; None where that is not known, or it has none.
+
+    Of one that `program` serves: the product of vLLM's sizes of parallelism, each 1 unless the card says otherwise. Of
+    one that runs elsewhere (no `program`) it is known only where the card gives `serving.tensor_parallel_size`. The
+    fallback server and vLLM's CPU build count as none.
+    """
+    said = options(entry, registry)
+    if (program.cpu or program.name != "vLLM") if program else "tensor-parallel-size" not in said:
+        return None
+    return math.prod(int(said.get(f"{kind}-parallel-size", 1)) for kind in ("tensor", "pipeline", "data"))
 
 
 def chat_template(entry: Entry, registry: Registry) -> Path | None:

@@ -63,6 +63,7 @@ def endpoint_policy(
     *,
     api_key: str | None = None,
     await_server: Callable[[], None] | None = None,
+    gpus: float | None = None,
 ) -> "EndpointPolicy":
     """The policy behind one or several endpoints; an empty `model` means the only one the first endpoint serves.
 
@@ -78,7 +79,7 @@ def endpoint_policy(
         if model not in served:
             lacks = f", not {model!r}" if model else ""
             raise ConfigError(f"{endpoint} serves {', '.join(served) or 'no model'}{lacks}: name one with --model")
-    return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server)
+    return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server, gpus=gpus)
 
 
 def _needed(policy: Policy | None, spec: str) -> Policy:

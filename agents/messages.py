@@ -86,7 +86,10 @@ def facts(completion: Completion) -> dict[str, Any]:
     """What an evaluation of RL checkpoints wants to know of one response. Seconds and nats.
 
     `model_seconds` is the attempt that succeeded, as this side saw it; `queue_seconds` what passed before it began
-    (failed attempts, waits between them): servers do not say in a response how long it queued with them.
+    (failed attempts, waits between them). `server_queue_seconds` is the part of `model_seconds` that the request queued
+    at the server, None where that does not say (vLLM does with --enable-per-request-metrics, which is set for those
+    that `aem` starts and know it). `gpu_seconds` is the request's share of the server's GPUs, None where these are not
+    known or there are none: see `agents.accelerator`.
     `surprisal` is -log pi(response | prefix), the sum over its tokens; `mean_entropy` the mean of the per-token
     estimates, by `entropy_method`; both None where the server returned no log-probabilities.
     """
@@ -97,6 +100,8 @@ def facts(completion: Completion) -> dict[str, Any]:
         "malformed": False,
         "model_seconds": completion.seconds,
         "queue_seconds": completion.queue_seconds,
+        "server_queue_seconds": completion.server_queue_seconds,
+        "gpu_seconds": completion.gpu_seconds,
         "retries": completion.retries,
         "request_id": completion.request_id,
         "reasoning": completion.reasoning,

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from agents.accelerator import GpuClock
 from agents.reply import Unreadable, read_reply
 from harness.errors import ConfigError, PolicyFault
 from harness.types import Completion, Record
@@ -86,7 +87,7 @@ class EndpointPolicy:
     a broken connection or a 5xx the next endpoint is tried. `seed` is the rollout's: each call derives its own from
     it, so that no two calls share a random stream, and the k-th rollout of an instance can be repeated. `await_server`,
     for a server that is restarted when it crashes, is called before every repetition: it returns once that is done,
-    or raises PolicyFault.
+    or raises PolicyFault. `gpus` is how many each endpoint works with, None where that is not known.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class EndpointPolicy:
         retry: Retry | None = None,
         api_key: str | None = None,
         await_server: Callable[[], None] | None = None,
+        gpus: float | None = None,
     ) -> None:
         if not endpoints:
             raise ConfigError(f"no endpoint serves {model}: give at least one --endpoint URL")
@@ -107,6 +109,7 @@ class EndpointPolicy:
         self._await_server = await_server
         self._closed = threading.Event()
         self._clients = [_client(url, api_key, self._retry.seconds) for url in endpoints]
+        self._clocks = [GpuClock(gpus) for _ in self._clients]
 
     def __enter__(self) -> Self:
         return self
@@ -136,10 +139,11 @@ class EndpointPolicy:
         asked = time.monotonic()
         failures: list[_Failure] = []
         while True:
-            client = self._endpoint(rollout, failures)
-            began = time.monotonic()
+            place = self._endpoint(rollout, failures)
+            client, began = self._clients[place], time.monotonic()
             try:
-                body, request_id = _post(client, request, deadline=began + self._retry.seconds)
+                with self._clocks[place].request() as charge:
+                    body, request_id = _post(client, request, deadline=began + self._retry.seconds)
                 said = read_reply(body, top=self.sampling.logprobs, vocabulary=self.sampling.vocabulary)
             except _transient() as error:
                 failures.append(_classify(error, client, self.model))
@@ -152,15 +156,16 @@ class EndpointPolicy:
             measured = {
                 "seconds": time.monotonic() - began,
                 "queue_seconds": began - asked,
+                "gpu_seconds": charge.gpu_seconds,
                 "retries": len(failures),
                 "request_id": said.request_id or request_id,
                 "model": said.model or self.model,
             }
             return said.model_copy(update=measured)
 
-    def _endpoint(self, rollout: bytes, failures: Sequence["_Failure"]) -> Any:
+    def _endpoint(self, rollout: bytes, failures: Sequence["_Failure"]) -> int:
         home = int.from_bytes(rollout[:4], "big")
-        return self._clients[(home + sum(failure.move for failure in failures)) % len(self._clients)]
+        return (home + sum(failure.move for failure in failures)) % len(self._clients)
 
     def _wait(self, failures: Sequence["_Failure"], url: str) -> None:
         """Sleep before the next attempt; PolicyFault if there is none."""

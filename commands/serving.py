@@ -74,6 +74,7 @@ def connect(
 
     Without `model`, the checkpoint's name, else the only model the endpoint serves.
     """
+    from aem_checkpoints.command import gpus
     from aem_checkpoints.fingerprint import fingerprint
     from aem_checkpoints.registry import Registry
     from agents.build import endpoint_policy
@@ -83,11 +84,14 @@ def connect(
         return
     name, known = model or (entry.card.name if entry else ""), Registry(registry)
     await_server: Callable[[], None] | None = None
+    program = None
     with ExitStack() as stack:
         if entry is not None and not endpoints:
             server = stack.enter_context(serve([entry], known, log or Path("server.log"), console))
             endpoints, name, await_server = [server.url], entry.card.name, server.await_ready
-        policy = stack.enter_context(endpoint_policy(name, endpoints, sampling, await_server=await_server))
+            program = server.program
+        count = gpus(entry, known, program) if entry else None
+        policy = stack.enter_context(endpoint_policy(name, endpoints, sampling, await_server=await_server, gpus=count))
         yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known), stack.close, endpoints[0])
 
 

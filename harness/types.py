@@ -101,6 +101,9 @@ class Completion(Record):
 
     `logprobs` holds log pi(y_l | prefix) of the sampled tokens; `entropies` the per-token entropy estimates, by
     `entropy_method` ("full", "top-20 + tail bound", ...), empty where the server returned no log-probabilities.
+    `seconds` is the attempt that succeeded, `queue_seconds` what passed on this side before it began, and
+    `server_queue_seconds` the part of the attempt that the request queued at the server, None where that does not say.
+    `gpu_seconds` is the request's share of the server's GPUs (`agents.accelerator`), None where those are not known.
     `reasoning` is what the server parsed out of `content`; `anomalies` names what was out of protocol and was mended.
     """
 
@@ -116,6 +119,8 @@ class Completion(Record):
     entropy_method: str = ""
     seconds: float = 0.0
     queue_seconds: float = 0.0
+    server_queue_seconds: float | None = None
+    gpu_seconds: float | None = None
     retries: int = 0
     request_id: str = ""
     model: str = ""

@@ -60,7 +60,8 @@ class Summary:
     """Sums over the model responses of a trajectory, from what the agents leave under `extra`.
 
     `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None where no server
-    returned log-probabilities.
+    returned log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
+    `agents.accelerator`); None where no response has one: the server has no GPU, or how many is not known.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,7 @@ class Summary:
         self.completion_tokens = 0
         self.model_seconds = 0.0
         self.tool_seconds = 0.0
+        self.gpu_seconds: float | None = None
         self._entropies: list[float] = []
 
     def add(self, message: Mapping[str, Any]) -> None:
@@ -82,6 +84,8 @@ class Summary:
         self.prompt_tokens += extra.get("prompt_tokens", 0)
         self.completion_tokens += extra.get("completion_tokens", 0)
         self.model_seconds += extra.get("model_seconds", 0.0)
+        if extra.get("gpu_seconds") is not None:
+            self.gpu_seconds = (self.gpu_seconds or 0.0) + extra["gpu_seconds"]
         if extra.get("mean_entropy") is not None:
             self._entropies.append(extra["mean_entropy"])
 
@@ -92,6 +96,7 @@ class Summary:
             "completion_tokens": self.completion_tokens,
             "model_seconds": round(self.model_seconds, 3),
             "tool_seconds": round(self.tool_seconds, 3),
+            "gpu_seconds": None if self.gpu_seconds is None else round(self.gpu_seconds, 3),
             "mean_entropy": sum(self._entropies) / len(self._entropies) if self._entropies else None,
             "malformed": self.malformed,
         }

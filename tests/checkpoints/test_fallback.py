@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -192,8 +193,13 @@ def test_what_it_does_not_know_is_refused_by_name(server, more, named):
 
 def test_many_clients_at_once_are_all_answered(server):
     sampling = Sampling(max_tokens=8, logprobs=5, vocabulary=577)
-    with EndpointPolicy("tiny-aem", [server.url], sampling) as policy, ThreadPoolExecutor(64) as threads:
+    began = time.monotonic()
+    with EndpointPolicy("tiny-aem", [server.url], sampling, gpus=2) as policy, ThreadPoolExecutor(64) as threads:
         replies = list(threads.map(lambda seed: policy.complete(MESSAGES, seed=seed), range(256)))
+    took = time.monotonic() - began
+    assert took < sum(reply.gpu_seconds for reply in replies) <= 2 * took
+    assert all(0 <= reply.server_queue_seconds < reply.seconds for reply in replies)
+    assert max(reply.server_queue_seconds for reply in replies) > 0
     assert all(len(reply.entropies) == reply.completion_tokens > 0 and not reply.retries for reply in replies)
     assert not [reply.anomalies for reply in replies if reply.anomalies]
 

@@ -15,7 +15,7 @@ import pytest
 
 from aem_checkpoints.adding import add
 from aem_checkpoints.card import Card, Serving
-from aem_checkpoints.command import Program, arguments, explain, options, together
+from aem_checkpoints.command import Program, arguments, explain, gpus, options, together
 from aem_checkpoints.registry import Registry
 from aem_checkpoints.serving import Server
 from agents.policy import EndpointPolicy, Retry
@@ -227,6 +227,17 @@ def test_adapters_share_a_server_with_their_base_and_take_over_its_settings(fami
     assert "--max-model-len 64" in words(family, "a")
     assert "--no-enable-prefix-caching" in words(family, "c")
     assert options(family.get("c"), family)["tool-call-parser"] == "hermes"
+
+
+def test_gpus_are_those_of_vllm_s_parallelism_and_of_strangers_what_the_card_says(family, tmp_path):
+    vllm, cpu = Program("vLLM", ("vllm",)), Program("vLLM", ("vllm",), cpu=True)
+    assert gpus(family.get("base"), family, vllm) == 1
+    assert gpus(family.get("base"), family) is None
+    serving = Serving(tensor_parallel_size=4, flags={"pipeline-parallel-size": 2})
+    add(Card(name="wide", path="wide", serving=serving), family.folders[0])
+    assert gpus(family.get("wide"), family, vllm) == gpus(family.get("wide"), family) == 8
+    assert gpus(family.get("wide"), family, cpu) is None
+    assert gpus(family.get("wide"), family, Program("transformers", ())) is None
 
 
 def test_full_checkpoints_need_a_server_each(family):
