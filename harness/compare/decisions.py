@@ -30,6 +30,8 @@ def difference_decision(value: float, interval: Interval, p: float, *, family: i
         return Decision(question=interval.question, verdict=verdict, reason=reason, p=p)
     smallest = 100 * detectable(interval)
     least = f"the smallest difference this comparison could detect with 80 % power is {smallest:.1f} points"
+    if smallest > 100:
+        least = "too little data to detect any difference with 80 % power"
     reason = f"p = {p:.2g}{of}; {least}"
     return Decision(question=interval.question, verdict="no difference detected", reason=reason, p=p)
 

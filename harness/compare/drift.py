@@ -18,7 +18,7 @@ WEIGHTS = {
 
 def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
     """One line for everything but the weights in which arms differ, and for differing sets of tasks."""
-    return [*_stamps(tables), *_settings(facts), *_same_weights(facts), *_tasks(tables)]
+    return [*_same_weights(facts), *_tasks(tables), *_stamps(tables), *_settings(facts)]
 
 
 def differences(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:

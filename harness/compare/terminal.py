@@ -24,10 +24,11 @@ from harness.compare.words import (
     seeds_of,
     short,
     title_of,
+    unit_of,
 )
 
 MANY = 2  # candidates of which intervals still fit beside each other
-SHOWN = 12  # flips in the terminal; all are in the JSON
+SHOWN, WARNINGS = 12, 8  # flips and warnings in the terminal; all are in the JSON
 
 
 def show(comparison: Comparison, console: Console, *, brief: bool = False) -> None:
@@ -41,7 +42,9 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
     """What is shown, in order."""
     out: list[RenderableType] = [verdict_panel(comparison)]
     if comparison.warnings:
-        lines = Text("\n".join(f"- {line}" for line in comparison.warnings))
+        more = len(comparison.warnings) - WARNINGS
+        shown = [*comparison.warnings[:WARNINGS], *([f"{more} more, see --json or --out"] if more > 0 else [])]
+        lines = Text("\n".join(f"- {line}" for line in shown))
         out.append(Panel(lines, title="Mind: more than the weights differs", border_style="bold yellow", expand=False))
     out += [_arms(comparison), _contrasts(comparison)]
     if not brief:
@@ -49,7 +52,7 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
         out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
         out += [_metrics(comparison, section) for section in dict.fromkeys(row.section for row in comparison.metrics)]
         out += _flips(comparison)
-    return [*out, _footer(comparison), Text(headline(comparison), "bold")]
+    return [*out, _footer(comparison, brief=brief), Text(headline(comparison), "bold")]
 
 
 def table_of(title: str, first: str, others: Sequence[str]) -> Table:
@@ -90,7 +93,7 @@ def _asides(arm: ArmSummary) -> list[tuple[str, list[str]]]:
     if arm.missing:
         out.append(("lost ones failed / passed", ["", f"{percent(arm.official)} / {percent(arm.highest)}"]))
     if arm.marked:
-        out.append((f"integrity-adjusted ({arm.marked} marked)", _rate_cells(arm.unmarked)))
+        out.append((f"less {arm.marked} marked", _rate_cells(arm.unmarked)))
     return out
 
 
@@ -191,7 +194,7 @@ def _metrics(comparison: Comparison, section: str) -> Table:
     names = [*map(short, arms), *_columns(comparison, candidates, "difference")]
     table = table_of(section.capitalize() + _legend(candidates), "metric", names)
     for row in rows:
-        name = f"{row.name}, {row.unit}" if row.unit and row.unit not in row.name else row.name
+        name = ", ".join(filter(None, (row.name, unit_of(row))))
         table.add_row(escape(name), *_metric_cells(row, arms, candidates))
     return table
 
@@ -259,11 +262,13 @@ def _how_to_read(flip: Flip) -> str:
 # --- the end --------------------------------------------------------------------------------------------------------
 
 
-def _footer(comparison: Comparison) -> str:
+def _footer(comparison: Comparison, *, brief: bool) -> str:
     lines = [
         "these tasks: would a re-run agree?  like these: would new tasks agree? (run and task noise, by repository)"
     ]
-    if comparison.passes:
+    if any(arm.marked for arm in comparison.arms):
+        lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
+    if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
     if _any_bound(comparison):
         lines.append("* upper bound: with one rollout a task, or all alike, run noise cannot be told from task spread")

@@ -28,12 +28,10 @@ def verdict_panel(comparison: Comparison) -> Panel:
 
 
 def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
-    rates = {arm.arm: percent(arm.resolved.value) for arm in comparison.arms}
     delta = contrast.difference
     ends = {"these tasks": delta.these, "tasks like these": delta.like}
     yield Text(
-        f"{title_of(contrast)}: {rates[contrast.baseline]} → {rates[contrast.candidate]} % resolved, "
-        f"{points(delta.value)} points",
+        f"{title_of(contrast)}: {points(delta.value)} points{_of_what(comparison, contrast)}",
         style="bold",
     )
     level = f"{100 * comparison.level:g} %"
@@ -48,6 +46,15 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
         )
     if contrast.unmarked is not None:
         yield _unmarked(comparison, contrast, contrast.unmarked)
+
+
+def _of_what(comparison: Comparison, contrast: Contrast) -> str:
+    """The two rates, where they are of the very tasks that are paired; else how many these are."""
+    rates = {arm.arm: arm.resolved for arm in comparison.arms}
+    before, after = rates[contrast.baseline], rates[contrast.candidate]
+    if before.tasks == after.tasks == contrast.difference.tasks:
+        return f", {percent(before.value)} → {percent(after.value)} % resolved"
+    return f" on the {contrast.difference.tasks} tasks that both have"
 
 
 def _decision(decision: Decision, interval: str) -> Text:

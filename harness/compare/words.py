@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from harness.compare.records import Comparison, Contrast, Estimate, Interval
+from harness.compare.records import Comparison, Contrast, Estimate, Interval, MetricRow
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -41,6 +41,11 @@ def bracket(interval: Interval | None, *, signed: bool = False) -> str:
     return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
 
 
+def unit_of(row: MetricRow) -> str:
+    """The unit of a metric where its name does not say it: `edited lines` are lines."""
+    return "" if row.unit in row.name.split() else row.unit
+
+
 def short(arm: str, most: int = 16) -> str:
     """An arm's name as a column head: long ones keep both ends."""
     return arm if len(arm) <= most else f"{arm[: most // 2 - 1]}…{arm[-most // 2 :]}"
@@ -56,18 +61,28 @@ def headline(comparison: Comparison) -> str:
     """The answer in one line, for these tasks."""
     plain = [contrast for contrast in comparison.contrasts if not contrast.label]
     if len(plain) == 1:
-        one = plain[0]
-        match one.decision.verdict:
-            case "better" | "worse":
-                return f"{one.candidate} is {one.decision.verdict} than {one.baseline}"
-            case "no difference detected":
-                return f"No difference detected between {one.candidate} and {one.baseline}"
-            case "inconclusive":
-                return f"Inconclusive: {one.candidate} against {one.baseline}"
-            case verdict:
-                return f"{one.candidate} is {verdict} to {one.baseline}"
+        return _answer(plain[0]) + _if_clean(plain[0])
     found = Counter[str](one.decision.verdict for one in plain)
     if found["no difference detected"] == len(plain):
         return f"No difference detected in {len(plain)} comparisons"
     words = {"no difference detected": "without a detected difference"}
     return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in sorted(found.items()))
+
+
+def _answer(one: Contrast) -> str:
+    match one.decision.verdict:
+        case "better" | "worse":
+            return f"{one.candidate} is {one.decision.verdict} than {one.baseline}"
+        case "no difference detected":
+            return f"No difference detected between {one.candidate} and {one.baseline}"
+        case "inconclusive":
+            return f"Inconclusive: {one.candidate} against {one.baseline}"
+        case verdict:
+            return f"{one.candidate} is {verdict} to {one.baseline}"
+
+
+def _if_clean(one: Contrast) -> str:
+    """What the answer would be without marked rollouts, where that is another one."""
+    if one.unmarked is None or one.unmarked.decision.verdict == one.decision.verdict:
+        return ""
+    return f" (integrity-adjusted: {one.unmarked.decision.verdict})"

@@ -14,7 +14,7 @@ from harness.compare.records import (
     MetricRow,
     Question,
 )
-from harness.compare.words import seeds_of
+from harness.compare.words import seeds_of, unit_of
 from harness.errors import ConfigError
 from harness.report.reference import Reference, wilson
 
@@ -136,7 +136,7 @@ def _metric(row: MetricRow, *, difference: bool) -> Column:
             return Cell()
         return _amount("change", row.differences[arm.arm], row.p_holm.get(arm.arm, row.p[arm.arm]))
 
-    head = f"{row.name}, {row.unit}" if row.unit and row.unit not in row.name else row.name
+    head = ", ".join(filter(None, (row.name, unit_of(row))))
     if difference:
         return Column(Head(f"{slug(row.name)}:diff", f"{head}: difference"), change, "these tasks")
     return Column(Head(slug(row.name), head), mean, "these tasks")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compare.records import Comparison, Contrast, Group
+from harness.compare.records import ArmSummary, Comparison, Contrast, Estimate, Group
 from harness.compare.words import percent, probability, seeds_of
 from harness.report import plots, words
 
@@ -35,21 +35,28 @@ class Forest:
 
 
 def rates(comparison: Comparison, number: dict[str, int]) -> Forest:
-    pairs = {arm.arm: words.pair(arm.resolved) for arm in comparison.arms}
-    scale = plots.forest_scale(_ends(pairs.values()), zero=False, limit=(0, 1))
+    shown: list[tuple[ArmSummary, str, str, Estimate]] = []
+    for arm in comparison.arms:
+        aside = f"{arm.resolved.tasks} × {seeds_of(arm.resolved)}" + (f", {arm.missing} lost" if arm.missing else "")
+        shown.append((arm, arm.arm, aside, arm.resolved))
+        if arm.marked:
+            shown.append((arm, f"{arm.arm}, integrity-adjusted", f"{arm.marked} marked", arm.unmarked))
+    scale = plots.forest_scale(_ends(words.pair(rate) for *_, rate in shown), zero=False, limit=(0, 1))
     rows = [
         ForestRow(
-            name=arm.arm,
-            aside=f"{arm.resolved.tasks} × {seeds_of(arm.resolved)}" + (f", {arm.missing} lost" if arm.missing else ""),
-            svg=plots.interval(scale, arm.resolved.value, *pairs[arm.arm], number[arm.arm]),
-            value=percent(arm.resolved.value),
-            interval=words.rate_ends(arm.resolved.these),
-            like=words.rate_ends(arm.resolved.like),
+            name=name,
+            aside=aside,
+            svg=plots.interval(scale, rate.value, *words.pair(rate), number[arm.arm]),
+            value=percent(rate.value),
+            interval=words.rate_ends(rate.these),
+            like=words.rate_ends(rate.like),
             arm=number[arm.arm],
         )
-        for arm in comparison.arms
+        for arm, name, aside, rate in shown
     ]
     caption = "Mean over tasks of the mean over their rollouts; rollouts without a verdict are left out."
+    if any(arm.marked for arm in comparison.arms):
+        caption += " Integrity-adjusted: resolved rollouts with a grave mark counted as failed."
     return Forest("Resolved, %", caption, tuple(rows), plots.axis(scale), ("arm", "tasks × seeds"))
 
 

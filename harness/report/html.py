@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from harness.compare.words import amount, headline, percent, probability, seeds_of
+from harness.compare.words import amount, headline, percent, probability, seeds_of, unit_of
 from harness.report import forests, words
 from harness.report.again import outcome_digest
 from harness.report.figures import figures
@@ -71,7 +71,8 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
         "left_out": pages.left_out,
         "aem": comparison.versions.get("aem", ""),
         "bounded": any(arm.resolved.these.bound for arm in comparison.arms)
-        or any(one.difference.these.bound for one in comparison.contrasts),
+        or any(one.difference.these.bound for one in comparison.contrasts)
+        or any(one.these.bound for row in comparison.metrics for one in row.differences.values()),
     }
 
 
@@ -82,6 +83,7 @@ def _verdict(comparison: Comparison, contrast: Contrast) -> dict[str, Any]:
         "sentence": words.sentence(comparison, contrast),
         "decisions": [words.decision_words(one) for one in (contrast.decision, *contrast.decisions)],
         "missing": words.about_missing(contrast),
+        "marked": words.about_marks(comparison, contrast),
         "tone": words.TONES.get(contrast.decision.verdict, ""),
     }
 
@@ -109,6 +111,7 @@ def _sections(comparison: Comparison) -> Iterator[dict[str, Any]]:
             "arms": arms,
             "candidates": candidates,
             "rows": [_metric(row, arms, candidates) for row in rows],
+            "bounded": any(one.these.bound for row in rows for one in row.differences.values()),
         }
 
 
@@ -124,14 +127,13 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
         changes.append(
             {
                 "value": amount(delta.value, signed=True).replace("-", "−"),
-                "interval": f"[{low}, {high}]".replace("-", "−"),
+                "interval": f"[{low}, {high}]".replace("-", "−") + ("†" if delta.these.bound else ""),
                 "p": probability(p),
                 "sure": p <= 0.05,
             }
         )
-    unit = row.unit if row.unit and row.unit not in row.name else ""
     means = [amount(row.arms[arm].value) if arm in row.arms else "" for arm in arms]
-    return {"name": row.name, "unit": unit, "meaning": row.meaning, "means": means, "changes": changes}
+    return {"name": row.name, "unit": unit_of(row), "meaning": row.meaning, "means": means, "changes": changes}
 
 
 def _flips(comparison: Comparison) -> list[dict[str, Any]]:

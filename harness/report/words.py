@@ -39,6 +39,20 @@ def about_missing(contrast: Contrast) -> str:
     )
 
 
+def about_marks(comparison: Comparison, contrast: Contrast) -> str:
+    """What the verdict would be if rollouts with a grave integrity mark had failed; empty where none bears one."""
+    clean = contrast.unmarked
+    if clean is None:
+        return ""
+    marked = {arm.arm: arm.marked for arm in comparison.arms}
+    return (
+        f"Integrity-adjusted: {clean.decision.verdict}, {signed(clean.difference.value)} points "
+        f"{ends(clean.difference.these)} on these tasks, if the resolved rollouts with a grave mark "
+        f"({marked[contrast.baseline]} of {contrast.baseline}, {marked[contrast.candidate]} of {contrast.candidate}) "
+        "are counted as failed."
+    )
+
+
 def best_words(comparison: Comparison) -> str:
     """The best of a series, corrected for having been picked; empty without a series."""
     best = comparison.best

@@ -212,10 +212,18 @@ function message(one, number, turn, arm) {
 
 function conversation(page, arm, step) {
   let turn = 0;
-  return page.messages.flatMap((one, number) => {
-    const here = one.role === "assistant" && turn++ === step;
-    return [here ? make("div", { class: "parts-here", id: `part${arm}` }, "here the two part") : null, message(one, number, turn, arm)];
+  let parted = step < 0;
+  const [alike, after] = [[], []];
+  page.messages.forEach((one, number) => {
+    if (one.role === "assistant" && turn++ === step) {
+      parted = true;
+      after.push(make("div", { class: "parts-here", id: `part${arm}` }, "here the two part"));
+    }
+    (parted ? after : alike).push(message(one, number, turn, arm));
   });
+  if (step < 1) return [alike, after].flat();
+  const words = step === 1 ? "Turn 1: the same commands in both" : `Turns 1 to ${step}: the same commands in both`;
+  return [make("details", { class: "alike" }, make("summary", {}, words), alike), after].flat();
 }
 
 function rolloutFacts(i) {
@@ -224,7 +232,7 @@ function rolloutFacts(i) {
   return facts.filter(([value]) => value !== null).map(([value, words]) => words(value));
 }
 
-async function article(task, arm, seed, step) {
+async function article(task, arm, seed, step, atPart) {
   const one = task.arms[arm]?.find((rollout) => rollout.seed === seed);
   const title = make("h2", { class: `a${arm % 8}` }, `${data.arms[arm]}, seed ${seed}`);
   if (!one) return make("article", {}, title, make("p", {}, "There is no such rollout."));
@@ -245,13 +253,13 @@ async function article(task, arm, seed, step) {
   const tests = page.tests.map(([kind, passed, failed]) => make("details", {},
     make("summary", {}, `${kind}: ${passed} passed, ${failed.length} failed`), make("pre", {}, failed.join("\n") || "none failed")));
   return make("article", {}, title, outcome, cause, marks,
-    make("details", { open: true }, make("summary", {}, "Patch"), page.patch ? diff(page.patch) : make("p", { class: "note" }, "empty")),
+    make("details", { open: !atPart }, make("summary", {}, "Patch"), page.patch ? diff(page.patch) : make("p", { class: "note" }, "empty")),
     tests,
     page.log ? make("details", {}, make("summary", {}, "Test log, its end"), make("pre", { class: "log", tabindex: "0" }, page.log)) : null,
     make("details", { open: true }, make("summary", {}, "Conversation"), conversation(page, arm, step)), link);
 }
 
-async function read(task, pairs) {
+async function read(task, pairs, atPart) {
   const reader = byId("reader");
   const shown = pairs.length ? pairs : sideBySide(task);
   const [first, second] = shown;
@@ -263,7 +271,7 @@ async function read(task, pairs) {
   const choice = make("div", { class: "choice" }, task.arms.flatMap((rollouts, arm) => [make("span", {}, data.arms[arm]),
     make("span", {}, rollouts.map((one) => seedLink(task, one, current.has(`${arm}:${one.seed}`))))]));
   const both = sideBySide(task);
-  const articles = await Promise.all(shown.map(([arm, seed]) => article(task, arm, seed, step)));
+  const articles = await Promise.all(shown.map(([arm, seed]) => article(task, arm, seed, step, atPart)));
   reader.replaceChildren(...[
     make("div", { class: "bar-top" }, make("a", { href: "#tasks", id: "back" }, "← Report"),
       make("span", { class: "right" }, go(listed[place - 1], "← previous task", "prev"), place >= 0 ? go(listed[place + 1], "next task →", "next") : null)),
@@ -271,7 +279,7 @@ async function read(task, pairs) {
     make("p", { class: "note" }, [task.repo, task.difficulty, task.date].filter(Boolean).join(" · ")),
     choice,
     both.length > 1 && shown.length < 2 ? make("p", {}, make("a", { href: address(task, both) }, "side by side")) : null,
-    step >= 0 ? make("p", {}, make("a", { href: "#", onclick: (event) => { event.preventDefault(); byId(`part${first[0]}`)?.scrollIntoView(); } }, `they part at turn ${step + 1}`)) : null,
+    step >= 0 ? make("p", {}, atPart ? make("a", { href: address(task, shown) }, "with the patches") : make("a", { href: `${address(task, shown)}/part` }, `they part at turn ${step + 1}`)) : null,
     make("div", { class: shown.length > 1 ? "columns two" : "columns" }, articles),
   ].filter(Boolean));
   document.title = task.id;
@@ -294,7 +302,7 @@ async function route() {
   const task = byTask.get(id);
   if (!task) return;
   const pairs = rest.map((part) => [data.arms.indexOf(part.slice(0, part.lastIndexOf(":"))), Number(part.slice(part.lastIndexOf(":") + 1))]).filter(([arm]) => arm >= 0);
-  await read(task, pairs);
+  await read(task, pairs, rest.at(-1) === "part");
   if (!home.reading) home.scroll = window.scrollY;
   home.reading = true;
   byId("report").hidden = true;
