@@ -2,14 +2,19 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands import options
-
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from commands.gate_run import Live
     from harness.compare.gate_config import GateConfig
+    from harness.compare.gate_report import GateReport
+    from harness.compare.gate_stored import Options
+
+RUN = "A candidate that is run"  # panel of the help
 
 GATE_EXAMPLES = """
 Examples:
@@ -21,6 +26,8 @@ Examples:
   aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok --pin sha256:5f1c...
 
   aem gate --baseline results/base --checkpoint step-200 --seeds 4       run the candidate only as far as needed
+
+  aem gate --fresh --baseline step-0 --checkpoint step-200 --set verified      run both, pair by pair
 
 Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure, or arms that differ in more than the
 weights), 4 usage.
@@ -70,7 +77,10 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(
-    baseline: Annotated[str, typer.Option(help="Baseline: an arm of --from, or without --from a run folder or file.")],
+    baseline: Annotated[
+        str,
+        typer.Option(help="Baseline: an arm of --from, a run folder or file, or with --fresh also a checkpoint."),
+    ],
     candidate: Annotated[
         str | None, typer.Option(help="Candidate, likewise; without it, a candidate is run as far as needed.")
     ] = None,
@@ -87,10 +97,11 @@ def gate(
         int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
     ] = None,
     history: Annotated[
-        list[str] | None, typer.Option(help="Arm of a past checkpoint: improves the order; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Past checkpoint, an arm or a run folder: improves the order; may be repeated."),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="The baseline was run beside the candidate, not stored before.")
+        bool, typer.Option("--fresh", help="The baseline is, or was, run beside the candidate, pair by pair.")
     ] = False,
     common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
     pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None,
@@ -108,23 +119,51 @@ def gate(
     calibrated: Annotated[
         bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
     ] = True,
-    checkpoint: Annotated[str | None, typer.Option(help="Run this registered checkpoint as the candidate.")] = None,
-    registry: options.RegistryFolder = None,
-    agent: Annotated[str | None, typer.Option(help="Run this agent as the candidate (default: baseline's).")] = None,
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="Run the candidate behind this OpenAI-compatible server; may be repeated.")
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Run this registered checkpoint as the candidate.", rich_help_panel=RUN)
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
-    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.")] = None,
-    seeds: options.Seeds = 4,
-    out: options.Out = None,
-    workers: options.Workers = 4,
-    grade_workers: options.GradeWorkers = 2,
+    agent: Annotated[
+        str | None, typer.Option(help="Run this agent as the candidate (default: baseline's).", rich_help_panel=RUN)
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="The candidate is behind this OpenAI-compatible server; repeatable.", rich_help_panel=RUN),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=RUN)] = None,
+    baseline_endpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="The same for a fresh baseline (default: --endpoint).", rich_help_panel=RUN),
+    ] = None,
+    baseline_model: Annotated[
+        str | None, typer.Option(help="Its model name at the endpoint.", rich_help_panel=RUN)
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--set", help="Tasks, where the baseline is a checkpoint.", rich_help_panel=RUN)
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.", rich_help_panel=RUN)] = None,
+    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Most rollouts a task.", rich_help_panel=RUN)] = 4,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the run (default: results/gate-...).", rich_help_panel=RUN),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.", rich_help_panel=RUN)
+    ] = 4,
+    grade_workers: Annotated[int, typer.Option(min=1, help="Gradings at a time.", rich_help_panel=RUN)] = 2,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="GPUs behind an arm's servers, for --budget (default: the card's).", rich_help_panel=RUN
+        ),
+    ] = None,
+    registry: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoint cards, searched first.", rich_help_panel=RUN)
+    ] = None,
 ) -> None:
     """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
-    from commands.gate_run import candidate_config, gate_live
+    from commands.gate_run import Live
     from harness.compare.gate_ci import published
     from harness.compare.gate_report import to_text
     from harness.compare.gate_stored import Options, gate_stored, load_arms
@@ -136,19 +175,13 @@ def gate(
             outcomes, first, second = load_arms(sources or (), baseline, candidate)
             found = gate_stored(outcomes, first, second, config, settings)
         else:
-            found = gate_live(
-                Path(baseline),
-                config,
-                settings,
-                candidate_config(Path(baseline), checkpoint=checkpoint, registry=registry, agent=agent, arm=arm),
-                seeds=seeds,
-                out=out,
-                registry=registry,
-                endpoints=endpoint or (),
-                model=model,
-                workers=workers,
-                grade_workers=grade_workers,
-                console=Console(stderr=True),
+            live = Live(seeds, workers, grade_workers, out, registry, endpoint or (), model, gpus)
+            policy = {"checkpoint": checkpoint, "registry": registry, "agent": agent, "arm": arm}
+            console = Console(stderr=True)
+            found = (
+                _pair(baseline, dataset, policy, config, settings, live, baseline_endpoint, baseline_model, console)
+                if fresh
+                else _live(baseline, policy, config, settings, live, console)
             )
         reports.append(found)
     typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
@@ -164,6 +197,7 @@ def calibrate(
     tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500,
     seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Rollouts of the candidate a task.")] = None,
     baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored rollouts of the baseline a task.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False,
     margin: Margin = None,
     block_margin: BlockMargin = None,
     alpha: Alpha = None,
@@ -200,8 +234,46 @@ def calibrate(
         drops=_points(drops),
         trials=trials,
         seed=trial_seed,
+        fresh=fresh,
     )
     typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
+
+
+def _live(
+    baseline: str, policy: dict[str, Any], config: "GateConfig", settings: "Options", live: "Live", console: "Console"
+) -> "GateReport":
+    from commands.gate_run import candidate_config, gate_live
+
+    return gate_live(Path(baseline), config, settings, candidate_config(Path(baseline), **policy), live, console)
+
+
+def _pair(
+    baseline: str,
+    dataset: str | None,
+    policy: dict[str, Any],
+    config: "GateConfig",
+    settings: "Options",
+    live: "Live",
+    endpoints: list[str] | None,
+    model: str | None,
+    console: "Console",
+) -> "GateReport":
+    from commands.gate_pair import gate_pair, halves
+    from commands.gate_run import baseline_config, candidate_config
+    from harness.errors import ConfigError
+
+    if settings.pin:
+        raise ConfigError("--pin is of stored outcomes, and a fresh baseline has none yet; leave one of them away")
+    theirs = baseline_config(baseline, dataset, live.registry)
+    stored = Path(baseline) if (Path(baseline) / "run.json").is_file() else None
+    return gate_pair(
+        (theirs, candidate_config(theirs, **policy)),
+        stored,
+        config,
+        settings,
+        halves(live, endpoints or (), model),
+        console,
+    )
 
 
 def _config(

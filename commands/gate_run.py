@@ -1,155 +1,277 @@
 """The gate in command of a run: the candidate is rolled out in the gate's order, no further than the verdict needs."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.evaluate import choose, open_run, perform
-from commands.serving import connect, find
+from commands.evaluate import Selection, choose, open_run, perform
+from commands.serving import card_defaults, connect, find
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from harness.compare.gate import Gate
     from harness.compare.gate_config import GateConfig
+    from harness.compare.gate_design import Arm
     from harness.compare.gate_report import GateReport
+    from harness.compare.gate_sequence import Sequence as GateSequence
     from harness.compare.gate_stored import Options
     from harness.config import RunConfig
     from harness.run.store import Event, RunStore
+    from harness.types import Agent
+
+
+@dataclass(frozen=True)
+class Live:
+    """Where and with what a candidate is run. `gpus` are those behind one arm's servers, None: as the card says."""
+
+    seeds: int
+    workers: int
+    grade_workers: int
+    out: Path | None = None
+    registry: Path | None = None
+    endpoints: Sequence[str] = ()
+    model: str | None = None
+    gpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """One arm that is run. A rollout of it holds `gpus`: the servers' accelerators over the rollouts at a time."""
+
+    role: str
+    store: "RunStore"
+    agent: "Agent"
+    release: Callable[[], None]
+    gpus: float
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def baseline_config(baseline: str, dataset: str | None, registry: Path | None) -> "RunConfig":
+    """The settings of a baseline that is run afresh: those of a run folder, or of a registered checkpoint's card."""
+    from harness.config import RunConfig
+    from harness.errors import ConfigError
+
+    if (Path(baseline) / "run.json").is_file():
+        return RunConfig.load(defaults=_settings(Path(baseline)))
+    if not dataset:
+        raise ConfigError(f"{baseline} is no run folder; to run a checkpoint of that name, name the tasks with --set")
+    entry = _one(baseline, registry)
+    return RunConfig.load(defaults=card_defaults(entry), dataset=dataset, checkpoint=entry.card.name)
 
 
 def candidate_config(
-    baseline: Path, *, checkpoint: str | None, registry: Path | None, agent: str | None, arm: str | None
+    baseline: "RunConfig | Path", *, checkpoint: str | None, registry: Path | None, agent: str | None, arm: str | None
 ) -> "RunConfig":
     """The baseline's own settings with another policy: what differs between the arms is that alone."""
     from harness.config import RunConfig
     from harness.errors import ConfigError
-    from harness.run.store import read_json
 
-    if not (baseline / "run.json").is_file():
-        raise ConfigError(f"to run a candidate, --baseline must be a run folder; {baseline} has no run.json")
-    known: dict[str, Any] = read_json(baseline / "run.json")["config"]
-    if checkpoint and len(find(checkpoint, registry)) > 1:
-        raise ConfigError(f"{checkpoint} names several steps of a series; gate one at a time")
+    known = _settings(baseline) if isinstance(baseline, Path) else baseline.model_dump(mode="json")
+    if checkpoint:
+        _one(checkpoint, registry)
     changed = {
         **known,
         "checkpoint": checkpoint or "",
         "agent": agent or known["agent"],
         "arm": arm or checkpoint or agent or "candidate",
     }
-    return RunConfig.load(defaults=changed)
+    config = RunConfig.load(defaults=changed)
+    if config.arm == known["arm"]:
+        raise ConfigError(f"both arms would be called {config.arm!r}; name the candidate with --arm")
+    return config
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    from harness.errors import ConfigError
+    from harness.run.store import read_json
+
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"to run a candidate, --baseline must be a run folder; {folder} has no run.json")
+    known: dict[str, Any] = read_json(folder / "run.json")["config"]
+    return known
+
+
+def _one(checkpoint: str, registry: Path | None) -> Any:
+    from harness.errors import ConfigError
+
+    entries = find(checkpoint, registry)
+    if len(entries) > 1:
+        raise ConfigError(f"{checkpoint} names several steps of a series; gate one at a time")
+    return entries[0]
+
+
+# --- a stored baseline ------------------------------------------------------------------------------------------------
 
 
 def gate_live(
-    baseline: Path,
-    gate_config: "GateConfig",
-    options: "Options",
-    run_config: "RunConfig",
-    *,
-    seeds: int,
-    out: Path | None,
-    registry: Path | None,
-    endpoints: "Sequence[str]",
-    model: str | None,
-    workers: int,
-    grade_workers: int,
-    console: "Console",
+    baseline: Path, config: "GateConfig", options: "Options", run_config: "RunConfig", live: Live, console: "Console"
 ) -> "GateReport":
     """Run the candidate until the gate decides; the same call again continues. Returns the gate's report.
 
-    Raises DriftFault before anything is run when the candidate would differ from the baseline in more than the weights.
+    Raises DriftFault, before anything is run where it can, when the arms differ in more than the weights.
     """
-    from agents.build import build
     from harness.compare import gate_sequence
-    from harness.compare.calibrate import cached
-    from harness.compare.gate import Gate
+    from harness.compare.gate import CANDIDATE, Gate
     from harness.compare.gate_design import design
-    from harness.compare.gate_report import report
+    from harness.compare.gate_stored import past_arms
     from harness.compare.gate_table import check_pin, read_arm, refuse_drift
     from harness.compare.outcomes import combine, load_one
 
     stored = load_one(str(baseline))
-    theirs = read_arm(stored, stored.arms[0], retries=gate_config.retries)
+    theirs = read_arm(stored, stored.arms[0], retries=config.retries)
     check_pin(theirs, options.pin)
-    run_config = run_config.model_copy(update={"infra_retries": gate_config.retries})
-    folder = out or Path("results") / f"gate-{run_config.arm}-{run_config.digest}"
+    run_config = run_config.model_copy(update={"infra_retries": config.retries})
+    folder = live.out or Path("results") / f"gate-{run_config.arm}-{run_config.digest}"
     sequence, number = None, None
     if options.sequence is not None:
-        sequence = gate_sequence.open_sequence(options.sequence, theirs, gate_config.alphas[1])
-        number = sequence.number_of_run(folder, retries=gate_config.retries)
-        gate_config = gate_config.model_copy(update={"block_alpha": sequence.block_alpha(number)})
+        sequence = gate_sequence.open_sequence(options.sequence, theirs.digest, config.alphas[1])
+        number = sequence.number_of_run(folder, retries=config.retries)
+        config = config.model_copy(update={"block_alpha": sequence.block_alpha(number)})
     selection = choose(run_config.dataset, console, ids=list(theirs.tasks))
-    plan = design(
-        theirs.tasks, seeds, baseline=theirs, stratified=gate_config.question == "rates", seed=gate_config.seed
-    )
-    gate = Gate(gate_config, plan)
-    entry = find(run_config.checkpoint, registry)[0] if run_config.checkpoint else None
-    log = folder / "server.log"
+    history = past_arms(options.history, stored, retries=config.retries)
+    stratified = config.question == "rates"
+    plan = design(theirs.tasks, live.seeds, baseline=theirs, history=history, stratified=stratified, seed=config.seed)
+    gate = Gate(config, plan)
+
+    def drift() -> list[str]:
+        return refuse_drift(combine([stored, load_one(str(folder))]), (theirs.name, run_config.arm), options.allow)
+
+    with opened(CANDIDATE, run_config, folder, selection, live, config, console) as side:
+        drift()
+        for key in gate.order:
+            feed(gate, side, *key)
+        if not gate.decided:
+            perform(
+                side.store,
+                selection,
+                side.agent,
+                gate.order,
+                console,
+                workers=live.workers,
+                grade_workers=live.grade_workers,
+                release=side.release,
+                watch=lambda event: feed(gate, side, event["instance_id"], event["seed"]),
+            )
+    notes = drift()  # once more: images are known only now
+    return concluded(gate, theirs, run_config.arm, folder, options, sequence, number, notes)
+
+
+# --- what both ways of running share ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(
+    role: str,
+    run_config: "RunConfig",
+    folder: Path,
+    selection: Selection,
+    live: Live,
+    config: "GateConfig",
+    console: "Console",
+) -> Iterator[Side]:
+    """One arm, ready to run: its server is up, its folder open; both are closed with the block."""
+    from agents.build import build
+    from harness.errors import ConfigError
+
+    entry = _one(run_config.checkpoint, live.registry) if run_config.checkpoint else None
+    gpus = live.gpus
+    if gpus is None:
+        served = entry.card.serving.tensor_parallel_size or 1 if entry else 0
+        gpus = float(len(live.endpoints) or served)
+    if config.budget is not None and config.budget.unit == "gpu_hours" and not gpus:
+        raise ConfigError(f"{run_config.arm} holds no GPU that is known of; say how many with --gpus")
     with connect(
-        endpoints, model, run_config.sampling, entry=entry, registry=registry, log=log, console=console
+        live.endpoints,
+        live.model,
+        run_config.sampling,
+        entry=entry,
+        registry=live.registry,
+        log=folder / "server.log",
+        console=console,
     ) as connected:
         agent = build(
             run_config.agent, tasks=selection.tasks, policy=connected.policy, options=run_config.agent_options
         )
-        with open_run(folder, run_config, selection, agent, seeds, connected.fingerprint) as store:
-            mine = load_one(str(folder))
-            notes = refuse_drift(combine([stored, mine]), (theirs.name, run_config.arm), options.allow)
-            for key in gate.order:
-                _feed(gate, store, *key)
-            if not gate.decided:
-                perform(
-                    store,
-                    selection,
-                    agent,
-                    gate.order,
-                    console,
-                    workers=workers,
-                    grade_workers=grade_workers,
-                    release=connected.release,
-                    watch=lambda event: _feed(gate, store, event["instance_id"], event["seed"]),
-                )
-    gate.finish("the run ended before a verdict")
-    calibration = cached(gate_config, theirs, seeds) if options.calibrated else None
-    found = report(
-        gate,
-        theirs,
-        run_config.arm,
-        calibration=calibration,
-        number=number,
-        notes=[f"accepted: {line}" for line in notes],
-    )
-    if options.sequence is not None and sequence is not None and number is not None:
-        ours = read_arm(load_one(str(folder)), run_config.arm, retries=gate_config.retries)
-        gate_sequence.record(
-            options.sequence,
-            sequence,
-            ours,
-            found.verdict,
-            number=number,
-            rollouts=found.rollouts,
-            difference=found.difference,
-        )
-    return found
+        with open_run(folder, run_config, selection, agent, live.seeds, connected.fingerprint) as store:
+            yield Side(role, store, agent, connected.release, gpus / live.workers)
 
 
-def _feed(gate: "Gate", store: "RunStore", instance_id: str, seed: int) -> bool:
-    """Give the gate what the journal holds of a rollout, if that is final; whether the gate has decided."""
+def feed(gate: "Gate", side: Side, instance_id: str, seed: int) -> bool:
+    """Give the gate what the journal holds of a rollout, if that is final; whether the gate has decided.
+
+    A rollout's share of the GPUs is its wall time over the rollouts at a time, so that the shares add up to what the
+    servers were held for.
+    """
     from harness.types import Outcome
 
-    progress = store.progress.get((instance_id, seed))
+    progress = side.store.progress.get((instance_id, seed))
     if progress is None:
         return gate.decided
     rollout: Event = progress.rollout
     lost = rollout["fault"] is not None
-    if (lost and rollout["attempt"] < store.config.infra_retries) or (not lost and progress.grade is None):
+    if (lost and rollout["attempt"] < side.store.config.infra_retries) or (not lost and progress.grade is None):
         return gate.decided  # still to be retried, or to be graded
     outcome = Outcome.ERROR if lost or progress.grade is None else Outcome(progress.grade["outcome"])
     gate.feed(
         instance_id,
         seed,
         None if outcome is Outcome.ERROR else outcome is Outcome.RESOLVED,
+        arm=side.role,
         tokens=rollout["prompt_tokens"] + rollout["completion_tokens"],
-        gpu_seconds=rollout["model_seconds"],
+        gpu_seconds=rollout["seconds"] * side.gpus,
     )
     return gate.decided
+
+
+def concluded(
+    gate: "Gate",
+    baseline: "Arm",
+    candidate: str,
+    folder: Path,
+    options: "Options",
+    sequence: "GateSequence | None",
+    number: int | None,
+    notes: Sequence[str],
+    surface: "Arm | None" = None,
+) -> "GateReport":
+    """The report of a gate whose run is over, recorded in its sequence. `folder` is the candidate's run.
+
+    `surface` is what the gate is calibrated on, if not the baseline itself.
+    """
+    from harness.compare import gate_sequence
+    from harness.compare.calibrate import cached
+    from harness.compare.gate_report import report
+    from harness.compare.gate_table import read_arm
+    from harness.compare.outcomes import load_one
+    from harness.errors import EnvironmentFault
+
+    gate.finish("the run ended before a verdict")
+    if gate.consumed and gate.missing() == gate.consumed:
+        raise EnvironmentFault(f"every rollout of {candidate} was lost to infrastructure; {folder} says to what")
+    fresh = gate.design.baseline is None
+    found = report(
+        gate,
+        baseline,
+        candidate,
+        calibration=cached(gate.config, surface or baseline, gate.design.seeds, fresh=fresh)
+        if options.calibrated
+        else None,
+        number=number,
+        notes=[f"accepted: {line}" for line in notes],
+    )
+    if options.sequence is not None and sequence is not None and number is not None:
+        gate_sequence.record(
+            options.sequence,
+            sequence,
+            read_arm(load_one(str(folder)), candidate, retries=gate.config.retries),
+            found.verdict,
+            number=number,
+            rollouts=found.rollouts,
+            difference=found.difference,
+        )
+    return found

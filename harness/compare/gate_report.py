@@ -83,7 +83,7 @@ def report(
     number: int | None = None,
     notes: Sequence[str] = (),
 ) -> GateReport:
-    """The report of a gate that has a verdict. `baseline` holds its stored outcomes, or all known of a fresh one."""
+    """The report of a gate that has a verdict. Of a baseline that was run beside the candidate only the name counts."""
     assert gate.verdict is not None
     fresh = gate.design.baseline is None
     theirs = gate.consumed_outcomes(BASELINE) if fresh else baseline.select(gate.design.tasks).resolved
@@ -99,7 +99,7 @@ def report(
         config=gate.config,
         tasks=len(gate.design.tasks),
         seeds=gate.design.seeds,
-        baseline_seeds=len(baseline.seeds),
+        baseline_seeds=gate.design.seeds if fresh else len(baseline.seeds),
         fresh_baseline=fresh,
         rollouts=gate.consumed * arms,
         planned=gate.most * arms,
@@ -113,12 +113,20 @@ def report(
         missing_baseline=gate.missing(BASELINE) if fresh else int(np.isnan(theirs).sum()),
         path=tuple(path),
         flips=tuple(flips(gate.design.tasks, theirs, gate.consumed_outcomes(CANDIDATE))),
-        baseline_digest=baseline.digest,
+        baseline_digest=_consumed(gate, baseline.name).digest if fresh else baseline.digest,
         order_digest=gate.design.digest,
         number=number,
         calibration=calibration,
         notes=tuple(notes),
     )
+
+
+def _consumed(gate: Gate, name: str) -> Arm:
+    """What the verdict rests on of a baseline that was run beside the candidate, by seed."""
+    plan = gate.design
+    values = np.full((len(plan.tasks), plan.seeds), np.nan)
+    np.put_along_axis(values, plan.seed_of, gate.consumed_outcomes(BASELINE), axis=1)
+    return Arm(name, plan.tasks, tuple(range(plan.seeds)), values)
 
 
 def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> list[GateFlip]:

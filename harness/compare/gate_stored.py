@@ -42,6 +42,18 @@ def load_arms(sources: Sequence[str], baseline: str, candidate: str) -> tuple[Ou
     return combine(parts), parts[0].arms[0], parts[1].arms[0]
 
 
+def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int) -> list[Arm]:
+    """Past checkpoints: arms of `outcomes`, or run folders and files (FILE:ARM) of their own."""
+    found = []
+    for name in names:
+        if outcomes is not None and (name in outcomes.arms or not Path(name.rpartition(":")[0] or name).exists()):
+            found.append(read_arm(outcomes, name, retries=retries))
+        else:
+            part = load_one(name)
+            found += [read_arm(part, arm, retries=retries) for arm in part.arms]
+    return found
+
+
 def gate_stored(
     outcomes: Outcomes, baseline: str, candidate: str, config: GateConfig, options: Options | None = None
 ) -> GateReport:
@@ -66,7 +78,7 @@ def gate_stored(
         past = gate_sequence.open_sequence(options.sequence, arms[0].digest, config.alphas[1])
         number = past.number(arms[1])
         config = config.model_copy(update={"block_alpha": past.block_alpha(number)})
-    history = [read_arm(outcomes, name, retries=config.retries) for name in options.history]
+    history = past_arms(options.history, outcomes, retries=config.retries)
     calibration = cached(config, theirs, len(mine.seeds), fresh=options.fresh) if options.calibrated else None
     gate = replay(config, theirs, mine, history=history, fresh=options.fresh)
     gate.finish("no more rollouts are stored")

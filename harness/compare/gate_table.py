@@ -66,11 +66,14 @@ def same_tasks(baseline: Arm, candidate: Arm, *, common: bool = False) -> tuple[
 
 
 def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[str] = ()) -> list[str]:
-    """Raise DriftFault naming everything but the weights in which the arms differ; what is `allowed` is returned."""
+    """Raise DriftFault naming everything but the weights in which the arms differ; what is `allowed` is returned.
+
+    `agent` allows `agent.source` and all else of the agent.
+    """
     tables = {arm: outcomes.table[outcomes.table["arm"] == arm] for arm in arms}
     facts: dict[str, ArmFacts] = {arm: outcomes.facts[arm] for arm in arms if arm in outcomes.facts}
     found = differences(tables, facts)
-    accepted = [line for line in found if line.split()[0] in allowed]
+    accepted = [line for line in found if any(f"{line.split()[0]}.".startswith(f"{name}.") for name in allowed)]
     refused = [line for line in found if line not in accepted]
     if refused:
         names = listed(sorted({line.split()[0] for line in refused}))

@@ -55,6 +55,14 @@ def test_error_rates_hold_where_outcomes_are_lopsided(world):
     assert at(found, 0.05).blocked.count <= MOST
 
 
+def test_error_rates_hold_with_a_fresh_baseline_without_and_with_run_noise():
+    for world in (lambda rng: (rng.random(150) < 0.5).astype(float), lambda rng: rng.beta(0.25, 0.34, 150)):
+        config = configure(margin=0.06, futility=0.0)
+        found = calibrate(config, world, source="", seeds=2, baseline_seeds=2, drops=(), trials=TRIALS, fresh=True)
+        assert at(found, 0.06).passed.count <= MOST
+        assert at(found, 0.06).blocked.count <= MOST
+
+
 def test_a_lowered_surface_has_exactly_that_mean():
     q = surface(300)
     assert lowered(q, 0.1).mean() == pytest.approx(q.mean() - 0.1)

@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import junitparser
 import numpy as np
 import pytest
 import typer
@@ -38,7 +39,7 @@ def table(tmp_path) -> Path:
     return write(tmp_path / "outcomes.csv", ARMS)
 
 
-def write(path: Path, arms, **changes: str) -> Path:
+def write(path: Path, arms) -> Path:
     lines = ["arm,instance_id,seed,resolved"]
     for name, arm in arms.items():
         for task, row in zip(arm.tasks, arm.resolved, strict=True):
@@ -84,6 +85,19 @@ def test_drift_between_the_arms_is_no_verdict(tmp_path, capsys):
     assert "accepted: grader differs" in capsys.readouterr().out
 
 
+def test_every_kind_of_drift_is_named(tmp_path, capsys):
+    for column in ("grader", "scaffold", "dataset", "image_digest"):
+        table = write(tmp_path / "o.csv", ARMS)
+        lines = table.read_text().splitlines()
+        changed = [
+            f"{lines[0]},{column}",
+            *(f"{line},{'old' if line.startswith('base') else 'new'}" for line in lines[1:]),
+        ]
+        table.write_text("\n".join(changed))
+        assert gate(table, "same") == 3
+        assert ("images differ" if column == "image_digest" else f"{column} differs") in capsys.readouterr().err
+
+
 def change(old: str, new: str):
     return lambda text: text.replace(old, new, 1)
 
@@ -118,6 +132,8 @@ def test_bad_outcomes_are_a_usage_error_that_names_what_is_wrong(table, damage, 
         (("--budget", "5Mtok"), "no prompt_tokens and completion_tokens"),
         (("--pin", "sha256:00"), "not the pinned sha256:00"),
         (("--history", "older"), "no arm 'older'"),
+        (("--budget", "2gpuh"), "no gpu_seconds"),
+        (("--tier", "weekly"), "weekly"),
         (("--alpha", "0.7"), "gate setting alpha"),
     ],
 )
@@ -147,6 +163,81 @@ def test_an_empty_resolved_is_counted_as_missing(table, capsys):
     assert 0 < found["missing"] <= 100
 
 
+def test_a_baseline_run_beside_the_candidate_counts_twice(table, capsys):
+    assert gate(table, "broken", "--fresh", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["planned"], found["fresh_baseline"], found["missing_baseline"]) == (1600, True, 0)
+    assert found["rollouts"] == 2 * found["path"][-1]["rollouts"]
+
+
+def test_a_past_checkpoint_may_be_an_arm_or_a_file_and_changes_the_order(table, tmp_path, capsys):
+    past = write(tmp_path / "past.csv", {"past": drawn("past", Q, 8, seed=9)})
+    orders = set()
+    for words in ((), ("--history", "slightly"), ("--history", past), ("--history", f"{past}:past")):
+        assert gate(table, "same", "--json", *words) == 0
+        orders.add(json.loads(capsys.readouterr().out)["order_digest"])
+    assert len(orders) == 3
+
+
+@pytest.mark.parametrize(("budget", "most"), [("60", 60), ("0.06Mtok", 60), ("1gpuh", 60), ("7ktok", 7), ("1tok", 1)])
+def test_a_budget_in_each_unit_ends_the_gate(tmp_path, budget, most, capsys):
+    """A rollout costs 1000 tokens and 60 GPU-seconds."""
+    table = write(tmp_path / "o.csv", ARMS)
+    lines = table.read_text().splitlines()
+    head = f"{lines[0]},prompt_tokens,completion_tokens,gpu_seconds"
+    table.write_text("\n".join([head, *(f"{line},900,100,60" for line in lines[1:])]))
+    assert gate(table, "slightly", "--budget", budget, "--json", "--futility", 0) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rollouts"], found["tokens"]) == (most, most * 1000)
+    assert found["gpu_hours"] == pytest.approx(most / 60)
+    assert found["lower"] < found["difference"] < found["upper"]
+
+
+@pytest.mark.parametrize(
+    ("tier", "margin", "alpha", "planned", "looks"),
+    [("smoke", 0.1, 0.05, 200, True), ("release", 0.05, 0.025, 800, False)],
+)
+def test_a_tier_sets_what_is_not_given(table, tier, margin, alpha, planned, looks, capsys):
+    words = () if tier == "smoke" else ("--margin", 5)
+    code = aem(
+        "gate", "--from", table, "--baseline", "base", "--candidate", "broken", "--tier", tier, "--json",
+        "--no-calibration", *words,
+    )  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert (code, found["config"]["margin"], found["config"]["alpha"], found["planned"]) == (1, margin, alpha, planned)
+    assert (found["rollouts"] < found["planned"]) is looks
+
+
+def test_a_pinned_baseline_is_known_by_its_outcomes_not_by_its_name(table, tmp_path):
+    assert gate(table, "same", "--pin", ARMS["base"].digest) == 0
+    renamed = write(tmp_path / "r.csv", {"other": ARMS["base"], "same": ARMS["same"]})
+    words = ("--candidate", "same", "--margin", 5, "--no-calibration", "--pin", ARMS["base"].digest)
+    assert aem("gate", "--from", renamed, "--baseline", "other", *words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--baseline", "nowhere", "--checkpoint", "tiny-aem"), "must be a run folder"),
+        (("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-aem"), "name the tasks with --set"),
+        (
+            ("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-grpo", "--set", "tiny"),
+            "both arms would be called",
+        ),
+        (("--fresh", "--baseline", "none-such", "--checkpoint", "tiny-aem", "--set", "tiny"), "none-such"),
+        (
+            ("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-aem", "--pin", "sha256:0"),
+            "leave one of them away",
+        ),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused_before_it_begins(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert aem("gate", *words) == 4
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.glob("results*")) == []
+
+
 # --- what is left behind ----------------------------------------------------------------------------------------------
 
 
@@ -161,6 +252,30 @@ def test_junit_has_one_test_case_with_the_verdict(table, tmp_path, candidate, el
         str(int(element == "failure")),
         str(int(element == "skipped")),
     )
+
+
+@pytest.mark.parametrize(("candidate", "result"), [("same", []), ("broken", ["Failure"]), ("slightly", ["Skipped"])])
+def test_junit_is_read_as_ci_systems_read_it(table, tmp_path, candidate, result):
+    """By the parser of the action that publishes test results on GitHub; GitLab's reads the same elements."""
+    gate(table, candidate, "--junit", tmp_path / "gate.xml")
+    (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    (case,) = suite
+    assert [type(one).__name__ for one in case.result] == result
+    assert (suite.tests, suite.failures, suite.errors) == (1, int(candidate == "broken"), 0)
+    assert case.classname == "aem.gate"
+    assert "| rollouts | difference | confidence sequence |" in case.system_out
+
+
+def test_names_that_are_markup_leave_junit_and_summary_whole(tmp_path):
+    arms = {"a|b <&> \x07": ARMS["base"], "c]]>": ARMS["broken"]}
+    table = write(tmp_path / "o.csv", arms)
+    files = ("--junit", tmp_path / "gate.xml", "--summary", tmp_path / "gate.md")
+    words = ("--baseline", "a|b <&> \x07", "--candidate", "c]]>", "--margin", 5, "--no-calibration")
+    assert aem("gate", "--from", table, *words, *files) == 1
+    (suite,) = junitparser.JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert "than a|b <&> \ufffd" in next(iter(suite)).name
+    header = next(line for line in (tmp_path / "gate.md").read_text().splitlines() if line.startswith("| task"))
+    assert len(re.findall(r"(?<!\\)\|", header)) == 5
 
 
 def test_a_refusal_leaves_an_error_in_junit_and_says_so_in_the_summary(table, tmp_path):
@@ -225,6 +340,8 @@ def test_calibrate_prints_a_line_for_every_drop(table, capsys):
     assert len(re.findall(r"^ +(0|5|10)  ", capsys.readouterr().out, re.MULTILINE)) == 3
     assert aem("calibrate", "--surface", "deepswe", "--tasks", 30, "--trials", 3, "--json") == 0
     assert json.loads(capsys.readouterr().out)["tasks"] == 30
+    assert aem("calibrate", "--surface", "deepswe", "--tasks", 30, "--trials", 3, "--fresh") == 0
+    assert "baseline run beside it" in capsys.readouterr().out
     assert aem("calibrate") == 4
     assert aem("calibrate", "--surface", "deepswe", "--drops", "x") == 4
 

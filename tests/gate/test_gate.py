@@ -10,6 +10,7 @@ from harness.compare.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, rep
 from harness.compare.gate_config import Budget, configure
 from harness.compare.gate_design import design
 from harness.compare.gate_looks import Cells
+from harness.compare.gate_report import report, to_text
 from harness.errors import DataError
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
@@ -234,6 +235,14 @@ def test_a_gate_without_any_rollout_is_inconclusive():
     gate = Gate(configure(), design(names(40), 2, baseline=SMALL_BASE))
     assert gate.finish("the server is gone") is Verdict.INCONCLUSIVE
     assert (gate.reason, gate.path()) == ("the server is gone", [])
+
+
+def test_a_budget_that_is_spent_before_the_first_in_order_is_in_is_reported_all_the_same():
+    gate = Gate(configure(budget=Budget.parse("10tok")), design(names(40), 2, baseline=SMALL_BASE))
+    assert gate.feed(*gate.order[3], True, tokens=20) is Verdict.INCONCLUSIVE
+    found = report(gate, SMALL_BASE, "candidate")
+    assert (found.rollouts, found.lower, found.upper, found.tokens) == (0, -1.0, 1.0, 20)
+    assert "after 0 of 80 rollouts" in to_text(found)
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------

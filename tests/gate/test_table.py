@@ -83,6 +83,16 @@ def test_drift_of_a_server_setting_refuses_but_other_weights_do_not():
         refuse_drift(outcomes(TWO, other), ("a", "b"))
 
 
+def test_a_group_of_settings_is_allowed_by_its_name_and_another_of_like_spelling_is_not():
+    facts = {arm: ArmFacts(arm=arm, agent={"kind": arm, "budget": {"steps": arm}}) for arm in "ab"}
+    assert len(refuse_drift(outcomes(TWO, facts), ("a", "b"), {"agent"})) == 2
+    for close in ("agen", "agent.bud", "kind"):
+        with pytest.raises(DriftFault, match=r"agent\.kind differs"):
+            refuse_drift(outcomes(TWO, facts), ("a", "b"), {close})
+    with pytest.raises(DriftFault, match=r"agent\.kind differs: a: a; b: b; mend"):
+        refuse_drift(outcomes(TWO, facts), ("a", "b"), {"agent.budget"})
+
+
 def test_a_different_retry_law_in_the_arms_is_drift():
     facts = {arm: ArmFacts(arm=arm, config={"infra_retries": n}) for arm, n in (("a", 1), ("b", 3))}
     with pytest.raises(DriftFault, match="infra_retries differs"):
