@@ -59,22 +59,48 @@ def choose(
     return Selection(tasks, loaded)
 
 
+def allocated(selection: Selection, path: Path, folder: Path) -> "tuple[Selection, dict[str, int]]":
+    """The selected instances that an allocation names, and the seeds of each, for a run in `folder`."""
+    from harness.errors import ConfigError
+    from harness.run.seeds import read_allocation, refuse_later_allocation
+    from harness.run.store import read_json
+
+    seeds = read_allocation(path)
+    unknown = sorted(set(seeds) - {task.instance_id for task in selection.loaded.tasks})
+    if unknown:
+        raise ConfigError(
+            f"{path} names {len(unknown)} instances that {selection.loaded.name} lacks: {unknown[0]}, ..."
+        )
+    tasks = [task for task in selection.tasks if task.instance_id in seeds]
+    if not tasks:
+        raise ConfigError(f"none of the {len(selection.tasks)} selected instances is in {path}")
+    seeds = {task.instance_id: seeds[task.instance_id] for task in tasks}
+    if (folder / "run.json").is_file():
+        refuse_later_allocation(seeds, read_json(folder / "run.json")["plan"], folder)
+    return Selection(tasks, selection.loaded), seeds
+
+
 def open_run(
     folder: Path,
     config: "RunConfig",
     selection: Selection,
     agent: "Agent",
-    seeds: int,
+    seeds: "int | Mapping[str, int]",
     fingerprint: "Mapping[str, Any] | None" = None,
 ) -> "RunStore":
-    """Create the run folder, or enter it again under the same configuration and the same server."""
+    """Create the run folder, or enter it again under the same configuration and the same server.
+
+    `seeds` are the rollouts of every instance, or how many each gets.
+    """
     from harness import __version__
     from harness.grading.official import grader_version
+    from harness.run.seeds import plan_of
     from harness.run.store import RunStore
 
+    names = [task.instance_id for task in selection.tasks]
     loaded = selection.loaded
     facts = {
-        "plan": {"instances": [task.instance_id for task in selection.tasks], "seeds": seeds},
+        "plan": plan_of(dict.fromkeys(names, seeds) if isinstance(seeds, int) else seeds),
         "agent": dict(agent.describe()),
         "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
         "versions": {"aem": __version__, "swebench": grader_version().removeprefix("swebench ")},

@@ -40,7 +40,7 @@ def plan(
     noise: Annotated[float | None, typer.Option(min=0, max=1, help="Run noise, as a share of p (1 - p).")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of a rollout, s.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Rollouts at a time.")] = 16,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs busy meanwhile.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs busy meanwhile, where the history has no GPU-seconds.")] = 1,
     allocate: Annotated[Path | None, typer.Option(help="Write seeds per task (from --history) to this CSV.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Rollouts an arm to allocate (default: 4 a task).")] = None,
     at_least: Annotated[int, typer.Option(min=1, help="Seeds that every task keeps.")] = 1,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commands import options
-from commands.evaluate import choose, conclude, open_run, outcomes, perform
+from commands.evaluate import allocated, choose, conclude, open_run, outcomes, perform
 from commands.serving import card_defaults, connect, find
 
 
@@ -30,6 +30,12 @@ Four seeds of a served model, and of a registered checkpoint, on Verified:
 Every step of a series in turn, each into a run of its own:
 
   aem run --checkpoint deepswe-aem@50..250 --set verified -k 4 -w 32
+
+Seeds where a task's outcome varies, learnt from an earlier run:
+
+  aem plan --history results/base --allocate seeds.csv --budget 2000
+
+  aem run --endpoint http://localhost:8000/v1 --set verified --allocation seeds.csv
 
 The same command again continues; --retry infra also repeats what was lost to infrastructure.
 """
@@ -71,6 +77,9 @@ def run(
     sample_seed: options.SampleSeed = 0,
     workers: options.Workers = 4,
     grade_workers: options.GradeWorkers = 2,
+    allocation: Annotated[
+        Path | None, typer.Option(help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds.")
+    ] = None,
     retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
 ) -> None:
     """Drive a policy through instances in containers and grade its patches; run again to continue."""
@@ -87,6 +96,8 @@ def run(
             f"{checkpoint} are {len(entries)} checkpoints, each served and written by itself: leave --out, --arm and "
             "--endpoint away, or name one step"
         )
+    if allocation and seeds > 1:
+        raise ConfigError("--allocation says how many seeds every instance gets; leave --seeds away")
     lost: typer.Exit | None = None
     for entry in entries:
         config = RunConfig.load(
@@ -109,7 +120,11 @@ def run(
             sample_seed=sample_seed,
         )
         folder = out or Path("results") / f"{config.arm}-{config.digest}"
-        keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
+        counts_of = {task.instance_id: seeds for task in selection.tasks}
+        if allocation:
+            selection, counts_of = allocated(selection, allocation, folder)
+        most = max(counts_of.values(), default=seeds)
+        keys = [(name, seed) for seed in range(most) for name, k in counts_of.items() if seed < k]
         with connect(
             endpoint or (),
             model,
@@ -120,7 +135,7 @@ def run(
             console=console,
         ) as connected:
             driver = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
-            with open_run(folder, config, selection, driver, seeds, connected.fingerprint) as store:
+            with open_run(folder, config, selection, driver, counts_of, connected.fingerprint) as store:
                 perform(
                     store,
                     selection,
@@ -134,7 +149,7 @@ def run(
                 )
                 counts = outcomes(store, keys)
         try:
-            conclude(folder, counts, console, n=len(selection.tasks), seeds=seeds)
+            conclude(folder, counts, console, n=len(selection.tasks), seeds=most)
         except typer.Exit as exit:
             lost = exit  # said, and the other steps of a series are run all the same
     if lost:

@@ -124,6 +124,7 @@ def read_run(folder: Path) -> Outcomes:
 
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
+    from harness.run.seeds import seeds_of
     from harness.run.store import read_journal, read_json
 
     marks = _grave_marks(folder)
@@ -141,7 +142,7 @@ def read_run(folder: Path) -> Outcomes:
             grades[key] = event
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
-    planned = [(instance, seed) for instance in plan["instances"] for seed in range(plan["seeds"])]
+    planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
     constant = {
         "arm": facts.arm,
         "source": str(folder),

@@ -140,10 +140,12 @@ def costs(components: Components, rollouts: int, *, workers: int, gpus: float, t
     """What `rollouts` cost: steps, tokens, wall hours with `workers` at a time, GPU hours, and disk in GB.
 
     Wall time takes rollouts to be independent and packed longest first (1.07 times the mean load). Images take 0.56 GB
-    a task (280 GB for the 500 of Verified, inspect_evals issue 926), a trajectory 0.25 MB.
+    a task (280 GB for the 500 of Verified, inspect_evals issue 926), a trajectory 0.25 MB. GPU hours are those of the
+    history where it knows them, else `gpus` busy all the while.
     """
     hours = rollouts * components.seconds / workers / 3600 * 1.07
-    found = {"rollouts": float(rollouts), "wall hours": hours, "GPU hours": hours * gpus}
+    measured = rollouts * components.gpu_seconds / 3600
+    found = {"rollouts": float(rollouts), "wall hours": hours, "GPU hours": measured or hours * gpus}
     found |= {"disk GB": 0.56 * tasks + 0.00025 * rollouts}
     per_rollout = {"steps": components.steps, "prompt tokens": components.prompt_tokens}
     per_rollout["completion tokens"] = components.completion_tokens
@@ -184,7 +186,10 @@ def _chance(
 
     def chance(difference: float) -> float:
         se = standard_error(components, tasks, seeds, question, shares, difference)
-        return power_of(difference, se, df, alpha)
+        found = power_of(difference, se, df, alpha)
+        if seeds > 1:
+            return found
+        return min(found, power_once(difference, _lifted(components, difference)[1], tasks, alpha))  # never surer
 
     return chance
 

@@ -1,37 +1,59 @@
-"""A plan in words and a table."""
+"""A plan in words and tables: the answer first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from harness.compare.records import QUESTIONS, Allocation, Plan, Question
 from harness.compare.terminal import table_of
-from harness.compare.words import amount, percent
+from harness.compare.words import amount, percent, points
 
 
 def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None) -> None:
-    """The table of what K seeds can show, the answers, the costs and the assumptions."""
-    names = ["rollouts", "SE these", "SE like", "finds these", "finds like"]
-    if plan.difference is not None:
-        names += ["power these", "power like"]
-    if plan.margin is not None:
-        names += ["passes these", "passes like"]
-    title = f"Paired difference on {plan.tasks} tasks, in points"
-    table = table_of(title, "seeds an arm", names)
-    for row in plan.rows:
-        cells = [f"{row.rollouts:,}", *(percent(row.se[q], 2) for q in QUESTIONS)]
-        cells += [percent(row.detectable[q]) for q in QUESTIONS]
-        for chances in (row.power, row.passes):
-            cells += [f"{percent(chances[q], 0)} %" for q in QUESTIONS if chances]
-        table.add_row(str(row.seeds), *cells)
-    console.print(table)
-    console.print()
+    """The answers, the costs, what K seeds can show for either question, and the assumptions."""
     for line in answers(plan):
         console.print(line, soft_wrap=True)
     if spent:
-        console.print("cost: " + ", ".join(f"{amount(value)} {name}" for name, value in spent.items()), soft_wrap=True)
-    console.print(f"[dim]{escape(assumptions(plan))}[/dim]", soft_wrap=True)
+        seeds = spent["rollouts"] / (2 * plan.tasks)
+        console.print(
+            f"cost of {seeds:g} seeds an arm: " + ", ".join(f"{_cost(value)} {name}" for name, value in spent.items()),
+            soft_wrap=True,
+        )
+    if plan.needed or spent:
+        console.print()
+    for question, means in zip(QUESTIONS, ("would a re-run agree?", "would new tasks agree?"), strict=True):
+        console.print(_table(plan, question, f"Paired difference, {question} ({plan.tasks}): {means}"))
+        console.print()
+    for line in _legend(plan):
+        console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+
+
+def _table(plan: Plan, question: Question, title: str) -> Table:
+    names = ["rollouts", "std. error", "finds"]
+    if plan.difference is not None:
+        names.append(f"power at {points(plan.difference)}")
+    if plan.margin is not None:
+        names.append(f"clears {percent(plan.margin)}")
+    table = table_of(title, "seeds an arm", names)
+    for row in plan.rows:
+        cells = [f"{row.rollouts:,}", percent(row.se[question], 2), percent(row.detectable[question])]
+        cells += [f"{percent(chances[question], 0)} %" for chances in (row.power, row.passes) if chances]
+        table.add_row(str(row.seeds), *cells)
+    return table
+
+
+def _legend(plan: Plan) -> Iterator[str]:
+    found = f"finds: the difference that is detected with {percent(plan.power, 0)} % power"
+    if plan.margin is not None:
+        found += "; clears: chance that an equal candidate is shown to lose no more than that"
+    yield f"rollouts of both arms together; the rest in points. {found}"
+    yield assumptions(plan)
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else amount(value)
 
 
 def answers(plan: Plan) -> list[str]:
@@ -58,8 +80,7 @@ def assumptions(plan: Plan) -> str:
     c = plan.components
     return (
         f"from {c.source}: {percent(c.rate)} % resolved; shares of rate * (1 - rate): run noise {c.noise:.2f}, change "
-        f"between tasks {c.change:.3f}, between repositories {c.repository:.3f}. finds: the difference found with "
-        f"{percent(plan.power, 0)} % power; like: on new tasks, clustered by repository"
+        f"between tasks {c.change:.3f}, between repositories {c.repository:.3f}"
     )
 
 
@@ -70,7 +91,7 @@ def show_allocation(allocation: Allocation, tasks: int, console: Console) -> Non
     line = (
         f"allocation by task variance: {allocation.rollouts:,} rollouts an arm over {tasks} tasks ({spread}); the same "
         f"standard error at equal seeds would take {allocation.equal_rollouts:,.0f}: "
-        f"{percent(allocation.saving, 0)} % saved"
+        f"{percent(max(allocation.saving, 0), 0)} % saved"
     )
     console.print(line, soft_wrap=True)
 

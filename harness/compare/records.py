@@ -269,6 +269,7 @@ class Components(Record):
     seconds: float = 0.0
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
+    gpu_seconds: float = 0.0
 
 
 class PlanRow(Record):

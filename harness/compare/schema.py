@@ -36,7 +36,7 @@ COLUMNS: Mapping[str, Column] = {
     "seconds": Column("number", "wall time of the rollout, s"),
     "model_seconds": Column("number", "part of it spent waiting for the model, s"),
     "tool_seconds": Column("number", "part of it spent in the container, s"),
-    "gpu_seconds": Column("number", "accelerator time, s, where it is known"),
+    "gpu_seconds": Column("number", "GPU-seconds of the model server spent on it, where they are known"),
     "cost_usd": Column("number", "price of the rollout, US dollars, where there is one"),
     "mean_entropy": Column("number", "mean over responses of the mean token entropy, nats"),
     "malformed": Column("count", "replies that could not be parsed into an action"),

@@ -108,13 +108,8 @@ def _change(scored: pd.DataFrame, baseline: str, candidate: str, known: Componen
 
 
 def _costs(table: pd.DataFrame) -> dict[str, float]:
-    names = {
-        "steps": "steps",
-        "seconds": "seconds",
-        "prompt_tokens": "prompt_tokens",
-        "completion_tokens": "completion_tokens",
-    }
-    return {key: float(table[name].mean()) for key, name in names.items() if table[name].fillna(0).sum() > 0}
+    names = ("steps", "seconds", "prompt_tokens", "completion_tokens", "gpu_seconds")
+    return {name: float(table[name].mean()) for name in names if table[name].fillna(0).sum() > 0}
 
 
 def write_allocation(table: pd.DataFrame, budget: int | None, at_least: int, path: Path) -> Allocation:

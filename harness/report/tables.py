@@ -13,9 +13,13 @@ from harness.types import Outcome
 
 
 def run_summary(folder: Path, counts: Mapping[str, int], *, n: int, seeds: int) -> Group:
-    """How the rollouts of one run ended: every outcome with its share of all rollouts, losses included."""
-    total = n * seeds
-    title = f"{folder}: {n} instances x {seeds} seed{'s' if seeds > 1 else ''} = {total} rollouts"
+    """How the rollouts of one run ended: every outcome with its share of all rollouts, losses included.
+
+    `counts` add up to the rollouts of `n` instances, of which the most have `seeds` each.
+    """
+    total = sum(counts.values())
+    of_each = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    title = f"{folder}: {n} instances x {'' if total == n * seeds else 'up to '}{of_each} = {total} rollouts"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("outcome")
     table.add_column("rollouts", justify="right")

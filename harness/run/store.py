@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 
 from harness.config import RunConfig
 from harness.errors import ConfigError, DataError
+from harness.run.seeds import widened
 from harness.types import Outcome
 
 Event = dict[str, Any]
@@ -143,12 +144,8 @@ class RunStore:
         if path.exists():
             known = read_json(path)
             _refuse_other_run(known, fresh, self.folder)
-            plan, wider = known["plan"], fresh["plan"]
             fresh = known | {
-                "plan": {
-                    "instances": list(dict.fromkeys([*plan["instances"], *wider["instances"]])),
-                    "seeds": max(plan["seeds"], wider["seeds"]),
-                },
+                "plan": widened(known["plan"], fresh["plan"]),
                 "tasks": known.get("tasks", {}) | fresh.get("tasks", {}),
             }
             if fresh == known:

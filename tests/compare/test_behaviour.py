@@ -13,7 +13,7 @@ from harness.compare.behaviour import Sketch, diversity, edited_lines, first_div
 from harness.compare.compare import Options, compare
 from harness.compare.drift import warnings
 from harness.compare.intervals import these_tasks
-from harness.compare.metrics import METRICS, metric_row, metric_values, per_resolved, with_derived
+from harness.compare.metrics import METRICS, metric_row, metric_rows, metric_values, per_resolved, with_derived
 from harness.compare.outcomes import ArmFacts, Outcomes, load
 from harness.compare.schema import normalise
 from harness.interop.trajectories import read_trajectory
@@ -146,6 +146,20 @@ def test_tokens_per_resolved_is_all_tokens_over_all_solves() -> None:
     found = per_resolved(one, "completion_tokens")
     total = float(one["completion_tokens"].sum()) / float(one["resolved"].sum())
     assert float(found.values.mean()) == pytest.approx(total)
+
+
+def test_gpu_seconds_per_resolved_are_all_of_them_over_all_solves() -> None:
+    table = made_up()
+    table["gpu_seconds"] = table["completion_tokens"].astype("float64") / 50
+    arms = {arm: table[table["arm"] == arm] for arm in "ab"}
+    rows = {row.name: row for row in metric_rows(arms, "a")}
+    for arm, one in arms.items():
+        spent, solved = float(one["gpu_seconds"].sum()), float(one["resolved"].sum())
+        assert rows["GPU time per resolved"].arms[arm].value == pytest.approx(spent / solved)
+        assert rows["GPU time"].arms[arm].value == pytest.approx(spent / len(one))
+    assert "b" in rows["GPU time per resolved"].differences
+    unknown = {arm: one.assign(gpu_seconds=np.nan) for arm, one in arms.items()}
+    assert "GPU time" not in {row.name for row in metric_rows(unknown, "a")}
 
 
 def test_the_interval_of_a_ratio_covers_it() -> None:

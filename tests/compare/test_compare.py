@@ -192,6 +192,37 @@ def test_parts_of_the_tasks_are_compared_and_corrected_for_being_many(shared: Pa
     assert weighted / 500 == pytest.approx(found.contrasts[0].difference.value)
 
 
+def test_every_part_of_the_tasks_has_rates_with_intervals() -> None:
+    outcomes = table(base=counts([1, 2] * 20, 4), new=counts([2, 3] * 20, 4))
+    outcomes.table["difficulty"] = outcomes.table["instance_id"].map(
+        lambda name: ">4 hours" if int(name[-1]) % 2 else "<15 min fix"
+    )
+    found = compare(outcomes)
+    assert [group.value for group in found.groups if group.by == "difficulty"] == ["<15 min fix", ">4 hours"]
+    hard = next(group for group in found.groups if group.value == ">4 hours").rates["base"]
+    alone = compare(Outcomes(outcomes.table[outcomes.table["difficulty"] == ">4 hours"])).arms[0].resolved
+    assert hard == alone
+    assert hard.these.low < hard.value == 0.5 < hard.these.high
+
+
+def test_nobody_is_surer_of_new_tasks_than_of_those_that_were_run() -> None:
+    """Two repositories whose sums agree by chance: the clustered interval alone would shrink to nothing."""
+    repos = np.array(["a/a", "b/b"] * 10)
+    base, new = (rows(arm, counts([solved] * 20, 4), repos) for arm, solved in (("base", 1), ("new", 2)))
+    found = compare(Outcomes(pd.concat([base, new], ignore_index=True))).contrasts[0]
+    delta = found.difference
+    assert delta.like is not None
+    assert (delta.like.low, delta.like.high) == (delta.these.low, delta.these.high)
+    assert delta.like.question == "tasks like these"
+    assert found.tests[1].p > 1e-6
+
+
+def test_the_first_line_is_the_answer() -> None:
+    text = to_text(compare(table(base=counts([0, 4] * 50, 4), new=counts([1, 4] * 50, 4))))
+    assert "new is better than base" in text.splitlines()[0]
+    assert text.strip().splitlines()[-1].strip() == "new is better than base"
+
+
 def test_numbers_come_out_of_the_command_line_as_json_and_csv(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     write_csv(table(base=counts([0, 2, 4] * 10, 4), new=counts([1, 2, 4] * 10, 4)).table, path)

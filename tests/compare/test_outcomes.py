@@ -105,6 +105,21 @@ def test_the_last_attempt_of_a_rollout_counts_and_lost_ones_keep_their_row(tmp_p
     assert table.loc[("x__y-2", 1), "cause"] == "not run"
 
 
+def test_only_what_was_planned_is_missing_when_seeds_differ_by_task(tmp_path: Path) -> None:
+    events = [
+        rollout("x__y-1", 0),
+        grade("x__y-1", 0, "resolved"),
+        rollout("x__y-2", 0),
+        grade("x__y-2", 0, "resolved"),
+    ]
+    folder = run_folder(tmp_path / "r", "base", events, seeds=3)
+    run = json.loads((folder / "run.json").read_text())
+    run["plan"]["allocation"] = {"x__y-1": 1}
+    (folder / "run.json").write_text(json.dumps(run))
+    missing = load([folder]).table.set_index(["instance_id", "seed"])["resolved"].isna()
+    assert missing.index[missing].tolist() == [("x__y-2", 1), ("x__y-2", 2)]
+
+
 def test_arms_can_be_picked_and_renamed(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     path.write_text("arm,instance_id,seed,resolved\na,x__y-1,0,1\nb,x__y-1,0,0\n")

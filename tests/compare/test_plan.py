@@ -131,6 +131,11 @@ def test_costs_add_up() -> None:
     assert found["GPU hours"] == pytest.approx(8 * found["wall hours"])
 
 
+def test_measured_gpu_seconds_are_planned_with() -> None:
+    measured = DEEPSWE.model_copy(update={"gpu_seconds": 36.0})
+    assert costs(measured, 1000, workers=10, gpus=8, tasks=500)["GPU hours"] == pytest.approx(10)
+
+
 def test_the_allocation_is_written_for_every_task_of_the_history(tmp_path: Path) -> None:
     rows = [("a", f"x__y-{i}", s, (i + s) % 2) for i in range(10) for s in range(3)]
     history = tmp_path / "history.csv"

@@ -278,7 +278,11 @@ def test_the_page_lists_filters_sorts_and_opens_trajectories(
     base, candidate = (arm.arm for arm in comparison.arms)
     task = read_json(runs[0] / "audit.json")[0]["instance_id"]
     where = f"#/{task}/{base}:0/{candidate}:1"
-    visitor = Path(__file__).with_name("visit.js").read_text().replace("WHERE", json.dumps(where))
+    flip = next(one for one in comparison.flips if one.step is not None)
+    seeds = [Path(path).parent.name for path in flip.trajectories]
+    part = f"#/{flip.instance_id}/{base}:{seeds[0]}/{candidate}:{seeds[1]}/part"
+    visitor = Path(__file__).with_name("visit.js").read_text()
+    visitor = visitor.replace("WHERE", json.dumps(where)).replace("PART", json.dumps(part))
     text = page.read_text().replace("</body>", f"<script>\n{visitor}</script></body>")
     (tmp_path / "visit.html").write_text(text)
     seen = visit(browser, tmp_path / "visit.html", width)
@@ -300,4 +304,7 @@ def test_the_page_lists_filters_sorts_and_opens_trajectories(
     assert seen["reportHidden"]
     assert seen["back"]
     assert seen["next"] != task
+    assert seen["parted"] == [f"turn {flip.step + 1}"] * 2
+    assert seen["patchesShut"]
+    assert f'href="{part}"' in text
     assert seen["wider"] <= 0

@@ -28,6 +28,10 @@ addEventListener("load", async () => {
   await until(() => document.title !== before); seen.next = document.title;
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
   await until(() => byId("reader").hidden); seen.back = !byId("report").hidden;
+  location.hash = PART;
+  await until(() => document.querySelector("#reader .parts-here"));
+  seen.parted = [...document.querySelectorAll("#reader .parts-here + .message .who b")].map((one) => one.textContent);
+  seen.patchesShut = !document.querySelector("#reader details[open] > .diff");
   seen.wider = document.documentElement.scrollWidth - innerWidth;
   document.body.replaceChildren(make("pre", { id: "seen" }, JSON.stringify(seen)));
 });

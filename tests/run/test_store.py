@@ -134,4 +134,5 @@ def test_more_seeds_and_instances_widen_the_same_run(tmp_path):
     with RunStore(tmp_path / "r", RunConfig(arm="a", agent="gold"), wider):
         pass
     plan = json.loads((tmp_path / "r" / "run.json").read_text())["plan"]
-    assert plan == {"instances": [*FACTS["plan"]["instances"], "repo__project-9"], "seeds": 4}
+    before = FACTS["plan"]["instances"]
+    assert plan == {"instances": [*before, "repo__project-9"], "seeds": 4, "allocation": dict.fromkeys(before, 2)}
