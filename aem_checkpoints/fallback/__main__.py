@@ -5,6 +5,7 @@ python -m aem_checkpoints.fallback serve FOLDER --served-model-name NAME --port 
 
 import argparse
 import json
+import os
 import sys
 import threading
 import traceback
@@ -17,6 +18,7 @@ from aem_checkpoints.fallback.models import BadRequest, Served, load
 from aem_checkpoints.fallback.rounds import Rounds
 from harness.errors import ConfigError
 
+SHARED_PARAMETERS = 50_000_000  # from here on more than one thread is of use
 BODIES = {"/v1/chat/completions": chat_body, "/v1/completions": text_body}
 
 
@@ -108,6 +110,10 @@ def main(words: Sequence[str]) -> None:
     import transformers
 
     models, rounds = list(load(options)), Rounds()
+    if "OMP_NUM_THREADS" not in os.environ:
+        # A tiny model's sums are too small to share, and threads that wait for each other spin on a busy machine.
+        large = max(served.model.num_parameters() for served in models) > SHARED_PARAMETERS
+        torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2) if large else 1)
     place, precision = models[0].model.device.type, str(models[0].model.dtype).removeprefix("torch.")
     version = f"transformers {transformers.__version__}, torch {torch.__version__}, {precision} on {place}"
     with Server((options.host, options.port), models, rounds, version) as server:

@@ -1,52 +1,27 @@
 """The real vLLM serving a tiny checkpoint and an adapter on it, driven through real containers and graded."""
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aem_checkpoints.command import find_vllm
 from aem_checkpoints.fingerprint import fingerprint
 from aem_checkpoints.registry import Registry
 from aem_checkpoints.serving import Server
 from cli import app
 from harness.compare import drift
 from harness.compare.outcomes import combine, read_run
-from harness.errors import ConfigError
 from harness.run.store import read_journal, read_json
-from tests.checkpoints.processes import group, resident, sockets, until
-from tests.checkpoints.tiny import tiny_adapter, tiny_checkpoint
+from tests.checkpoints.processes import resident, sockets, until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]
 
-AEM = [sys.executable, "-m", "cli"]
 IN_FLIGHT = 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def vllm() -> None:
-    try:
-        find_vllm()
-    except ConfigError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("torch", reason="the tiny checkpoint is made with torch")
-    folder = tmp_path_factory.mktemp("registry")
-    tiny_checkpoint(folder)
-    tiny_adapter(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +96,8 @@ def test_seeds_give_different_replies_and_every_token_has_a_log_probability(serv
         assert len(reply["tokens"]) == len(reply["logprobs"]) == len(reply["entropies"]) == reply["completion_tokens"]
         assert reply["surprisal"] == pytest.approx(-sum(reply["logprobs"]), abs=1e-3)
         assert "V=" in reply["entropy_method"]
+        assert 0 <= reply["server_queue_seconds"] < reply["model_seconds"]
+        assert reply["gpu_seconds"] is None  # this build has none
 
 
 def test_two_arms_on_one_server_differ_in_their_weights_alone(server, registry, tmp_path):
@@ -161,59 +138,11 @@ def test_determinism_is_measured_on_the_prefixes_of_a_run(server, registry, tmp_
 
 
 def test_a_shipped_policy_mends_held_out_bugs_in_containers_and_its_entropies_are_recorded(tmp_path):
-    from training.export import export_rows
-    from training.tasks import TEST_SEED, tasks
-
-    rows = export_rows(list(tasks("test", seed=TEST_SEED, count=12)), tmp_path)
-    words = ["--checkpoint", "tiny-aem", "--set", str(rows), "-k", "2", "-w", "4", "--out", str(tmp_path / "run")]
+    words = ["--checkpoint", "tiny-aem", "--set", "tiny", "--slice", "0:12", "-k", "2", "-w", "4"]
+    words += ["--out", str(tmp_path / "run")]
     app(["run", *words], standalone_mode=False)
     events = list(read_journal(tmp_path / "run"))
     outcomes = [event["outcome"] for event in events if event["event"] == "grade"]
     assert len(outcomes) == 24
-    assert outcomes.count("resolved") >= 3  # 9 of 24 when this was written
+    assert outcomes.count("resolved") >= 3
     assert all(0 <= event["mean_entropy"] < 3 for event in events if event["event"] == "rollout")
-
-
-def test_an_engine_killed_in_the_middle_is_restarted_and_the_run_completes(registry, tmp_path):
-    out = tmp_path / "run"
-    words = ["run", "--registry", str(registry), "--checkpoint", "tiny", "--set", "sample", "--slice", "0:6"]
-    words += ["-k", "4", "-w", "4", "-c", "sampling.max_tokens=256", "--out", str(out)]
-    process = subprocess.Popen([*AEM, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert until(lambda: (out / "journal.jsonl").exists() and len(list(read_journal(out))) >= 2, 300)
-    guard = next(number for number in _children(process.pid) if len(group(number)) >= 3)
-    engine = next(number for number, command in group(guard).items() if "EngineCore" in command)
-    os.kill(engine, signal.SIGKILL)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    events = list(read_journal(out))
-    assert sum(event["event"] == "grade" for event in events) == 24
-    assert not any(event["fault"] for event in events if event["event"] == "rollout")
-    server_events = [json.loads(line) for line in (out / "server.events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in server_events] == ["started", "crashed", "restarted", "stopped"]
-    assert "killed from outside" in server_events[1]["detail"]
-    assert any(reply["retries"] for reply in replies(out))
-    assert group(guard) == {}
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_no_process_is_left_when_a_run_is_interrupted_or_killed(registry, tmp_path, how):
-    out = tmp_path / "run"
-    words = ["run", "--registry", str(registry), "--checkpoint", "tiny", "--set", "sample", "-w", "4"]
-    words += ["-c", "sampling.max_tokens=2048", "--out", str(out)]
-    log = (tmp_path / "log").open("wb")
-    process = subprocess.Popen([*AEM, *words], stdout=log, stderr=log, preexec_fn=_hear_interrupts)
-    assert until(lambda: list(out.glob("rollouts/*/.*/trajectory.jsonl")), 300)
-    guard = next(number for number in _children(process.pid) if len(group(number)) >= 3)
-    time.sleep(2)  # into the middle of replies
-    process.send_signal(how)
-    assert process.wait(timeout=60) == (-how if how == signal.SIGKILL else 130)
-    assert until(lambda: not group(guard), 30), group(guard)
-
-
-def _hear_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
