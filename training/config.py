@@ -41,6 +41,7 @@ class WarmStartConfig(Common):
     """Supervised learning on scripted, imperfect demonstrations of the training tasks."""
 
     kind: Literal["warm-start"]
+    start: str | None = Field(default=None, description="folder of a policy to go on from; none: from nothing")
     model: ModelConfig = ModelConfig()
     muon_learning_rate: float = Field(default=0.02, gt=0, description="of the layers' matrices")
     demonstrations: int = Field(default=10000, gt=0)

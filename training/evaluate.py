@@ -1,9 +1,14 @@
-"""How many held-out tasks a policy solves, in memory, greedily and sampled, with 95 % Wilson intervals.
+"""How many held-out tasks policies solve, in memory: greedily once, and sampled at temperature 1 a few times a task.
 
-python -m training.evaluate 300 aem_checkpoints/tiny-*
+    python -m training.evaluate [--tasks 200] [--samples 4] [--seed 1] [--csv FILE] aem_checkpoints/tiny-*
+
+Every policy gets the same tasks and the same random streams. Intervals are 95 %: Wilson for the greedy share, over
+tasks for the sampled one (the samples of a task are not independent). The trainers evaluate on the tasks of seed 1; a
+figure that nobody can have tuned on takes another seed.
 """
 
-import sys
+import argparse
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,35 +18,61 @@ from agents.templates import Prompts
 from harness.compare.mcnemar import wilson
 from training import tasks
 from training.checkpoint import load_policy
+from training.curves import Interval, t_interval
 from training.environment import PROMPTS
 from training.rollouts import Limits, play
 from training.tokenizer import Chat
 
 
-def solved(folder: Path, held_out: Sequence[tasks.Task], temperature: float, *, seed: int = 0) -> int:
-    """How many of the tasks one rollout each solves."""
+def rewards(
+    folder: Path, held_out: Sequence[tasks.Task], temperature: float, *, samples: int = 1, seed: int = 0
+) -> list[float]:
+    """Each task's mean reward over `samples` rollouts."""
     model, tokenizer = load_policy(folder)
     rollouts = play(
         model,
         Chat(tokenizer),
-        held_out,
+        [task for task in held_out for _ in range(samples)],
         Prompts.load(PROMPTS),
         limits=Limits(context=model.config.max_position_embeddings),
         temperature=temperature,
         generator=torch.Generator().manual_seed(seed),
     )
-    return int(sum(rollout.episode.reward for rollout in rollouts))
+    found = [rollout.episode.reward for rollout in rollouts]
+    return [sum(found[start : start + samples]) / samples for start in range(0, len(found), samples)]
 
 
-def main(arguments: Sequence[str]) -> None:
-    count = int(arguments[0])
-    held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=count))
-    for folder in arguments[1:]:
-        for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-            successes = solved(Path(folder), held_out, temperature)
-            low, high = wilson(successes / count, count)
-            print(f"{folder} {name}: {successes}/{count} = {successes / count:.1%} [{low:.1%}, {high:.1%}]")
+def measure(folder: Path, held_out: Sequence[tasks.Task], samples: int) -> tuple[Interval, Interval]:
+    """Greedy and sampled success."""
+    greedy = rewards(folder, held_out, 0.0)
+    share = sum(greedy) / len(greedy)
+    return Interval(share, *wilson(share, len(greedy)), n=len(greedy)), t_interval(
+        rewards(folder, held_out, 1.0, samples=samples)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate")
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=tasks.TEST_SEED)
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    held_out = list(tasks.tasks("test", seed=options.seed, count=options.tasks))
+    lines = []
+    for folder in options.folders:
+        greedy, sampled = measure(folder, held_out, options.samples)
+        name = folder.parent.name if folder.name == "checkpoint" else folder.name
+        lines.append([name, options.seed, options.tasks, f"{greedy.mean:.4f}", options.samples, f"{sampled.mean:.4f}"])
+        print(f"{name}: greedy {greedy}, sampled {sampled}", flush=True)
+    if options.csv:
+        with options.csv.open("w", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["policy", "task_seed", "tasks", "greedy", "samples", "sampled"])
+            writer.writerows(lines)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

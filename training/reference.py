@@ -7,6 +7,7 @@ generators seeded by (seed, step), so a run that was killed and resumed makes th
 Axes: B rollouts, T token positions.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from training.rollouts import Limits, Rollout, play, tensors
 from training.tokenizer import Chat
 
 Report = Callable[[Mapping[str, Any]], None]
+ROWS = 16  # rollouts that go through the model at once when scored
 AT_A_LIMIT = {ExitStatus.STEP_LIMIT, ExitStatus.CONTEXT_LIMIT, ExitStatus.TOKEN_LIMIT}
 
 
@@ -155,8 +157,15 @@ def update(
     if not len(batch.rewards_B):
         return {"skipped": 1.0}
     base = config.resolved_base
-    with torch.no_grad():
-        old_logprobs_B_T, old_entropies_B_T = score(model, batch.inputs_B_T, batch.targets_B_T, config)
+
+    def scored(rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+        chosen = batch.inputs_B_T[rows], batch.targets_B_T[rows], batch.loss_mask_B_T[rows]
+        return score(model, *chosen, temperature=config.temperature, bfloat16=config.bfloat16)
+
+    updates = config.epochs * config.minibatches
+    with torch.set_grad_enabled(updates == 1):  # a single update is made where the old policy stands: one pass does
+        first_B_T = scored(slice(None))
+    old_logprobs_B_T, old_entropies_B_T = (values.detach() for values in first_B_T)
     base_B = base_advantages(base, batch.rewards_B, batch.groups_B)
     started = time.perf_counter()
     settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
@@ -177,7 +186,7 @@ def update(
     order = torch.Generator().manual_seed(hash((config.seed, step)) & 0xFFFFFFFF)
     for _ in range(config.epochs):
         for rows in torch.randperm(len(base_B), generator=order).chunk(config.minibatches):
-            logprobs_B_T, entropies_B_T = score(model, batch.inputs_B_T[rows], batch.targets_B_T[rows], config)
+            logprobs_B_T, entropies_B_T = scored(rows) if updates > 1 else (values[rows] for values in first_B_T)
             loss = policy_loss(
                 logprobs_B_T,
                 old_logprobs_B_T[rows],
@@ -192,7 +201,6 @@ def update(
             optimizer.step()
             totals.update({"loss": loss.value.item(), "gradient_norm": float(norm)})
             totals.update({name: value.item() for name, value in loss.stats.items()})
-    updates = config.epochs * config.minibatches
     return {
         "token_entropy": float((old_entropies_B_T * batch.loss_mask_B_T).sum() / batch.loss_mask_B_T.sum()),
         **{name: value / updates for name, value in totals.items()},
@@ -201,11 +209,23 @@ def update(
     }
 
 
-def score(model: Model, inputs_B_T: Tensor, targets_B_T: Tensor, config: RlConfig) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies (nats) of the targets, of the distribution that sampling used."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-        logits_B_T_V = model(inputs_B_T)
-    return logprobs_and_entropies(logits_B_T_V, targets_B_T, config.temperature)
+def score(
+    model: Model, inputs_B_T: Tensor, targets_B_T: Tensor, mask_B_T: Tensor, *, temperature: float, bfloat16: bool
+) -> tuple[Tensor, Tensor]:
+    """(B, T) log-probabilities and entropies (nats) of the targets, of the distribution that sampling used.
+
+    A few rows at a time, each read no further than its last sampled token (zeros beyond): on a CPU what matters is that
+    a layer's activations stay in the cache, which makes this twice as fast as the whole batch at once.
+    """
+    found = []
+    for inputs, targets, mask in zip(*(x.split(ROWS) for x in (inputs_B_T, targets_B_T, mask_B_T)), strict=True):
+        width = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 1
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            logits = model(inputs[:, :width])
+        pair = logprobs_and_entropies(logits, targets[:, :width], temperature)
+        found.append([torch.nn.functional.pad(values, (0, inputs.shape[1] - width)) for values in pair])
+    logprobs, entropies = zip(*found, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -237,7 +257,7 @@ def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
     return Card(
         name=config.name,
         path=".",
-        parent=Path(config.start).parent.name if config.start.endswith("checkpoint") else Path(config.start).name,
+        parent=parent_of(config.start),
         licence="MIT",
         method=Method(
             kind="aem" if config.aem else "baseline",
@@ -249,6 +269,12 @@ def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
         scaffold=scaffold(limits),
         sampling={"temperature": config.temperature, "max_tokens": limits.reply, "logprobs": 20},
     )
+
+
+def parent_of(start: str) -> str:
+    """The name of the policy in the folder `start`: a registry's, or that of the run which ended there."""
+    folder = Path(start)
+    return re.sub(r"-seed\d+$", "", (folder.parent if folder.name == "checkpoint" else folder).name)
 
 
 def training_of(config: Common, folder: Folder) -> Training:

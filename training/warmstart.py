@@ -16,10 +16,10 @@ from agents.templates import Prompts
 from training import tasks
 from training.checkpoint import load_policy, save_policy
 from training.config import WarmStartConfig
-from training.environment import PROMPTS, Skill, demonstration
+from training.environment import PROMPTS, Episode, Skill, demonstration
 from training.folder import Folder
 from training.model import Model
-from training.reference import Report, evaluate, scaffold, training_of
+from training.reference import Report, evaluate, parent_of, scaffold, score, training_of
 from training.rollouts import Limits, Rollout, demonstrated, tensors
 from training.tokenizer import Chat, train_tokenizer
 
@@ -27,7 +27,7 @@ BUCKET = 8  # steps whose batches are drawn together and sorted by length, so th
 
 
 def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
-    """Train from nothing and return the folder of the final checkpoint."""
+    """Train from nothing, or on from `config.start`, and return the folder of the final checkpoint."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     prompts = Prompts.load(PROMPTS)
@@ -35,10 +35,8 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
     skill, random = Skill(config.right, config.tests, config.attempts), Random(config.seed)
     episodes = [demonstration(task, skill, random, prompts) for task in pool]
-    texts = ["\n".join(message["content"] for message in episode.messages) for episode in episodes[:3000]]
-    tokenizer = train_tokenizer(texts, vocabulary=config.vocabulary)
+    model, tokenizer = load_policy(Path(config.start)) if config.start else make_policy(episodes, config)
     chat = Chat(tokenizer)
-    model = Model(config.model.model_copy(update={"vocab_size": len(tokenizer)}))
     limits = Limits(context=model.config.max_position_embeddings)
     rollouts = [demonstrated(episode, chat) for episode in episodes]
     rollouts = [rollout for rollout in rollouts if len(rollout.ids) <= limits.context]
@@ -66,6 +64,13 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     return out / "checkpoint"
 
 
+def make_policy(episodes: list[Episode], config: WarmStartConfig) -> tuple[Model, Any]:
+    """A policy that knows nothing, and a tokenizer for what is said in the episodes."""
+    texts = ["\n".join(message["content"] for message in episode.messages) for episode in episodes[:3000]]
+    tokenizer = train_tokenizer(texts, vocabulary=config.vocabulary)
+    return Model(config.model.model_copy(update={"vocab_size": len(tokenizer)})), tokenizer
+
+
 def make_optimizers(model: Model, config: WarmStartConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for embeddings and norms.
 
@@ -86,9 +91,7 @@ def learn(
 ) -> dict[str, float]:
     """One step of next-token prediction: the replies in full, everything else at a lower weight."""
     inputs_B_T, targets_B_T, replies_B_T = tensors(batch, pad)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
-        logits_B_T_V = model(inputs_B_T)
-    logprobs_B_T = torch.log_softmax(logits_B_T_V.float(), -1).gather(-1, targets_B_T[..., None]).squeeze(-1)
+    logprobs_B_T, _ = score(model, inputs_B_T, targets_B_T, replies_B_T, temperature=1.0, bfloat16=config.bfloat16)
     context_B_T = (targets_B_T != pad).long() - replies_B_T
     on_replies = -(logprobs_B_T * replies_B_T).sum() / replies_B_T.sum()
     on_context = -(logprobs_B_T * context_B_T).sum() / context_B_T.sum()
@@ -119,6 +122,7 @@ def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> Card:
     return Card(
         name=config.name,
         path=".",
+        parent=parent_of(config.start) if config.start else "",
         licence="MIT",
         description="Supervised on scripted demonstrations; the start of the tiny policies.",
         method=Method(kind="other", base="supervised", parameters={"lr": config.learning_rate}),

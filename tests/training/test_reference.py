@@ -23,6 +23,7 @@ from training.checkpoint import load_policy, load_state
 from training.config import RlConfig, WarmStartConfig, find_config, load_config
 from training.environment import Skill, demonstration
 from training.folder import read_metrics
+from training.loss import logprobs_and_entropies
 from training.rollouts import Limits, demonstrated
 from training.run import train
 from training.tasks import tasks
@@ -169,6 +170,43 @@ def test_played_and_rescored_log_probabilities_agree(policy):
     assert float((best - chosen)[mask == 1].max()) < 1e-3
 
 
+def test_scoring_a_few_rows_at_a_time_is_scoring_the_whole_batch(policy):
+    """Also with the mixed precision of training: what sampling used and what the loss sees stay close."""
+    model, tokenizer = policy
+    chat = Chat(tokenizer)
+    chosen = [task for task in tasks("train", seed=3, count=5) for _ in range(4)]  # more rows than go at once
+    generator = torch.Generator().manual_seed(0)
+    rollouts = reference.play(
+        model, chat, chosen, Prompts.load("tiny-1"), limits=Limits(), temperature=1.0, generator=generator
+    )
+    inputs, targets, mask = reference.tensors(rollouts, chat.pad)
+    with torch.no_grad():
+        whole = logprobs_and_entropies(model(inputs), targets)
+        exact = reference.score(model, inputs, targets, mask, temperature=1.0, bfloat16=False)
+        mixed = reference.score(model, inputs, targets, mask, temperature=1.0, bfloat16=True)
+    for ours, theirs, rough in zip(exact, whole, mixed, strict=True):
+        torch.testing.assert_close(ours[mask == 1], theirs[mask == 1], rtol=1e-4, atol=1e-4)
+        assert float((ours - rough)[mask == 1].abs().mean()) < 0.02
+
+
+def test_one_pass_serves_old_policy_and_loss_when_there_is_one_update(policy, monkeypatch):
+    """As a second pass would, the ratio is 1: nothing is clipped, and the loss is minus the mean advantage."""
+    settings = config(bfloat16=False)
+    rollouts, groups, _ = played(policy, settings)
+    batch = reference.make_batch(rollouts, groups, Chat(policy[1]).pad, settings)
+    passes = []
+    score = reference.score
+    monkeypatch.setattr(reference, "score", lambda *args, **kwargs: passes.append(1) or score(*args, **kwargs))
+    updated = {}
+    for name, changes in (("once", {}), ("twice", {"minibatches": 2})):
+        model, _ = load_policy(Path(START))
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        updated[name] = reference.update(model, optimizer, batch, config(bfloat16=False, **changes), step=1)
+    assert len(passes) == 1 + 3
+    assert updated["once"]["clip_fraction"] == updated["twice"]["clip_fraction"] == 0
+    assert updated["once"]["loss"] == pytest.approx(updated["twice"]["loss"], abs=1e-5)
+
+
 def test_warm_start_learns_the_demonstrations(tmp_path):
     settings = WarmStartConfig.model_validate(
         {
@@ -188,6 +226,11 @@ def test_warm_start_learns_the_demonstrations(tmp_path):
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.6 * losses[0]
     assert load_policy(checkpoint)[0].config.num_hidden_layers == 1
+    further = settings.model_copy(update={"start": str(checkpoint), "steps": 2, "seed": 1})
+    again = train(further, tmp_path / "further")
+    continued = [line["loss"] for line in read_metrics(tmp_path / "further" / "metrics.jsonl")]
+    assert continued[0] < 0.7 * losses[0]  # it went on from there, under the same tokenizer
+    assert (again / "tokenizer.json").read_bytes() == (checkpoint / "tokenizer.json").read_bytes()
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
