@@ -69,7 +69,7 @@ def passes(samples: Mapping[str, Sample], level: float) -> list[PassPoint]:
         for kind in KINDS:
             for k in ks if most > 1 else ():
                 values = pass_values(one.tasks, one.values.clusters, one.trials.solved, one.trials.rollouts, k, kind)
-                out.append(PassPoint(arm=arm, kind=kind, k=k, estimate=estimate(values, level, rate=True)))
+                out.append(PassPoint(arm=arm, kind=kind, k=k, estimate=estimate(values, level, rate=True, each=k)))
     return out
 
 

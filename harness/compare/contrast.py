@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from harness.compare.bootstrap import bootstrap_differences
 from harness.compare.decisions import difference_decision, noninferiority, superiority
-from harness.compare.intervals import detectable, estimate, p_value
+from harness.compare.intervals import detectable, estimate_difference, p_value
 from harness.compare.mcnemar import mcnemar, newcombe, tango
 from harness.compare.permutation import Permutation, stratified_permutation
 from harness.compare.records import Bounds, Contrast, Decision, Discordance, Estimate, Interval, Question, Test
 from harness.compare.schema import suspect, without_suspects
-from harness.compare.values import Trials, count_trials, difference, rates
+from harness.compare.values import Trials, count_trials, rates
 from harness.errors import DataError
 
 
@@ -84,9 +84,9 @@ def evaluate(
 ) -> Evaluation:
     """The difference of two arms aligned on N tasks with at least one rollout each; `repos` (N,) are their clusters."""
     names = ("",) * len(repos)  # the names of the tasks do not matter here
-    delta = difference(rates(a, names, repos), rates(b, names, repos))
     table = discordance(a, b, level)
-    result = estimate(delta, level, within=(-1, 1))
+    before, after = rates(a, names, repos), rates(b, names, repos)
+    result = estimate_difference(before, after, level)
     if table is not None:
         result = result.model_copy(update={"these": _by_tango(result, table)})
     permuted = stratified_permutation(a, b)
@@ -97,8 +97,8 @@ def evaluate(
         discordance=table,
         first=difference_decision(result.value, result.these, permuted.p),
         others=_decisions(result, tests, table, margin),
-        gained=int((delta.values > 0).sum()),
-        lost=int((delta.values < 0).sum()),
+        gained=int((after.values > before.values).sum()),
+        lost=int((after.values < before.values).sum()),
     )
 
 

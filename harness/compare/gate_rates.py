@@ -16,7 +16,7 @@ from harness.compare.gate_looks import Cells, Path, planned
 from harness.compare.sequential import Truths, largest_stake, log_evidence, reach_probability
 from harness.compare.values import Floats, Ints
 
-# BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each.
+# BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each. In margins.
 BLOCK_TARGETS = (1.0, 3.0)
 # At most this share of the capital is risked on any one task. With more, rare failures that a second rollout makes up
 # for let false PASSes exceed alpha where a baseline has no run noise (measured: 7 % at 0.9).
@@ -73,8 +73,9 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     if not config.sequential:
         return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
     margin, beyond = config.margin, config.blocks_beyond
-    for_pass = _above(views, worst, np.full(len(at), -margin), margin, PASS_RISK)
-    for_block = _below(views, best, np.full(len(at), -beyond), margin)
+    for_pass_gap, *for_block_gaps = targets(design, config)
+    for_pass = _above(views, worst, np.full(len(at), -margin), for_pass_gap, PASS_RISK)
+    for_block = _below(views, best, np.full(len(at), -beyond), for_block_gaps)
     (pass_alpha, _), (block_alpha, _) = shares(config)
     need_pass, need_block = -np.log(pass_alpha), -np.log(block_alpha)
     passed |= for_pass >= need_pass
@@ -104,9 +105,9 @@ def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[
     low, high = np.where(last, low, -1.0), np.where(last, high, 1.0)
     if not config.sequential:
         return low, high
-    margin = config.margin
-    refuted = _last_refuted(lambda null: _above(views, worst, null, margin, PASS_RISK) >= -np.log(pass_alpha), len(at))
-    above = -_last_refuted(lambda null: _below(views, best, -null, margin) >= -np.log(block_alpha), len(at))
+    gap, *gaps = targets(design, config)
+    refuted = _last_refuted(lambda null: _above(views, worst, null, gap, PASS_RISK) >= -np.log(pass_alpha), len(at))
+    above = -_last_refuted(lambda null: _below(views, best, -null, gaps) >= -np.log(block_alpha), len(at))
     return np.maximum(low, refuted), np.minimum(high, above)
 
 
@@ -116,12 +117,25 @@ def shares(config: GateConfig) -> list[tuple[float, float]]:
     return [((1 - last) * alpha, last * alpha) for alpha in config.alphas]
 
 
+def targets(design: Design, config: GateConfig) -> list[float]:
+    """The gaps between truth and hypothesis that evidence is staked for: one for PASS, then those for BLOCK.
+
+    For PASS a candidate that is equal. Where all that is planned is too little to show a gap so small, the smallest gap
+    that it can show: sqrt(2 log(1 / alpha) / information), at which the evidence needs the least deviation in the end.
+    """
+    information = _information(design, config)
+    for_pass, for_block = (float(np.sqrt(-2 * np.log(alpha) / information)) for alpha, _ in shares(config))
+    return [max(config.margin, for_pass), *(max(times * config.margin, for_block) for times in BLOCK_TARGETS)]
+
+
 def chance(design: Design, config: GateConfig) -> float:
     """Planned probability that a checkpoint equal to the baseline is cleared (the better of the two ways to it)."""
     information, margin = _information(design, config), config.margin
     underway, last = shares(config)[0]
     at_the_end = float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(last)))
-    return max(float(_reach(information, margin, margin, -np.log(underway))) if config.sequential else 0.0, at_the_end)
+    if not config.sequential:
+        return at_the_end
+    return max(float(_reach(information, targets(design, config)[0], margin, -np.log(underway))), at_the_end)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
@@ -137,9 +151,9 @@ def _above(views: Views, differences: Floats, null: Floats, target: float, risk:
     return np.where(views.ready, log_evidence(differences, views.weights, null, stakes), 0.0)
 
 
-def _below(views: Views, differences: Floats, null: Floats, margin: float) -> Floats:
-    """Log evidence (L,) that the mean is below `null` (L,): the mean of the evidence for each target."""
-    hedged = [_above(views, -differences, -null, times * margin, BLOCK_RISK) for times in BLOCK_TARGETS]
+def _below(views: Views, differences: Floats, null: Floats, gaps: Sequence[float]) -> Floats:
+    """Log evidence (L,) that the mean is below `null` (L,): the mean of the evidence for each gap."""
+    hedged = [_above(views, -differences, -null, gap, BLOCK_RISK) for gap in gaps]
     return np.asarray(np.logaddexp.reduce(hedged, axis=0) - np.log(len(hedged)))
 
 
@@ -188,7 +202,7 @@ class _Plan:
         end, now, margin = _information(self.design, self.config), 1 / self.views.variance, self.config.margin
         to_come = np.maximum(end - now, 1e-9)
         truth = np.maximum(gap + kind, margin)
-        underway = _reach(to_come, margin, truth, need)
+        underway = _reach(to_come, targets(self.design, self.config)[side], truth, need)
         z = stats.norm.isf(shares(self.config)[side][1])
         at_the_end = ndtr((gap * now + truth * to_come - z * np.sqrt(end)) / np.sqrt(to_come))
         return np.maximum(underway, at_the_end)
@@ -199,7 +213,7 @@ def _information(design: Design, config: GateConfig) -> float:
     return 1 / float(view(design, np.array([planned(design, config)])).variance[0])
 
 
-def _reach(information: Floats | float, margin: float, gap: Floats | float, need: Floats | float) -> Floats:
-    """Chance that evidence staked for a gap of one margin grows by `need` while `information` comes in."""
+def _reach(information: Floats | float, target: float, gap: Floats | float, need: Floats | float) -> Floats:
+    """Chance that evidence staked for a gap of `target` grows by `need` while `information` comes in."""
     root = np.sqrt(np.maximum(information, 1e-12))
-    return reach_probability(np.asarray(need) / (margin * root), (np.asarray(gap) - margin / 2) * root)
+    return reach_probability(np.asarray(need) / (target * root), (np.asarray(gap) - target / 2) * root)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from harness.compare.arms import sample
 from harness.compare.decisions import holm
-from harness.compare.intervals import estimate
+from harness.compare.intervals import estimate, estimate_difference
 from harness.compare.permutation import stratified_permutation
 from harness.compare.records import Estimate, Group
-from harness.compare.values import count_trials, difference, rates
+from harness.compare.values import count_trials, rates
 
 By = Literal["repository", "difficulty", "issue year"]
 DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")
@@ -51,8 +51,7 @@ def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str,
         a, b = count_trials(scored[baseline], tasks), count_trials(scored[arm], tasks)
         clusters = scored[arm].drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
         labels = clusters.to_numpy(dtype=str)
-        delta = difference(rates(a, tasks, labels), rates(b, tasks, labels))
-        differences[arm] = estimate(delta, level, within=(-1, 1))
+        differences[arm] = estimate_difference(rates(a, tasks, labels), rates(b, tasks, labels), level)
         ps[arm] = stratified_permutation(a, b).p
     return Group(
         by=by,

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.compare.mcnemar import wilson
+from harness.compare.mcnemar import square_and_add, wilson
 from harness.compare.records import Estimate, Interval
-from harness.compare.values import Floats, TaskValues
+from harness.compare.values import Floats, TaskValues, difference
 
+FEW = "upper bound: too few rollouts to estimate run noise better"
 ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout, or all agree"
 
 
@@ -112,22 +113,6 @@ def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
     )
 
 
-def never_surer(like: Interval, these: Interval) -> Interval:
-    """The interval for tasks like these, or that for these tasks where it is the wider one.
-
-    Run noise is a part of what makes the first one uncertain, so it can be the narrower only by chance: few
-    repositories whose sums happen to agree. An upper bound (`these.bound`) is no such evidence.
-    """
-    if these.bound or like.high - like.low >= these.high - these.low:
-        return like
-    note = "the interval for these tasks, which came out wider"
-    return these.model_copy(update={"question": like.question, "note": note})
-
-
-def _clipped(interval: Interval, least: float, most: float) -> Interval:
-    return interval.model_copy(update={"low": max(interval.low, least), "high": min(interval.high, most)})
-
-
 def p_value(value: float, interval: Interval, null: float = 0.0) -> float:
     """Two-sided p-value of "the mean is `null`", from the interval's standard error and degrees of freedom."""
     if interval.se == 0:  # a metric that never varied
@@ -147,21 +132,82 @@ def detectable(interval: Interval, *, power: float = 0.8) -> float:
 
 
 def estimate(
-    values: TaskValues, level: float = 0.95, *, rate: bool = False, within: tuple[float, float] | None = None
+    values: TaskValues,
+    level: float = 0.95,
+    *,
+    rate: bool = False,
+    each: int = 1,
+    within: tuple[float, float] | None = None,
 ) -> Estimate:
     """The mean of `values` with both intervals; `rate` says that it is a proportion of one arm.
 
-    `within` are the ends of the scale, beyond which no interval reaches.
+    `each` is how many rollouts make one observation of the proportion (k of pass@k). `within` are the ends of the
+    scale, beyond which no interval reaches.
     """
     value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level)
-    rollouts = int(sum(count.sum() for count in values.counts))
     if rate:
-        these = of_a_rate(these, value, rollouts)
-        like = of_a_rate(like, value, len(values)) if like else None
-    like = never_surer(like, these) if like else None
+        these = of_a_rate(these, value, sum(int(count.sum()) for count in values.counts))
+        observations = len(values) * (_fewest(values) // each)
+        these = narrower(these, *wilson(value, observations, level), observations)
+        like = never_surer(of_a_rate(like, value, len(values)), these) if like else None
+    elif like and not these.bound:
+        like = never_surer(like, these)
     if within:
         these, like = _clipped(these, *within), _clipped(like, *within) if like else None
-    seeds = (min(int(count.min()) for count in values.counts), max(int(count.max()) for count in values.counts))
+    return _estimate(values, value, these, like)
+
+
+def estimate_difference(baseline: TaskValues, candidate: TaskValues, level: float = 0.95) -> Estimate:
+    """The mean difference of two arms' rates on the same tasks, with both intervals."""
+    delta = difference(baseline, candidate)
+    value, these, like = float(delta.values.mean()), these_tasks(delta, level), like_these(delta, level)
+    before, after = ((float(arm.values.mean()), len(arm) * _fewest(arm)) for arm in (baseline, candidate))
+    estimated = not these.bound
+    these = narrower(_clipped(these, -1, 1), *square_and_add(before, after, level), before[1] + after[1])
+    if like:
+        like = _clipped(never_surer(like, these) if estimated else like, -1, 1)
+    return _estimate(delta, value, these, like)
+
+
+def narrower(these: Interval, low: float, high: float, rollouts: int) -> Interval:
+    """The interval for these tasks or, if narrower, [low, high], which takes all `rollouts` for those of one task.
+
+    Run noise is largest where every task has the mean rate, mean(p (1 - p)) <= p (1 - p) of the mean (Jensen), so that
+    the intervals of independent proportions bound it without an estimate of it. They are the narrower ones where tasks
+    are so few that their noise is estimated from one or two; taking them then costs no coverage (docs/statistics.md).
+    """
+    if high - low >= these.high - these.low:
+        return these
+    se = (high - low) / 2 / float(stats.norm.ppf((1 + these.level) / 2))
+    method = "Wilson's, all rollouts as if of one task"
+    ends = {"low": low, "high": high, "se": se, "df": float(rollouts)}
+    return these.model_copy(update={**ends, "method": method, "bound": True, "note": FEW})
+
+
+def never_surer(like: Interval, these: Interval) -> Interval:
+    """The interval for tasks like these, or that for these tasks where it is the wider one.
+
+    Run noise is a part of what makes the first one uncertain, so it can be the narrower only by chance: few
+    repositories whose sums happen to agree. For a difference that is no such evidence where run noise
+    could not be estimated at all.
+    """
+    if like.high - like.low >= these.high - these.low:
+        return like
+    note = "the interval for these tasks, which came out wider"
+    return these.model_copy(update={"question": like.question, "note": note})
+
+
+def _clipped(interval: Interval, least: float, most: float) -> Interval:
+    return interval.model_copy(update={"low": max(interval.low, least), "high": min(interval.high, most)})
+
+
+def _fewest(values: TaskValues) -> int:
+    return min(int(count.min()) for count in values.counts)
+
+
+def _estimate(values: TaskValues, value: float, these: Interval, like: Interval | None) -> Estimate:
+    seeds = (_fewest(values), max(int(count.max()) for count in values.counts))
+    rollouts = sum(int(count.sum()) for count in values.counts)
     return Estimate(value=value, tasks=len(values), rollouts=rollouts, seeds=seeds, these=these, like=like)
 
 

@@ -78,6 +78,17 @@ def newcombe(both: int, gained: int, lost: int, neither: int, level: float = 0.9
     return p_b - p_a - float(low), p_b - p_a + float(high)
 
 
+def square_and_add(a: tuple[float, int], b: tuple[float, int], level: float = 0.95) -> tuple[float, float]:
+    """Interval of b - a for independent proportions, each given with its number of observations.
+
+    Newcombe's square-and-add of Wilson's intervals (1998, Statistics in Medicine 17:873, method 10).
+    """
+    (p_a, n_a), (p_b, n_b) = a, b
+    (low_a, high_a), (low_b, high_b) = wilson(p_a, n_a, level), wilson(p_b, n_b, level)
+    delta = p_b - p_a
+    return delta - float(np.hypot(p_b - low_b, high_a - p_a)), delta + float(np.hypot(high_b - p_b, p_a - low_a))
+
+
 def wilson(p: float, n: float, level: float = 0.95, quantile: float | None = None) -> tuple[float, float]:
     """Wilson's score interval of a proportion `p` out of an (effective) `n`; `quantile` replaces the normal one."""
     z = quantile if quantile is not None else float(stats.norm.ppf((1 + level) / 2))

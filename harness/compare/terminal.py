@@ -271,7 +271,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
     if _any_bound(comparison):
-        lines.append("* upper bound: with one rollout a task, or all alike, run noise cannot be told from task spread")
+        lines.append("* from an upper bound of the run noise: one rollout a task, too few rollouts, or all alike")
     for name in ("grader", "dataset", "scaffold"):
         values = {arm.versions.get(name) or "unknown" for arm in comparison.arms}
         lines.append(f"{name}: {' | '.join(sorted(values))}")

@@ -33,8 +33,8 @@ def notes_of(
         yield _about_marks(comparison, columns)
     if any(cell.sign == "†" for cell in cells):
         yield (
-            "† interval from an upper bound of the run noise: of one rollout a task, or of rollouts all alike, run "
-            "noise cannot be told from the spread of the tasks."
+            "† interval from an upper bound of the run noise: of one rollout a task, too few rollouts, or rollouts all "
+            "alike, it cannot be estimated better."
         )
     yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
     yield from (f"‡ {one.note.strip()}" for one in references)

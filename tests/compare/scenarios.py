@@ -9,7 +9,7 @@ import numpy as np
 from harness.compare.bootstrap import bootstrap_differences
 from harness.compare.contrast import bounded, discordance, evaluate
 from harness.compare.decisions import holm, noninferiority
-from harness.compare.intervals import estimate, like_these, of_a_rate, p_value, these_tasks
+from harness.compare.intervals import estimate, estimate_difference, like_these, of_a_rate, p_value, these_tasks
 from harness.compare.mcnemar import tango
 from harness.compare.passk import pass_values
 from harness.compare.permutation import stratified_permutation
@@ -78,7 +78,7 @@ def difference_these(reps: int, seeds: tuple[Seeds, Seeds], **world: object) -> 
 
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, **world)  # type: ignore[arg-type]
-        interval = these_tasks(delta(w, *roll_pair(w, seeds, rng)))
+        interval = estimate_difference(*(observed(arm, w.repos) for arm in roll_pair(w, seeds, rng))).these
         return interval.low <= w.difference <= interval.high
 
     return repeat(reps, 0.95, once)
@@ -89,7 +89,7 @@ def difference_like(reps: int, seeds: tuple[Seeds, Seeds], shift: float = 0.0, *
 
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, shift=shift, **world)  # type: ignore[arg-type]
-        interval = like_these(delta(w, *roll_pair(w, seeds, rng)))
+        interval = estimate_difference(*(observed(arm, w.repos) for arm in roll_pair(w, seeds, rng))).like
         assert interval is not None
         return interval.low <= shift <= interval.high
 
@@ -125,7 +125,7 @@ def rate_these(reps: int, seeds: Seeds, **world: object) -> Share:
         w = draw_world(rng, **world)  # type: ignore[arg-type]
         trials, _ = roll_pair(w, (seeds, 1), rng)
         values = observed(trials, w.repos)
-        interval = of_a_rate(these_tasks(values), float(values.values.mean()), int(trials.rollouts.sum()))
+        interval = estimate(values, rate=True).these
         return interval.low <= w.baseline.mean() <= interval.high
 
     return repeat(reps, 0.95, once)
@@ -149,7 +149,8 @@ def pass_k_these(reps: int, seeds: int, k: int, **world: object) -> Share:
         w = draw_world(rng, **world)  # type: ignore[arg-type]
         trials, _ = roll_pair(w, (seeds, 1), rng)
         names = tuple(str(i) for i in range(len(w.repos)))
-        interval = these_tasks(pass_values(names, w.repos, trials.solved, trials.rollouts, k))
+        values = pass_values(names, w.repos, trials.solved, trials.rollouts, k)
+        interval = estimate(values, rate=True, each=k).these
         truth = float((1 - (1 - w.baseline) ** k).mean())
         return interval.low <= truth <= interval.high
 
@@ -197,10 +198,9 @@ def clustered_rejects(reps: int, seeds: tuple[Seeds, Seeds], **world: object) ->
 
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, **world)  # type: ignore[arg-type]
-        values = delta(w, *roll_pair(w, seeds, rng))
-        interval = like_these(values)
-        assert interval is not None
-        return p_value(float(values.values.mean()), interval) <= 0.05
+        found = estimate_difference(*(observed(arm, w.repos) for arm in roll_pair(w, seeds, rng)))
+        assert found.like is not None
+        return p_value(found.value, found.like) <= 0.05
 
     return repeat(reps, 0.05, once)
 
@@ -211,7 +211,7 @@ def noninferiority_passes(reps: int, seeds: tuple[int, int], shift: float) -> Sh
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, shift=shift)
         a, b = roll_pair(w, seeds, rng)
-        result = estimate(delta(w, a, b))
+        result = estimate_difference(observed(a, w.repos), observed(b, w.repos))
         found = noninferiority(result, -w.difference, "these tasks", discordance(a, b, 0.95))
         return found.verdict == "non-inferior"
 
@@ -259,7 +259,8 @@ def noninferiority_clears(reps: int, seeds: tuple[int, int], margin: float) -> S
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng)
         a, b = roll_pair(w, seeds, rng)
-        found = noninferiority(estimate(delta(w, a, b)), margin, "these tasks", discordance(a, b, 0.95))
+        result = estimate_difference(observed(a, w.repos), observed(b, w.repos))
+        found = noninferiority(result, margin, "these tasks", discordance(a, b, 0.95))
         return found.verdict == "non-inferior"
 
     return repeat(reps, 0.5, once)

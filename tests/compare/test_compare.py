@@ -206,8 +206,8 @@ def test_every_part_of_the_tasks_has_rates_with_intervals() -> None:
 
 
 def test_nobody_is_surer_of_new_tasks_than_of_those_that_were_run() -> None:
-    """Two repositories whose sums agree by chance: the clustered interval alone would shrink to nothing."""
-    repos = np.array(["a/a", "b/b"] * 10)
+    """Ten repositories whose sums agree by chance: the clustered interval alone would shrink to nothing."""
+    repos = np.array([f"{name}/{name}" for name in "abcdefghij"] * 2)
     base, new = (rows(arm, counts([solved] * 20, 4), repos) for arm, solved in (("base", 1), ("new", 2)))
     found = compare(Outcomes(pd.concat([base, new], ignore_index=True))).contrasts[0]
     delta = found.difference

@@ -4,11 +4,17 @@ Seeds are fixed, so these results do not vary. `benchmarks/coverage.py` has the 
 its figures are in docs/statistics.md.
 """
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from harness.compare.intervals import estimate_difference
+from harness.compare.values import TaskValues
 from tests.compare import scenarios as sim
 
 REPS = 600
+TWO = np.array([2, 2, 2])
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}  # 20 tasks of 3 repositories
 UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
 
@@ -28,7 +34,7 @@ def test_difference_on_twenty_tasks_is_covered_at_least_as_stated(seeds: tuple) 
 def test_difference_on_tasks_like_these_is_covered_with_few_unequal_clusters(seeds: tuple, repo_spread: float) -> None:
     covered = sim.difference_like(REPS, seeds, repo_spread=repo_spread, task_spread=0.1)
     assert covered.at_least()
-    assert covered.share <= 0.985
+    assert covered.share <= 0.995  # without any effect of repositories it errs to the wide side, as documented
 
 
 def test_three_clusters_are_still_covered() -> None:
@@ -50,6 +56,19 @@ def test_the_hierarchical_bootstrap_counts_each_noise_once(fraction: float) -> N
 def test_rates_are_covered_even_near_zero_and_one(rate: float, seeds: int) -> None:
     assert sim.rate_like(REPS, seeds, rate).at_least()
     assert sim.rate_these(REPS, seeds, rate=rate).at_least()
+
+
+@pytest.mark.parametrize("tasks", [3, 7, 20])
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 2), (4, 4), (1, 4)], ids=str)
+def test_parts_of_a_few_tasks_are_covered_and_not_by_saying_nothing(tasks: int, seeds: tuple[int, int]) -> None:
+    """Student's interval alone is [-100, 100] points for three tasks of two rollouts."""
+    few = {"a/a": tasks}
+    assert sim.difference_these(REPS, seeds, repos=few, task_spread=0.2).at_least()
+    assert sim.difference_these(REPS, seeds, repos=few, task_spread=0.2, shift=0.3).at_least()
+    assert sim.rate_these(REPS, seeds[0], repos=few, rate=0.9).at_least()
+    zeros = TaskValues(("",) * 3, np.zeros(3), np.zeros(3), np.zeros(3), np.full(3, 0.5), np.array(["a"] * 3), (TWO,))
+    delta = estimate_difference(zeros, replace(zeros, values=np.ones(3))).these
+    assert 0.1 < delta.low < delta.high == 1
 
 
 @pytest.mark.parametrize(("n", "k"), [(4, 2), (8, 4), (8, 8)])

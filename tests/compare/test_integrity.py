@@ -45,7 +45,7 @@ def test_a_verdict_that_rests_on_marked_rollouts_says_so_in_its_first_line() -> 
 
 def test_tables_for_print_hold_both_columns() -> None:
     text = FORMATS["markdown"](paper_table(compare(marked(10)), ("resolved", "adjusted", "adjusted-difference")))
-    cells = [line.split("|") for line in text.splitlines() if line.startswith("| new")][0]
+    cells = next(line.split("|") for line in text.splitlines() if line.startswith("| new"))
     assert [cell.split()[0] for cell in cells[2:5]] == ["75.0", "50.0", "+0.0"]
 
 
