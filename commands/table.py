@@ -58,6 +58,7 @@ def table(
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
     from harness.errors import ConfigError
     from harness.report.again import TABLES, TableOptions, make_again, make_table, remember
+    from harness.report.formats import TEXT_WIDTH
     from harness.report.paper import DEFAULT_COLUMNS
     from harness.run.store import write_text
 
@@ -81,6 +82,8 @@ def table(
             transpose=transpose,
         )
         made = make_table(arms or [], options)
+    if made.width > 1.15 * TEXT_WIDTH:
+        typer.echo(f"about {made.width / TEXT_WIDTH:.1f} times as wide as a page of text: try --transpose", err=True)
     if out is None:
         typer.echo(made.text, nl=False)
     else:

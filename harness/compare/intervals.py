@@ -148,7 +148,7 @@ def estimate(
     if rate:
         these = of_a_rate(these, value, sum(int(count.sum()) for count in values.counts))
         observations = len(values) * (_fewest(values) // each)
-        these = narrower(these, *wilson(value, observations, level), observations)
+        these = narrower(these, *wilson(value, observations, level), observations, "Wilson")
         like = never_surer(of_a_rate(like, value, len(values)), these) if like else None
     elif like and not these.bound:
         like = never_surer(like, these)
@@ -163,13 +163,14 @@ def estimate_difference(baseline: TaskValues, candidate: TaskValues, level: floa
     value, these, like = float(delta.values.mean()), these_tasks(delta, level), like_these(delta, level)
     before, after = ((float(arm.values.mean()), len(arm) * _fewest(arm)) for arm in (baseline, candidate))
     estimated = not these.bound
-    these = narrower(_clipped(these, -1, 1), *square_and_add(before, after, level), before[1] + after[1])
+    low, high = square_and_add(before, after, level)
+    these = narrower(_clipped(these, -1, 1), low, high, before[1] + after[1], "Newcombe")
     if like:
         like = _clipped(never_surer(like, these) if estimated else like, -1, 1)
     return _estimate(delta, value, these, like)
 
 
-def narrower(these: Interval, low: float, high: float, rollouts: int) -> Interval:
+def narrower(these: Interval, low: float, high: float, rollouts: int, by: str) -> Interval:
     """The interval for these tasks or, if narrower, [low, high], which takes all `rollouts` for those of one task.
 
     Run noise is largest where every task has the mean rate, mean(p (1 - p)) <= p (1 - p) of the mean (Jensen), so that
@@ -179,7 +180,7 @@ def narrower(these: Interval, low: float, high: float, rollouts: int) -> Interva
     if high - low >= these.high - these.low:
         return these
     se = (high - low) / 2 / float(stats.norm.ppf((1 + these.level) / 2))
-    method = "Wilson's, all rollouts as if of one task"
+    method = f"{by}, all rollouts as if of one task"
     ends = {"low": low, "high": high, "se": se, "df": float(rollouts)}
     return these.model_copy(update={**ends, "method": method, "bound": True, "note": FEW})
 

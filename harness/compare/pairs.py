@@ -17,7 +17,7 @@ def all_pairs(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     Columns: baseline, candidate, tasks, difference, these_se, these_low, these_high, p_these, p_these_holm, like_se,
     like_low, like_high, p_like, gained, lost. These tasks: McNemar's exact test where every task has one rollout in
     both arms, else Student's t with Satterthwaite's df (the exact permutation test of `contrast` is not run for
-    thousands of pairs). Tasks like these: clustered by repository, as in `intervals`.
+    thousands of pairs, nor are the bounds of run noise). Tasks like these: clustered by repository, as in `intervals`.
     """
     names = list(dict.fromkeys(table["arm"]))
     if len(names) < 2:

@@ -54,17 +54,18 @@ class TableInputs(Record):
 
 
 class MadeTable(Record):
-    """A table's text and the inputs that make it again."""
+    """A table's text and the inputs that make it again. `width` in characters, 0 unless it is LaTeX."""
 
     text: str
     inputs: TableInputs
+    width: int = 0
 
 
 def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     """Read the arms, compare them, and write the table down."""
     from harness import __version__
     from harness.compare.compare import Options, compare
-    from harness.report.formats import FORMATS
+    from harness.report.formats import FORMATS, latex_width
     from harness.report.paper import needs_trajectories, paper_table, transposed
     from harness.report.reference import reference
 
@@ -102,8 +103,10 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         label=options.label,
         hash=inputs.hash,
     )
-    text = FORMATS[options.format](transposed(table) if options.transpose else table)
-    return MadeTable(text=text, inputs=inputs.model_copy(update={"output": _sha(text.encode())}))
+    table = transposed(table) if options.transpose else table
+    text = FORMATS[options.format](table)
+    width = latex_width(table) if options.format == "latex" else 0
+    return MadeTable(text=text, inputs=inputs.model_copy(update={"output": _sha(text.encode())}), width=width)
 
 
 def remember(made: MadeTable, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from harness.compare.words import amount, percent, points, probability
@@ -10,6 +11,7 @@ from harness.report.columns import Cell, Head
 from harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
+TEXT_WIDTH = 76  # characters of a footnotesize LaTeX table that fit the text width of an article; 66 of a small one
 
 
 def number(cell: Cell, value: float) -> str:
@@ -66,10 +68,10 @@ def latex(table: PaperTable) -> str:
     double = [_has_interval(table, i) for i in range(len(table.heads))]
     starred = [any(cells[i].mark for _, cells in table.rows) for i in range(len(table.heads))]
     spec = "l" + "".join("r@{}l" if two else _align(c) for c, two in zip(table.heads, double, strict=True))
-    wide = sum(2 if two else 1 for two in double) > 6
+    wide = latex_width(table) > 0.87 * TEXT_WIDTH
     heads = [
-        rf"\multicolumn{{2}}{{c}}{{{tex(c.words)}}}" if two else tex(c.words)
-        for c, two in zip(table.heads, double, strict=True)
+        rf"\multicolumn{{2}}{{c}}{{{_tex_head(table, i)}}}" if two else _tex_head(table, i)
+        for i, two in enumerate(double)
     ]
     lines = [
         "% Needs \\usepackage{booktabs}.",
@@ -97,6 +99,31 @@ def latex(table: PaperTable) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def latex_width(table: PaperTable) -> int:
+    """About how many characters of its small print a line of the LaTeX table takes; TEXT_WIDTH fit an article's."""
+    names = max(len(name) for name, _ in table.rows)
+    columns = [max(_cell_width(table, i), max(map(len, _head_lines(table, i)))) for i in range(len(table.heads))]
+    return names + sum(width + 2 for width in columns)
+
+
+def _tex_head(table: PaperTable, index: int) -> str:
+    first, *more = map(tex, _head_lines(table, index))
+    stacked = r" \\ ".join([first, *more])
+    return rf"\shortstack{{{stacked}}}" if more else first
+
+
+def _head_lines(table: PaperTable, index: int) -> list[str]:
+    """A column's words, broken where they would make it wider than its cells."""
+    return textwrap.wrap(
+        table.heads[index].words, max(12, _cell_width(table, index)), break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _cell_width(table: PaperTable, index: int) -> int:
+    cells = [cells[index] for _, cells in table.rows]
+    return max(len(value_text(cell)) + len(cell.mark) + round(0.8 * len(interval_text(cell))) for cell in cells)
 
 
 def _tex_cells(cells: Sequence[Cell], double: Sequence[bool], starred: Sequence[bool]) -> list[str]:

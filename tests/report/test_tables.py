@@ -22,12 +22,13 @@ from harness.compare.records import Comparison
 from harness.errors import ConfigError, DataError
 from harness.report.again import TableOptions, make_again, make_table, remember
 from harness.report.columns import Cell
-from harness.report.formats import FORMATS, tex
+from harness.report.formats import FORMATS, TEXT_WIDTH, tex
 from harness.report.paper import needs_trajectories, paper_table, transposed
 from harness.report.reference import reference, wilson
 
 EVERYTHING = (
-    "tasks", "seeds", "rollouts", "lost", "resolved", "resolved-like", "official", "highest", "difference",
+    "tasks", "seeds", "rollouts", "lost", "resolved", "resolved-like", "official", "highest", "adjusted",
+    "adjusted-difference", "difference",
     "difference-like", "p", "p-like", "moved", "verdict", "model", "pass@2", "pass^2", "difficulty", "repository",
     "steps", "steps:diff", "response-entropy", "response-entropy:diff",
 )  # fmt: skip
@@ -175,6 +176,26 @@ def test_latex_compiles_with_booktabs_alone(runs: list[Path], tmp_path: Path, tr
     assert (tmp_path / "paper.pdf").stat().st_size > 5_000
     if not transpose:
         assert "Overfull" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "columns", [("resolved", "resolved-like", "difference", "difference-like"), ("tasks", "adjusted", "difficulty")]
+)
+def test_the_width_of_a_latex_table_is_known_before_it_is_set(
+    runs: list[Path], tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed (apt-get install texlive-latex-base texlive-latex-recommended)")
+    made = make_table(list(map(str, runs)), TableOptions(format="latex", columns=columns))
+    (tmp_path / "table.tex").write_text(made.text)
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table.tex}\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    beyond = max(map(float, re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)), default=0.0)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert beyond <= 345 * max(0.05, 1.15 * made.width / TEXT_WIDTH - 1)  # an article's lines are 345 pt long
 
 
 # --- made again -----------------------------------------------------------------------------------------------------
