@@ -16,7 +16,7 @@ MANY = 5  # contrasts that are each put into words; of more, only which way they
 
 def verdict_panel(comparison: Comparison) -> Panel:
     """Every contrast in words, or, of many, which way each went; and the best arm of several."""
-    lines: list[Text] = []
+    lines = [Text(headline(comparison), "bold")]
     if len(comparison.contrasts) > MANY:
         lines += _tally(comparison.contrasts)
     else:
@@ -24,7 +24,7 @@ def verdict_panel(comparison: Comparison) -> Panel:
             lines += _contrast(comparison, contrast)
     if comparison.best is not None:
         lines.append(_best(comparison.best))
-    return Panel(Group(*lines), title=Text(headline(comparison), "bold"), title_align="left", expand=False)
+    return Panel(Group(*lines), title="Verdict", title_align="left", expand=False)
 
 
 def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
@@ -32,7 +32,6 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
     ends = {"these tasks": delta.these, "tasks like these": delta.like}
     yield Text(
         f"{title_of(contrast)}: {points(delta.value)} points{_of_what(comparison, contrast)}",
-        style="bold",
     )
     level = f"{100 * comparison.level:g} %"
     for decision in (contrast.decision, *contrast.decisions):

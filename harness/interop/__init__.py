@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.compare.schema import REQUIRED, listed
 from harness.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,4 +56,6 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
             if len(rows) == 0:
                 raise DataError(f"{source.path} holds no rollouts in the format {name}")
             return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    if source.path.name.endswith((".csv", ".csv.gz")):
+        raise DataError(f"{source.path} has no columns arm and instance_id; an outcomes CSV needs {listed(REQUIRED)}")
     raise DataError(f"cannot tell the format of {source.path}; say it with --format ({', '.join(FORMATS)})")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.compare.schema import listed
 from harness.errors import DataError
 from harness.interop import Row, Source
 from harness.interop.files import holds, peek_json, read_json, read_json_lines, read_text
@@ -105,7 +106,7 @@ def _folder_verdicts(path: Path) -> Iterator[tuple[str, Verdict]]:
         return
     parents = {folder.parent for folder in folders}
     if len(parents) > 1:
-        names = ", ".join(sorted(parent.name for parent in parents))
+        names = listed(sorted(parent.name for parent in parents), most=4)
         raise DataError(f"{path} holds several runs or models ({names}); name the one to read")
     for folder in sorted(entry for entry in parents.pop().iterdir() if entry.is_dir()):
         yield folder.name, _folder_verdict(folder)
@@ -115,6 +116,8 @@ def _folder_verdict(folder: Path) -> Verdict:
     report = folder / "report.json"
     if report.is_file():
         found = read_json(report)
+        if not isinstance(found, dict) or not ("resolved" in found or isinstance(found.get(folder.name), dict)):
+            raise DataError(f"{report} is no official report of {folder.name}, the instance its folder is named after")
         return of_report(found.get(folder.name, found))
     log = folder / "run_instance.log"
     text = read_text(log) if log.is_file() else ""

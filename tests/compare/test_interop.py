@@ -69,6 +69,10 @@ def test_folders_of_reports_say_why_there_is_none(tmp_path: Path, shared: Path) 
     (tmp_path / "my-run" / "other" / "x__y-3" / "report.json").write_text("{}")
     with pytest.raises(DataError, match="several runs or models"):
         read_verdicts(tmp_path / "my-run")
+    (tmp_path / "turned" / "x__y-1" / "my-model").mkdir(parents=True)
+    (tmp_path / "turned" / "x__y-1" / "my-model" / "report.json").write_text('{"x__y-1": {"resolved": true}}')
+    with pytest.raises(DataError, match="no official report of my-model"):
+        read_verdicts(tmp_path / "turned" / "x__y-1")
 
 
 def test_reports_tell_empty_and_unapplied_patches_apart() -> None:
