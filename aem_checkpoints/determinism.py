@@ -75,7 +75,7 @@ def measure(
     """
 
     def answer(index: int) -> Answer:
-        return _answer(url, model, prompts[index], max_tokens, temperature, seed=index)
+        return answer_to(url, model, prompts[index], max_tokens, temperature, seed=index)
 
     say(f"reference: {len(prompts)} prompts, one at a time")
     reference = [answer(index) for index in range(len(prompts))]
@@ -125,7 +125,8 @@ def recorded_prefixes(run: Path, most: int) -> list[Prompt]:
     return prompts[:most]
 
 
-def _answer(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: float, seed: int) -> Answer:
+def answer_to(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: float, seed: int) -> Answer:
+    """What a server says to one prompt; PolicyFault when it fails or returns no log-probabilities."""
     body = {
         "model": model,
         "messages": list(prompt),
