@@ -1,17 +1,15 @@
 """Coverage of every interval and false positives of every test: the tables of docs/statistics.md.
 
-python benchmarks/coverage.py [REPETITIONS]        (4000: about 15 minutes on one core)
+python -m benchmarks.coverage [REPETITIONS]        (4000: about 15 minutes on one core)
 """
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "compare"))
-import scenarios as sim
+from tests.compare import scenarios as sim
 
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}
-ONE = {"a/a": 500}
+SEVEN = {"a/a": 7}
 UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
 SEEDS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 4), ((3, 4), (3, 4)), UNEQUAL)
 
@@ -24,6 +22,10 @@ def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
             f"difference, these tasks, 20 tasks, K {seeds}",
             sim.difference_these(reps, seeds, repos=FEW, task_spread=0.1),
         )
+    for tasks in (3, 7):
+        for seeds in ((1, 1), (2, 2), (4, 4), (1, 4)):
+            covered = sim.difference_these(reps, seeds, repos={"a/a": tasks}, task_spread=0.2)
+            yield f"difference, these tasks, {tasks} tasks, K {seeds}", covered
     for seeds in ((1, 1), (4, 4), UNEQUAL):
         for spread in (0.0, 0.05, 0.1, 0.2):
             covered = sim.difference_like(reps, seeds, repo_spread=spread, task_spread=0.1)
@@ -36,6 +38,8 @@ def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
         covered = sim.difference_bootstrap(reps, (4, 4), fraction, task_spread=0.2)
         yield f"difference, bootstrap, {question}, K (4, 4)", covered
     for rate in (0.42, 0.03, 0.98):
+        for seeds in (2, 4):
+            yield f"rate {rate}, these tasks, 7 tasks, K {seeds}", sim.rate_these(reps, seeds, rate=rate, repos=SEVEN)
         for seeds in (1, 4):
             yield f"rate {rate}, these tasks, K {seeds}", sim.rate_these(reps, seeds, rate=rate)
             yield f"rate {rate}, like these, independent, K {seeds}", sim.rate_like(reps, seeds, rate)

@@ -87,6 +87,7 @@ def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:
     return BestOf(
         arm=list(samples)[found.index],
         among=len(samples),
+        tasks=len(shared),
         observed=found.observed,
         shrunken=found.shrunken,
         held_out=None if np.isnan(found.held_out) else found.held_out,

@@ -223,10 +223,11 @@ class Curve(Record):
 
 
 class BestOf(Record):
-    """The best arm of several, corrected for having been picked; see `harness.compare.winner`."""
+    """The best arm of several on the `tasks` that all have, corrected for having been picked; see `winner`."""
 
     arm: str
     among: int
+    tasks: int
     observed: float
     shrunken: float
     held_out: float | None

@@ -83,7 +83,7 @@ def _tally(contrasts: Sequence[Contrast]) -> Iterator[Text]:
 def _best(one: BestOf) -> Text:
     held = "" if one.held_out is None else f"; {percent(one.held_out)} % on held-out seeds"
     return Text(
-        f"best of {one.among}: {one.arm}, {percent(one.observed)} % as observed, {percent(one.shrunken)} % "
-        f"corrected for having been picked{held}; interval [{percent(one.low)}, {percent(one.high)}]; "
-        f"probability that it is the best {percent(one.probability, 0)} %"
+        f"best of {one.among} on the {one.tasks} tasks of all: {one.arm}, {percent(one.observed)} % as observed, "
+        f"{percent(one.shrunken)} % corrected for having been picked{held}; interval [{percent(one.low)}, "
+        f"{percent(one.high)}]; probability that it is the best {percent(one.probability, 0)} %"
     )

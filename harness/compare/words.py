@@ -66,7 +66,8 @@ def headline(comparison: Comparison) -> str:
     if found["no difference detected"] == len(plain):
         return f"No difference detected in {len(plain)} comparisons"
     words = {"no difference detected": "without a detected difference"}
-    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in sorted(found.items()))
+    counts = ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in sorted(found.items()))
+    return f"Of {len(plain)} comparisons {counts}"
 
 
 def _answer(one: Contrast) -> str:
