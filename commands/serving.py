@@ -108,7 +108,7 @@ def serve(
     console, program = console or RichConsole(stderr=True), find_program()
     names = ", ".join(entry.card.name for entry in entries)
     if program.name != "vLLM":
-        console.print(f"[yellow]no vLLM:[/] {program.name} serves {names}, which will do for small checkpoints only")
+        console.print(f"[yellow]{program.name}, not vLLM,[/] serves {names}: good for small checkpoints only")
     with ExitStack() as stack:
         with console.status(f"starting {program.name} for {names}") as status:
 

@@ -1,6 +1,9 @@
 """The server for small checkpoints where vLLM is not installed: the real thing, with the shipped ones."""
 
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -204,6 +207,23 @@ def test_many_clients_at_once_are_all_answered(server):
     assert not [reply.anomalies for reply in replies if reply.anomalies]
 
 
+def test_a_crash_is_answered_by_a_restart_and_every_call_under_way_is_repeated(tmp_path):
+    known = Registry()
+    with Server([known.get("tiny-aem")], known, tmp_path / "server.log") as server:
+        (victim,) = (pid for pid, command in group(server.pid or 0).items() if command.startswith(sys.executable))
+        with (
+            EndpointPolicy("tiny-aem", [server.url], await_server=server.await_ready) as policy,
+            ThreadPoolExecutor(8) as threads,
+        ):
+            under_way = [threads.submit(policy.complete, MESSAGES, seed=seed) for seed in range(64)]
+            under_way[4].result()
+            os.kill(victim, signal.SIGKILL)
+            replies = [one.result() for one in under_way]
+        assert any(reply.retries for reply in replies)
+        assert [event["event"] for event in server.events] == ["started", "crashed", "restarted"]
+        assert "killed from outside" in server.events[1]["detail"]
+
+
 def test_a_model_of_many_parameters_is_refused_before_it_is_loaded(tmp_path):
     shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
     (tmp_path / "large").mkdir()
@@ -240,7 +260,7 @@ def test_a_shipped_policy_mends_held_out_bugs_in_containers(tmp_path, capsys):
     before = set(threading.enumerate())
     words = ["--checkpoint", "tiny-aem", "--set", "tiny", "--slice", "0:12", "-w", "3", "--out", str(tmp_path / "run")]
     app(["run", *words], standalone_mode=False)
-    assert "no vLLM: transformers serves tiny-aem" in capsys.readouterr().err
+    assert "transformers, not vLLM, serves tiny-aem" in capsys.readouterr().err
     events = list(read_journal(tmp_path / "run"))
     outcomes = [event["outcome"] for event in events if event["event"] == "grade"]
     assert len(outcomes) == 12
