@@ -80,6 +80,26 @@ def test_a_completion_carries_everything_the_server_said():
     assert "tools" not in sent
 
 
+@pytest.mark.parametrize(
+    ("metrics", "seconds"),
+    [
+        ({"queue_time_ms": 250.0, "time_to_first_token_ms": 3.0}, 0.25),
+        ({"queue_time_ms": 0}, 0.0),
+        ({"queue_time_ms": None}, None),
+        ({"queue_time_ms": "soon"}, None),
+        ({"queue_time_ms": float("nan")}, None),
+        ({"queue_time_ms": -1}, None),
+        ({}, None),
+        (["queue_time_ms"], None),
+        (None, None),
+    ],
+)
+def test_the_time_in_the_server_s_queue_is_what_the_server_says_or_unknown(metrics, seconds):
+    completion, _ = ask(lambda handler, request: handler.send_json(chat("x", metrics=metrics)))
+    assert completion.server_queue_seconds == seconds
+    assert completion.anomalies == ()
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_fault_of_the_server_is_tried_again_and_counted(fault):
     completion, _ = ask(failing(fault))
