@@ -62,6 +62,7 @@ class RlConfig(Common):
 
     kind: Literal["rl"]
     start: str = Field(description="folder of the policy to start from")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="near the gradient's size, noise stays small steps")
     base: str = "grpo"
     loss: Mapping[str, Any] = Field(default_factory=dict)
     aem: AemConfig | None = None
@@ -82,21 +83,47 @@ class RlConfig(Common):
         return Base.model_validate(merged)
 
 
-TrainConfig = Annotated[WarmStartConfig | RlConfig, Field(discriminator="kind")]
+class TrlConfig(Record):
+    """The same world learned by TRL's GRPOTrainer, with any causal LM: `training.engines.trl_run`.
+
+    `arguments` are GRPOConfig's own and win over everything here; they also say which base it is (`loss_type`).
+    """
+
+    kind: Literal["trl"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    seed: int = Field(default=0, ge=0)
+    start: str = Field(description="folder of the policy to start from, or its name on the hub")
+    aem: AemConfig | None = None
+    steps: int = Field(gt=0)
+    prompts: int = Field(default=8, gt=0, description="tasks a step and process")
+    group: int = Field(default=8, gt=1)
+    learning_rate: float = Field(gt=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=8, gt=0)
+    max_reply: int = Field(default=40, gt=0)
+    context: int = Field(default=384, gt=0, description="tokens of a whole conversation")
+    tasks: int = Field(default=4000, gt=0)
+    checkpoint_every: int = Field(default=10, gt=0)
+    threads: int = Field(default=2, gt=0)
+    arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> WarmStartConfig | RlConfig:
+TrainConfig = Annotated[WarmStartConfig | RlConfig | TrlConfig, Field(discriminator="kind")]
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> WarmStartConfig | RlConfig | TrlConfig:
     """The settings in `path` with `a.b=value` overrides; ConfigError names the field that is wrong."""
     merged = read_yaml(path)
     for override in overrides:
         set_dotted(merged, override)
     try:
-        config: WarmStartConfig | RlConfig = TypeAdapter(TrainConfig).validate_python(merged)
+        config: WarmStartConfig | RlConfig | TrlConfig = TypeAdapter(TrainConfig).validate_python(merged)
         if isinstance(config, RlConfig):
             _ = config.resolved_base
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in ("warm-start", "rl"))
+        field = ".".join(str(part) for part in first["loc"] if part not in ("warm-start", "rl", "trl"))
         raise ConfigError(f"{path}: {field or 'kind'}: {first['msg']}") from None
     return config
 

@@ -9,7 +9,9 @@ figure that nobody can have tuned on takes another seed.
 
 import argparse
 import csv
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +53,26 @@ def measure(folder: Path, held_out: Sequence[tasks.Task], samples: int) -> tuple
     )
 
 
+def by_arm(successes: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Runs named `<arm>-seed<k>`: greedy and sampled success of each arm over its seeds, and its differences to the
+    first arm, paired by seed."""
+    arms: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for name, pair in successes.items():
+        if found := re.fullmatch(r"(.+)-seed(\d+)", name):
+            arms[found[1]][found[2]] = pair
+    lines = []
+    for place, label in enumerate(("greedy", "sampled")):
+        for arm, runs in arms.items():
+            line = f"{arm} {label}: {t_interval(pair[place] for pair in runs.values())}, {len(runs)} seeds"
+            first = next(iter(arms))
+            shared = sorted(set(runs) & set(arms[first]))
+            if arm != first and shared:
+                difference = t_interval(runs[seed][place] - arms[first][seed][place] for seed in shared)
+                line += f"; minus {first}: {difference}, {len(shared)} pairs"
+            lines.append(line)
+    return lines
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate")
     parser.add_argument("folders", nargs="+", type=Path)
@@ -67,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = folder.parent.name if folder.name == "checkpoint" else folder.name
         lines.append([name, options.seed, options.tasks, f"{greedy.mean:.4f}", options.samples, f"{sampled.mean:.4f}"])
         print(f"{name}: greedy {greedy}, sampled {sampled}", flush=True)
+    for line in by_arm({str(line[0]): (float(line[3]), float(line[5])) for line in lines}):
+        print(line)
     if options.csv:
         with options.csv.open("w", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")

@@ -56,7 +56,11 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
     model, tokenizer = load_policy(Path(config.start))
     chat, prompts = Chat(tokenizer), Prompts.load(PROMPTS)
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.95)
+        model.parameters(),
+        config.learning_rate,
+        betas=(0.9, 0.95),
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
     )
     pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.tasks))
     held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))

@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import DataError
 from training.curves import collect, main, summarise, t_interval, table
+from training.evaluate import by_arm
 
 
 def write_run(runs, arm, seed, rewards, finished=True):
@@ -80,3 +81,12 @@ def test_the_files_are_complete_and_do_not_change_from_run_to_run(runs, tmp_path
         assert (first / name).read_bytes() == (second / name).read_bytes()
     with (first / "curves.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2 * 3 * 20
+
+
+def test_final_successes_are_told_by_arm_and_paired_by_seed():
+    runs = {"a-seed0": (0.5, 0.1), "a-seed1": (0.7, 0.3), "b-seed1": (0.8, 0.5), "b-seed0": (0.6, 0.3), "start": (0, 0)}
+    greedy_a, greedy_b, _, sampled_b = by_arm(runs)
+    assert greedy_a.startswith("a greedy: 0.600 [")
+    assert "minus" not in greedy_a
+    assert "minus a: 0.100 [0.100, 0.100], 2 pairs" in greedy_b
+    assert "minus a: 0.200 [0.200, 0.200], 2 pairs" in sampled_b
