@@ -17,13 +17,14 @@ mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "aem", "font.family
 from matplotlib import pyplot as plt  # noqa: E402
 
 VERDICTS = {"pass": ("PASS", "#2a9d5c"), "inconclusive": ("INCONCLUSIVE", "#c9ccd1"), "block": ("BLOCK", "#c8443c")}
-QUESTIONS = {"rates": ("true resolve rates", "#2b5c8a"), "outcomes": ("full table of outcomes", "#8fb8de")}
+CENTRED = {"ha": "center", "va": "center_baseline", "fontsize": 8}
+QUESTIONS = {"rates": ("true resolve rates", "#2b5c8a"), "outcomes": ("full table of outcomes", "#6f9ccb")}
 
 
 def main(source: Path, target: Path) -> None:
     table = pd.read_csv(source)
     table = table[(table["world"] == "deepswe") & (table["seeds"] == 4) & (table["baseline_seeds"] == 4)]
-    table = table[table["sequential"] & (table["block_margin"] == table["margin"]) & (table["futility"] > 0)]
+    table = table[(table["tier"] == "nightly") & (table["block_margin"] == table["margin"]) & (table["futility"] > 0)]
     drops = sorted(table["drop"].unique())
     at = np.arange(len(drops))
     labels = [f"{100 * drop:g}" for drop in drops]
@@ -31,7 +32,11 @@ def main(source: Path, target: Path) -> None:
     for shift, (question, (words, colour)) in zip((-0.2, 0.2), QUESTIONS.items(), strict=True):
         rows = table[table["question"] == question].set_index("drop").loc[drops]
         bars = above.bar(at + shift, 100 * rows["used"], 0.36, color=colour, label=f"gate, {words}")
-        above.bar_label(bars, fmt="%.0f", padding=1, fontsize=8)
+        for bar, value in zip(bars, 100 * rows["used"], strict=True):
+            high, x = value > 12, bar.get_x() + bar.get_width() / 2
+            above.text(
+                x, value / 2 if high else value + 3.5, f"{value:.0f}", color="white" if high else "#222222", **CENTRED
+            )
         if question == "rates":
             fixed = 100 * np.minimum(rows["fixed"], 1.0)
             above.scatter(
@@ -52,15 +57,20 @@ def main(source: Path, target: Path) -> None:
     rows = table[table["question"] == "rates"].set_index("drop").loc[drops]
     left = np.zeros(len(drops))
     for name, (words, colour) in VERDICTS.items():
-        below.bar(at, 100 * rows[name], 0.6, bottom=left, color=colour, label=words)
-        left += 100 * rows[name].to_numpy()
+        values = 100 * rows[name].to_numpy()
+        below.bar(at, values, 0.6, bottom=left, color=colour, label=words)
+        for x, start, value in zip(at, left, values, strict=True):
+            if value >= 6:
+                ink = "#222222" if name == "inconclusive" else "white"
+                below.text(x, start + value / 2, f"{value:.0f}", color=ink, **CENTRED)
+        left += values
     below.set(
         ylabel="verdicts, % (true rates)", xlabel="true drop, points", xticks=at, xticklabels=labels, ylim=(0, 100)
     )
     below.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(target, metadata={"Date": None})
+    figure.savefig(target, metadata={"Date": None}, facecolor="white")
 
 
 if __name__ == "__main__":

@@ -152,9 +152,7 @@ def gate(
     grade_workers: Annotated[int, typer.Option(min=1, help="Gradings at a time.", rich_help_panel=RUN)] = 2,
     gpus: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="GPUs behind an arm's servers, for --budget (default: the card's).", rich_help_panel=RUN
-        ),
+        typer.Option(min=0, help="GPUs behind an arm's server, where it does not say so itself.", rich_help_panel=RUN),
     ] = None,
     registry: Annotated[
         Path | None, typer.Option(help="Folder of checkpoint cards, searched first.", rich_help_panel=RUN)

@@ -12,6 +12,7 @@ from commands.serving import card_defaults, connect, find
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aem_checkpoints.registry import Entry
     from harness.compare.gate import Gate
     from harness.compare.gate_config import GateConfig
     from harness.compare.gate_design import Arm
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Live:
-    """Where and with what a candidate is run. `gpus` are those behind one arm's servers, None: as the card says."""
+    """Where and with what an arm is run. `gpus` are those behind its servers, if they do not say so themselves."""
 
     seeds: int
     workers: int
@@ -39,13 +40,13 @@ class Live:
 
 @dataclass(frozen=True)
 class Side:
-    """One arm that is run. A rollout of it holds `gpus`: the servers' accelerators over the rollouts at a time."""
+    """One arm that is run. A rollout holds `gpus`: those of its servers over the rollouts at a time, None: unknown."""
 
     role: str
     store: "RunStore"
     agent: "Agent"
     release: Callable[[], None]
-    gpus: float
+    gpus: float | None
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     return known
 
 
-def _one(checkpoint: str, registry: Path | None) -> Any:
+def _one(checkpoint: str, registry: Path | None) -> "Entry":
     from harness.errors import ConfigError
 
     entries = find(checkpoint, registry)
@@ -179,12 +180,8 @@ def opened(
     from harness.errors import ConfigError
 
     entry = _one(run_config.checkpoint, live.registry) if run_config.checkpoint else None
-    gpus = live.gpus
-    if gpus is None:
-        served = entry.card.serving.tensor_parallel_size or 1 if entry else 0
-        gpus = float(len(live.endpoints) or served)
-    if config.budget is not None and config.budget.unit == "gpu_hours" and not gpus:
-        raise ConfigError(f"{run_config.arm} holds no GPU that is known of; say how many with --gpus")
+    if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, live):
+        raise ConfigError(f"how many GPUs the server of {run_config.arm} has is not known; say it with --gpus")
     with connect(
         live.endpoints,
         live.model,
@@ -198,14 +195,23 @@ def opened(
             run_config.agent, tasks=selection.tasks, policy=connected.policy, options=run_config.agent_options
         )
         with open_run(folder, run_config, selection, agent, live.seeds, connected.fingerprint) as store:
-            yield Side(role, store, agent, connected.release, gpus / live.workers)
+            share = None if live.gpus is None else live.gpus / live.workers
+            yield Side(role, store, agent, connected.release, share)
+
+
+def _knows_gpus(entry: "Entry | None", live: Live) -> bool:
+    from aem_checkpoints.command import find_program, gpus
+    from aem_checkpoints.registry import Registry
+
+    if live.gpus is not None or entry is None:
+        return live.gpus is not None
+    return gpus(entry, Registry(live.registry), None if live.endpoints else find_program()) is not None
 
 
 def feed(gate: "Gate", side: Side, instance_id: str, seed: int) -> bool:
     """Give the gate what the journal holds of a rollout, if that is final; whether the gate has decided.
 
-    A rollout's share of the GPUs is its wall time over the rollouts at a time, so that the shares add up to what the
-    servers were held for.
+    It costs the GPU-seconds that its requests were charged, or with --gpus its wall time on its share of them.
     """
     from harness.types import Outcome
 
@@ -223,7 +229,7 @@ def feed(gate: "Gate", side: Side, instance_id: str, seed: int) -> bool:
         None if outcome is Outcome.ERROR else outcome is Outcome.RESOLVED,
         arm=side.role,
         tokens=rollout["prompt_tokens"] + rollout["completion_tokens"],
-        gpu_seconds=rollout["seconds"] * side.gpus,
+        gpu_seconds=(rollout.get("gpu_seconds") or 0.0) if side.gpus is None else rollout["seconds"] * side.gpus,
     )
     return gate.decided
 

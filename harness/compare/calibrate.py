@@ -29,7 +29,7 @@ from harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 3  # of the cache; raised when the gate's mathematics changes
+FORMAT = 4  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from harness.compare.gate_config import GateConfig
 from harness.compare.gate_design import Design
-from harness.compare.gate_looks import Cells, Path, planned
+from harness.compare.gate_looks import Cells, Path, looks, planned
 from harness.compare.sequential import Truths, largest_stake, log_evidence, reach_probability
 from harness.compare.values import Floats, Ints
 
@@ -22,6 +22,9 @@ BLOCK_TARGETS = (1.0, 3.0)
 # for let false PASSes exceed alpha where a baseline has no run noise (measured: 7 % at 0.9).
 PASS_RISK, BLOCK_RISK = 0.5, 0.7
 LAST_SHARE = 0.05  # of alpha, kept for the last planned look, at which an ordinary t-test uses all there is
+# Where the tasks are too few for bets, these shares of the alphas of PASS and BLOCK go to t-tests after 1/2, 3/4 and
+# all of the rollouts instead (earlier, rare failures are too few for a t-test).
+FEW_SHARES, FEW_TESTS = (0.75, 0.5), (0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,15 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     views = view(design, at)
     worst, best = views.extremes(cells)
     difference = (views.weights * (worst + best)).sum(axis=1) / 2
-    last = at == planned(design, config)
-    passed, blocked = np.zeros(len(at), bool), np.zeros(len(at), bool)
-    if last.any():
-        lower, upper = _t_bounds(views, worst, best, [alpha for _, alpha in shares(config)])
-        passed, blocked = last & (lower > -config.margin), last & (upper < -config.blocks_beyond)
+    low, high = _tested(design, config, views, worst, best, at)
+    passed, blocked = low > -config.margin, high < -config.blocks_beyond
     if not config.sequential:
         return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
     margin, beyond = config.margin, config.blocks_beyond
     for_pass_gap, *for_block_gaps = targets(design, config)
     for_pass = _above(views, worst, np.full(len(at), -margin), for_pass_gap, PASS_RISK)
     for_block = _below(views, best, np.full(len(at), -beyond), for_block_gaps)
-    (pass_alpha, _), (block_alpha, _) = shares(config)
+    (pass_alpha, _), (block_alpha, _) = shares(design, config)
     need_pass, need_block = -np.log(pass_alpha), -np.log(block_alpha)
     passed |= for_pass >= need_pass
     blocked |= for_block >= need_block
@@ -88,7 +88,7 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
         hope_pass = plan.hope(difference + margin, kind, need_pass - for_pass, 0)
         hope_block = plan.hope(-difference - beyond, kind, need_block - for_block, 1)
         hopeless = np.maximum(hope_pass, hope_block) < config.futility * chance(design, config)
-        hopeless &= plan.late & ~passed & ~blocked & ~last
+        hopeless &= plan.late & ~passed & ~blocked & (at < planned(design, config))
     return Path(at, difference, passed, blocked, hopeless)
 
 
@@ -99,10 +99,8 @@ def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[
     """
     views = view(design, at)
     worst, best = views.extremes(cells)
-    (pass_alpha, pass_last), (block_alpha, block_last) = shares(config)
-    low, high = _t_bounds(views, worst, best, [pass_last, block_last])
-    last = at == planned(design, config)
-    low, high = np.where(last, low, -1.0), np.where(last, high, 1.0)
+    (pass_alpha, _), (block_alpha, _) = shares(design, config)
+    low, high = _tested(design, config, views, worst, best, at)
     if not config.sequential:
         return low, high
     gap, *gaps = targets(design, config)
@@ -111,10 +109,28 @@ def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[
     return np.maximum(low, refuted), np.minimum(high, above)
 
 
-def shares(config: GateConfig) -> list[tuple[float, float]]:
-    """For PASS and for BLOCK: what the looks on the way may spend of alpha, and what the last one has to itself."""
-    last = LAST_SHARE if config.sequential else 1.0
-    return [((1 - last) * alpha, last * alpha) for alpha in config.alphas]
+def shares(design: Design, config: GateConfig) -> list[tuple[float, float]]:
+    """For PASS and for BLOCK: what the bets may spend of alpha, and what each of the t-tests may."""
+    if not config.sequential:
+        return [(0.0, alpha) for alpha in config.alphas]
+    if few(design, config):
+        return [
+            ((1 - t) * alpha, t * alpha / len(FEW_TESTS)) for t, alpha in zip(FEW_SHARES, config.alphas, strict=True)
+        ]
+    return [((1 - LAST_SHARE) * alpha, LAST_SHARE * alpha) for alpha in config.alphas]
+
+
+def few(design: Design, config: GateConfig) -> bool:
+    """Are the tasks too few for bets? So few that all of them, equal and noiseless, would not earn a PASS."""
+    return bool(len(design.tasks) * np.log1p(PASS_RISK * config.margin) < -np.log(config.alpha))
+
+
+def tests(design: Design, config: GateConfig) -> Ints:
+    """The looks, in rollouts, that have a t-test: the last, or with few tasks FEW_TESTS."""
+    at = looks(design, config)
+    if not config.sequential or not few(design, config):
+        return at[-1:]
+    return at[[max(int(part * len(at)) - 1, 0) for part in FEW_TESTS]]
 
 
 def targets(design: Design, config: GateConfig) -> list[float]:
@@ -124,14 +140,14 @@ def targets(design: Design, config: GateConfig) -> list[float]:
     that it can show: sqrt(2 log(1 / alpha) / information), at which the evidence needs the least deviation in the end.
     """
     information = _information(design, config)
-    for_pass, for_block = (float(np.sqrt(-2 * np.log(alpha) / information)) for alpha, _ in shares(config))
+    for_pass, for_block = (float(np.sqrt(-2 * np.log(alpha) / information)) for alpha, _ in shares(design, config))
     return [max(config.margin, for_pass), *(max(times * config.margin, for_block) for times in BLOCK_TARGETS)]
 
 
 def chance(design: Design, config: GateConfig) -> float:
     """Planned probability that a checkpoint equal to the baseline is cleared (the better of the two ways to it)."""
     information, margin = _information(design, config), config.margin
-    underway, last = shares(config)[0]
+    underway, last = shares(design, config)[0]
     at_the_end = float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(last)))
     if not config.sequential:
         return at_the_end
@@ -165,6 +181,17 @@ def _last_refuted(refutes: Callable[[Floats], Truths], length: int) -> Floats:
         out = refutes(middle)
         refuted, standing = np.where(out, middle, refuted), np.where(out, standing, middle)
     return refuted
+
+
+def _tested(
+    design: Design, config: GateConfig, views: Views, worst: Floats, best: Floats, at: Ints
+) -> tuple[Floats, Floats]:
+    """The t-tests' bounds at the looks `at` that have one, -1 and 1 at the others."""
+    tested = np.isin(at, tests(design, config)) & views.ready
+    if not tested.any():
+        return -np.ones(len(at)), np.ones(len(at))
+    low, high = _t_bounds(views, worst, best, [alpha for _, alpha in shares(design, config)])
+    return np.where(tested, low, -1.0), np.where(tested, high, 1.0)
 
 
 def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: Sequence[float]) -> tuple[Floats, Floats]:
@@ -203,7 +230,7 @@ class _Plan:
         to_come = np.maximum(end - now, 1e-9)
         truth = np.maximum(gap + kind, margin)
         underway = _reach(to_come, targets(self.design, self.config)[side], truth, need)
-        z = stats.norm.isf(shares(self.config)[side][1])
+        z = stats.norm.isf(shares(self.design, self.config)[side][1])
         at_the_end = ndtr((gap * now + truth * to_come - z * np.sqrt(end)) / np.sqrt(to_come))
         return np.maximum(underway, at_the_end)
 
