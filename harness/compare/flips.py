@@ -1,7 +1,7 @@
 """The tasks on which an arm moved, the surest first, each with two trajectories to look at; and unique solves."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,12 @@ def flips(
                 actions=actions,
             )
         )
-    return sorted(out, key=lambda flip: (-max(flip.p_worse, flip.p_better), flip.instance_id))
+    return surest(out)
+
+
+def surest(found: Sequence[Flip]) -> list[Flip]:
+    """The surest first; of those that are equally sure the largest."""
+    return sorted(found, key=lambda flip: (-max(flip.p_worse, flip.p_better), -abs(flip.change), flip.instance_id))
 
 
 def unique_solves(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, ...]]:

@@ -190,6 +190,12 @@ class Flip(Record):
     step: int | None = None
     actions: tuple[str, str] = ("", "")
 
+    @property
+    def change(self) -> float:
+        """By how much the resolved rate rose."""
+        before, after = (solved / n for solved, n in zip(self.solved, self.rollouts, strict=True))
+        return after - before
+
 
 class MetricRow(Record):
     """A cost or behaviour metric: each arm's mean, and the paired differences to the baseline with their p-values."""

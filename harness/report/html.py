@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from harness.compare.flips import surest
 from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
 from harness.compare.words import amount, headline, percent, probability, seeds_of, unit_of
@@ -138,17 +139,16 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
 
 def _flips(comparison: Comparison) -> list[dict[str, Any]]:
     """The surest moves; the list below has them all."""
-    surest = sorted(comparison.flips, key=lambda flip: -max(flip.p_worse, flip.p_better))
     return [
         {
             "flip": flip,
             "before": f"{flip.solved[0]}/{flip.rollouts[0]}",
             "after": f"{flip.solved[1]}/{flip.rollouts[1]}",
-            "worse": flip.p_worse > flip.p_better,
+            "worse": flip.change < 0,
             "sure": percent(max(flip.p_worse, flip.p_better), 0),
             "seeds": [_seed(path) for path in flip.trajectories],
         }
-        for flip in surest[:SHOWN_FLIPS]
+        for flip in surest(comparison.flips)[:SHOWN_FLIPS]
     ]
 
 
