@@ -35,7 +35,7 @@ $aem report "$results/demo-hasty" "$results/demo-careful" --out "$results/demo-r
 
 title "2. Two trained checkpoints on 40 held-out bugs: GRPO, and GRPO with AEM"
 for policy in tiny-grpo tiny-aem; do
-  quietly $aem run --checkpoint $policy --set tiny --seeds $seeds --out "$results/demo-$policy"
+  quietly $aem run --checkpoint $policy --set tiny --seeds $seeds -w 8 --grade-workers 4 --out "$results/demo-$policy"
 done
 $aem compare "$results/demo-tiny-grpo" "$results/demo-tiny-aem" --brief --out "$results/demo-aem-comparison"
 echo "How uncertain each policy is, turn by turn: mean token entropy of its responses, in nats"
