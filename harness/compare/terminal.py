@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, MetricRow
+from harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from harness.compare.records import Group as Part
 from harness.compare.schema import listed
 from harness.compare.verdicts import verdict_panel
@@ -59,7 +59,7 @@ def table_of(title: str, first: str, others: Sequence[str]) -> Table:
     """An empty table: a text column and columns of numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.padding, table.collapse_padding, table.show_edge = (0, 1, 0, 1), True, False
-    table.add_column(first, overflow="fold", min_width=9)
+    table.add_column(first, overflow="fold", min_width=12)
     for name in others:
         table.add_column(name, justify="right", overflow="fold")
     return table
@@ -184,7 +184,7 @@ def _columns(comparison: Comparison, candidates: Sequence[str], what: str) -> li
 def _legend(candidates: Sequence[str]) -> str:
     if len(candidates) > MANY:
         return " (! adjusted p at most 0.05; intervals: --out, --json)"
-    return " (p adjusted, Holm)"
+    return " (p adjusted, Holm)" if candidates else ""
 
 
 def _metrics(comparison: Comparison, section: str) -> Table:
@@ -201,6 +201,10 @@ def _metrics(comparison: Comparison, section: str) -> Table:
 
 def _metric_cells(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> list[str]:
     cells = [amount(row.arms[arm].value) if arm in row.arms else "-" for arm in arms]
+    if not candidates:  # nothing to compare it with: its own interval then
+        return [
+            f"{cell} {_ends(row.arms[arm].these)}" for cell, arm in zip(cells, arms, strict=True) if arm in row.arms
+        ]
     for arm in candidates:
         delta = row.differences.get(arm)
         if delta is None:
@@ -210,10 +214,13 @@ def _metric_cells(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]
         if len(candidates) > MANY:
             cells.append(amount(delta.value, signed=True) + ("!" if p <= 0.05 else ""))
             continue
-        low, high = (amount(end, signed=True) for end in (delta.these.low, delta.these.high))
-        inside = f"[{low}, {high}]" + ("*" if delta.these.bound else "")
-        cells += [amount(delta.value, signed=True), inside, probability(p)]
+        cells += [amount(delta.value, signed=True), _ends(delta.these, signed=True), probability(p)]
     return cells
+
+
+def _ends(interval: Interval, *, signed: bool = False) -> str:
+    low, high = (amount(end, signed=signed) for end in (interval.low, interval.high))
+    return f"[{low}, {high}]" + ("*" if interval.bound else "")
 
 
 # --- tasks that moved -----------------------------------------------------------------------------------------------

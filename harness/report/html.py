@@ -134,6 +134,9 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
             }
         )
     means = [amount(row.arms[arm].value) if arm in row.arms else "" for arm in arms]
+    if not candidates:
+        ends = [(row.arms[arm].these.low, row.arms[arm].these.high) for arm in arms if arm in row.arms]
+        means = [f"{mean} [{amount(low)}, {amount(high)}]" for mean, (low, high) in zip(means, ends, strict=True)]
     return {"name": row.name, "unit": unit_of(row), "meaning": row.meaning, "means": means, "changes": changes}
 
 
