@@ -67,7 +67,7 @@ def headline(comparison: Comparison) -> str:
         return f"No difference detected in {len(plain)} comparisons"
     words = {"no difference detected": "without a detected difference"}
     counts = ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in sorted(found.items()))
-    return f"Of {len(plain)} comparisons {counts}"
+    return f"{len(plain)} comparisons: {counts}"
 
 
 def _answer(one: Contrast) -> str:
