@@ -14,6 +14,10 @@ Examples:
 
   aem train --config my.yaml --out results/training/mine --resume
 
+  aem train --config tiny-trl                                   the same task under TRL's GRPOTrainer
+
+  aem train --config deepswe-aem --dry-run                      a 64-GPU run on verl, checked without a GPU
+
 A run that was killed goes on from its last saved step with --resume, and gives the same numbers.
 """
 
@@ -29,8 +33,14 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: results/training/NAME-seedN).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved step.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check settings and engine (for verl: every hook), and train nothing.")
+    ] = False,
 ) -> None:
-    """Train a policy: supervised warm start, or reinforcement learning with or without entropy modulation."""
+    """Train a policy: supervised warm start, or reinforcement learning with or without entropy modulation.
+
+    The file's `kind` says by what: warm-start and rl (the reference trainer), trl, or verl.
+    """
     from rich.console import Console
 
     from training.config import find_config, load_config
@@ -38,9 +48,35 @@ def train(
 
     loaded = load_config(find_config(config), settings or ())
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
+    if dry_run:
+        _check(loaded, folder, Console())
+        return
     with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
         checkpoint = run(loaded, folder, resume=resume, report=progress.show)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
+
+
+def _check(config: Any, folder: Path, console: Any) -> None:
+    """What a run would be. Exit code 4 when the engine does not fit; what only this machine lacks is just named."""
+    if config.kind != "verl":
+        console.print(f"settings of {config.name} are valid: {config.steps} steps, kind {config.kind}")
+        return
+    import shlex
+
+    from training.engines import verl_run
+
+    findings = verl_run.check(config, folder)
+    for finding in findings:
+        mark = "ok     " if not finding.problem else "MISSING" if finding.hook else "not here"
+        console.print(f"{mark:8} {finding.what}{': ' * bool(finding.problem)}{finding.problem}", soft_wrap=True)
+    console.print(f"\n{shlex.join(verl_run.command(config, folder))}\n", soft_wrap=True, highlight=False, markup=False)
+    lacking = [finding for finding in findings if finding.problem]
+    if broken := [finding.what for finding in lacking if finding.hook]:
+        from harness.errors import ConfigError
+
+        raise ConfigError(f"the installed verl does not fit: {'; '.join(broken)}; {verl_run.REMEDY}")
+    here = f"; to launch it here, {len(lacking)} things are missing" if lacking else ""
+    console.print(f"the plug-in fits the installed verl{here}", soft_wrap=True)
 
 
 class _Progress:

@@ -13,6 +13,7 @@ from harness.errors import ConfigError
 from harness.types import Record
 from training.aem import AemConfig
 from training.bases import Base, base_named
+from training.engines.verl_config import VerlConfig
 from training.model import ModelConfig
 
 
@@ -109,21 +110,23 @@ class TrlConfig(Record):
     arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 
-TrainConfig = Annotated[WarmStartConfig | RlConfig | TrlConfig, Field(discriminator="kind")]
+Settings = WarmStartConfig | RlConfig | TrlConfig | VerlConfig
+KINDS = ("warm-start", "rl", "trl", "verl")
+TrainConfig = Annotated[Settings, Field(discriminator="kind")]
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> WarmStartConfig | RlConfig | TrlConfig:
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Settings:
     """The settings in `path` with `a.b=value` overrides; ConfigError names the field that is wrong."""
     merged = read_yaml(path)
     for override in overrides:
         set_dotted(merged, override)
     try:
-        config: WarmStartConfig | RlConfig | TrlConfig = TypeAdapter(TrainConfig).validate_python(merged)
+        config: Settings = TypeAdapter(TrainConfig).validate_python(merged)
         if isinstance(config, RlConfig):
             _ = config.resolved_base
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in ("warm-start", "rl", "trl"))
+        field = ".".join(str(part) for part in first["loc"] if part not in KINDS)
         raise ConfigError(f"{path}: {field or 'kind'}: {first['msg']}") from None
     return config
 

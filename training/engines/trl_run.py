@@ -1,0 +1,270 @@
+"""`kind: trl`: the bug-fix world played and learned by TRL's GRPOTrainer, on one node, with any causal LM of the hub.
+
+Rollouts are multi-turn: a `rollout_func` plays `training.environment.Episode`, all rollouts of a batch at once, and
+hands TRL the ids with an `env_mask` that is 0 on what the environment said. The folder looks like the reference
+trainer's (`config.json`, `metrics.jsonl`, `checkpoint/` with its card); TRL's own checkpoints lie in `trl/`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aem_checkpoints.card import CARD, Card, Method, Serving, Training
+from agents.templates import Prompts
+from harness.errors import ConfigError
+from training import tasks
+from training.checkpoint import digest
+from training.config import TrlConfig
+from training.environment import PROMPTS, Episode
+from training.reference import parent_of, scaffold
+from training.rollouts import Limits
+
+Report = Callable[[Mapping[str, Any]], None]
+MARK = "\x00reply\x00"
+
+
+def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
+    """Train and return the folder of the final checkpoint; `report` gets every logged step."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from training.engines.trl import AemGRPOTrainer, check_trl
+
+    check_trl()
+    saved = out / "trl"
+    last = last_checkpoint(saved)
+    if last is not None and not resume:
+        raise ConfigError(f"{out} holds a run at {last.name}: give --resume, or another --out")
+    _enter(out, config)
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    tokenizer = AutoTokenizer.from_pretrained(config.start)
+    model = AutoModelForCausalLM.from_pretrained(config.start, dtype=torch.float32)
+    trainer = AemGRPOTrainer(
+        model,
+        reward_funcs=[episode_reward],
+        args=arguments(config, saved),
+        train_dataset=dataset(config),
+        processing_class=tokenizer,
+        rollout_func=Player(config),
+        aem=config.aem,
+    )
+    trainer.add_callback(_callback(out / "metrics.jsonl", report, last))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return save(trainer, tokenizer, config, out / "checkpoint")
+
+
+def arguments(config: TrlConfig, folder: Path) -> Any:
+    """TRL's own settings: ours, and over them whatever `arguments` says."""
+    from trl import GRPOConfig
+
+    ours: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": config.steps,
+        "per_device_train_batch_size": config.prompts * config.group,
+        "num_generations": config.group,
+        "learning_rate": config.learning_rate,
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "logging_steps": 1,
+        "save_steps": config.checkpoint_every,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available(),
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": config.max_gradient_norm,
+        "beta": 0.0,
+        "loss_type": "grpo",
+        "max_completion_length": config.context,
+        "gradient_checkpointing": False,
+    }
+    try:
+        return GRPOConfig(**{**ours, **config.arguments})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"arguments: {error}") from None
+
+
+def dataset(config: TrlConfig) -> Any:
+    """One row a training task. The prompt is the task's number: what the policy reads is the episode's to say."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"prompt": [str(number) for number in range(config.tasks)]})
+
+
+def episode_reward(completions: Sequence[Any], reward: Sequence[float], **_: Any) -> list[float]:
+    """What the player found, which is what the grader would say of the work tree."""
+    return list(reward)
+
+
+@dataclass
+class Played:
+    """One rollout: `sampled` is 1 where the policy chose the id, over everything after the prompt."""
+
+    episode: Episode
+    prompt: list[int]
+    ids: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+
+
+class Player:
+    """TRL's `rollout_func`: plays the tasks that the prompts number, one rollout a prompt, and fills its batch."""
+
+    def __init__(self, config: TrlConfig) -> None:
+        self.config = config
+        self.prompts = Prompts.load(PROMPTS)
+        self.pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.tasks))
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        tokenizer = trainer.processing_class
+        played = []
+        for prompt in prompts:
+            episode = Episode(self.pool[int(prompt)], self.prompts, self.config.max_steps)
+            opening = tokenizer.apply_chat_template(episode.messages, add_generation_prompt=True, return_dict=False)
+            played.append(Played(episode, list(opening)))
+        live = played
+        while live:
+            replies = self._replies(trainer, [one.prompt + one.ids for one in live])
+            live = [one for one, reply in zip(live, replies, strict=True) if self._goes_on(one, reply, tokenizer)]
+        return {
+            "prompt_ids": [one.prompt for one in played],
+            "completion_ids": [one.ids for one in played],
+            "logprobs": None,  # those of the sampler, which is the trained model itself
+            "env_mask": [one.sampled for one in played],
+            "reward": [one.episode.reward for one in played],
+        }
+
+    def _goes_on(self, one: Played, reply: list[int], tokenizer: Any) -> bool:
+        one.ids += reply
+        one.sampled += [1] * len(reply)
+        observation = one.episode.reply(tokenizer.decode(reply, skip_special_tokens=True))
+        if observation is None:
+            return False
+        after = following(tokenizer, observation)
+        if reply[-1] == after[0] == tokenizer.eos_token_id:
+            after = after[1:]
+        if len(one.prompt) + len(one.ids) + len(after) + 1 >= self.config.context:
+            one.episode.cut("no room for the observation")
+            return False
+        one.ids += after
+        one.sampled += [0] * len(after)
+        return True
+
+    def _replies(self, trainer: Any, read: Sequence[list[int]]) -> list[list[int]]:
+        """One reply to each conversation, its end token included."""
+        from trl.models import unwrap_model_for_generation
+
+        tokenizer, device = trainer.processing_class, trainer.accelerator.device
+        width = max(map(len, read))
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in read], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in read], device=device)
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, torch.no_grad():
+            out = model.generate(
+                ids,
+                attention_mask=mask,
+                max_new_tokens=self.config.max_reply,
+                do_sample=True,
+                temperature=self.config.temperature,
+                top_k=0,
+                top_p=1.0,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        return [up_to(row, tokenizer.eos_token_id) for row in out[:, width:].tolist()]
+
+
+def up_to(ids: list[int], end: int) -> list[int]:
+    """The ids up to and including the first `end`; all of them where there is none."""
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+def following(tokenizer: Any, observation: str) -> list[int]:
+    """What the chat template puts after the text of a reply: its closing, the observation, the next opening."""
+    dialogue = [
+        {"role": "user", "content": "-"},
+        {"role": "assistant", "content": MARK},
+        {"role": "user", "content": observation},
+    ]
+    text = tokenizer.apply_chat_template(dialogue, add_generation_prompt=True, tokenize=False)
+    if text.count(MARK) != 1:
+        raise ConfigError("the tokenizer's chat template does not repeat replies as they are; train with another")
+    ids: list[int] = tokenizer.encode(text.partition(MARK)[2], add_special_tokens=False)
+    return ids
+
+
+# --- the folder ---------------------------------------------------------------------------------------------------
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """TRL's last whole checkpoint: the trainer's state is the last file that it writes."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def _enter(out: Path, config: TrlConfig) -> None:
+    """A folder is continued only under its own settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    file, settings = out / "config.json", json.loads(config.model_dump_json())
+    if file.is_file() and json.loads(file.read_text()) != settings:
+        raise ConfigError(f"{out} was started under other settings: give its own config, or another --out")
+    file.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _callback(file: Path, report: Report, last: Path | None) -> Any:
+    """Writes what TRL logs as the reference trainer does; after a kill, from the last whole checkpoint on."""
+    from transformers import TrainerCallback
+
+    done = int(last.name.partition("-")[2]) if last else 0
+    lines = file.read_text().splitlines() if file.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
+    file.write_text("".join(f"{line}\n" for line in kept))
+
+    class Log(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "reward" in logs:
+                numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+                metrics = {"step": state.global_step, **{k.removeprefix("aem/"): v for k, v in numbers.items()}}
+                with file.open("a") as stream:
+                    stream.write(json.dumps(metrics) + "\n")
+                report(metrics)
+
+    return Log()
+
+
+def save(trainer: Any, tokenizer: Any, config: TrlConfig, folder: Path) -> Path:
+    """A Hugging Face folder with the card that the registry reads."""
+    trainer.save_model(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    digests = {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != CARD}
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    (folder / CARD).write_text(card(config, settings).model_copy(update={"digests": digests}).to_yaml())
+    return folder
+
+
+def card(config: TrlConfig, settings: Mapping[str, Any]) -> Card:
+    """The checkpoint's provenance."""
+    import trl
+
+    aem = config.aem.model_dump() if config.aem else {}
+    return Card(
+        name=config.name,
+        path=".",
+        parent=parent_of(config.start),
+        method=Method(
+            kind="aem" if config.aem else "baseline",
+            base=f"trl {trl.__version__} {config.arguments.get('loss_type', 'grpo')}",
+            parameters={**aem, "lr": config.learning_rate},
+        ),
+        training=Training(
+            run=f"{config.name}-seed{config.seed}", step=config.steps, seeds=(config.seed,), config=settings
+        ),
+        serving=Serving(max_model_len=config.context),
+        scaffold=scaffold(Limits(config.max_steps, config.max_reply, config.context)),
+        sampling={"temperature": config.temperature, "max_tokens": config.max_reply, "logprobs": 20},
+    )

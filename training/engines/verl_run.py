@@ -1,0 +1,306 @@
+"""`kind: verl`: settings to verl's configuration, the check of everything that is hooked into, and the launch.
+
+A run is `python -m verl.trainer.main_ppo` with the composed overrides, which on a cluster goes to Ray as any verl run
+does. `check` does the same up to the launch, without a GPU: it composes and validates the configuration with verl's
+own code, loads the plug-in as verl does, and looks at every name and parameter that the plug-in relies on.
+"""
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError, EnvironmentFault
+from harness.types import Task
+from training.engines.verl_config import VerlConfig
+
+VERSION = "0.9.1"  # what the plug-in is written against and tested with
+PLUGIN = "training.engines.verl_plugin"
+REMEDY = f"pip install 'verl[verl-core]=={VERSION}' beside aem-harness, on every node (with vllm or sglang to train)"
+TOKENS = "verl.utils.tokenizer.continuous_token"
+# module, attribute path, parameters that are passed by name or position
+HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("verl.trainer.main_ppo", "TaskRunnerV1", ()),
+    ("verl.trainer.ppo.v1", "register_trainer", ("name",)),
+    ("verl.trainer.ppo.v1", "get_trainer_cls", ("name",)),
+    ("verl.trainer.ppo.v1", "PPOTrainerSync", ("config",)),
+    ("verl.trainer.ppo.v1", "PPOTrainerColocateAsync", ("config",)),
+    ("verl.trainer.ppo.v1", "PPOTrainerSeparateAsync", ("config",)),
+    ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_advantage", ("batch", "metrics")),
+    ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_old_log_prob", ("batch", "metrics")),
+    ("verl.trainer.ppo.core_algos", "register_adv_est", ("name_or_enum",)),
+    ("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", ("name_or_enum",)),
+    ("verl.trainer.ppo.core_algos", "compute_rloo_outcome_advantage", ("token_level_rewards", "response_mask")),
+    ("verl.experimental.agent_loop.agent_loop", "register", ("agent_name",)),
+    ("verl.experimental.agent_loop.agent_loop", "AgentLoopBase.run", ("sampling_params",)),
+    ("verl.workers.rollout.llm_server", "LLMServerClient.generate", ("request_id", "prompt_ids", "sampling_params")),
+    ("verl.workers.utils.padding", "response_to_nested", ("tensor", "response_mask")),
+    (TOKENS, "ContinuousTokenBuilder.build_initial_tokens", ("messages",)),
+    (TOKENS, "ContinuousTokenBuilder.merge_context_tokens", ("runtime_token_ids",)),
+    (
+        "verl.utils.tokenizer.continuous_token",
+        "ContinuousTokenBuilder.merge_assistant_tokens",
+        ("assistant_token_ids",),
+    ),
+    (
+        "verl.utils.tokenizer.continuous_token",
+        "ContinuousTokenBuilder.align_response_metadata",
+        ("assistant_logprobs",),
+    ),
+    ("transfer_queue", "kv_batch_get", ("keys", "partition_id", "select_fields")),
+    ("transfer_queue", "kv_batch_put", ("keys", "partition_id", "fields")),
+)
+OUTPUT_FIELDS = (
+    "prompt_ids",
+    "response_ids",
+    "response_mask",
+    "response_logprobs",
+    "reward_score",
+    "num_turns",
+    "metrics",
+    "extra_fields",
+)  # fmt: skip
+# Written and read where no signature shows it: (method, what its source must mention).
+FIELDS = (
+    ("_compute_old_log_prob", ('"calculate_entropy": True', '"old_log_probs", "entropy"')),
+    ("_compute_advantage", ('"uid"', '"response_mask"', '"advantages"')),
+    ("__init__", ("trainer.v1.trainer_mode",)),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `hook` findings decide whether verl fits; the others, whether it can run here."""
+
+    what: str
+    problem: str = ""
+    hook: bool = True
+
+
+def train(config: VerlConfig, out: Path, *, resume: bool = False) -> Path:
+    """Check, write the dataset, run verl in the foreground; returns the folder of verl's checkpoints."""
+    require_verl()
+    if (out / "verl").exists() and not resume:
+        raise ConfigError(f"{out} holds a run: give --resume, or another --out")
+    if wrong := [finding for finding in check(config, out) if finding.problem]:
+        raise ConfigError(f"this cannot run here: {'; '.join(f'{w.what}: {w.problem}' for w in wrong)}")
+    from harness.instances.load import load_tasks
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(load_tasks(config.sandbox.instances), dataset_of(out))
+    done = subprocess.run(command(config, out), check=False)
+    if done.returncode != 0:
+        raise EnvironmentFault(f"verl ended with status {done.returncode}; what it said is above")
+    return out / "verl"
+
+
+def require_verl() -> None:
+    if find_spec("verl") is None:
+        raise ConfigError(f"verl is not installed: {REMEDY}")
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def command(config: VerlConfig, out: Path) -> list[str]:
+    """What runs it, word by word."""
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(config, out)]
+
+
+def overrides(config: VerlConfig, out: Path) -> list[str]:
+    """Hydra's words: ours first, the file's `verl` section after them, so that it wins."""
+    sandbox = config.sandbox.model_dump(mode="json")
+    ours: dict[str, Any] = {
+        "hydra.run.dir": str(out / "hydra"),
+        "trainer.project_name": "aem",
+        "trainer.experiment_name": config.name,
+        "trainer.default_local_dir": str(out / "verl"),
+        "trainer.total_training_steps": config.steps,
+        "trainer.v1.trainer_mode": f"aem_{config.mode}" if config.aem else config.mode,
+        "actor_rollout_ref.model.path": config.start,
+        "actor_rollout_ref.rollout.agent.default_agent_loop": "aem_sandbox",
+        "actor_rollout_ref.rollout.seed": config.seed,
+        "actor_rollout_ref.actor.data_loader_seed": config.seed,
+        "data.seed": config.seed,
+        "data.train_files": str(dataset_of(out)),
+        "data.val_files": str(dataset_of(out)),
+    }
+    words = [f"{key}={hydra_value(value)}" for key, value in (ours | dict(flat(config.verl))).items()]
+    if config.aem:
+        words.append(f"+aem.method={hydra_value(config.aem.model_dump(mode='json'))}")
+    return [*words, f"+aem.sandbox={hydra_value(sandbox)}"]
+
+
+def dataset_of(out: Path) -> Path:
+    return out / "train.parquet"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted ones."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def hydra_value(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides, in which it stays what it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int | float):
+        return str(value).lower() if isinstance(value, bool) else repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{hydra_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(hydra_value, value)) + "]"
+    text = str(value).replace("'", "\\'")
+    return f"'{text}'"
+
+
+def compose(config: VerlConfig, out: Path) -> Any:
+    """verl's whole configuration, validated by verl; ConfigError says what it did not like."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    words = [word for word in overrides(config, out) if not word.startswith("hydra.")]
+    try:
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            composed = hydra_compose("ppo_trainer", words)
+        validate_config(composed, need_reference_policy(composed), need_critic(composed))
+    except (HydraException, OmegaConfBaseException, AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f"verl refuses these settings: {' '.join(str(error).split())}") from None
+    return composed
+
+
+def write_rows(tasks: Sequence[Task], file: Path) -> None:
+    """The dataset as verl's loader reads it; what the policy gets to see is the agent's to say."""
+    import pandas
+
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": task.instance.problem_statement}],
+            "data_source": task.dataset or "aem",
+            "task": task.model_dump_json(),
+            "extra_info": {"index": index, "instance_id": task.instance_id},
+        }
+        for index, task in enumerate(tasks)
+    ]
+    pandas.DataFrame(rows).to_parquet(file)
+
+
+# --- the check ----------------------------------------------------------------------------------------------------
+
+
+def check(config: VerlConfig, out: Path) -> list[Finding]:
+    """Everything the run relies on, in the order in which it would be needed. Raises ConfigError without verl."""
+    require_verl()
+    composed = compose(config, out)
+    return [
+        Finding(f"verl {_version()}", "" if _version() == VERSION else f"the plug-in is written against {VERSION}"),
+        Finding("configuration of ppo_trainer composed and validated"),
+        *_plugin(composed),
+        *(_hook(*hook) for hook in HOOKS),
+        *_fields(),
+        *_here(config, composed),
+    ]
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("verl")
+
+
+def _plugin(composed: Any) -> Iterator[Finding]:
+    """The plug-in as verl finds it, and that what the configuration names was registered by it."""
+    found = [point for point in entry_points(group="verl.plugins") if point.value == PLUGIN]
+    yield Finding(
+        "entry point verl.plugins", "" if found else "aem-harness is not installed here, as it must be on every node"
+    )
+    try:
+        import_module(PLUGIN)
+    except Exception as error:
+        yield Finding(f"plug-in {PLUGIN}", f"{type(error).__name__}: {error}")
+        return
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    estimator = str(composed.algorithm.adv_estimator)
+    for what, name, registry in (
+        ("trainer", composed.trainer.v1.trainer_mode, TRAINER_REGISTRY),
+        ("agent loop", composed.actor_rollout_ref.rollout.agent.default_agent_loop, _agent_loop_registry),
+        ("advantage estimator", estimator, ADV_ESTIMATOR_REGISTRY),
+        ("advantage estimator", "aem", ADV_ESTIMATOR_REGISTRY),
+    ):
+        yield Finding(f"{what} {name}", "" if name in registry else "not registered")
+
+
+def _hook(module: str, path: str, parameters: Iterable[str]) -> Finding:
+    what = f"{module}.{path}"
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        return Finding(what, str(error))
+    try:
+        known = inspect.signature(inspect.unwrap(found)).parameters if parameters else {}
+    except ValueError as error:
+        return Finding(what, str(error))
+    lacking = [name for name in parameters if name not in known]
+    return Finding(what, f"takes no {', '.join(lacking)}" if lacking else "")
+
+
+def _fields() -> Iterator[Finding]:
+    from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    lacking = [name for name in OUTPUT_FIELDS if name not in AgentLoopOutput.model_fields]
+    yield Finding("fields of AgentLoopOutput", f"no {', '.join(lacking)}" if lacking else "")
+    for method, words in FIELDS:
+        source = inspect.getsource(getattr(PPOTrainer, method))
+        lacking = [word for word in words if word not in source]
+        yield Finding(f"fields of PPOTrainer.{method}", f"no {', '.join(lacking)}" if lacking else "")
+
+
+def _here(config: VerlConfig, composed: Any) -> Iterator[Finding]:
+    """What a launch needs and a check does not."""
+    import torch
+
+    wanted, seen = composed.trainer.n_gpus_per_node * composed.trainer.nnodes, torch.cuda.device_count()
+    cluster = os.environ.get("RAY_ADDRESS", "")
+    enough = bool(cluster) or seen >= wanted
+    yield Finding(
+        f"{wanted} GPUs ({composed.trainer.nnodes} nodes)",
+        "" if enough else f"{seen} here, and RAY_ADDRESS names no cluster",
+        hook=False,
+    )
+    server = composed.actor_rollout_ref.rollout.name
+    yield Finding(f"rollout server {server}", "" if find_spec(server) else f"pip install {server}", hook=False)
+    yield Finding(f"policy {config.start}", _policy(config.start), hook=False)
+    yield Finding("a container engine", "" if shutil.which("docker") else "install Docker on every node", hook=False)
+    instances = config.sandbox.instances
+    yield Finding(f"instances {instances}".rstrip(), "" if instances else "set sandbox.instances", hook=False)
+
+
+def _policy(start: str) -> str:
+    if Path(start).is_dir():
+        return "" if (Path(start) / "config.json").is_file() else "the folder has no config.json"
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = isinstance(try_to_load_from_cache(start, "config.json"), str)
+    return "" if cached else "neither a folder nor in the hub's cache; fetch it with: hf download " + start
