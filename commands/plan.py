@@ -58,6 +58,8 @@ def plan(
 
     if difference is None and margin is None and seeds is None and allocate is None:
         raise ConfigError("say what to plan for: --difference, --margin, --seeds or --allocate")
+    if allocate is not None and not history:
+        raise ConfigError("--allocate needs --history: which tasks vary is learnt from runs")
     components, table = PUBLIC[surface.value], None
     if history:
         table = load(history).table
@@ -84,7 +86,6 @@ def plan(
     else:
         show_plan(found, console, spent)
     if allocate is not None:
-        if table is None:
-            raise ConfigError("--allocate needs --history: which tasks vary is learnt from runs")
+        assert table is not None  # --allocate came with --history
         shown = write_allocation(table, budget, at_least, allocate)
         show_allocation(shown, len(shown.seeds), Console(stderr=as_json))

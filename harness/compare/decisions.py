@@ -8,6 +8,7 @@ from scipy import stats
 from harness.compare.intervals import detectable, p_above
 from harness.compare.mcnemar import tango_statistic
 from harness.compare.records import Decision, Discordance, Estimate, Interval, Question, Verdict
+from harness.compare.words import p_words
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -26,13 +27,13 @@ def difference_decision(value: float, interval: Interval, p: float, *, family: i
     of = f", Holm over {family}" if family > 1 else ""
     if p <= 1 - interval.level:
         verdict: Verdict = "better" if value > 0 else "worse"
-        reason = f"{100 * value:+.1f} points, p = {p:.2g}{of}"
+        reason = f"{100 * value:+.1f} points, {p_words(p)}{of}"
         return Decision(question=interval.question, verdict=verdict, reason=reason, p=p)
     smallest = 100 * detectable(interval)
     least = f"the smallest difference this comparison could detect with 80 % power is {smallest:.1f} points"
     if smallest > 100:
         least = "too little data to detect any difference with 80 % power"
-    reason = f"p = {p:.2g}{of}; {least}"
+    reason = f"{p_words(p)}{of}; {least}"
     return Decision(question=interval.question, verdict="no difference detected", reason=reason, p=p)
 
 
@@ -48,11 +49,11 @@ def noninferiority(
     p, p_inferior = _one_sided(estimate, interval, -margin, discordance)
     alpha = (1 - interval.level) / 2
     verdict: Verdict = "inconclusive"
-    words = f"a drop of {100 * margin:.1f} points is neither excluded (p = {p:.2g}) nor shown (p = {p_inferior:.2g})"
+    words = f"a drop of {100 * margin:.1f} points is neither excluded ({p_words(p)}) nor shown ({p_words(p_inferior)})"
     if p <= alpha:
-        verdict, words = "non-inferior", f"at most {100 * margin:.1f} points worse (p = {p:.2g})"
+        verdict, words = "non-inferior", f"at most {100 * margin:.1f} points worse ({p_words(p)})"
     elif p_inferior <= alpha:
-        verdict, words = "inferior", f"more than {100 * margin:.1f} points worse (p = {p_inferior:.2g})"
+        verdict, words = "inferior", f"more than {100 * margin:.1f} points worse ({p_words(p_inferior)})"
     return Decision(question=question, verdict=verdict, reason=words, p=p, margin=margin)
 
 
@@ -63,7 +64,7 @@ def superiority(
     interval = _interval(estimate, question)
     p, _ = _one_sided(estimate, interval, margin, discordance)
     shown = p <= (1 - interval.level) / 2
-    words = f"{'more than' if shown else 'not shown to be more than'} {100 * margin:.1f} points better (p = {p:.2g})"
+    words = f"{'more than' if shown else 'not shown to be more than'} {100 * margin:.1f} points better ({p_words(p)})"
     verdict: Verdict = "superior" if shown else "not superior"
     return Decision(question=question, verdict=verdict, reason=words, p=p, margin=margin)
 

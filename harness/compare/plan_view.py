@@ -24,7 +24,7 @@ def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = 
     if plan.needed or spent:
         console.print()
     for question, means in zip(QUESTIONS, ("would a re-run agree?", "would new tasks agree?"), strict=True):
-        console.print(_table(plan, question, f"Paired difference, {question} ({plan.tasks}): {means}"))
+        console.print(_table(plan, question, f"{question.capitalize()}: {means}"))
         console.print()
     for line in _legend(plan):
         console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
@@ -48,7 +48,7 @@ def _legend(plan: Plan) -> Iterator[str]:
     found = f"finds: the difference that is detected with {percent(plan.power, 0)} % power"
     if plan.margin is not None:
         found += "; clears: chance that an equal candidate is shown to lose no more than that"
-    yield f"rollouts of both arms together; the rest in points. {found}"
+    yield f"paired difference on {plan.tasks} tasks, in points; rollouts of both arms together. {found}"
     yield assumptions(plan)
 
 

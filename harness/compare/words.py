@@ -27,6 +27,11 @@ def probability(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
+def p_words(p: float) -> str:
+    """`p = 0.03`, `p < 0.0001`."""
+    return f"p {probability(p)}" if p < 1e-4 else f"p = {probability(p)}"
+
+
 def seeds_of(estimate: Estimate) -> str:
     """Rollouts a task: `4`, or `3-4` where they are not equal."""
     fewest, most = estimate.seeds
