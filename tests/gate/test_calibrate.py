@@ -6,6 +6,8 @@ from scipy import stats
 
 from harness.compare.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
 from harness.compare.gate_config import configure
+from harness.compare.gate_design import design
+from harness.compare.gate_rates import few
 from harness.errors import ConfigError, DataError
 from tests.gate.worlds import counted, drawn, surface
 
@@ -61,6 +63,24 @@ def test_error_rates_hold_with_a_fresh_baseline_without_and_with_run_noise():
         found = calibrate(config, world, source="", seeds=2, baseline_seeds=2, drops=(), trials=TRIALS, fresh=True)
         assert at(found, 0.06).passed.count <= MOST
         assert at(found, 0.06).blocked.count <= MOST
+
+
+def test_with_few_tasks_t_tests_on_the_way_clear_what_bets_cannot():
+    config = configure(margin=0.1)
+    assert few(design(tuple("abcdefgh"), 8), config)
+    found = calibrate(
+        config, lambda rng: rng.beta(0.25, 0.34, 40), source="", seeds=8, baseline_seeds=8, drops=(), trials=TRIALS
+    )
+    assert at(found, 0).passed.value > 0.85
+    assert at(found, 0).used < 0.7
+    assert at(found, 0.1).passed.count <= MOST
+
+
+def test_one_seed_stakes_for_what_one_seed_can_show():
+    world, source = public_surface("deepswe", 500)
+    found = calibrate(configure(), world, source=source, seeds=1, baseline_seeds=1, drops=(), trials=TRIALS)
+    assert at(found, 0).passed.value > 0.19  # 18 % when staking for an equal candidate as with four seeds
+    assert at(found, 0.03).passed.count <= MOST
 
 
 def test_a_lowered_surface_has_exactly_that_mean():
