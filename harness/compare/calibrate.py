@@ -18,7 +18,7 @@ from scipy import stats
 from harness.compare.gate import Verdict, decide
 from harness.compare.gate_config import GateConfig
 from harness.compare.gate_design import Arm, design
-from harness.compare.gate_looks import Cells
+from harness.compare.gate_looks import Cells, planned
 from harness.compare.regressions import fit_beta
 from harness.compare.surface import PUBLIC
 from harness.compare.values import Floats, Trials
@@ -29,7 +29,7 @@ from harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 4  # of the cache; raised when the gate's mathematics changes
+FORMAT = 5  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):
@@ -138,14 +138,14 @@ def trial(
     *,
     fresh: bool = False,
 ) -> tuple[Verdict, float]:
-    """One gate on outcomes drawn from the baseline's q and the candidate's p, both (N,): verdict and share used."""
+    """One gate on outcomes drawn from the baseline's q and the candidate's p, both (N,): verdict and share of what was planned."""
     tasks = tuple(f"task-{i:05d}" for i in range(len(q)))
     theirs, mine = draw(q, seeds if fresh else baseline_seeds, rng), draw(p, seeds, rng)
     stored = None if fresh else Arm("baseline", tasks, tuple(range(baseline_seeds)), theirs)
     plan = design(tasks, seeds, baseline=stored, stratified=config.question == "rates", seed=int(rng.integers(2**31)))
     known = theirs if fresh else theirs.mean(axis=1)
     verdict, rollouts = decide(config, plan, Cells(mine, mine, known, known))
-    return verdict, rollouts / len(plan.order)
+    return verdict, rollouts / planned(plan, config)
 
 
 def draw(p: Floats, seeds: int, rng: np.random.Generator) -> Floats:
