@@ -138,7 +138,7 @@ def trial(
     *,
     fresh: bool = False,
 ) -> tuple[Verdict, float]:
-    """One gate on outcomes drawn from the baseline's q and the candidate's p, (N,): verdict, share of what was planned."""
+    """One gate on outcomes drawn from the baseline's q and the candidate's p, (N,): verdict, share used of the plan."""
     tasks = tuple(f"task-{i:05d}" for i in range(len(q)))
     theirs, mine = draw(q, seeds if fresh else baseline_seeds, rng), draw(p, seeds, rng)
     stored = None if fresh else Arm("baseline", tasks, tuple(range(baseline_seeds)), theirs)
