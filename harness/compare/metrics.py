@@ -84,8 +84,9 @@ def with_derived(table: pd.DataFrame) -> pd.DataFrame:
 def metric_rows(
     tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 0.95, metrics: Sequence[Metric] = METRICS
 ) -> list[MetricRow]:
-    """A row for every metric that all arms have; differences to the baseline are paired by task, Holm per section."""
-    derived = {arm: with_derived(table) for arm, table in tables.items()}
+    """A row for every metric that all arms have, over the tasks that all of them have, Holm per section."""
+    shared = set.intersection(*(set(table["instance_id"]) for table in tables.values()))
+    derived = {arm: with_derived(table[table["instance_id"].isin(shared)]) for arm, table in tables.items()}
     found = []
     for metric in metrics:
         values = {arm: metric_values(table, metric) for arm, table in derived.items()}

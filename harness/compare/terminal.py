@@ -192,7 +192,9 @@ def _metrics(comparison: Comparison, section: str) -> Table:
     arms = list(dict.fromkeys(arm for row in rows for arm in row.arms))
     candidates = list(dict.fromkeys(arm for row in rows for arm in row.differences))
     names = [*map(short, arms), *_columns(comparison, candidates, "difference")]
-    table = table_of(section.capitalize() + _legend(candidates), "metric", names)
+    most = max(one.tasks for row in rows for one in row.arms.values())
+    part = f" on the {most} tasks of all" if most < max(arm.resolved.tasks for arm in comparison.arms) else ""
+    table = table_of(section.capitalize() + part + _legend(candidates), "metric", names)
     for row in rows:
         name = ", ".join(filter(None, (row.name, unit_of(row))))
         table.add_row(escape(name), *_metric_cells(row, arms, candidates))

@@ -19,7 +19,7 @@ def amount(value: float, *, signed: bool = False) -> str:
     """Four significant digits, thousands grouped."""
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
-    return f"{value:{'+' if signed else ''},.{digits}f}"
+    return f"{value:{'+' if signed else ''}z,.{digits}f}"  # z: what rounds to zero has no minus
 
 
 def probability(p: float) -> str:
