@@ -7,6 +7,7 @@ own code, loads the plug-in as verl does, and looks at every name and parameter 
 
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from training.engines.verl_config import VerlConfig
 
 VERSION = "0.9.1"  # what the plug-in is written against and tested with
 PLUGIN = "training.engines.verl_plugin"
-REMEDY = f"pip install 'verl[verl-core]=={VERSION}' beside aem-harness, on every node (with vllm or sglang to train)"
+REMEDY = "pip install 'aem-harness[verl]' on every node, and vllm or sglang to train"
 TOKENS = "verl.utils.tokenizer.continuous_token"
 # module, attribute path, parameters that are passed by name or position
 HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -117,6 +118,7 @@ def command(config: VerlConfig, out: Path) -> list[str]:
 
 def overrides(config: VerlConfig, out: Path) -> list[str]:
     """Hydra's words: ours first, the file's `verl` section after them, so that it wins."""
+    out = out.resolve()  # verl's processes have working folders of their own
     sandbox = config.sandbox.model_dump(mode="json")
     ours: dict[str, Any] = {
         "hydra.run.dir": str(out / "hydra"),
@@ -124,7 +126,9 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "trainer.experiment_name": config.name,
         "trainer.default_local_dir": str(out / "verl"),
         "trainer.total_training_steps": config.steps,
+        "trainer.total_epochs": config.steps,  # more than enough: the steps decide when it ends
         "trainer.v1.trainer_mode": f"aem_{config.mode}" if config.aem else config.mode,
+        "trainer.v1.sampler.sync_refill_failed_groups": True,  # a group lost to a fault is drawn again
         "actor_rollout_ref.model.path": config.start,
         "actor_rollout_ref.rollout.agent.default_agent_loop": "aem_sandbox",
         "actor_rollout_ref.rollout.seed": config.seed,
@@ -162,8 +166,10 @@ def hydra_value(value: Any) -> str:
         return "{" + ",".join(f"{key}:{hydra_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(hydra_value, value)) + "]"
-    text = str(value).replace("'", "\\'")
-    return f"'{text}'"
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_/][\w./+-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def compose(config: VerlConfig, out: Path) -> Any:
