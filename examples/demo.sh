@@ -2,7 +2,8 @@
 # What the harness is for, in two acts, on bundled tasks, in containers, graded by the official grader:
 #   1. two scripted policies, hasty and careful, on 19 small but genuine bug fixes: does it tell them apart?
 #   2. two checkpoints that were really trained, GRPO and GRPO with AEM, on 40 bugs they have never seen.
-# Everything is written into the results folder and starts afresh; the whole of what is said goes to demo.log.
+# Everything is written into the results folder; stopped and called again, it continues. The whole of what is said goes to
+# demo.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:-results}
@@ -11,7 +12,6 @@ seeds=2
 log=$results/demo.log
 
 mkdir -p "$results"
-rm -rf "$results"/demo-*
 : > "$log"
 
 title() { printf '\n=== %s\n' "$1"; }
