@@ -29,7 +29,7 @@ from harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 5  # of the cache; raised when the gate's mathematics changes
+FORMAT = 6  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):

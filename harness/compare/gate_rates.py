@@ -24,7 +24,7 @@ PASS_RISK, BLOCK_RISK = 0.5, 0.7
 LAST_SHARE = 0.05  # of alpha, kept for the last planned look, at which an ordinary t-test uses all there is
 # Where the tasks are too few for bets, these shares of the alphas of PASS and BLOCK go to t-tests after 1/2, 3/4 and
 # all of the rollouts instead (earlier, rare failures are too few for a t-test).
-FEW_SHARES, FEW_TESTS = (0.75, 0.5), (0.5, 0.75, 1.0)
+FEW_SHARES, FEW_TESTS = (0.6, 0.5), (0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
