@@ -99,7 +99,7 @@ def test_holm_keeps_the_error_of_a_whole_table() -> None:
 def test_lost_rollouts_never_leave_the_bounds_and_never_make_a_difference() -> None:
     held, differs = sim.bounds_turn(300, 4, 0.02)
     assert held.share == 1
-    assert differs.at_most()
+    assert differs.share < 0.02  # 5 % without the bounds
 
 
 @pytest.mark.parametrize(("arms", "spread"), [(10, 0.0), (10, 0.05)])
