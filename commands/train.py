@@ -51,8 +51,11 @@ def train(
     if dry_run:
         _check(loaded, folder, Console())
         return
-    with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
-        checkpoint = run(loaded, folder, resume=resume, report=progress.show)
+    if loaded.kind == "verl":  # it has a console of its own
+        checkpoint = run(loaded, folder, resume=resume)
+    else:
+        with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
+            checkpoint = run(loaded, folder, resume=resume, report=progress.show)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
 
 

@@ -29,7 +29,7 @@ MARK = "\x00reply\x00"
 
 def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
     """Train and return the folder of the final checkpoint; `report` gets every logged step."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     from training.engines.trl import AemGRPOTrainer, check_trl
 
@@ -52,6 +52,7 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
         rollout_func=Player(config),
         aem=config.aem,
     )
+    trainer.remove_callback(PrinterCallback)  # every step's numbers are in metrics.jsonl and reported
     trainer.add_callback(_callback(out / "metrics.jsonl", report, last))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return save(trainer, tokenizer, config, out / "checkpoint")
@@ -228,6 +229,10 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if logs and "reward" in logs:
                 numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+                if "step_time" in logs:
+                    rollouts = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+                    sampled = numbers["completions/mean_length"] * rollouts
+                    numbers["tokens_per_second"] = sampled / max(numbers["step_time"], 1e-9)
                 metrics = {"step": state.global_step, **{k.removeprefix("aem/"): v for k, v in numbers.items()}}
                 with file.open("a") as stream:
                     stream.write(json.dumps(metrics) + "\n")
