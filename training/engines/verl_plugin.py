@@ -76,7 +76,7 @@ def modulate_nested(advantages: Tensor, batch: Mapping[str, Any], config: AemCon
         padded(advantages),
         padded(batch["entropy"]),
         padded(batch["response_mask"]),
-        np.asarray([str(uid) for uid in batch["uid"].tolist()]),
+        np.asarray([str(uid) for uid in batch["uid"]]),  # an array, or the list that TransferQueue gives
         config,
         logprobs_B_T=padded(batch["old_log_probs"]),
     )

@@ -1,0 +1,226 @@
+"""What `test_engine_verl.py` runs in an environment that has verl: `python inside_verl.py NAME` prints a line of JSON.
+
+Whole verl is too heavy to import twice, and belongs to no test environment; so each function here does all that needs
+one import of it, and the tests look at the answers.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from one_batch import shared_batch
+
+ROOT = Path(__file__).parents[2]
+OUT = Path("/nowhere")
+
+
+def config(**overrides: Any) -> Any:
+    """The shipped recipe, with overrides by dotted name as on the command line."""
+    from training.config import find_config, load_config
+
+    return load_config(find_config("deepswe-aem"), [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+
+
+def composed(**overrides: Any) -> Any:
+    from training.engines.verl_run import compose
+
+    return compose(config(**overrides), OUT)
+
+
+def estimators() -> dict[str, Any]:
+    """verl's own advantages of the shared batch, on a DataProto, and the same by way of the plug-in."""
+    from verl import DataProto
+    from verl.trainer.ppo.core_algos import get_adv_estimator_fn
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    from training.aem import AemConfig
+    from training.engines import verl_plugin
+
+    batch, answers = shared_batch(), {}
+    rewards = torch.zeros_like(batch.mask_B_T)
+    rewards[:, 0] = batch.rewards_B
+    uid = np.array(batch.groups, dtype=object)
+    for base in ("grpo", "rloo"):
+        data = DataProto.from_dict(
+            tensors={"token_level_rewards": rewards, "response_mask": batch.mask_B_T}, non_tensors={"uid": uid}
+        )
+        keys = [f"{group}_{row}_0" for row, group in enumerate(batch.groups)]
+        plain = compute_advantage_for_multi_trajectories(data, keys, base).batch["advantages"]
+        fields = {
+            "entropy": batch.entropies_B_T,
+            "response_mask": batch.mask_B_T,
+            "old_log_probs": batch.logprobs_B_T,
+            "uid": uid,
+        }
+        registered, _ = get_adv_estimator_fn("aem")(
+            token_level_rewards=rewards,
+            response_mask=batch.mask_B_T,
+            index=uid,
+            entropies=batch.entropies_B_T,
+            base=base,
+        )
+        answers[base] = {
+            "plain": plain.tolist(),
+            "plug-in": verl_plugin.modulate_nested(plain, fields, AemConfig()).advantages_B_T.tolist(),
+            "off": verl_plugin.modulate_nested(plain, fields, AemConfig(lam=0.0)).advantages_B_T.tolist(),
+            "alphas": verl_plugin.modulate_nested(plain, fields, AemConfig()).alphas_N.tolist(),
+            "estimator": registered.tolist(),
+        }
+    return answers
+
+
+def trainer() -> dict[str, Any]:
+    """The advantage step of verl's own trainer and of ours, on verl's TransferQueue; the rest of them needs GPUs."""
+    import ray
+    import transfer_queue
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+    from training.engines import verl_plugin
+
+    batch, answers = shared_batch(), {}
+    # The queue's storage asks for logical CPUs, and waits for ever where there are fewer.
+    ray.init(num_cpus=64, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    try:
+        whole = composed(**{"verl.algorithm.adv_estimator": "grpo"})
+        whole.transfer_queue.enable = True
+        whole.transfer_queue.backend.SimpleStorage.num_data_storage_units = 1
+        transfer_queue.init(whole.transfer_queue)
+        keys = [f"{group}_{row}_0" for row, group in enumerate(batch.groups)]
+        rows = [
+            {
+                "response_mask": batch.mask_B_T[row, :length].long(),
+                "entropy": batch.entropies_B_T[row, :length],
+                "old_log_probs": batch.logprobs_B_T[row, :length],
+                "rm_scores": torch.tensor([0.0] * (length - 1) + [float(batch.rewards_B[row])]),
+                "uid": group,
+            }
+            for row, (group, length) in enumerate(zip(batch.groups, batch.lengths, strict=True))
+        ]
+        for mode in ("sync", "aem_sync"):
+            meta = transfer_queue.kv_batch_put(keys=keys, partition_id=mode, fields=list_of_dict_to_tensordict(rows))
+            cls = get_trainer_cls(mode)
+            made, metrics = object.__new__(cls), {}
+            made.config, made.aem = whole, verl_plugin.method_of(whole)
+            cls._compute_advantage(made, meta, metrics)
+            got = transfer_queue.kv_batch_get(keys=keys, partition_id=mode, select_fields=["advantages"])
+            answers[mode] = {"advantages": got["advantages"].to_padded_tensor(0.0).tolist(), "metrics": metrics}
+    finally:
+        ray.shutdown()
+    return answers
+
+
+def dry() -> dict[str, Any]:
+    """The check of the shipped recipe, then on a verl that lost hooks, then of settings that verl does not know."""
+    import transfer_queue
+    import verl.trainer.ppo.v1.trainer_base as trainers
+
+    from harness.errors import ConfigError
+    from training.engines import verl_run
+
+    def wrong(**overrides: Any) -> dict[str, str]:
+        return {f.what: f.problem for f in verl_run.check(config(**overrides), OUT) if f.problem and f.hook}
+
+    answers: dict[str, Any] = {"whole": wrong(), "command": verl_run.command(config(), OUT)}
+    answers["here"] = [f.what for f in verl_run.check(config(), OUT) if f.problem and not f.hook]
+    put, old = transfer_queue.kv_batch_put, trainers.PPOTrainer._compute_old_log_prob
+    del transfer_queue.kv_batch_put
+    trainers.PPOTrainer._compute_old_log_prob = lambda self, batch, metrics: batch
+    answers["robbed"] = wrong()
+    transfer_queue.kv_batch_put, trainers.PPOTrainer._compute_old_log_prob = put, old
+    answers["unknown trainer"] = wrong(**{"verl.trainer.v1.trainer_mode": "aem_other"})
+    try:
+        wrong(**{"verl.actor_rollout_ref.actor.clip_ratio_hihg": 0.3})
+    except ConfigError as error:
+        answers["misspelt"] = str(error)
+    recipe = composed()
+    actor = recipe.actor_rollout_ref.actor
+    answers["recipe"] = {
+        "estimator": recipe.algorithm.adv_estimator,
+        "batch": [recipe.data.train_batch_size, recipe.actor_rollout_ref.rollout.n, actor.ppo_mini_batch_size],
+        "steps": recipe.trainer.total_training_steps,
+        "clip": [actor.clip_ratio_low, actor.clip_ratio_high],
+        "mean": actor.loss_agg_mode,
+        "norm": actor.loss_scale_factor,
+        "entropy and KL": [actor.entropy_coeff, actor.use_kl_loss, recipe.algorithm.use_kl_in_reward],
+        "compact": recipe.aem.sandbox.compact_filtering,
+        "method": [recipe.aem.method.lam, recipe.aem.method.min_range],
+    }
+    return answers
+
+
+def numbers() -> dict[str, Any]:
+    """What needs one import of verl and nothing else."""
+    return {"estimators": estimators(), "dry run": dry()}
+
+
+def loop() -> dict[str, Any]:
+    """Rollouts of the agent loop in real containers, under a server that says what it is told to."""
+    from transformers import AutoTokenizer
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+    from verl.workers.rollout.replica import TokenOutput
+
+    from harness.instances.load import load_tasks
+    from training.engines.verl_loop import SandboxAgentLoop
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "aem_checkpoints/tiny-base")
+    task = load_tasks("tiny")[0]
+    mend = f"```bash\ngit apply <<'EOF'\n{task.patch}EOF\n```"
+    hand_in = "```bash\necho COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT\n```"
+
+    class ScriptedServer:
+        """Answers in ids, as verl's rollout servers do, one model version later each time."""
+
+        def __init__(self, replies: list[str]) -> None:
+            self.replies, self.read = list(replies), []
+
+        async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: Any, **_: Any) -> Any:
+            self.read.append(list(prompt_ids))
+            ids = [*tokenizer.encode(self.replies.pop(0), add_special_tokens=False), tokenizer.eos_token_id]
+            facts = {"min_global_steps": len(self.read), "max_global_steps": len(self.read)}
+            return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=facts)
+
+    answers: dict[str, Any] = {}
+    for name, replies, steps in (
+        ("mended", ["No command.", mend, hand_in], 5),
+        ("left as it was", [hand_in], 5),
+        ("at its limit", ["```bash\nls\n```", mend], 2),
+    ):
+        whole = composed(**{"sandbox.agent": "bash", "sandbox.agent_options": {"prompts": "tiny-1", "steps": steps}})
+        server = ScriptedServer(replies)
+
+        async def rollout(whole: Any = whole, server: Any = server) -> Any:
+            made = SandboxAgentLoop(
+                trainer_config=DictConfigWrap(whole),
+                server_manager=server,
+                tokenizer=tokenizer,
+                processor=None,
+                dataset_cls=None,
+                data_config=DictConfigWrap(whole.data),
+            )
+            return await made.run({"temperature": 1.0}, task=task.model_dump_json(), raw_prompt=[])
+
+        output = asyncio.run(rollout())
+        everything = output.prompt_ids + output.response_ids
+        sampled = [token for token, own in zip(output.response_ids, output.response_mask, strict=True) if own]
+        answers[name] = {
+            "said": replies,
+            "sampled": tokenizer.decode(sampled, skip_special_tokens=True),
+            "spans": len("".join(map(str, output.response_mask)).replace("0", " ").split()),
+            "reward": output.reward_score,
+            "reward by token": output.as_dict()["rm_scores"].tolist()[-1:],
+            "logprobs": sorted({*output.response_logprobs}),
+            "lengths": [len(output.response_ids), len(output.response_mask), len(output.response_logprobs)],
+            "read is a prefix": [everything[: len(read)] == read for read in server.read],
+            "versions": [output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]],
+            "shown": tokenizer.decode(everything),
+        }
+    return answers
+
+
+if __name__ == "__main__":
+    print("ANSWER " + json.dumps(globals()[sys.argv[1]]()))

@@ -1,0 +1,217 @@
+"""The plug-in inside the real verl: its estimators, trainer, TransferQueue, configuration and agent loop, on a CPU.
+
+verl stays out of the project's environment: the fixture makes one beside it that sees both (half a minute, no torch to
+download), and the tests read what `inside_verl.py` answers there. What needs GPUs, a whole step of training, is not
+run; everything of ours in it is.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+
+from tests.training.one_batch import ALPHAS, SPANS
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+VERL = "0.9.1"
+BUILD_SECONDS = 240
+GAP = 2
+GRPO = 0.5**0.5  # |advantage| of one success in two rollouts: 0.5 / std
+
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1200)]
+
+Ask = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def verl_python() -> Path:
+    """A Python that has verl and this project; made on first use, skips with the command where that fails."""
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    home = (
+        Path.home() / ".cache" / "aem-harness" / "verl" / f"beside-{VERL}-{sys.version_info[0]}.{sys.version_info[1]}"
+    )
+    python = home / "bin" / "python"
+    if not python.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(mkdtemp(dir=home.parent))
+        wheels = [str(draft / "bin" / "pip"), "install", "-q", "--no-deps", "-r", str(HERE / "verl.txt")]
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(draft)], check=True, capture_output=True)
+            subprocess.run(wheels, check=True, capture_output=True, timeout=BUILD_SECONDS)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            shutil.rmtree(draft)
+            pytest.skip(f"no environment with verl: {error}; by hand: python -m venv {home} && {shlex.join(wheels)}")
+        draft.rename(home)
+    # Where this interpreter finds its packages may differ from run to run, so it is written each time.
+    site = next(home.glob("lib/python*/site-packages"))
+    (site / "project.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
+    return python
+
+
+@pytest.fixture(scope="module")
+def ask(verl_python: Path) -> Ask:
+    """The answer of a function of `inside_verl.py`."""
+
+    def ask(name: str) -> Any:
+        done = inside(verl_python, [str(HERE / "inside_verl.py"), name])
+        lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+        assert lines, done.stderr[-4000:]
+        return json.loads(lines[-1].removeprefix("ANSWER "))
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def numbers(ask: Ask) -> Mapping[str, Any]:
+    return ask("numbers")
+
+
+@pytest.fixture(scope="module")
+def rollouts(engine: None, ask: Ask) -> Mapping[str, Any]:
+    return ask("loop")
+
+
+def inside(python: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [str(python), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
+
+
+def by_token(factors: tuple[float, ...], width: int, scale: float) -> list[list[float]]:
+    """Advantages of the shared batch: the rollout's +-scale times each response's factor, 0 outside the responses."""
+    rows, left = [], list(factors)
+    for row, spans in enumerate(SPANS):
+        tokens: list[float] = []
+        for _, length in spans:
+            tokens += [left.pop(0) * scale * (1 if row % 2 == 0 else -1)] * length + [0.0] * GAP
+        rows.append((tokens + [0.0] * width)[:width])
+    return rows
+
+
+def close(found: list[list[float]], expected: list[list[float]]) -> bool:
+    return len(found) == len(expected) and all(
+        row == pytest.approx(want, abs=1e-4) for row, want in zip(found, expected, strict=True)
+    )
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("base", "scale"), [("grpo", GRPO), ("rloo", 1.0)])
+def test_the_shared_batch_gets_its_alphas_on_top_of_verls_own_estimators(numbers, base, scale):
+    found = numbers["estimators"][base]
+    assert found["alphas"] == pytest.approx(ALPHAS, abs=5e-5)
+    assert close(found["plain"], by_token((1.0,) * len(ALPHAS), 9, scale))
+    assert close(found["plug-in"], by_token(ALPHAS, 9, scale))
+    assert found["estimator"] == found["plug-in"]
+
+
+@pytest.mark.parametrize("base", ["grpo", "rloo"])
+def test_modulation_off_is_verls_own_to_the_last_bit(numbers, base):
+    found = numbers["estimators"][base]
+    assert found["off"] == found["plain"]
+
+
+def test_the_registered_trainer_modulates_what_verls_trainer_leaves_in_the_transfer_queue(ask):
+    """The real queue and the real advantage step of both trainers; only their construction needs GPUs."""
+    found = ask("trainer")
+    assert close(found["sync"]["advantages"], by_token((1.0,) * len(ALPHAS), 7, GRPO))
+    assert close(found["aem_sync"]["advantages"], by_token(ALPHAS, 7, GRPO))
+    metrics = found["aem_sync"]["metrics"]
+    assert metrics["aem/responses"] == len(ALPHAS)
+    assert metrics["aem/gated_share"] == 0.5
+    assert metrics["aem/alpha_max"] == pytest.approx(max(ALPHAS), abs=5e-5)
+
+
+# --- the dry run ------------------------------------------------------------------------------------------------------
+
+
+def test_the_dry_run_of_the_shipped_recipe_finds_every_hook(numbers):
+    found = numbers["dry run"]
+    assert found["whole"] == {}
+    assert found["command"][1:3] == ["-m", "verl.trainer.main_ppo"]
+    assert "trainer.v1.trainer_mode=aem_sync" in [word.replace("'", "") for word in found["command"]]
+
+
+def test_what_only_this_machine_lacks_is_told_apart(numbers):
+    assert "64 GPUs (8 nodes)" in numbers["dry run"]["here"]
+
+
+def test_hooks_that_an_installed_verl_lost_are_named(numbers):
+    robbed = numbers["dry run"]["robbed"]
+    assert set(robbed) == {"transfer_queue.kv_batch_put", "fields of PPOTrainer._compute_old_log_prob"}
+    assert "entropy" in robbed["fields of PPOTrainer._compute_old_log_prob"]
+    assert numbers["dry run"]["unknown trainer"] == {"trainer aem_other": "not registered"}
+
+
+def test_a_setting_that_verl_does_not_know_is_named(numbers):
+    assert "clip_ratio_hihg" in numbers["dry run"]["misspelt"]
+
+
+def test_verl_reads_the_recipe_of_deepswe_from_the_shipped_file(numbers):
+    assert numbers["dry run"]["recipe"] == {
+        "estimator": "rloo",
+        "batch": [64, 8, 64],
+        "steps": 250,
+        "clip": [0.2, 0.28],
+        "mean": "seq-mean-token-sum-norm",
+        "norm": 32768,
+        "entropy and KL": [0, False, False],
+        "compact": True,
+        "method": [1.0, 0.1],
+    }
+
+
+# --- the agent loop ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.docker
+def test_a_rollout_in_containers_is_rewarded_by_the_official_grader(rollouts):
+    assert rollouts["mended"]["reward"] == 1.0
+    assert rollouts["mended"]["reward by token"] == [1.0]
+    assert rollouts["left as it was"]["reward"] == 0.0
+
+
+@pytest.mark.docker
+def test_the_mask_marks_exactly_what_the_policy_said_also_a_reply_that_was_refused(rollouts):
+    found = rollouts["mended"]
+    assert found["sampled"] == "".join(found["said"])
+    assert found["spans"] == len(found["said"]) == 3
+    assert len(set(found["lengths"])) == 1
+    assert found["logprobs"] == [-0.5, 0.0]
+
+
+@pytest.mark.docker
+def test_every_request_reads_a_prefix_of_the_ids_that_are_trained_on(rollouts):
+    assert all(all(found["read is a prefix"]) for found in rollouts.values())
+    assert rollouts["mended"]["versions"] == [1, 3]
+
+
+@pytest.mark.docker
+def test_compact_filtering_keeps_a_rollout_that_ended_at_a_limit_out_of_the_loss(rollouts):
+    found = rollouts["at its limit"]
+    assert found["spans"] == 0
+    assert found["reward"] == 0.0
+    assert found["lengths"][0] > 0
+
+
+# --- verl as second computation ---------------------------------------------------------------------------------------
+
+
+def test_advantages_and_losses_of_every_base_equal_verls(verl_python):
+    """`test_bases.py` skips these where verl is not installed; here it is."""
+    only = ["-k", "equal_verl", "-n0", "-p", "no:cacheprovider", "-q"]
+    done = inside(verl_python, ["-m", "pytest", str(HERE / "test_bases.py"), *only])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "6 passed" in done.stdout
