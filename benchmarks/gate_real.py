@@ -1,6 +1,6 @@
 """Real gates on shipped checkpoints, in containers: the one trained with AEM, the baseline itself, and a broken copy.
 
-    python -m benchmarks.gate_real [--baseline tiny-grpo] [--candidate tiny-aem] [--set tiny] [--seeds 8] [--margin 10]
+    python -m benchmarks.gate_real [--baseline tiny-grpo] [--candidate tiny-aem] [--set tiny] [--seeds 4] [--margin 10]
                                    [--noise 0.5] [--workers 3] [--out results/gate-real]
 
 The baseline is run once, every task and seed; each candidate only as far as its gate needs. The same command again
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--baseline", default="tiny-grpo")
     parser.add_argument("--candidate", default="tiny-aem")
     parser.add_argument("--set", default="tiny")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--margin", type=float, default=10)
     parser.add_argument("--noise", type=float, default=0.5)
     parser.add_argument("--workers", type=int, default=3)
@@ -96,7 +96,19 @@ def main() -> None:
         (broken, broken),
     ):
         folder, started = given.out / f"gate-{arm}", time.monotonic()
-        words = ("--baseline", base, "--checkpoint", checkpoint, "--arm", arm, "--margin", given.margin, "--json")
+        words = (
+            "--baseline",
+            base,
+            "--checkpoint",
+            checkpoint,
+            "--arm",
+            arm,
+            "--margin",
+            given.margin,
+            "--futility",
+            0,
+            "--json",
+        )
         files = ("--out", folder, "--junit", given.out / f"{arm}.xml", "--summary", given.out / f"{arm}.md")
         found = json.loads(aem("gate", *words, *files, *pace, good=frozenset(NAMES.values())))
         (given.out / f"{arm}.json").write_text(json.dumps(found, indent=1) + "\n")
