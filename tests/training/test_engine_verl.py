@@ -12,13 +12,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import pytest
 
+from harness.errors import ConfigError
 from tests.training.one_batch import ALPHAS, SPANS
+from training.config import find_config, load_config
+from training.engines import verl_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -171,6 +175,15 @@ def test_verl_reads_the_recipe_of_deepswe_from_the_shipped_file(numbers):
         "compact": True,
         "method": [1.0, 0.1],
     }
+
+
+@pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed here")
+def test_without_verl_one_line_says_what_to_install(tmp_path):
+    config = load_config(find_config("deepswe-aem"))
+    for attempt in (verl_run.check, verl_run.train):
+        with pytest.raises(ConfigError, match=r"^verl is not installed: pip install [^\n]*$"):
+            attempt(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the agent loop ---------------------------------------------------------------------------------------------------
