@@ -41,20 +41,20 @@ def verl_python() -> Path:
     """A Python that has verl and this project; made on first use, skips with the command where that fails."""
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    home = (
-        Path.home() / ".cache" / "aem-harness" / "verl" / f"beside-{VERL}-{sys.version_info[0]}.{sys.version_info[1]}"
-    )
+    interpreter = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    home = Path.home() / ".cache" / "aem-harness" / "verl" / f"beside-{VERL}-{interpreter}"
     python = home / "bin" / "python"
     if not python.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(mkdtemp(dir=home.parent))
-        wheels = [str(draft / "bin" / "pip"), "install", "-q", "--no-deps", "-r", str(HERE / "verl.txt")]
+        wheels = ["bin/pip", "install", "-q", "--no-deps", "-r", str(HERE / "verl.txt")]
         try:
             subprocess.run([sys.executable, "-m", "venv", str(draft)], check=True, capture_output=True)
-            subprocess.run(wheels, check=True, capture_output=True, timeout=BUILD_SECONDS)
+            subprocess.run(wheels, cwd=draft, check=True, capture_output=True, timeout=BUILD_SECONDS)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             shutil.rmtree(draft)
-            pytest.skip(f"no environment with verl: {error}; by hand: python -m venv {home} && {shlex.join(wheels)}")
+            by_hand = f"python -m venv {home} && cd {home} && {shlex.join(wheels)}"
+            pytest.skip(f"no environment with verl ({error}); by hand: {by_hand}")
         draft.rename(home)
     # Where this interpreter finds its packages may differ from run to run, so it is written each time.
     site = next(home.glob("lib/python*/site-packages"))
