@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError
+from harness.instances.load import load_tasks
 from tests.training.one_batch import ALPHAS, SPANS
 from training.config import find_config, load_config
 from training.engines import verl_run
@@ -184,6 +185,18 @@ def test_without_verl_one_line_says_what_to_install(tmp_path):
         with pytest.raises(ConfigError, match=r"^verl is not installed: pip install [^\n]*$"):
             attempt(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_checkpoints_are_measured_on_is_never_trained_on(tmp_path):
+    tasks = load_tasks("tiny")[:2]
+    verl_run.write_rows(tasks, tmp_path / "rows.parquet")
+    assert (tmp_path / "rows.parquet").is_file()
+    with pytest.raises(ConfigError, match="SWE-bench_Verified is what checkpoints are measured on"):
+        verl_run.write_rows(
+            [tasks[0], tasks[1].model_copy(update={"dataset": "SWE-bench/SWE-bench_Verified"})],
+            tmp_path / "more.parquet",
+        )
+    assert not (tmp_path / "more.parquet").exists()
 
 
 # --- the agent loop ---------------------------------------------------------------------------------------------------

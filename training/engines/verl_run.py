@@ -192,9 +192,14 @@ def compose(config: VerlConfig, out: Path) -> Any:
 
 
 def write_rows(tasks: Sequence[Task], file: Path) -> None:
-    """The dataset as verl's loader reads it; what the policy gets to see is the agent's to say."""
+    """The dataset as verl's loader reads it; what the policy gets to see is the agent's to say.
+
+    Raises ConfigError for tasks of SWE-bench Verified: what a checkpoint is measured on stays unseen.
+    """
     import pandas
 
+    if measured := next((task.dataset for task in tasks if "verified" in task.dataset.lower()), None):
+        raise ConfigError(f"{measured} is what checkpoints are measured on: train on other tasks")
     rows = [
         {
             "prompt": [{"role": "user", "content": task.instance.problem_statement}],
