@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from commands.gate_run import Live
-    from harness.compare.gate_config import GateConfig
-    from harness.compare.gate_report import GateReport
-    from harness.compare.gate_stored import Options
+    from harness.gate.config import GateConfig
+    from harness.gate.report import GateReport
+    from harness.gate.stored import Options
 
 RUN = "A candidate that is run"  # panel of the help
 
@@ -162,9 +162,9 @@ def gate(
     from rich.console import Console
 
     from commands.gate_run import Live
-    from harness.compare.gate_ci import published
-    from harness.compare.gate_report import to_text
-    from harness.compare.gate_stored import Options, gate_stored, load_arms
+    from harness.gate.ci import published
+    from harness.gate.report import to_text
+    from harness.gate.stored import Options, gate_stored, load_arms
 
     with published(junit, summary) as reports:
         config = _config(tier, margin, block_margin, alpha, question, budget, futility, order_seed, retries)
@@ -209,10 +209,10 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
 ) -> None:
     """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
-    from harness.compare.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
-    from harness.compare.gate_table import read_arm
     from harness.compare.outcomes import load
     from harness.errors import ConfigError
+    from harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
+    from harness.gate.table import read_arm
 
     config = _config(tier, margin, block_margin, alpha, question, budget, futility, None, None)
     if (surface is None) == (not sources) or (sources and baseline is None):
@@ -285,7 +285,7 @@ def _config(
     order_seed: int | None,
     retries: int | None,
 ) -> "GateConfig":
-    from harness.compare.gate_config import Budget, configure
+    from harness.gate.config import Budget, configure
 
     return configure(
         tier.value,

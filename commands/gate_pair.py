@@ -15,11 +15,11 @@ from commands.gate_run import Live, Side, concluded, feed, opened
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.compare.gate import Gate
-    from harness.compare.gate_config import GateConfig
-    from harness.compare.gate_report import GateReport
-    from harness.compare.gate_stored import Options
     from harness.config import RunConfig
+    from harness.gate.config import GateConfig
+    from harness.gate.gate import Gate
+    from harness.gate.report import GateReport
+    from harness.gate.stored import Options
     from harness.run.store import Event
 
 
@@ -36,19 +36,19 @@ def gate_pair(
     `stored` is an earlier run of the baseline: its tasks are run, its outcomes calibrate the gate and improve
     the order. Each arm becomes a run folder of its own, named by the arm, in one folder.
     """
-    from harness.compare import gate_sequence
-    from harness.compare.gate import BASELINE, CANDIDATE, Gate
-    from harness.compare.gate_design import design
-    from harness.compare.gate_stored import past_arms
-    from harness.compare.gate_table import read_arm, refuse_drift
     from harness.compare.outcomes import Outcomes, combine, load_one
+    from harness.gate.design import design
+    from harness.gate.gate import BASELINE, CANDIDATE, Gate
+    from harness.gate.sequence import open_sequence
+    from harness.gate.stored import past_arms
+    from harness.gate.table import read_arm, refuse_drift
 
     theirs, mine = (one.model_copy(update={"infra_retries": config.retries}) for one in configs)
     parent = lives[1].out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
     folders = parent / theirs.arm, parent / mine.arm
     sequence, number = None, None
     if options.sequence is not None:
-        sequence = gate_sequence.open_sequence(options.sequence, theirs.digest, config.alphas[1])
+        sequence = open_sequence(options.sequence, theirs.digest, config.alphas[1])
         number = sequence.number_of_run(folders[1], retries=config.retries)
         config = config.model_copy(update={"block_alpha": sequence.block_alpha(number)})
     past = past_arms([*([str(stored)] if stored else []), *options.history], None, retries=config.retries)

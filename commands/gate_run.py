@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aem_checkpoints.registry import Entry
-    from harness.compare.gate import Gate
-    from harness.compare.gate_config import GateConfig
-    from harness.compare.gate_design import Arm
-    from harness.compare.gate_report import GateReport
-    from harness.compare.gate_sequence import Sequence as GateSequence
-    from harness.compare.gate_stored import Options
     from harness.config import RunConfig
+    from harness.gate.config import GateConfig
+    from harness.gate.design import Arm
+    from harness.gate.gate import Gate
+    from harness.gate.report import GateReport
+    from harness.gate.sequence import Sequence as GateSequence
+    from harness.gate.stored import Options
     from harness.run.store import Event, RunStore
     from harness.types import Agent
 
@@ -116,12 +116,12 @@ def gate_live(
 
     Raises DriftFault, before anything is run where it can, when the arms differ in more than the weights.
     """
-    from harness.compare import gate_sequence
-    from harness.compare.gate import CANDIDATE, Gate
-    from harness.compare.gate_design import design
-    from harness.compare.gate_stored import past_arms
-    from harness.compare.gate_table import check_pin, read_arm, refuse_drift
     from harness.compare.outcomes import combine, load_one
+    from harness.gate.design import design
+    from harness.gate.gate import CANDIDATE, Gate
+    from harness.gate.sequence import open_sequence
+    from harness.gate.stored import past_arms
+    from harness.gate.table import check_pin, read_arm, refuse_drift
 
     stored = load_one(str(baseline))
     theirs = read_arm(stored, stored.arms[0], retries=config.retries)
@@ -130,7 +130,7 @@ def gate_live(
     folder = live.out or Path("results") / f"gate-{run_config.arm}-{run_config.digest}"
     sequence, number = None, None
     if options.sequence is not None:
-        sequence = gate_sequence.open_sequence(options.sequence, theirs.digest, config.alphas[1])
+        sequence = open_sequence(options.sequence, theirs.digest, config.alphas[1])
         number = sequence.number_of_run(folder, retries=config.retries)
         config = config.model_copy(update={"block_alpha": sequence.block_alpha(number)})
     selection = choose(run_config.dataset, console, ids=list(theirs.tasks))
@@ -249,12 +249,12 @@ def concluded(
 
     `surface` is what the gate is calibrated on, if not the baseline itself.
     """
-    from harness.compare import gate_sequence
-    from harness.compare.calibrate import cached
-    from harness.compare.gate_report import report
-    from harness.compare.gate_table import read_arm
     from harness.compare.outcomes import load_one
     from harness.errors import EnvironmentFault
+    from harness.gate.calibrate import cached
+    from harness.gate.report import report
+    from harness.gate.sequence import record
+    from harness.gate.table import read_arm
 
     gate.finish("the run ended before a verdict")
     if gate.consumed and gate.missing() == gate.consumed:
@@ -271,7 +271,7 @@ def concluded(
         notes=[f"accepted: {line}" for line in notes],
     )
     if options.sequence is not None and sequence is not None and number is not None:
-        gate_sequence.record(
+        record(
             options.sequence,
             sequence,
             read_arm(load_one(str(folder)), candidate, retries=gate.config.retries),

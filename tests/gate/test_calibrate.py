@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.compare.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
-from harness.compare.gate_config import configure
-from harness.compare.gate_design import design
-from harness.compare.gate_rates import few
 from harness.errors import ConfigError, DataError
+from harness.gate.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
+from harness.gate.config import configure
+from harness.gate.design import design
+from harness.gate.rates import few
 from tests.gate.worlds import counted, drawn, surface
 
 TRIALS = 200

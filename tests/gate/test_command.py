@@ -14,7 +14,7 @@ import typer
 import yaml
 
 import cli
-from harness.compare.calibrate import lowered
+from harness.gate.calibrate import lowered
 from tests.gate.worlds import drawn, surface
 
 Q = surface(200)

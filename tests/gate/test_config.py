@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.compare.gate_config import TIERS, Budget, configure
-from harness.compare.gate_sequence import Sequence, open_sequence, record
 from harness.errors import ConfigError, DataError
+from harness.gate.config import TIERS, Budget, configure
+from harness.gate.sequence import Sequence, open_sequence, record
 from tests.gate.worlds import drawn, surface
 
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compare.calibrate import lowered
-from harness.compare.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
-from harness.compare.gate_config import Budget, configure
-from harness.compare.gate_design import design
-from harness.compare.gate_looks import Cells
-from harness.compare.gate_report import report, to_text
 from harness.errors import DataError
+from harness.gate.calibrate import lowered
+from harness.gate.config import Budget, configure
+from harness.gate.design import design
+from harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
+from harness.gate.looks import Cells
+from harness.gate.report import report, to_text
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
 BOTH = pytest.mark.parametrize("question", ["rates", "outcomes"])

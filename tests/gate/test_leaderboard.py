@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from harness.compare.calibrate import lowered, trial
-from harness.compare.gate import Verdict, decide
-from harness.compare.gate_config import configure
-from harness.compare.gate_design import Arm, design
-from harness.compare.gate_looks import Cells
 from harness.compare.outcomes import import_outcomes
+from harness.gate.calibrate import lowered, trial
+from harness.gate.config import configure
+from harness.gate.design import Arm, design
+from harness.gate.gate import Verdict, decide
+from harness.gate.looks import Cells
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from harness.compare.sequential import betting_interval, largest_stake, log_capital, log_evidence, reach_probability
+from harness.gate.sequential import betting_interval, largest_stake, log_capital, log_evidence, reach_probability
 
 rates = st.floats(0, 1)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from harness.compare.calibrate import draw
-from harness.compare.gate_design import Arm
+from harness.gate.calibrate import draw
+from harness.gate.design import Arm
 
 
 def names(n: int) -> tuple[str, ...]:

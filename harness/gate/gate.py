@@ -11,12 +11,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from harness.compare import gate_outcomes, gate_rates
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Arm, Design, Key, design
-from harness.compare.gate_looks import Cells, Path, looks, planned
 from harness.compare.values import Floats, Ints
 from harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
+from harness.gate import outcomes, rates
+from harness.gate.config import GateConfig
+from harness.gate.design import Arm, Design, Key, design
+from harness.gate.looks import Cells, Path, looks, planned
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 SHOWN = 12  # looks of the interval path in a report
@@ -62,7 +62,7 @@ class Gate:
 
     def __init__(self, config: GateConfig, design: Design) -> None:
         self.config, self.design = config, design
-        self._question = gate_rates if config.question == "rates" else gate_outcomes
+        self._question = rates if config.question == "rates" else outcomes
         self.chance = self._question.chance(design, config)
         self.most = planned(design, config)
         self.order: list[Key] = design.keys[: self.most]
@@ -196,7 +196,7 @@ class Gate:
 
 def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
     """Verdict and rollouts used when all outcomes are known already, by visit; what `Gate` comes to, faster."""
-    question = gate_rates if config.question == "rates" else gate_outcomes
+    question = rates if config.question == "rates" else outcomes
     at = looks(design, config)
     for part in np.array_split(at, max(1, len(at) // 40)):
         path = question.follow(design, config, cells, part)

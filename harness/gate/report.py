@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from harness.compare.calibrate import Calibration, Share
-from harness.compare.gate import BASELINE, CANDIDATE, Gate
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Arm
 from harness.compare.regressions import regressions
 from harness.compare.values import Trials
+from harness.gate.calibrate import Calibration, Share
+from harness.gate.config import GateConfig
+from harness.gate.design import Arm
+from harness.gate.gate import BASELINE, CANDIDATE, Gate
 from harness.types import Record
 
 FLIPS_SHOWN = 15

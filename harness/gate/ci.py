@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.compare.gate_report import (
+from harness.errors import AemError, ConfigError
+from harness.gate.report import (
     GateReport,
     refusal_junit,
     refusal_markdown,
     to_junit,
     to_markdown,
 )
-from harness.errors import AemError, ConfigError
 from harness.run.store import write_text
 
 

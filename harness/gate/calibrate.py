@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from harness.compare.gate import Verdict, decide
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Arm, design
-from harness.compare.gate_looks import Cells, planned
 from harness.compare.regressions import fit_beta
 from harness.compare.surface import PUBLIC
 from harness.compare.values import Floats, Trials
 from harness.errors import ConfigError, DataError
+from harness.gate.config import GateConfig
+from harness.gate.design import Arm, design
+from harness.gate.gate import Verdict, decide
+from harness.gate.looks import Cells, planned
 from harness.run.store import write_json
 from harness.types import Record
 

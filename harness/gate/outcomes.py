@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Design
-from harness.compare.gate_looks import Cells, Path
-from harness.compare.sequential import betting_interval, log_capital
 from harness.compare.values import Floats, Ints
+from harness.gate.config import GateConfig
+from harness.gate.design import Design
+from harness.gate.looks import Cells, Path
+from harness.gate.sequential import betting_interval, log_capital
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.drift import differences
-from harness.compare.gate_design import Arm
 from harness.compare.outcomes import ArmFacts, Outcomes
 from harness.compare.schema import listed
 from harness.errors import ConfigError, DataError, DriftFault
+from harness.gate.design import Arm
 
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:

@@ -4,15 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.compare import gate_sequence
-from harness.compare.calibrate import cached
-from harness.compare.gate import replay
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Arm
-from harness.compare.gate_report import GateReport, report
-from harness.compare.gate_table import check_pin, read_arm, refuse_drift, same_tasks
 from harness.compare.outcomes import Outcomes, combine, load, load_one
 from harness.errors import ConfigError, DataError
+from harness.gate.calibrate import cached
+from harness.gate.config import GateConfig
+from harness.gate.design import Arm
+from harness.gate.gate import replay
+from harness.gate.report import GateReport, report
+from harness.gate.sequence import open_sequence, record
+from harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def gate_stored(
     check_costs(config, mine)
     number, past = None, None
     if options.sequence is not None:
-        past = gate_sequence.open_sequence(options.sequence, arms[0].digest, config.alphas[1])
+        past = open_sequence(options.sequence, arms[0].digest, config.alphas[1])
         number = past.number(arms[1])
         config = config.model_copy(update={"block_alpha": past.block_alpha(number)})
     history = past_arms(options.history, outcomes, retries=config.retries)
@@ -84,7 +84,7 @@ def gate_stored(
     gate.finish("no more rollouts are stored")
     found = report(gate, theirs, mine.name, calibration=calibration, number=number, notes=notes)
     if options.sequence is not None and past is not None and number is not None:
-        gate_sequence.record(
+        record(
             options.sequence,
             past,
             arms[1],

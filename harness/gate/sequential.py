@@ -35,7 +35,7 @@ def log_evidence(differences: Floats, weights: Floats, null: ArrayLike, stakes: 
     From look to look: as long as stake * weight stays the same it is a betting martingale in which drawing without
     replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that, when tasks get second
     rollouts, it is one as far as sums of many rollouts are normal, which is why no task may risk much of the capital.
-    `harness.compare.calibrate` measures what this comes to.
+    `harness.gate.calibrate` measures what this comes to.
     """
     null, stakes = np.asarray(null, float), np.asarray(stakes, float)
     return np.log1p(stakes[..., None] * weights * (differences - null[..., None])).sum(axis=-1)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.gate_config import GateConfig
-from harness.compare.gate_design import Design
-from harness.compare.sequential import Truths
 from harness.compare.values import Floats, Ints
+from harness.gate.config import GateConfig
+from harness.gate.design import Design
+from harness.gate.sequential import Truths
 
 LOOKS = 400  # at most; a longer gate looks at every second, third, ... rollout
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.compare.gate_design import Arm
-from harness.compare.gate_table import read_arm
 from harness.compare.outcomes import read_run
 from harness.errors import ConfigError, DataError
+from harness.gate.design import Arm
+from harness.gate.table import read_arm
 from harness.run.store import now, write_json
 from harness.types import Record
 
