@@ -5,6 +5,7 @@ download), and the tests read what `inside_verl.py` answers there. What needs GP
 run; everything of ours in it is.
 """
 
+import hashlib
 import json
 import os
 import shlex
@@ -43,7 +44,8 @@ def verl_python() -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
     interpreter = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    home = Path.home() / ".cache" / "aem-harness" / "verl" / f"beside-{VERL}-{interpreter}"
+    wanted = hashlib.sha256((HERE / "verl.txt").read_bytes()).hexdigest()[:8]
+    home = Path.home() / ".cache" / "aem-harness" / "verl" / f"{VERL}-{interpreter}-{wanted}"
     python = home / "bin" / "python"
     if not python.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
