@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+
 EXAMPLES = """
 Examples:
 
@@ -27,27 +29,18 @@ def compare(
         list[str],
         typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
-    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
-    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
+    baseline: Baseline = None,
+    series: Series = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
-    margin: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
-    ] = None,
-    common: Annotated[
-        bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them missing.")
-    ] = False,
+    level: Level = 0.95,
+    margin: Margin = None,
+    common: Common = False,
     trajectories: Annotated[
         bool, typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and flips.")
     ] = True,
-    instances: Annotated[
-        str | None,
-        typer.Option(help="Dataset that knows difficulty and issue date: a name, or a .jsonl file."),
-    ] = None,
-    calls: Annotated[
-        str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
-    ] = None,
-    tax: Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")] = None,
+    instances: Describe = None,
+    calls: Calls = None,
+    tax: Tax = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
@@ -77,8 +70,8 @@ def compare(
         common=common,
         margin=None if margin is None else margin / 100,
         trajectories=trajectories,
-        calls=_names(calls),
-        tax=_names(tax),
+        calls=names(calls),
+        tax=names(tax),
     )
     comparison = run(outcomes, baseline, options=options)
     if as_json:
@@ -89,7 +82,3 @@ def compare(
         terminal.show(comparison, Console(), brief=brief)
     if out:
         export.write_folder(comparison, out)
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()

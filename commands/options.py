@@ -30,3 +30,25 @@ RegistryFolder = Annotated[
     Path | None,
     typer.Option("--registry", help="Folder of checkpoint cards, searched before ./checkpoints and those shipped."),
 ]
+Baseline = Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")]
+Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
+Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
+Margin = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
+]
+Common = Annotated[
+    bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them missing.")
+]
+Describe = Annotated[
+    str | None,
+    typer.Option("--instances", help="Dataset that knows difficulty and issue date: a name, or a .jsonl file."),
+]
+Calls = Annotated[
+    str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
+]
+Tax = Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")]
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """What an option lists, separated by commas."""
+    return tuple(text.split(",")) if text else ()

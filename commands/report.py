@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+
 EXAMPLES = """
 Examples:
 
@@ -24,14 +26,14 @@ def register(app: typer.Typer) -> None:
 def report(
     arms: Annotated[list[str], typer.Argument(help="What `aem compare` takes; the first is the baseline.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
-    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
-    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
-    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
-    margin: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
-    ] = None,
-    instances: Annotated[str | None, typer.Option(help="Dataset that knows difficulty and issue date.")] = None,
+    baseline: Baseline = None,
+    series: Series = False,
+    common: Common = False,
+    level: Level = 0.95,
+    margin: Margin = None,
+    instances: Describe = None,
+    calls: Calls = None,
+    tax: Tax = None,
     embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
 ) -> None:
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
@@ -48,6 +50,8 @@ def report(
         against="previous" if series else "baseline",
         common=common,
         margin=None if margin is None else margin / 100,
+        calls=names(calls),
+        tax=names(tax),
     )
     comparison = compare(outcomes, baseline, options=options)
     out.parent.mkdir(parents=True, exist_ok=True)

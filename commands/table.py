@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from commands.options import Baseline, Common, Describe, Level, Series
+
 EXAMPLES = """
 Examples:
 
@@ -44,11 +46,11 @@ def table(
     format: Annotated[Format | None, typer.Option(help="Default: by the suffix of --out, else markdown.")] = None,
     columns: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: standard output).")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")] = None,
-    series: Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")] = False,
-    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")] = 0.95,
-    instances: Annotated[str | None, typer.Option(help="Dataset that knows difficulty and issue date.")] = None,
+    baseline: Baseline = None,
+    series: Series = False,
+    common: Common = False,
+    level: Level = 0.95,
+    instances: Describe = None,
     reference: Annotated[list[str] | None, typer.Option(help="Published figures to add as rows: aem-paper.")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Arms as columns: for many metrics.")] = False,
     caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",

@@ -208,6 +208,23 @@ def test_arms_of_a_csv_without_trajectories_are_reported_too(tmp_path: Path) -> 
     assert len(data_of((tmp_path / "r.html").read_text())["rollouts"]["task"]) == 60
 
 
+def test_what_tools_were_worth_is_reported_when_asked(tmp_path: Path) -> None:
+    arms = {"native": 0, "prompt": 0, "null": 1, "tool": 2}
+    rows = [
+        f"{arm},p__p-{i},{seed},{int(i % 4 < 1 + calls)},{calls}"
+        for arm, calls in arms.items()
+        for i in range(30)
+        for seed in range(2)
+    ]
+    (tmp_path / "arms.csv").write_text("\n".join(["arm,instance_id,seed,resolved,tool_calls", *rows]) + "\n")
+    options = ["--calls", "tool,native", "--tax", ",".join(arms), "--out", str(tmp_path / "r.html")]
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "arms.csv"), *options])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "r.html").read_text()
+    assert "needless calls" in text
+    assert "execution gain" in text
+
+
 # --- plots ----------------------------------------------------------------------------------------------------------
 
 values = st.floats(0, 1, allow_nan=False)
