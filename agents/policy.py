@@ -12,13 +12,14 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field
 
 from agents.accelerator import GpuClock
+from agents.calls import Calls, CallsClosed
 from agents.reply import Unreadable, read_reply
 from harness.errors import ConfigError, PolicyFault
 from harness.types import Completion, Record
@@ -108,8 +109,10 @@ class EndpointPolicy:
         self._retry = retry or Retry()
         self._await_server = await_server
         self._closed = threading.Event()
-        self._clients = [_client(url, api_key, self._retry.seconds) for url in endpoints]
-        self._clocks = [GpuClock(gpus) for _ in self._clients]
+        self._urls = [_base(url) for url in endpoints]
+        self._key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        self._calls = Calls(self._urls, self._key, self._retry.seconds)
+        self._clocks = [GpuClock(gpus) for _ in self._urls]
 
     def __enter__(self) -> Self:
         return self
@@ -118,10 +121,9 @@ class EndpointPolicy:
         self.close()
 
     def close(self) -> None:
-        """Close every connection and wake whoever waits for a retry; calls under way raise PolicyFault."""
+        """Close every connection and wake whoever waits for a reply or a retry: their calls raise PolicyFault."""
         self._closed.set()
-        for client in self._clients:
-            client.close()
+        self._calls.close()
 
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "endpoint", "model": self.model, "sampling": self.sampling.model_dump(mode="json")}
@@ -140,19 +142,17 @@ class EndpointPolicy:
         failures: list[_Failure] = []
         while True:
             place = self._endpoint(rollout, failures)
-            client, began = self._clients[place], time.monotonic()
+            url, began = self._urls[place], time.monotonic()
             try:
                 with self._clocks[place].request() as charge:
-                    body, request_id = _post(client, request, deadline=began + self._retry.seconds)
+                    body, request_id = self._calls.post(place, request)
                 said = read_reply(body, top=self.sampling.logprobs, vocabulary=self.sampling.vocabulary)
+            except CallsClosed:
+                raise PolicyFault("the policy was closed during a call") from None
             except _transient() as error:
-                failures.append(_classify(error, client, self.model))
-                self._wait(failures, _url(client))
+                failures.append(_classify(error, url, self._key, self.model))
+                self._wait(failures, url)
                 continue
-            except RuntimeError as error:
-                if self._closed.is_set():
-                    raise PolicyFault("the policy was closed during a call") from error
-                raise
             measured = {
                 "seconds": time.monotonic() - began,
                 "queue_seconds": began - asked,
@@ -165,13 +165,11 @@ class EndpointPolicy:
 
     def _endpoint(self, rollout: bytes, failures: Sequence["_Failure"]) -> int:
         home = int.from_bytes(rollout[:4], "big")
-        return (home + sum(failure.move for failure in failures)) % len(self._clients)
+        return (home + sum(failure.move for failure in failures)) % len(self._urls)
 
     def _wait(self, failures: Sequence["_Failure"], url: str) -> None:
         """Sleep before the next attempt; PolicyFault if there is none."""
         last, retry = failures[-1], self._retry
-        if self._closed.is_set():
-            raise PolicyFault("the policy was closed during a call") from last.error
         if len(failures) >= retry.attempts or sum(failure.timeout for failure in failures) >= retry.timeouts:
             times = "once" if len(failures) == 1 else f"{len(failures)} times"
             raise PolicyFault(f"{url} failed {times}, at last: {last.what}; look at the server's log") from last.error
@@ -183,59 +181,22 @@ class EndpointPolicy:
 
 def served_models(url: str, api_key: str | None = None, *, seconds: float = 10.0) -> list[str]:
     """The models that an endpoint serves. PolicyFault, with the remedy, when it does not answer."""
-    with _client(url, api_key, seconds) as client:
+    import openai
+
+    base, key = _base(url), api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+    with openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=seconds) as client:
         try:
-            return _served(client)
+            return [str(model.id) for model in client.models.list().data or []]
         except _transient() as error:
             raise PolicyFault(
-                f"no OpenAI-compatible server answers at {_url(client)} ({_line(error)}): "
+                f"no OpenAI-compatible server answers at {base} ({_line(error)}): "
                 "start one (aem serve NAME), or mend --endpoint"
             ) from error
 
 
-# --- one call -------------------------------------------------------------------------------------------------------
-
-BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 60 MiB
-
-
-def _client(url: str, api_key: str | None, seconds: float) -> Any:
-    import openai
-
+def _base(url: str) -> str:
     base = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
-    if base.count("/") == 2:
-        base += "/v1"
-    key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
-    timeout = openai.Timeout(seconds, connect=min(seconds, 10.0))
-    return openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=timeout)
-
-
-def _served(client: Any) -> list[str]:
-    return [str(model.id) for model in client.models.list().data or []]
-
-
-def _url(client: Any) -> str:
-    return str(client.base_url).rstrip("/")
-
-
-def _post(client: Any, request: Mapping[str, Any], *, deadline: float) -> tuple[bytes, str]:
-    """The body and the request id, within the deadline: a server may drip, and its timeout is per read."""
-    with client.chat.completions.with_streaming_response.create(**request) as response:
-        body = bytearray()
-        for chunk in _chunks(response):
-            body += chunk
-            if time.monotonic() > deadline:
-                raise TimeoutError("the reply did not end in time")
-            if len(body) > BODY_LIMIT:
-                raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
-        return bytes(body), response.headers.get("x-request-id", "")
-
-
-def _chunks(response: Any) -> Iterator[bytes]:
-    # The client wraps the errors of its HTTP library (httpx or httpx2) until the headers are in, but not from there on.
-    try:
-        yield from response.iter_bytes()
-    except Exception as error:
-        raise ConnectionError("the connection broke in the middle of a reply") from error
+    return base if base.count("/") > 2 else f"{base}/v1"
 
 
 def _rollout(messages: Sequence[Mapping[str, Any]], seed: int | None) -> bytes:
@@ -278,7 +239,7 @@ def _transient() -> tuple[type[Exception], ...]:
     return openai.OpenAIError, OSError, Unreadable
 
 
-def _classify(error: Exception, client: Any, model: str) -> _Failure:
+def _classify(error: Exception, url: str, key: str, model: str) -> _Failure:
     """What may be tried again; raises ContextOverflow or PolicyFault for what would fail again."""
     import openai
 
@@ -286,7 +247,7 @@ def _classify(error: Exception, client: Any, model: str) -> _Failure:
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
         if status not in (408, 425, 429) and status < 500:
-            raise _refused(status, _message(error), client, model) from error
+            raise _refused(status, _message(error), url, key, model) from error
         return _Failure(f"HTTP {status}: {_message(error)}", error, status >= 500, retry_after=_retry_after(error))
     names = {type(error).__name__, type(error.__cause__).__name__}
     if isinstance(error, openai.APITimeoutError | TimeoutError) or "ReadTimeout" in names:
@@ -296,16 +257,15 @@ def _classify(error: Exception, client: Any, model: str) -> _Failure:
     return _Failure(what, error, move=not isinstance(error, Unreadable))
 
 
-def _refused(status: int, message: str, client: Any, model: str) -> Exception:
-    url = _url(client)
+def _refused(status: int, message: str, url: str, key: str, model: str) -> Exception:
     if status in (400, 413, 422) and _OVERFLOW.search(message):
         return ContextOverflow(message)
     if status in (401, 403):
         return PolicyFault(f"{url} refused the key (HTTP {status}): set OPENAI_API_KEY")
     if status == 404:
         try:
-            served = ", ".join(_served(client)) or "none"
-        except _transient():
+            served = ", ".join(served_models(url, key)) or "none"
+        except PolicyFault:
             served = "unknown"
         return PolicyFault(f"{url} does not serve {model!r} (it serves: {served}): name one of these, or mend the URL")
     return PolicyFault(f"{url} refused the request (HTTP {status}): {message}")

@@ -102,7 +102,9 @@ class Runner:
                 grades.shutdown(wait=False, cancel_futures=True)
                 if rolling or grading:
                     self._release()
-                    Sandbox.close_all()
+                while running := [future for future in rolling | grading if not future.done()]:
+                    Sandbox.close_all()  # again and again: another container may just be starting
+                    wait(running, timeout=0.5)
 
     # --- one rollout ------------------------------------------------------------------------------------------------
 

@@ -105,8 +105,10 @@ class Channel:
         """Hang up: the supervisor ends when its stdin does, and a waiting `execute` raises ChannelClosed."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._wrapped.close()
-        self._socket.close()  # the file around it does not, and its HTTP response is in a reference cycle
+        # Not before that `execute` is out: another thread's next socket may get the number it waits for an answer on.
+        with self._lock:
+            self._wrapped.close()
+            self._socket.close()  # the file around it does not, and its HTTP response is in a reference cycle
 
     # --- frames -----------------------------------------------------------------------------------------------------
 
@@ -153,8 +155,8 @@ class Channel:
     def _raw(self, size: int, deadline: float) -> bytes:
         data = bytearray()
         while len(data) < size:
-            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
             try:
+                self._socket.settimeout(max(0.01, deadline - time.monotonic()))
                 got = self._socket.recv(size - len(data))
             except TimeoutError:
                 raise EnvironmentFault("the container stopped answering") from None

@@ -90,6 +90,7 @@ class Sandbox:
         self._prelude = prelude
         self._container: Container | None = None
         self._channel: Channel | None = None
+        self._closed = False
         self._base = ""
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -97,11 +98,12 @@ class Sandbox:
     def __enter__(self) -> Self:
         try:
             with boundary(EnvironmentFault, f"cannot start a container from {self._image}"):
-                self._container = self._create()
                 with _open_lock:
                     _open.add(self)
-                self._container.start()
+                self._container = self._create()
+                self._alive().start()
                 self._channel = self._connect()
+                self._alive()  # not closed meanwhile
             self._base = self.execute("git rev-parse --verify HEAD 2>/dev/null").output.strip()
             if self._scrub_git and self._base:
                 remove_future(self, self.image_id)
@@ -116,9 +118,13 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """Kill and remove the container, with its volumes. Safe to call twice, and from another thread."""
+        """Kill and remove the container, with its volumes. Safe to call twice, and from another thread.
+
+        What another thread is just making, it finds closed at its next step, and closes again.
+        """
         with _open_lock:
             _open.discard(self)
+        self._closed = True
         channel, self._channel = self._channel, None
         container, self._container = self._container, None
         if channel:
@@ -258,10 +264,11 @@ class Sandbox:
                 channel = Channel(container, self._workdir, self._prelude)
                 channel.kill_all()  # what the old supervisor can no longer end
                 self._channel = channel
+                self._alive()  # not closed meanwhile
                 return Observation(output="Killed: every process of the container\n", returncode=137, seconds=0.0)
         raise EnvironmentFault(f"the container takes no more commands: {closed}")
 
     def _alive(self) -> "Container":
-        if self._container is None:
+        if self._container is None or self._closed:
             raise EnvironmentFault("the container is closed")
         return self._container

@@ -2,8 +2,10 @@
 
 import json
 import math
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -214,6 +216,25 @@ def test_closing_wakes_a_call_that_waits_to_retry():
         threading.Timer(0.3, policy.close).start()
         with pytest.raises(PolicyFault, match="closed"):
             policy.complete(HELLO, seed=0)
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the headers", "within the reply"])
+def test_closing_wakes_calls_that_wait_for_a_reply(begun):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(8) as callers:
+        policy = EndpointPolicy("tiny", [f"http://127.0.0.1:{silent.getsockname()[1]}/v1"])
+        calls = [callers.submit(policy.complete, HELLO, seed=seed) for seed in range(8)]
+        accepted = [silent.accept()[0] for _ in calls]
+        for connection in accepted:
+            connection.recv(1)
+            connection.sendall(head if begun else b"")
+        policy.close()
+        for call in calls:
+            with pytest.raises(PolicyFault, match="closed"):
+                call.result(timeout=10)
+        for connection in accepted:
+            connection.close()
+    assert "model calls" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_served_models_lists_them_or_says_what_to_do():
