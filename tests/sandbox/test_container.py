@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import docker
 import pytest
@@ -187,6 +187,27 @@ def hold(name: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
     return process
+
+
+def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base):
+    """Whatever a thread is at: making the container, connecting to it, waiting for an answer."""
+
+    def work():
+        with contextlib.suppress(EnvironmentFault), Sandbox(base, workdir="/", labels={"aem.test": "closing"}) as one:
+            while True:
+                one.execute("true")
+
+    with ThreadPoolExecutor(8) as pool:
+        for pause in range(8):
+            threads = [pool.submit(work) for _ in range(8)]
+            time.sleep(pause / 8)
+            began = time.monotonic()
+            while not all(thread.done() for thread in threads):
+                Sandbox.close_all()
+                wait(threads, timeout=0.2)
+                assert time.monotonic() - began < 20
+    mine = {"all": True, "filters": {"label": "aem.test=closing"}}
+    assert docker.from_env().containers.list(**mine) == []
 
 
 def test_an_interrupted_process_leaves_no_container(base):
