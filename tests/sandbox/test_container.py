@@ -22,7 +22,7 @@ pytestmark = pytest.mark.docker
 
 
 def running(label: str) -> list[str]:
-    found = docker.from_env().containers.list(all=True, filters={"label": label})
+    found = docker.from_env().containers.list(all=True, filters={"label": label}, ignore_removed=True)
     return [container.id for container in found]
 
 
@@ -206,7 +206,7 @@ def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base):
                 Sandbox.close_all()
                 wait(threads, timeout=0.2)
                 assert time.monotonic() - began < 20
-    mine = {"all": True, "filters": {"label": "aem.test=closing"}}
+    mine = {"all": True, "filters": {"label": "aem.test=closing"}, "ignore_removed": True}
     assert docker.from_env().containers.list(**mine) == []
 
 
@@ -235,7 +235,9 @@ def engine_door(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{door.path}")
     yield door
     monkeypatch.undo()
-    for container in docker.from_env().containers.list(all=True, filters={"label": "aem.test=door"}):
+    for container in docker.from_env().containers.list(
+        all=True, filters={"label": "aem.test=door"}, ignore_removed=True
+    ):
         container.remove(force=True)
 
 
