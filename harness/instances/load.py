@@ -6,6 +6,7 @@ file, row number and field.
 
 import gzip
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -154,6 +155,8 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[_Raw]:
 def _hub_rows(hub_id: str, split: str) -> Iterator[_Raw]:
     from datasets import load_dataset
 
+    # Its client logs two lines for each of five tries; what is wrong, and how to mend it, is said once below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         rows = load_dataset(hub_id, split=split)
     except Exception as error:  # the library raises a dozen kinds, by what is down and by its version
