@@ -43,9 +43,9 @@ def main(
 
 
 def picture(curves: list[Curve]) -> str:
-    """The plot of the report, with colours of its own and turns counted from 1."""
+    """The plot of the report, with colours of its own."""
     series = [
-        plots.Series(curve.arm, number, tuple((p.x + 1, p.value, p.low, p.high) for p in curve.points))
+        plots.Series(curve.arm, number, tuple((p.x, p.value, p.low, p.high) for p in curve.points))
         for number, curve in enumerate(curves)
     ]
     ticks = [(turn, f"{turn:.0f}") for turn in sorted({point[0] for one in series for point in one.points})]

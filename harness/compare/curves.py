@@ -39,7 +39,7 @@ def budget_curves(arm: str, table: pd.DataFrame, *, level: float = 0.95) -> list
 
 
 def entropy_curve(arm: str, table: pd.DataFrame, read: Mapping[int, Sketch], *, level: float = 0.95) -> Curve | None:
-    """Mean response entropy (nats) at each turn, over the rollouts that reach it: late turns are of long rollouts."""
+    """Mean response entropy (nats) at each turn, from 1, over the rollouts that reach it: fewer and longer later on."""
     rows = [row for row in table.index if row in read]
     series = {row: read[row].entropies for row in rows}
     longest = max((len(one) for one in series.values()), default=0)
@@ -52,7 +52,7 @@ def entropy_curve(arm: str, table: pd.DataFrame, read: Mapping[int, Sketch], *, 
         values = task_values(at, "entropy")
         interval = these_tasks(values, level)
         mean = float(values.values.mean())
-        points.append(CurvePoint(x=step, value=mean, low=interval.low, high=interval.high, tasks=len(values)))
+        points.append(CurvePoint(x=step + 1, value=mean, low=interval.low, high=interval.high, tasks=len(values)))
     return Curve(arm=arm, kind="response entropy by turn", points=tuple(points)) if points else None
 
 

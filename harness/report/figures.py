@@ -33,7 +33,15 @@ def figures(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
         curves = [curve for curve in comparison.curves if curve.kind == kind and curve.arm in shown and _varies(curve)]
         if curves:
             series = [_curve(curve, number) for curve in curves]
-            svg = plots.lines(series, title=f"{title}: {_heard(series)}", x=x, percent="entropy" not in kind)
+            by_turn = kind == "response entropy by turn"
+            ticks = [(at, f"{at:.0f}") for at in sorted({point.x for one in curves for point in one.points})]
+            svg = plots.lines(
+                series,
+                title=f"{title}: {_heard(series)}",
+                x=x,
+                percent=not by_turn,
+                ticks=ticks if by_turn else None,
+            )
             yield Plot(title, caption + note, svg)
     if len(comparison.arms) > 2 and (steps := _steps(comparison)):
         yield _series_plot(comparison.arms, steps)

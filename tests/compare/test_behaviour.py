@@ -326,5 +326,6 @@ def test_a_whole_comparison_of_run_folders_shows_behaviour_flips_and_curves(tmp_
     kinds = {curve.kind for curve in found.curves}
     assert kinds == {"resolved within steps", "resolved within generated tokens", "response entropy by turn"}
     by_turn = next(c for c in found.curves if c.arm == "base" and c.kind == "response entropy by turn")
+    assert [point.x for point in by_turn.points] == [1, 2]
     assert [point.value for point in by_turn.points] == pytest.approx([0.8, 0.4])
     assert found.unique["aem"] == tuple(f"x__y-{i}" for i in range(1, 6))
