@@ -129,8 +129,8 @@ def _held(bounds: Bounds, decision: Decision, low: Decision, high: Decision) -> 
         return decision
     lost = bounds.missing_baseline + bounds.missing_candidate
     reason = (
-        f"{lost} rollouts have no verdict; depending on them the difference lies between {100 * bounds.low:+.1f} "
-        f"({low.verdict}) and {100 * bounds.high:+.1f} ({high.verdict}); without them: {decision.verdict}"
+        f"{lost} rollouts have no verdict; depending on them the difference lies between {100 * bounds.low:+z.1f} "
+        f"({low.verdict}) and {100 * bounds.high:+z.1f} ({high.verdict}); without them: {decision.verdict}"
     )
     return decision.model_copy(update={"verdict": "inconclusive", "reason": reason})
 

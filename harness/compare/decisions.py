@@ -27,7 +27,7 @@ def difference_decision(value: float, interval: Interval, p: float, *, family: i
     of = f", Holm over {family}" if family > 1 else ""
     if p <= 1 - interval.level:
         verdict: Verdict = "better" if value > 0 else "worse"
-        reason = f"{100 * value:+.1f} points, {p_words(p)}{of}"
+        reason = f"{100 * value:+z.1f} points, {p_words(p)}{of}"
         return Decision(question=interval.question, verdict=verdict, reason=reason, p=p)
     smallest = 100 * detectable(interval)
     least = f"the smallest difference this comparison could detect with 80 % power is {smallest:.1f} points"

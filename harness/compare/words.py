@@ -11,8 +11,8 @@ def percent(fraction: float, digits: int = 1) -> str:
 
 
 def points(fraction: float) -> str:
-    """0.014 -> `+1.4`."""
-    return f"{100 * fraction:+.1f}"
+    """0.014 -> `+1.4`; what rounds to zero is `+0.0`, not `-0.0`."""
+    return f"{100 * fraction:+z.1f}"
 
 
 def amount(value: float, *, signed: bool = False) -> str:

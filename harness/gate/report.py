@@ -162,7 +162,7 @@ def _trials(outcomes: np.ndarray) -> Trials:
 
 def points(fraction: float) -> str:
     """`+1.4`, in percentage points."""
-    return f"{100 * fraction:+.1f}"
+    return f"{100 * fraction:+z.1f}"
 
 
 def sentence(found: GateReport) -> str:

@@ -21,7 +21,7 @@ from cli import app
 from harness.compare.compare import Options, compare
 from harness.compare.outcomes import Outcomes, load
 from harness.compare.records import Comparison
-from harness.compare.words import headline
+from harness.compare.words import headline, points
 from harness.interop.trajectories import read_trajectory
 from harness.report import plots
 from harness.report.html import build_report
@@ -181,6 +181,10 @@ def test_a_null_result_is_said_plainly(runs: list[Path], tmp_path: Path) -> None
     text = build_report(same, both, tmp_path / "r.html", embed=0)
     assert '<h1 class="">No difference detected between second and first</h1>' in text
     assert "the smallest difference this comparison could detect" in text
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_direction() -> None:
+    assert points(-1e-9) == points(1e-9) == "+0.0"
 
 
 def test_numbers_in_the_page_are_the_records_numbers(comparison: Comparison, page: Path) -> None:
