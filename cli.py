@@ -67,13 +67,15 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        sys.exit(EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except _ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE)
     except AemError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
+    if code == EXIT_INTERRUPTED:  # Typer turns most interrupts into this code itself
+        typer.echo("interrupted; what is finished is kept, and the same command goes on", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
