@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from pydantic import Field
@@ -57,7 +57,8 @@ class CommandAgent:
         job = {**instance.model_dump(mode="json"), "seed": seed, "container": container}
         record.message(plain("user", json.dumps(job)))
         began = time.monotonic()
-        code, printed = self._run(json.dumps(job), container, instance.workdir)
+        # Its id raises EnvironmentFault once the container is closed under the program, as when the run is interrupted.
+        code, printed = self._run(json.dumps(job), container, instance.workdir, lambda: getattr(environment, "id", ""))
         output = {"output": printed, "returncode": code, "exception_info": "" if code is not None else "timed out"}
         record.message(observed(printed, output, seconds=time.monotonic() - began))
         last = (printed.strip().splitlines() or ["it printed nothing"])[-1][:200]
@@ -73,8 +74,11 @@ class CommandAgent:
         record.message(ended(end))
         return end
 
-    def _run(self, job: str, container: str, workdir: str) -> tuple[int | None, str]:
-        """The exit code (None: out of time) and the end of what was printed. Nothing it started outlives it."""
+    def _run(self, job: str, container: str, workdir: str, check: Callable[[], object]) -> tuple[int | None, str]:
+        """The exit code (None: out of time) and the end of what was printed. Nothing it started outlives it.
+
+        `check` is called all the while, and ends the program by what it raises.
+        """
         with tempfile.TemporaryFile("w+") as stdin:
             stdin.write(job)
             stdin.seek(0)
@@ -89,7 +93,7 @@ class CommandAgent:
         assert process.stdout is not None
         with process.stdout as stdout:
             try:
-                tail = _tail(process, stdout, time.monotonic() + self._options.wall_seconds)
+                tail = _tail(process, stdout, time.monotonic() + self._options.wall_seconds, check)
                 code = process.poll()
             finally:
                 with contextlib.suppress(ProcessLookupError):
@@ -98,13 +102,14 @@ class CommandAgent:
         return code, tail.decode("utf-8", "replace")
 
 
-def _tail(process: "subprocess.Popen[bytes]", stdout: IO[bytes], deadline: float) -> bytes:
+def _tail(process: "subprocess.Popen[bytes]", stdout: IO[bytes], deadline: float, check: Callable[[], object]) -> bytes:
     """Read until the program ends or the deadline passes, keeping the last bytes."""
     kept = bytearray()
     os.set_blocking(stdout.fileno(), False)
     with selectors.DefaultSelector() as selector:
         selector.register(stdout, selectors.EVENT_READ)
         while time.monotonic() < deadline:
+            check()
             over = process.poll() is not None
             selector.select(0 if over else 0.05)
             chunk = stdout.read(65536)

@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from agents.build import build
 from agents.command import CommandAgent, CommandOptions
-from harness.errors import ConfigError, PolicyFault
+from harness.errors import ConfigError, EnvironmentFault, PolicyFault
+from harness.sandbox.container import Sandbox
 from harness.types import ExitStatus
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
@@ -74,6 +77,15 @@ def test_out_of_time_kills_the_program_and_what_it_started(repository):
         time.sleep(0.05)
     else:
         pytest.fail("the child outlived the program")
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(60)
+def test_a_program_ends_with_its_container_as_when_a_run_is_interrupted(testbed):
+    with Sandbox(testbed) as box:
+        threading.Timer(1, box.close).start()
+        with pytest.raises(EnvironmentFault, match="closed"):
+            CommandAgent("sleep 600").run(instance(Path("/testbed")), box, Transcript(), seed=0)
 
 
 def test_a_flood_keeps_its_end_only(repository):
