@@ -9,6 +9,7 @@ ARG BASE=python:3.11-slim
 FROM ${BASE}
 WORKDIR /opt/aem
 COPY pyproject.toml requirements.lock README.md LICENSE cli.py ./
+COPY src src
 COPY commands commands
 COPY harness harness
 COPY agents agents

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from harness.errors import EXIT_USAGE, AemError
+from aem_harness.harness.errors import EXIT_USAGE, AemError
 
 # typer carries its own copy of click since 0.26 and used the package before: reach the classes through typer itself.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -43,7 +43,7 @@ app = typer.Typer(
 
 def _version(show: bool) -> None:
     if show:
-        from harness import __version__
+        from aem_harness import __version__
 
         typer.echo(f"aem-harness {__version__}")
         raise typer.Exit
@@ -58,7 +58,7 @@ def _root(
 
 
 for _name in COMMANDS:
-    import_module(f"commands.{_name}").register(app)
+    import_module(f"aem_harness.commands.{_name}").register(app)
 
 
 def main() -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_checkpoints.card import CARD, Card, make_card
-from aem_checkpoints.weights import identify, setting
-from harness.errors import ConfigError
-from harness.run.store import write_text
+from aem_harness.aem_checkpoints.card import CARD, Card, make_card
+from aem_harness.aem_checkpoints.weights import identify, setting
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.run.store import write_text
 
 OWN = ("name", "path", "hub", "revision", "digests", "weights")
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 CARD = "card.yaml"
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(@\d+)?")
@@ -113,7 +113,7 @@ class Card(Record):
 
 def read_card(path: Path) -> Card:
     """The card in a file; ConfigError names the file and the field that is wrong."""
-    from harness.config import read_yaml
+    from aem_harness.harness.config import read_yaml
 
     return make_card(read_yaml(path), str(path))
 

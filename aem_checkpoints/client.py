@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from harness.errors import PolicyFault
+from aem_harness.harness.errors import PolicyFault
 
 
 class Refused(PolicyFault):

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from aem_checkpoints.registry import Entry, Registry
-from aem_checkpoints.weights import setting
-from harness.errors import ConfigError
+from aem_harness.aem_checkpoints.registry import Entry, Registry
+from aem_harness.aem_checkpoints.weights import setting
+from aem_harness.harness.errors import ConfigError
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 Options = Mapping[str, str | int | float | bool]
@@ -82,7 +82,7 @@ def find_program() -> Program:
             if wanted == "vllm":
                 raise
     if find_spec("transformers") and find_spec("torch"):
-        return Program("transformers", (sys.executable, "-P", "-m", "aem_checkpoints.fallback", "serve"))
+        return Program("transformers", (sys.executable, "-P", "-m", "aem_harness.aem_checkpoints.fallback", "serve"))
     raise ConfigError(
         "nothing here can serve a checkpoint: install vLLM (pip install 'aem-harness[vllm]' on a GPU machine, else "
         "make vllm) or, for small checkpoints, pip install 'aem-harness[train]'"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aem_checkpoints import client
-from harness.errors import DataError, PolicyFault
-from harness.run.store import read_json
+from aem_harness.aem_checkpoints import client
+from aem_harness.harness.errors import DataError, PolicyFault
+from aem_harness.harness.run.store import read_json
 
 Prompt = Sequence[Mapping[str, Any]]
 BUILT_IN: tuple[Prompt, ...] = tuple(

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aem_checkpoints import client
-from aem_checkpoints.command import chat_template, options
-from aem_checkpoints.registry import Entry, Registry
-from aem_checkpoints.weights import content_digest, setting
+from aem_harness.aem_checkpoints import client
+from aem_harness.aem_checkpoints.command import chat_template, options
+from aem_harness.aem_checkpoints.registry import Entry, Registry
+from aem_harness.aem_checkpoints.weights import content_digest, setting
 
 CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff --stat HEAD~1 && echo")
 CANARY_TOKENS = 8

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from aem_checkpoints import weights
-from aem_checkpoints.card import CARD, Card, read_card
-from harness.errors import ConfigError
+from aem_harness.aem_checkpoints import weights
+from aem_harness.aem_checkpoints.card import CARD, Card, read_card
+from aem_harness.harness.errors import ConfigError
 
 SHIPPED = Path(__file__).parent
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from aem_checkpoints import client
-from aem_checkpoints.command import Program, arguments, explain, find_program
-from aem_checkpoints.registry import Entry, Registry
-from harness.errors import PolicyFault
-from harness.run.store import now
+from aem_harness.aem_checkpoints import client
+from aem_harness.aem_checkpoints.command import Program, arguments, explain, find_program
+from aem_harness.aem_checkpoints.registry import Entry, Registry
+from aem_harness.harness.errors import PolicyFault
+from aem_harness.harness.run.store import now
 
 START_SECONDS = 3600.0  # a large model on a cold disk takes many minutes to load
 RESTARTS = 1

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.errors import ConfigError, DataError
-from harness.run.store import read_json, write_json
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run.store import read_json, write_json
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")

@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from agents.budget import Budget, Meter
-from agents.messages import Message, ended, observed, plain, refused, said, sent
-from agents.policy import ContextOverflow
-from agents.templates import Prompts
-from harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Recorder
+from aem_harness.agents.budget import Budget, Meter
+from aem_harness.agents.messages import Message, ended, observed, plain, refused, said, sent
+from aem_harness.agents.policy import ContextOverflow
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Recorder
 
 SENTINEL = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 _SPACE = re.compile(r"\s*")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from harness.types import AgentExit, Completion, ExitStatus, Record
+from aem_harness.harness.types import AgentExit, Completion, ExitStatus, Record
 
 
 class Budget(Record):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from harness.errors import ConfigError
-from harness.types import Agent, Policy, Record, Task
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Agent, Policy, Record, Task
 
 if TYPE_CHECKING:
-    from agents.policy import EndpointPolicy
+    from aem_harness.agents.policy import EndpointPolicy
 
 CHOICES = "gold, empty, replay:NAME_OR_FILE, bash, deepswe, command:PROGRAM ARGS, or module.path:attribute"
 
@@ -29,26 +29,26 @@ def build(
     kind, separator, argument = spec.partition(":")
     match kind:
         case "gold" | "empty" if not separator:
-            from agents.scripted import EmptyAgent, GoldAgent
+            from aem_harness.agents.scripted import EmptyAgent, GoldAgent
 
             _no_options(kind, options)
             return EmptyAgent() if kind == "empty" else GoldAgent({task.instance_id: task.patch for task in tasks})
         case "replay" if argument:
-            from agents.bash import BashOptions
-            from agents.scripted import ReplayAgent, load_replay
+            from aem_harness.agents.bash import BashOptions
+            from aem_harness.agents.scripted import ReplayAgent, load_replay
 
             settings = _options(BashOptions, {"format_errors": 0, **options}, kind)
             return ReplayAgent(load_replay(argument), source=argument, options=settings)
         case "bash" if not separator:
-            from agents.bash import BashAgent, BashOptions
+            from aem_harness.agents.bash import BashAgent, BashOptions
 
             return BashAgent(_needed(policy, spec), _options(BashOptions, options, kind))
         case "deepswe" if not separator:
-            from agents.deepswe import DeepsweAgent, DeepsweOptions
+            from aem_harness.agents.deepswe import DeepsweAgent, DeepsweOptions
 
             return DeepsweAgent(_needed(policy, spec), _options(DeepsweOptions, options, kind))
         case "command" if argument:
-            from agents.command import CommandAgent, CommandOptions
+            from aem_harness.agents.command import CommandAgent, CommandOptions
 
             return CommandAgent(argument, _options(CommandOptions, options, kind))
         case _ if argument and kind.replace(".", "").isidentifier():
@@ -69,7 +69,7 @@ def endpoint_policy(
 
     ConfigError for bad sampling parameters or an ambiguous or unserved model, PolicyFault when nothing answers.
     """
-    from agents.policy import EndpointPolicy, Sampling, served_models
+    from aem_harness.agents.policy import EndpointPolicy, Sampling, served_models
 
     asked = _options(Sampling, sampling or {}, "sampling", where="sampling")
     for endpoint in endpoints:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from agents.reply import Unreadable
+from aem_harness.agents.reply import Unreadable
 
 BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 60 MiB
 

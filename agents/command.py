@@ -20,9 +20,9 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from agents.messages import ended, observed, plain
-from harness.errors import ConfigError, PolicyFault
-from harness.types import AgentExit, Environment, ExitStatus, Instance, Record, Recorder
+from aem_harness.agents.messages import ended, observed, plain
+from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Record, Recorder
 
 KEPT = 64 * 1024  # bytes of what the program prints that go into the trajectory, from its end
 TEMPORARY = 75

@@ -8,7 +8,7 @@ Read where:
 - loop, limits, what is kept of a reply, the steps-remaining line: R2E-Gym, `agenthub/agent/agent.py`, in the revision
   that DeepSWE's own evaluation command runs (65,536 tokens, no condensing of history).
 - parsing of calls: `agenthub/action/action.py`; observations: `agenthub/observation` and rLLM's copy of it
-  (`rllm/environments/swe/observation.py`); tools: see `agents.deepswe_tools`.
+  (`rllm/environments/swe/observation.py`); tools: see `aem_harness.agents.deepswe_tools`.
 - the evaluation command, in DeepSWE's instructions for reproduction: `vllm serve agentica-org/DeepSWE-Preview
   --max-model-len 70000`, then `runagent_multiple --use_fn_calling False --temperature 1 --max_steps_absolute 100`.
 
@@ -34,13 +34,13 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from agents.budget import Budget, Meter
-from agents.deepswe_tools import KEPT_LINES, NAMES, Answer, Tools
-from agents.messages import Message, called, ended, observed, plain, sent
-from agents.policy import ContextOverflow
-from harness.config import read_yaml
-from harness.errors import ConfigError
-from harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Record, Recorder
+from aem_harness.agents.budget import Budget, Meter
+from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, Answer, Tools
+from aem_harness.agents.messages import Message, called, ended, observed, plain, sent
+from aem_harness.agents.policy import ContextOverflow
+from aem_harness.harness.config import read_yaml
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Record, Recorder
 
 NO_CALL = """
 You forgot to use a function call in your response.
@@ -74,7 +74,7 @@ class DeepswePrompts(Record):
     @classmethod
     def load(cls, name: str) -> Self:
         """By shipped name, or the path of a YAML file of ours or of R2E-Gym. ConfigError says what is wrong."""
-        shipped = resources.files("agents") / "prompts" / "deepswe" / f"{name}.yaml"
+        shipped = resources.files("aem_harness.agents") / "prompts" / "deepswe" / f"{name}.yaml"
         path = Path(str(shipped)) if shipped.is_file() else Path(name)
         if not path.is_file():
             raise ConfigError(f"unknown prompts {name!r}: choose deepswe-1, or give R2E-Gym's edit_non_fn_calling.yaml")

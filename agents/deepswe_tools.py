@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from harness.types import Environment
+from aem_harness.harness.types import Environment
 
 BLOCKED = ("git", "ipython", "jupyter", "nohup")  # as the first word of a command
 CLIPPED = (

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.types import AgentExit, Completion, ExitStatus
+from aem_harness.harness.types import AgentExit, Completion, ExitStatus
 
 Message = dict[str, Any]
 
@@ -89,7 +89,7 @@ def facts(completion: Completion) -> dict[str, Any]:
     (failed attempts, waits between them). `server_queue_seconds` is the part of `model_seconds` that the request queued
     at the server, None where that does not say (vLLM does with --enable-per-request-metrics, which is set for those
     that `aem` starts and know it). `gpu_seconds` is the request's share of the server's GPUs, None where these are not
-    known or there are none: see `agents.accelerator`.
+    known or there are none: see `aem_harness.agents.accelerator`.
     `surprisal` is -log pi(response | prefix), the sum over its tokens; `mean_entropy` the mean of the per-token
     estimates, by `entropy_method`; both None where the server returned no log-probabilities.
     """

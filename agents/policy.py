@@ -18,11 +18,11 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from agents.accelerator import GpuClock
-from agents.calls import Calls, CallsClosed
-from agents.reply import Unreadable, read_reply
-from harness.errors import ConfigError, PolicyFault
-from harness.types import Completion, Record
+from aem_harness.agents.accelerator import GpuClock
+from aem_harness.agents.calls import Calls, CallsClosed
+from aem_harness.agents.reply import Unreadable, read_reply
+from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.types import Completion, Record
 
 
 class ContextOverflow(Exception):

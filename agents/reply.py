@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from agents.entropy import method, token_entropy
-from harness.types import Completion
+from aem_harness.agents.entropy import method, token_entropy
+from aem_harness.harness.types import Completion
 
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
 

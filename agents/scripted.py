@@ -30,12 +30,12 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from agents.bash import SENTINEL, BashAgent, BashOptions
-from agents.messages import ended, observed, plain
-from agents.templates import Prompts
-from harness.config import read_yaml
-from harness.errors import ConfigError, DataError
-from harness.types import (
+from aem_harness.agents.bash import SENTINEL, BashAgent, BashOptions
+from aem_harness.agents.messages import ended, observed, plain
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.config import read_yaml
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.types import (
     AgentExit,
     Completion,
     Environment,
@@ -167,7 +167,7 @@ class _Script:
 
 def shipped_replays() -> list[str]:
     """The replays that come with the package, by name."""
-    folder = resources.files("agents") / "replays"
+    folder = resources.files("aem_harness.agents") / "replays"
     if not folder.is_dir():
         return []
     return sorted(
@@ -177,7 +177,7 @@ def shipped_replays() -> list[str]:
 
 def load_replay(name: str) -> Scripts:
     """Read a replay by shipped name or path. ConfigError for an unknown one, DataError for a broken file."""
-    folder = resources.files("agents") / "replays"
+    folder = resources.files("aem_harness.agents") / "replays"
     candidates = [Path(str(folder / f"{name}{suffix}")) for suffix in (".yaml", ".jsonl")] + [Path(name)]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:

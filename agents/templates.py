@@ -12,9 +12,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from harness.config import read_yaml
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.config import read_yaml
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 # Names that are read from an installed mini-swe-agent (`pip install --no-deps` will do): its file, and how actions
 # are written.
@@ -52,7 +52,7 @@ class Prompts(Record):
         """
         if name in MINI_SWE_AGENT:
             return cls._check(cls(**_from_mini_swe_agent(name)), name)
-        shipped = resources.files("agents") / "prompts" / f"{name}.yaml"
+        shipped = resources.files("aem_harness.agents") / "prompts" / f"{name}.yaml"
         path = Path(str(shipped)) if shipped.is_file() else Path(name)
         if not path.is_file():
             choices = ", ".join([*shipped_names(), *MINI_SWE_AGENT])
@@ -109,7 +109,7 @@ class Prompts(Record):
 
 def shipped_names() -> list[str]:
     """The prompt files that come with the package, without `.yaml`."""
-    folder = resources.files("agents") / "prompts"
+    folder = resources.files("aem_harness.agents") / "prompts"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 

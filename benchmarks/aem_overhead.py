@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from training.config import RlConfig, find_config, load_config
-from training.folder import read_metrics
-from training.loss import logprobs_and_entropies
-from training.run import train
+from aem_harness.training.config import RlConfig, find_config, load_config
+from aem_harness.training.folder import read_metrics
+from aem_harness.training.loss import logprobs_and_entropies
+from aem_harness.training.run import train
 
 
 def main(steps: int) -> None:

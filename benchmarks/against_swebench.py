@@ -26,7 +26,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.instances.rows import parse_row, to_row
+from aem_harness.harness.instances.rows import parse_row, to_row
 from tests.verified import build
 
 HERE = Path(__file__).parent

@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from aem_checkpoints.registry import Registry
+from aem_harness.aem_checkpoints.registry import Registry
 
-AEM = [sys.executable, "-m", "cli"]
+AEM = [sys.executable, "-m", "aem_harness.cli"]
 NAMES = {"PASS": 0, "BLOCK": 1, "INCONCLUSIVE": 2}
 
 

@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from harness.compare.outcomes import import_outcomes
-from harness.compare.surface import PUBLIC
-from harness.compare.values import Floats
-from harness.gate.calibrate import lowered, public_surface, trial
-from harness.gate.config import GateConfig, configure
-from harness.gate.design import Arm, design
-from harness.gate.gate import Verdict, decide
-from harness.gate.looks import Cells
+from aem_harness.harness.compare.outcomes import import_outcomes
+from aem_harness.harness.compare.surface import PUBLIC
+from aem_harness.harness.compare.values import Floats
+from aem_harness.harness.gate.calibrate import lowered, public_surface, trial
+from aem_harness.harness.gate.config import GateConfig, configure
+from aem_harness.harness.gate.design import Arm, design
+from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.looks import Cells
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
 BLOCK = 250  # trials a task of the pool

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.report.html import build_report
+from aem_harness.harness.run.store import write_text
 from benchmarks.synthetic_runs import make_run
-from harness.compare.compare import compare
-from harness.compare.outcomes import load
-from harness.report.html import build_report
-from harness.run.store import write_text
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.sandbox.build import BASE, build_base
-from harness.sandbox.container import Sandbox
-from harness.sandbox.engine import client
+from aem_harness.harness.sandbox.build import BASE, build_base
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.engine import client
 
 COMMAND = "true"
 

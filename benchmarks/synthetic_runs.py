@@ -8,10 +8,10 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import RunConfig
-from harness.run.store import RunStore, now, write_json, write_patch
-from harness.run.trajectory import TrajectoryWriter
-from harness.types import ExitStatus, Outcome
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.run.store import RunStore, now, write_json, write_patch
+from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.types import ExitStatus, Outcome
 
 REPOS = {"astropy/astropy": 22, "django/django": 231, "matplotlib/matplotlib": 34, "psf/requests": 8,
          "pydata/xarray": 22, "pylint-dev/pylint": 10, "pytest-dev/pytest": 19, "scikit-learn/scikit-learn": 32,

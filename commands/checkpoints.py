@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands import options
+from aem_harness.commands import options
 
 ADD = """
 A folder of full weights, and an adapter on it (the base model is read from its adapter_config.json unless given):
@@ -57,9 +57,9 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of that name.")] = False,
 ) -> None:
     """Register a checkpoint: digest its files and write its card."""
-    from aem_checkpoints import adding
-    from aem_checkpoints.registry import Registry
-    from harness.config import set_dotted
+    from aem_harness.aem_checkpoints import adding
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.config import set_dotted
 
     given = {
         "path": str(path) if path else None,
@@ -85,7 +85,7 @@ def list_(registry: options.RegistryFolder = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from aem_checkpoints.registry import Registry
+    from aem_harness.aem_checkpoints.registry import Registry
 
     table = Table("name", "weights", "method", "step", "parent or base", "licence", "where", box=box.SIMPLE_HEAD)
     for entry in Registry(registry).entries():
@@ -102,9 +102,9 @@ def show(
     name: Annotated[str, typer.Argument(help="A registered checkpoint.")], registry: options.RegistryFolder = None
 ) -> None:
     """The card of one checkpoint, where it is, and how it would be served."""
-    from aem_checkpoints.command import Program, arguments, find_program
-    from aem_checkpoints.registry import Registry
-    from harness.errors import ConfigError
+    from aem_harness.aem_checkpoints.command import Program, arguments, find_program
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.errors import ConfigError
 
     known = Registry(registry)
     entry = known.get(name)
@@ -122,8 +122,8 @@ def verify(
     registry: options.RegistryFolder = None,
 ) -> None:
     """Check every file against the digests of its card; one line for each that is missing, damaged or changed."""
-    from aem_checkpoints.registry import Registry
-    from harness.errors import DataError
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.errors import DataError
 
     known = Registry(registry)
     entries = [entry for name in names for entry in known.series(name)] if names else known.entries()
@@ -147,7 +147,7 @@ def diff(
     from rich.console import Console
     from rich.table import Table
 
-    from aem_checkpoints.card import differences
+    from aem_harness.aem_checkpoints.card import differences
 
     rows = list(differences(_facts(left, registry), _facts(right, registry)))
     if not rows:
@@ -160,8 +160,8 @@ def diff(
 
 
 def _facts(name: str, registry: Path | None) -> Mapping[str, Any]:
-    from aem_checkpoints.registry import Registry
-    from harness.run.store import read_json
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.run.store import read_json
 
     if (run := Path(name) / "run.json").is_file():
         fingerprint: Mapping[str, Any] = read_json(run).get("fingerprint") or {}

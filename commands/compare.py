@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+from aem_harness.commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
 
 EXAMPLES = """
 Examples:
@@ -52,11 +52,11 @@ def compare(
     """
     from rich.console import Console
 
-    from harness.compare import export, terminal
-    from harness.compare.compare import Options
-    from harness.compare.compare import compare as run
-    from harness.compare.outcomes import describe_tasks, load
-    from harness.compare.pairs import all_pairs
+    from aem_harness.harness.compare import export, terminal
+    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.compare import compare as run
+    from aem_harness.harness.compare.outcomes import describe_tasks, load
+    from aem_harness.harness.compare.pairs import all_pairs
 
     outcomes = load(arms)
     if instances:

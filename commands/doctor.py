@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import EXIT_INFRASTRUCTURE
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +18,7 @@ def doctor(
     """Check engine, disk, grader, dataset and endpoints; every finding names its remedy."""
     from rich.console import Console
 
-    from harness.doctor import examine
+    from aem_harness.harness.doctor import examine
 
     console = Console()
     style = {"ok": "green", "warning": "yellow", "problem": "red"}

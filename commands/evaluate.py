@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from harness.errors import EXIT_INFRASTRUCTURE
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.config import RunConfig
-    from harness.instances.load import Loaded
-    from harness.run.store import Event, Key, RunStore
-    from harness.types import Agent, Task
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.instances.load import Loaded
+    from aem_harness.harness.run.store import Event, Key, RunStore
+    from aem_harness.harness.types import Agent, Task
 
 
 @dataclass
@@ -41,8 +41,8 @@ def choose(
     sample_seed: int = 0,
 ) -> Selection:
     """Load a dataset, say which of its rows are bad, and select."""
-    from harness.instances.load import load
-    from harness.instances.select import select
+    from aem_harness.harness.instances.load import load
+    from aem_harness.harness.instances.select import select
 
     loaded = load(dataset)
     for problem in loaded.problems:
@@ -61,9 +61,9 @@ def choose(
 
 def allocated(selection: Selection, path: Path, folder: Path) -> "tuple[Selection, dict[str, int]]":
     """The selected instances that an allocation names, and the seeds of each, for a run in `folder`."""
-    from harness.errors import ConfigError
-    from harness.run.seeds import read_allocation, refuse_later_allocation
-    from harness.run.store import read_json
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.run.seeds import read_allocation, refuse_later_allocation
+    from aem_harness.harness.run.store import read_json
 
     seeds = read_allocation(path)
     unknown = sorted(set(seeds) - {task.instance_id for task in selection.loaded.tasks})
@@ -92,10 +92,10 @@ def open_run(
 
     `seeds` are the rollouts of every instance, or how many each gets.
     """
-    from harness import __version__
-    from harness.grading.official import grader_version
-    from harness.run.seeds import plan_of
-    from harness.run.store import RunStore
+    from aem_harness import __version__
+    from aem_harness.harness.grading.official import grader_version
+    from aem_harness.harness.run.seeds import plan_of
+    from aem_harness.harness.run.store import RunStore
 
     names = [task.instance_id for task in selection.tasks]
     loaded = selection.loaded
@@ -133,10 +133,10 @@ def perform(
     `release` wakes whoever waits for the policy when the run ends early. `watch` is told every journaled event, one at
     a time; when it returns True the run ends there.
     """
-    from harness.grading.reports import write_reports
-    from harness.report.live import RunView
-    from harness.run.runner import Runner
-    from harness.sandbox.reaping import reap
+    from aem_harness.harness.grading.reports import write_reports
+    from aem_harness.harness.report.live import RunView
+    from aem_harness.harness.run.runner import Runner
+    from aem_harness.harness.sandbox.reaping import reap
 
     reaped = reap()
     if reaped:
@@ -170,7 +170,7 @@ def perform(
 
 def outcomes(store: "RunStore", keys: "Sequence[Key]") -> Counter[str]:
     """How many of `keys` ended in each outcome; "owed" counts those that have none yet."""
-    from harness.types import Outcome
+    from aem_harness.harness.types import Outcome
 
     counts: Counter[str] = Counter()
     for key in keys:
@@ -188,7 +188,7 @@ def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int
     """Print how a run ended; exit with the code for infrastructure when some of it was lost to that."""
     from rich.console import Console as RichConsole
 
-    from harness.report.tables import run_summary
+    from aem_harness.harness.report.tables import run_summary
 
     RichConsole().print(run_summary(folder, counts, n=n, seeds=seeds))
     if suspect := _suspect(folder):

@@ -9,10 +9,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from commands.gate_run import Live
-    from harness.gate.config import GateConfig
-    from harness.gate.report import GateReport
-    from harness.gate.stored import Options
+    from aem_harness.commands.gate_run import Live
+    from aem_harness.harness.gate.config import GateConfig
+    from aem_harness.harness.gate.report import GateReport
+    from aem_harness.harness.gate.stored import Options
 
 RUN = "A candidate that is run"  # panel of the help
 
@@ -161,10 +161,10 @@ def gate(
     """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
-    from commands.gate_run import Live
-    from harness.gate.ci import published
-    from harness.gate.report import to_text
-    from harness.gate.stored import Options, gate_stored, load_arms
+    from aem_harness.commands.gate_run import Live
+    from aem_harness.harness.gate.ci import published
+    from aem_harness.harness.gate.report import to_text
+    from aem_harness.harness.gate.stored import Options, gate_stored, load_arms
 
     with published(junit, summary) as reports:
         config = _config(tier, margin, block_margin, alpha, question, budget, futility, order_seed, retries)
@@ -209,10 +209,10 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
 ) -> None:
     """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
-    from harness.compare.outcomes import load
-    from harness.errors import ConfigError
-    from harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
-    from harness.gate.table import read_arm
+    from aem_harness.harness.compare.outcomes import load
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
+    from aem_harness.harness.gate.table import read_arm
 
     config = _config(tier, margin, block_margin, alpha, question, budget, futility, None, None)
     if (surface is None) == (not sources) or (sources and baseline is None):
@@ -240,7 +240,7 @@ def calibrate(
 def _live(
     baseline: str, policy: dict[str, Any], config: "GateConfig", settings: "Options", live: "Live", console: "Console"
 ) -> "GateReport":
-    from commands.gate_run import candidate_config, gate_live
+    from aem_harness.commands.gate_run import candidate_config, gate_live
 
     return gate_live(Path(baseline), config, settings, candidate_config(Path(baseline), **policy), live, console)
 
@@ -256,9 +256,9 @@ def _pair(
     model: str | None,
     console: "Console",
 ) -> "GateReport":
-    from commands.gate_pair import gate_pair, halves
-    from commands.gate_run import baseline_config, candidate_config
-    from harness.errors import ConfigError
+    from aem_harness.commands.gate_pair import gate_pair, halves
+    from aem_harness.commands.gate_run import baseline_config, candidate_config
+    from aem_harness.harness.errors import ConfigError
 
     if settings.pin:
         raise ConfigError("--pin is of stored outcomes, and a fresh baseline has none yet; leave one of them away")
@@ -285,7 +285,7 @@ def _config(
     order_seed: int | None,
     retries: int | None,
 ) -> "GateConfig":
-    from harness.gate.config import Budget, configure
+    from aem_harness.harness.gate.config import Budget, configure
 
     return configure(
         tier.value,
@@ -301,7 +301,7 @@ def _config(
 
 
 def _points(text: str) -> list[float]:
-    from harness.errors import ConfigError
+    from aem_harness.harness.errors import ConfigError
 
     try:
         return [float(part) / 100 for part in text.split(",") if part.strip()]

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.evaluate import Selection, choose, outcomes
-from commands.gate_run import Live, Side, concluded, feed, opened
+from aem_harness.commands.evaluate import Selection, choose, outcomes
+from aem_harness.commands.gate_run import Live, Side, concluded, feed, opened
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.config import RunConfig
-    from harness.gate.config import GateConfig
-    from harness.gate.gate import Gate
-    from harness.gate.report import GateReport
-    from harness.gate.stored import Options
-    from harness.run.store import Event
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.gate.config import GateConfig
+    from aem_harness.harness.gate.gate import Gate
+    from aem_harness.harness.gate.report import GateReport
+    from aem_harness.harness.gate.stored import Options
+    from aem_harness.harness.run.store import Event
 
 
 def gate_pair(
@@ -36,12 +36,12 @@ def gate_pair(
     `stored` is an earlier run of the baseline: its tasks are run, its outcomes calibrate the gate and improve
     the order. Each arm becomes a run folder of its own, named by the arm, in one folder.
     """
-    from harness.compare.outcomes import Outcomes, combine, load_one
-    from harness.gate.design import design
-    from harness.gate.gate import BASELINE, CANDIDATE, Gate
-    from harness.gate.sequence import open_sequence
-    from harness.gate.stored import past_arms
-    from harness.gate.table import read_arm, refuse_drift
+    from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
+    from aem_harness.harness.gate.design import design
+    from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
+    from aem_harness.harness.gate.sequence import open_sequence
+    from aem_harness.harness.gate.stored import past_arms
+    from aem_harness.harness.gate.table import read_arm, refuse_drift
 
     theirs, mine = (one.model_copy(update={"infra_retries": config.retries}) for one in configs)
     parent = lives[1].out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
@@ -81,10 +81,10 @@ def perform_pair(
     gate: "Gate", sides: tuple[Side, Side], selection: Selection, lives: tuple[Live, Live], console: "Console"
 ) -> None:
     """Both runs at once, level with each other, until the gate has decided or nothing is owed."""
-    from harness.grading.reports import write_reports
-    from harness.report.live import RunView
-    from harness.run.runner import Runner
-    from harness.sandbox.reaping import reap
+    from aem_harness.harness.grading.reports import write_reports
+    from aem_harness.harness.report.live import RunView
+    from aem_harness.harness.run.runner import Runner
+    from aem_harness.harness.sandbox.reaping import reap
 
     reap()
     tasks = {task.instance_id: task for task in selection.tasks}

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.evaluate import Selection, choose, open_run, perform
-from commands.serving import card_defaults, connect, find
+from aem_harness.commands.evaluate import Selection, choose, open_run, perform
+from aem_harness.commands.serving import card_defaults, connect, find
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aem_checkpoints.registry import Entry
-    from harness.config import RunConfig
-    from harness.gate.config import GateConfig
-    from harness.gate.design import Arm
-    from harness.gate.gate import Gate
-    from harness.gate.report import GateReport
-    from harness.gate.sequence import Sequence as GateSequence
-    from harness.gate.stored import Options
-    from harness.run.store import Event, RunStore
-    from harness.types import Agent
+    from aem_harness.aem_checkpoints.registry import Entry
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.gate.config import GateConfig
+    from aem_harness.harness.gate.design import Arm
+    from aem_harness.harness.gate.gate import Gate
+    from aem_harness.harness.gate.report import GateReport
+    from aem_harness.harness.gate.sequence import Sequence as GateSequence
+    from aem_harness.harness.gate.stored import Options
+    from aem_harness.harness.run.store import Event, RunStore
+    from aem_harness.harness.types import Agent
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Side:
 
 def baseline_config(baseline: str, dataset: str | None, registry: Path | None) -> "RunConfig":
     """The settings of a baseline that is run afresh: those of a run folder, or of a registered checkpoint's card."""
-    from harness.config import RunConfig
-    from harness.errors import ConfigError
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import ConfigError
 
     if (Path(baseline) / "run.json").is_file():
         return RunConfig.load(defaults=_settings(Path(baseline)))
@@ -69,8 +69,8 @@ def candidate_config(
     baseline: "RunConfig | Path", *, checkpoint: str | None, registry: Path | None, agent: str | None, arm: str | None
 ) -> "RunConfig":
     """The baseline's own settings with another policy: what differs between the arms is that alone."""
-    from harness.config import RunConfig
-    from harness.errors import ConfigError
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import ConfigError
 
     known = _settings(baseline) if isinstance(baseline, Path) else baseline.model_dump(mode="json")
     if checkpoint:
@@ -88,8 +88,8 @@ def candidate_config(
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    from harness.errors import ConfigError
-    from harness.run.store import read_json
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.run.store import read_json
 
     if not (folder / "run.json").is_file():
         raise ConfigError(f"to run a candidate, --baseline must be a run folder; {folder} has no run.json")
@@ -98,7 +98,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _one(checkpoint: str, registry: Path | None) -> "Entry":
-    from harness.errors import ConfigError
+    from aem_harness.harness.errors import ConfigError
 
     entries = find(checkpoint, registry)
     if len(entries) > 1:
@@ -116,12 +116,12 @@ def gate_live(
 
     Raises DriftFault, before anything is run where it can, when the arms differ in more than the weights.
     """
-    from harness.compare.outcomes import combine, load_one
-    from harness.gate.design import design
-    from harness.gate.gate import CANDIDATE, Gate
-    from harness.gate.sequence import open_sequence
-    from harness.gate.stored import past_arms
-    from harness.gate.table import check_pin, read_arm, refuse_drift
+    from aem_harness.harness.compare.outcomes import combine, load_one
+    from aem_harness.harness.gate.design import design
+    from aem_harness.harness.gate.gate import CANDIDATE, Gate
+    from aem_harness.harness.gate.sequence import open_sequence
+    from aem_harness.harness.gate.stored import past_arms
+    from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift
 
     stored = load_one(str(baseline))
     theirs = read_arm(stored, stored.arms[0], retries=config.retries)
@@ -176,8 +176,8 @@ def opened(
     console: "Console",
 ) -> Iterator[Side]:
     """One arm, ready to run: its server is up, its folder open; both are closed with the block."""
-    from agents.build import build
-    from harness.errors import ConfigError
+    from aem_harness.agents.build import build
+    from aem_harness.harness.errors import ConfigError
 
     entry = _one(run_config.checkpoint, live.registry) if run_config.checkpoint else None
     if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, live):
@@ -200,8 +200,8 @@ def opened(
 
 
 def _knows_gpus(entry: "Entry | None", live: Live) -> bool:
-    from aem_checkpoints.command import find_program, gpus
-    from aem_checkpoints.registry import Registry
+    from aem_harness.aem_checkpoints.command import find_program, gpus
+    from aem_harness.aem_checkpoints.registry import Registry
 
     if live.gpus is not None or entry is None:
         return live.gpus is not None
@@ -213,7 +213,7 @@ def feed(gate: "Gate", side: Side, instance_id: str, seed: int) -> bool:
 
     It costs the GPU-seconds that its requests were charged, or with --gpus its wall time on its share of them.
     """
-    from harness.types import Outcome
+    from aem_harness.harness.types import Outcome
 
     progress = side.store.progress.get((instance_id, seed))
     if progress is None:
@@ -249,12 +249,12 @@ def concluded(
 
     `surface` is what the gate is calibrated on, if not the baseline itself.
     """
-    from harness.compare.outcomes import load_one
-    from harness.errors import EnvironmentFault
-    from harness.gate.calibrate import cached
-    from harness.gate.report import report
-    from harness.gate.sequence import record
-    from harness.gate.table import read_arm
+    from aem_harness.harness.compare.outcomes import load_one
+    from aem_harness.harness.errors import EnvironmentFault
+    from aem_harness.harness.gate.calibrate import cached
+    from aem_harness.harness.gate.report import report
+    from aem_harness.harness.gate.sequence import record
+    from aem_harness.harness.gate.table import read_arm
 
     gate.finish("the run ended before a verdict")
     if gate.consumed and gate.missing() == gate.consumed:

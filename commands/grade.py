@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options
-from commands.evaluate import choose, conclude, open_run, outcomes, perform
-from commands.run import Retry
-from harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
+from aem_harness.commands import options
+from aem_harness.commands.evaluate import choose, conclude, open_run, outcomes, perform
+from aem_harness.commands.run import Retry
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from commands.evaluate import Selection
-    from harness.types import Prediction
+    from aem_harness.commands.evaluate import Selection
+    from aem_harness.harness.types import Prediction
 
 EXAMPLES = """
 Examples:
@@ -89,7 +89,7 @@ def grade(
 
 def _known(path: Path, selection: "Selection", console: "Console") -> "list[Prediction]":
     """The predictions for instances of the selection; what is left out is said."""
-    from harness.grading.predictions import read_predictions
+    from aem_harness.harness.grading.predictions import read_predictions
 
     read = read_predictions(path)
     known = {task.instance_id for task in selection.tasks}
@@ -117,8 +117,8 @@ def _grade_predictions(
     memory: str,
     retry_infrastructure: bool,
 ) -> None:
-    from harness.config import RunConfig
-    from harness.grading.submission import Submission, enter
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.grading.submission import Submission, enter
 
     models = {prediction.model_name_or_path for prediction in predictions}
     if len(models) > 1:
@@ -149,8 +149,8 @@ def _grade_predictions(
 def _grade_logs(root: Path, out: Path, dataset: str, console: "Console", *, add_markers: bool) -> None:
     from rich.progress import track
 
-    from harness.grading.logs import find_logs, regrade, write_csv
-    from harness.types import Outcome
+    from aem_harness.harness.grading.logs import find_logs, regrade, write_csv
+    from aem_harness.harness.types import Outcome
 
     total = len(find_logs(root))
     tasks = {task.instance_id: task for task in choose(dataset, console).tasks}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options
-from commands.evaluate import choose
+from aem_harness.commands import options
+from aem_harness.commands.evaluate import choose
 
 if TYPE_CHECKING:
-    from harness.types import ImageRef, Task
+    from aem_harness.harness.types import ImageRef, Task
 
 GIB = 1 << 30
 
@@ -30,7 +30,7 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
     from rich.console import Console
     from rich.table import Column, Table
 
-    from harness.sandbox.images import local_images
+    from aem_harness.harness.sandbox.images import local_images
 
     console = Console()
     tasks = choose(dataset, console, ids=ids, repos=repos).tasks
@@ -76,7 +76,7 @@ def prune(
     """Remove images of a task set from the engine; those in use stay."""
     from rich.console import Console
 
-    from harness.sandbox.images import prune as remove
+    from aem_harness.harness.sandbox.images import prune as remove
 
     console = Console()
     tasks = choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks
@@ -90,7 +90,7 @@ def _each(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from harness.sandbox.images import ensure_image
+    from aem_harness.harness.sandbox.images import ensure_image
 
     console = Console(stderr=True)
     tasks = {task.instance.image: task for task in choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks}

@@ -31,7 +31,7 @@ def import_(
     reports: Annotated[Path | None, typer.Option(help="Official report or folder of logs with the verdicts.")] = None,
 ) -> None:
     """Turn results of other tools into the outcomes CSV that `aem compare` reads."""
-    from harness.compare.outcomes import import_outcomes, write_csv
+    from aem_harness.harness.compare.outcomes import import_outcomes, write_csv
 
     outcomes = import_outcomes(source, format=format, arm=arm, seed=seed, reports=reports)
     write_csv(outcomes.table, out)

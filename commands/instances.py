@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options
-from commands.evaluate import choose
-from harness.errors import ConfigError, DataError
+from aem_harness.commands import options
+from aem_harness.commands.evaluate import choose
+from aem_harness.harness.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from harness.types import Task
+    from aem_harness.harness.types import Task
 
 Strict = Annotated[bool, typer.Option("--strict", help="A bad row is an error, not a warning.")]
 
@@ -107,7 +107,7 @@ def export(
 
     from rich.console import Console
 
-    from harness.instances.rows import to_row
+    from aem_harness.harness.instances.rows import to_row
 
     if file.suffix != ".jsonl":
         raise ConfigError(f"{file} must end in .jsonl")

@@ -49,12 +49,12 @@ def plan(
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
     from rich.console import Console
 
-    from harness.compare.outcomes import load
-    from harness.compare.plan import costs, shares_of
-    from harness.compare.plan import plan as make
-    from harness.compare.plan_view import show_allocation, show_plan
-    from harness.compare.surface import PUBLIC, from_history, write_allocation
-    from harness.errors import ConfigError
+    from aem_harness.harness.compare.outcomes import load
+    from aem_harness.harness.compare.plan import costs, shares_of
+    from aem_harness.harness.compare.plan import plan as make
+    from aem_harness.harness.compare.plan_view import show_allocation, show_plan
+    from aem_harness.harness.compare.surface import PUBLIC, from_history, write_allocation
+    from aem_harness.harness.errors import ConfigError
 
     if difference is None and margin is None and seeds is None and allocate is None:
         raise ConfigError("say what to plan for: --difference, --margin, --seeds or --allocate")

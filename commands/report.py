@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+from aem_harness.commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
 
 EXAMPLES = """
 Examples:
@@ -37,10 +37,10 @@ def report(
     embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
 ) -> None:
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
-    from harness.compare.compare import Options, compare
-    from harness.compare.outcomes import describe_tasks, load
-    from harness.report.html import build_report
-    from harness.run.store import write_text
+    from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.compare.outcomes import describe_tasks, load
+    from aem_harness.harness.report.html import build_report
+    from aem_harness.harness.run.store import write_text
 
     outcomes = load(arms)
     if instances:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from commands import options
-from commands.evaluate import allocated, choose, conclude, open_run, outcomes, perform
-from commands.serving import card_defaults, connect, find
+from aem_harness.commands import options
+from aem_harness.commands.evaluate import allocated, choose, conclude, open_run, outcomes, perform
+from aem_harness.commands.serving import card_defaults, connect, find
 
 
 class Retry(StrEnum):
@@ -85,9 +85,9 @@ def run(
     """Drive a policy through instances in containers and grade its patches; run again to continue."""
     from rich.console import Console
 
-    from agents.build import build
-    from harness.config import RunConfig
-    from harness.errors import ConfigError
+    from aem_harness.agents.build import build
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import ConfigError
 
     console = Console(stderr=True)
     entries = find(checkpoint, registry) if checkpoint else [None]
@@ -164,7 +164,7 @@ def show(
     """Read one trajectory, its patch and its verdict in the terminal."""
     from rich.console import Console
 
-    from harness.report.show import rollout_view
+    from aem_harness.harness.report.show import rollout_view
 
     console = Console()
     with console.pager(styles=True) if console.is_terminal else nullcontext():

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import options
-from commands.serving import card_defaults, connect, find, serve
+from aem_harness.commands import options
+from aem_harness.commands.serving import card_defaults, connect, find, serve
 
 if TYPE_CHECKING:
-    from aem_checkpoints.determinism import Divergence
+    from aem_harness.aem_checkpoints.determinism import Divergence
 
 SERVE = """
 One checkpoint; an adapter together with its base model, on one server; two full checkpoints, a server each:
@@ -48,9 +48,9 @@ def serve_(
 
     from rich.console import Console
 
-    from aem_checkpoints.command import together
-    from aem_checkpoints.registry import Registry
-    from harness.errors import PolicyFault
+    from aem_harness.aem_checkpoints.command import together
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.errors import PolicyFault
 
     known = Registry(registry)
     groups = together([entry for name in checkpoints for entry in find(name, registry)], known)
@@ -80,8 +80,8 @@ def determinism(
     """Ask a server the same things again, alone and among others, and report how far its tokens diverge."""
     from rich.console import Console
 
-    from aem_checkpoints.determinism import BUILT_IN, measure, recorded_prefixes
-    from harness.errors import ConfigError
+    from aem_harness.aem_checkpoints.determinism import BUILT_IN, measure, recorded_prefixes
+    from aem_harness.harness.errors import ConfigError
 
     if bool(checkpoint) == bool(endpoint):
         raise ConfigError("give a checkpoint or --endpoint URL, not both")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aem_checkpoints.registry import Entry, Registry
-    from aem_checkpoints.serving import Server
-    from agents.policy import EndpointPolicy
+    from aem_harness.aem_checkpoints.registry import Entry, Registry
+    from aem_harness.aem_checkpoints.serving import Server
+    from aem_harness.agents.policy import EndpointPolicy
 
 
 @dataclass
@@ -26,8 +26,8 @@ class Connected:
 
 def find(name: str, registry: Path | None) -> "list[Entry]":
     """The registered checkpoint or steps of a series, their weights and base models verified against their cards."""
-    from aem_checkpoints.registry import Registry
-    from harness.errors import ConfigError
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.harness.errors import ConfigError
 
     known = Registry(registry)
     entries = known.series(name)
@@ -44,7 +44,7 @@ def card_defaults(entry: "Entry") -> dict[str, Any]:
     Where the card asks for log-probabilities, the size of the vocabulary, which bounds the entropy of the tokens not
     listed, is taken from the checkpoint.
     """
-    from aem_checkpoints.weights import setting
+    from aem_harness.aem_checkpoints.weights import setting
 
     card = entry.card
     sampling = dict(card.sampling)
@@ -74,10 +74,10 @@ def connect(
 
     Without `model`, the checkpoint's name, else the only model the endpoint serves.
     """
-    from aem_checkpoints.command import gpus
-    from aem_checkpoints.fingerprint import fingerprint
-    from aem_checkpoints.registry import Registry
-    from agents.build import endpoint_policy
+    from aem_harness.aem_checkpoints.command import gpus
+    from aem_harness.aem_checkpoints.fingerprint import fingerprint
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.agents.build import endpoint_policy
 
     if not endpoints and entry is None:
         yield Connected()
@@ -102,8 +102,8 @@ def serve(
     """A server of these checkpoints, ready; it ends with the block."""
     from rich.console import Console as RichConsole
 
-    from aem_checkpoints.command import find_program
-    from aem_checkpoints.serving import Server
+    from aem_harness.aem_checkpoints.command import find_program
+    from aem_harness.aem_checkpoints.serving import Server
 
     console, program = console or RichConsole(stderr=True), find_program()
     names = ", ".join(entry.card.name for entry in entries)

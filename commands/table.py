@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Baseline, Common, Describe, Level, Series
+from aem_harness.commands.options import Baseline, Common, Describe, Level, Series
 
 EXAMPLES = """
 Examples:
@@ -58,11 +58,11 @@ def table(
     again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
-    from harness.errors import ConfigError
-    from harness.report.again import TABLES, TableOptions, make_again, make_table, remember
-    from harness.report.formats import TEXT_WIDTH
-    from harness.report.paper import DEFAULT_COLUMNS
-    from harness.run.store import write_text
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
+    from aem_harness.harness.report.formats import TEXT_WIDTH
+    from aem_harness.harness.report.paper import DEFAULT_COLUMNS
+    from aem_harness.harness.run.store import write_text
 
     if again:
         if arms:

@@ -43,8 +43,8 @@ def train(
     """
     from rich.console import Console
 
-    from training.config import find_config, load_config
-    from training.run import train as run
+    from aem_harness.training.config import find_config, load_config
+    from aem_harness.training.run import train as run
 
     loaded = load_config(find_config(config), settings or ())
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
@@ -66,7 +66,7 @@ def _check(config: Any, folder: Path, console: Any) -> None:
         return
     import shlex
 
-    from training.engines import verl_run
+    from aem_harness.training.engines import verl_run
 
     findings = verl_run.check(config, folder)
     for finding in findings:
@@ -75,7 +75,7 @@ def _check(config: Any, folder: Path, console: Any) -> None:
     console.print(f"\n{shlex.join(verl_run.command(config, folder))}\n", soft_wrap=True, highlight=False, markup=False)
     lacking = [finding for finding in findings if finding.problem]
     if broken := [finding.what for finding in lacking if finding.hook]:
-        from harness.errors import ConfigError
+        from aem_harness.harness.errors import ConfigError
 
         raise ConfigError(f"the installed verl does not fit: {'; '.join(broken)}; {verl_run.REMEDY}")
     here = f"; to launch it here, {len(lacking)} things are missing" if lacking else ""

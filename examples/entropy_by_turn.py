@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.compare.compare import compare
-from harness.compare.outcomes import load
-from harness.compare.records import Curve
-from harness.report import plots
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.compare.records import Curve
+from aem_harness.harness.report import plots
 
 BARS = "▁▂▃▄▅▆▇█"
 STYLE = """<style>

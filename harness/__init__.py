@@ -3,10 +3,3 @@
 Knows Docker and the grader; knows no model and no torch. Rooms above it (`agents`, `aem_checkpoints`,
 `training`, `cli`) import it; it imports none of them.
 """
-
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("aem-harness")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 
 class Limits(Record):

@@ -7,8 +7,8 @@ from typing import Literal
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from harness.errors import AemError
-from harness.types import Record
+from aem_harness.harness.errors import AemError
+from aem_harness.harness.types import Record
 
 GIB = 1 << 30
 DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a working minimum with pruning
@@ -67,13 +67,13 @@ def _engine() -> Iterator[Finding]:
 
 
 def _grader() -> Finding:
-    from harness.grading.official import grader_version
+    from aem_harness.harness.grading.official import grader_version
 
     return Finding(level="ok", what="grader", detail=grader_version())
 
 
 def _dataset(source: str) -> Finding:
-    from harness.instances.load import load
+    from aem_harness.harness.instances.load import load
 
     try:
         loaded = load(source)

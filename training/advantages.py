@@ -6,7 +6,7 @@ Axes: B rollouts; `group_ids_B` says which prompt a rollout belongs to (any orde
 import torch
 from torch import Tensor
 
-from training.aem import group_reduce
+from aem_harness.training.aem import group_reduce
 
 
 def group_normalised(rewards_B: Tensor, group_ids_B: Tensor, *, eps: float = 1e-6) -> Tensor:

@@ -26,9 +26,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.errors import DataError
-from harness.types import Record
-from training import diagnostics
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.types import Record
+from aem_harness.training import diagnostics
 
 
 class AemConfig(Record):

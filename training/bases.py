@@ -17,10 +17,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from harness.errors import ConfigError
-from harness.types import Record
-from training import advantages
-from training.loss import LossConfig
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
+from aem_harness.training import advantages
+from aem_harness.training.loss import LossConfig
 
 
 class Base(Record):

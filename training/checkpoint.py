@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from aem_checkpoints.card import CARD, Card
-from harness.errors import ConfigError, DataError
-from training.model import Model, ModelConfig
+from aem_harness.aem_checkpoints.card import CARD, Card
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.training.model import Model, ModelConfig
 
 STATE = "state.pt"
 

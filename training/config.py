@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harness.config import read_yaml, set_dotted
-from harness.errors import ConfigError
-from harness.types import Record
-from training.aem import AemConfig
-from training.bases import Base, base_named
-from training.engines.verl_config import VerlConfig
-from training.model import ModelConfig
+from aem_harness.harness.config import read_yaml, set_dotted
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
+from aem_harness.training.aem import AemConfig
+from aem_harness.training.bases import Base, base_named
+from aem_harness.training.engines.verl_config import VerlConfig
+from aem_harness.training.model import ModelConfig
 
 
 class Common(Record):
@@ -85,7 +85,7 @@ class RlConfig(Common):
 
 
 class TrlConfig(Record):
-    """The same world learned by TRL's GRPOTrainer, with any causal LM: `training.engines.trl_run`.
+    """The same world learned by TRL's GRPOTrainer, with any causal LM: `aem_harness.training.engines.trl_run`.
 
     `arguments` are GRPOConfig's own and win over everything here; they also say which base it is (`loss_type`).
     """

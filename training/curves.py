@@ -1,6 +1,6 @@
 """Training curves over seeds: metrics of many runs as one table, with intervals, and as one figure.
 
-    python -m training.curves results/training docs/figures tiny-grpo tiny-aem
+    python -m aem_harness.training.curves results/training docs/figures tiny-grpo tiny-aem
 
 writes curves.csv, curves.svg and curves.md; differences are to the first arm. An arm's runs lie in folders
 `<name>-seed<k>`. Intervals are 95 % t-intervals over seeds; differences between arms are
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import DataError
-from training.folder import read_metrics
+from aem_harness.harness.errors import DataError
+from aem_harness.training.folder import read_metrics
 
 CURVES = (
     "reward",

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from agents.bash import SENTINEL, fenced
-from agents.templates import Prompts
-from harness.types import ExitStatus
-from training.functions import expression
-from training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
-from training.tasks import Edit, Task, edits, mutants
+from aem_harness.agents.bash import SENTINEL, fenced
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.types import ExitStatus
+from aem_harness.training.functions import expression
+from aem_harness.training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
+from aem_harness.training.tasks import Edit, Task, edits, mutants
 
 PROMPTS = "tiny-1"
 MAX_STEPS = 8

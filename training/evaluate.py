@@ -1,6 +1,6 @@
 """How many held-out tasks policies solve, in memory: greedily once, and sampled at temperature 1 a few times a task.
 
-    python -m training.evaluate [--tasks 200] [--samples 4] [--seed 1] [--csv FILE] aem_checkpoints/tiny-*
+    python -m aem_harness.training.evaluate [--tasks 200] [--samples 4] [--seed 1] [--csv FILE] aem_checkpoints/tiny-*
 
 Every policy gets the same tasks and the same random streams. Intervals are 95 %: Wilson for the greedy share, over
 tasks for the sampled one (the samples of a task are not independent). The trainers evaluate on the tasks of seed 1; a
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from agents.templates import Prompts
-from harness.compare.mcnemar import wilson
-from training import tasks
-from training.checkpoint import load_policy
-from training.curves import Interval, t_interval
-from training.environment import PROMPTS
-from training.rollouts import Limits, play
-from training.tokenizer import Chat
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.compare.mcnemar import wilson
+from aem_harness.training import tasks
+from aem_harness.training.checkpoint import load_policy
+from aem_harness.training.curves import Interval, t_interval
+from aem_harness.training.environment import PROMPTS
+from aem_harness.training.rollouts import Limits, play
+from aem_harness.training.tokenizer import Chat
 
 
 def rewards(
@@ -74,7 +74,7 @@ def by_arm(successes: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate")
+    parser = argparse.ArgumentParser(prog="python -m aem_harness.training.evaluate")
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--tasks", type=int, default=200)
     parser.add_argument("--samples", type=int, default=4)

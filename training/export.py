@@ -3,8 +3,8 @@
 At the base commit every module of the project has its bug. An instance reports one of them; its test patch adds the
 hidden examples of that module, and its tests are that module's examples alone.
 
-    python -m training.export results/tiny 60        then: aem run --set results/tiny/rows.jsonl --agent bash ...
-    python -m training.export                        writes the bundled set anew: aem run --set tiny ...
+    python -m aem_harness.training.export results/tiny 60  then: aem run --set results/tiny/rows.jsonl --agent bash ...
+    python -m aem_harness.training.export                        writes the bundled set anew: aem run --set tiny ...
 """
 
 import difflib
@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
-from training.environment import files_of, statement_of
-from training.project import t
-from training.project.t import failures
-from training.tasks import TEST_SEED, Task, tasks
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.environment import files_of, statement_of
+from aem_harness.training.project import t
+from aem_harness.training.project.t import failures
+from aem_harness.training.tasks import TEST_SEED, Task, tasks
 
 REPO = "aem/tiny-bugs"
 BUNDLED_SEED, BUNDLED_COUNT = 2, 40  # held-out tasks like those that trainers evaluate on, and none of them
@@ -160,7 +160,7 @@ def export_bundled(folder: Path) -> Path:
 
 def main(arguments: Sequence[str]) -> None:
     """FOLDER COUNT: the first held-out tasks, those that trainers evaluate on. Nothing: the bundled set."""
-    from harness.instances import bundled
+    from aem_harness.harness.instances import bundled
 
     if arguments:
         print(export_rows(list(tasks("test", seed=TEST_SEED, count=int(arguments[1]))), Path(arguments[0])))

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
-from training.checkpoint import load_state, save_state
-from training.config import Common
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.checkpoint import load_state, save_state
+from aem_harness.training.config import Common
 
 
 class Folder:

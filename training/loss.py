@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 
 class LossConfig(Record):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.types import Record
+from aem_harness.harness.types import Record
 
 
 class ModelConfig(Record):

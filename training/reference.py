@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
-from agents.templates import Prompts
-from harness.types import ExitStatus
-from training import advantages, aem, tasks
-from training.bases import base_advantages
-from training.checkpoint import load_policy, save_policy
-from training.config import Common, RlConfig
-from training.environment import PROMPTS
-from training.folder import Folder
-from training.loss import logprobs_and_entropies, policy_loss
-from training.model import Model
-from training.rollouts import Limits, Rollout, play, tensors
-from training.tokenizer import Chat
+from aem_harness.aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.types import ExitStatus
+from aem_harness.training import advantages, aem, tasks
+from aem_harness.training.bases import base_advantages
+from aem_harness.training.checkpoint import load_policy, save_policy
+from aem_harness.training.config import Common, RlConfig
+from aem_harness.training.environment import PROMPTS
+from aem_harness.training.folder import Folder
+from aem_harness.training.loss import logprobs_and_entropies, policy_loss
+from aem_harness.training.model import Model
+from aem_harness.training.rollouts import Limits, Rollout, play, tensors
+from aem_harness.training.tokenizer import Chat
 
 Report = Callable[[Mapping[str, Any]], None]
 ROWS = 16  # rollouts that go through the model at once when scored

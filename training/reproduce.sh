@@ -18,4 +18,4 @@ for seed in $seeds; do for arm in $arms; do echo "$arm $seed"; done; done |
         [ -d "$folder/checkpoint" ] || aem train --config "$2" --set seed="$3" --set start="$1" --out "$folder" --resume
     ' "$runs" "$base/checkpoint"
 # shellcheck disable=SC2086
-python -m training.curves "$runs" "$runs/figures" $arms
+python -m aem_harness.training.curves "$runs" "$runs/figures" $arms

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from agents.templates import Prompts
-from training.environment import Episode
-from training.model import Cache, Model, continue_rows
-from training.tasks import Task
-from training.tokenizer import Chat
+from aem_harness.agents.templates import Prompts
+from aem_harness.training.environment import Episode
+from aem_harness.training.model import Cache, Model, continue_rows
+from aem_harness.training.tasks import Task
+from aem_harness.training.tokenizer import Chat
 
 
 @dataclass

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
-from harness.errors import EnvironmentFault
-from harness.types import Observation
-from training.project.t import failures
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.types import Observation
+from aem_harness.training.project.t import failures
 
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
 MAX_LINES, MAX_BITS, MAX_CONSTANT = 300, 256, 20  # of one call; of any number; of any constant in the source

@@ -14,9 +14,9 @@ from functools import cached_property
 from random import Random
 from typing import Literal
 
-from harness.errors import ConfigError
-from training import functions
-from training.project.t import failures
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training import functions
+from aem_harness.training.project.t import failures
 
 Split = Literal["train", "test"]
 TEST_SHARE = 0.15  # of the skeletons

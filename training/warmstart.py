@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from aem_checkpoints.card import Card, Method, Serving
-from agents.templates import Prompts
-from training import tasks
-from training.checkpoint import load_policy, save_policy
-from training.config import WarmStartConfig
-from training.environment import PROMPTS, Episode, Skill, demonstration
-from training.folder import Folder
-from training.model import Model
-from training.reference import Report, evaluate, parent_of, scaffold, score, training_of
-from training.rollouts import Limits, Rollout, demonstrated, tensors
-from training.tokenizer import Chat, train_tokenizer
+from aem_harness.aem_checkpoints.card import Card, Method, Serving
+from aem_harness.agents.templates import Prompts
+from aem_harness.training import tasks
+from aem_harness.training.checkpoint import load_policy, save_policy
+from aem_harness.training.config import WarmStartConfig
+from aem_harness.training.environment import PROMPTS, Episode, Skill, demonstration
+from aem_harness.training.folder import Folder
+from aem_harness.training.model import Model
+from aem_harness.training.reference import Report, evaluate, parent_of, scaffold, score, training_of
+from aem_harness.training.rollouts import Limits, Rollout, demonstrated, tensors
+from aem_harness.training.tokenizer import Chat, train_tokenizer
 
 BUCKET = 8  # steps whose batches are drawn together and sorted by length, so that little is padding
 

@@ -1,6 +1,6 @@
 """The server as a program: the arguments of `vllm serve`, HTTP on threads, decoding in the main one.
 
-python -m aem_checkpoints.fallback serve FOLDER --served-model-name NAME --port 8000
+python -m aem_harness.aem_checkpoints.fallback serve FOLDER --served-model-name NAME --port 8000
 """
 
 import argparse
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aem_checkpoints.fallback.api import chat_body, error_body, models_body, read_query, text_body, to_ask
-from aem_checkpoints.fallback.models import BadRequest, Served, load
-from aem_checkpoints.fallback.rounds import Rounds
-from harness.errors import ConfigError
+from aem_harness.aem_checkpoints.fallback.api import chat_body, error_body, models_body, read_query, text_body, to_ask
+from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served, load
+from aem_harness.aem_checkpoints.fallback.rounds import Rounds
+from aem_harness.harness.errors import ConfigError
 
 SHARED_PARAMETERS = 50_000_000  # from here on more than one thread is of use
 BODIES = {"/v1/chat/completions": chat_body, "/v1/completions": text_body}
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of `vllm serve` that are heeded here, and the words that are not known."""
-    parser = argparse.ArgumentParser("aem_checkpoints.fallback", allow_abbrev=False)
+    parser = argparse.ArgumentParser("aem_harness.aem_checkpoints.fallback", allow_abbrev=False)
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("model", help="folder or hub id")
     parser.add_argument("--served-model-name")

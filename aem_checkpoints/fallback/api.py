@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from aem_checkpoints.fallback.decoding import Answer, Ask
-from aem_checkpoints.fallback.models import BadRequest, Served
-from harness.types import Record
+from aem_harness.aem_checkpoints.fallback.decoding import Answer, Ask
+from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served
+from aem_harness.harness.types import Record
 
 
 class Query(Record):

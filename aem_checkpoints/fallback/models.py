@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError
 
 MOST_PARAMETERS = 1_000_000_000
 

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from aem_checkpoints.fallback.decoding import Answer, Ask, answer
-from aem_checkpoints.fallback.models import Served
+from aem_harness.aem_checkpoints.fallback.decoding import Answer, Ask, answer
+from aem_harness.aem_checkpoints.fallback.models import Served
 
 ROWS = 64  # in one round
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.compare.drift import STAMPS
-from harness.compare.intervals import estimate
-from harness.compare.passk import pass_values
-from harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
-from harness.compare.schema import listed, suspect, without_suspects
-from harness.compare.values import TaskValues, Trials, count_trials, rates
-from harness.compare.winner import best_of
-from harness.errors import DataError
+from aem_harness.harness.compare.drift import STAMPS
+from aem_harness.harness.compare.intervals import estimate
+from aem_harness.harness.compare.passk import pass_values
+from aem_harness.harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
+from aem_harness.harness.compare.schema import listed, suspect, without_suspects
+from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, rates
+from aem_harness.harness.compare.winner import best_of
+from aem_harness.harness.errors import DataError
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 KINDS: tuple[PassKind, PassKind] = ("pass@k", "pass^k")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.compare.values import TaskValues
-from harness.errors import DataError
-from harness.interop.trajectories import Trajectory, read_trajectory
+from aem_harness.harness.compare.values import TaskValues
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
 
 # Commands that run tests, in the projects of SWE-bench and in general.
 TESTING = re.compile(

@@ -11,7 +11,7 @@ f = 0.1.
 
 import numpy as np
 
-from harness.compare.values import Floats, Trials
+from aem_harness.harness.compare.values import Floats, Trials
 
 
 def bootstrap_differences(

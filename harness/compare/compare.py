@@ -7,19 +7,19 @@ from typing import Literal
 
 import pandas as pd
 
-from harness import __version__
-from harness.compare import tools
-from harness.compare.arms import best, passes, sample, summarise
-from harness.compare.behaviour import Sketch, diversity, with_features
-from harness.compare.contrast import contrast
-from harness.compare.curves import budget_curves, entropy_curve
-from harness.compare.decisions import difference_decision, holm
-from harness.compare.drift import warnings
-from harness.compare.flips import flips, unique_solves
-from harness.compare.groups import groups
-from harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
-from harness.compare.outcomes import Outcomes
-from harness.compare.records import (
+from aem_harness import __version__
+from aem_harness.harness.compare import tools
+from aem_harness.harness.compare.arms import best, passes, sample, summarise
+from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
+from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.curves import budget_curves, entropy_curve
+from aem_harness.harness.compare.decisions import difference_decision, holm
+from aem_harness.harness.compare.drift import warnings
+from aem_harness.harness.compare.flips import flips, unique_solves
+from aem_harness.harness.compare.groups import groups
+from aem_harness.harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
+from aem_harness.harness.compare.outcomes import Outcomes
+from aem_harness.harness.compare.records import (
     QUESTIONS,
     Comparison,
     Contrast,
@@ -28,8 +28,8 @@ from harness.compare.records import (
     Flip,
     MetricRow,
 )
-from harness.compare.schema import listed
-from harness.errors import DataError
+from aem_harness.harness.compare.schema import listed
+from aem_harness.harness.errors import DataError
 
 Against = Literal["baseline", "previous"]
 DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard similarity of the seeds' commands")

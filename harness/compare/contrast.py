@@ -6,15 +6,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.compare.bootstrap import bootstrap_differences
-from harness.compare.decisions import difference_decision, noninferiority, superiority
-from harness.compare.intervals import detectable, estimate_difference, p_value
-from harness.compare.mcnemar import mcnemar, newcombe, tango
-from harness.compare.permutation import Permutation, stratified_permutation
-from harness.compare.records import Bounds, Contrast, Decision, Discordance, Estimate, Interval, Question, Test
-from harness.compare.schema import suspect, without_suspects
-from harness.compare.values import Trials, count_trials, rates
-from harness.errors import DataError
+from aem_harness.harness.compare.bootstrap import bootstrap_differences
+from aem_harness.harness.compare.decisions import difference_decision, noninferiority, superiority
+from aem_harness.harness.compare.intervals import detectable, estimate_difference, p_value
+from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango
+from aem_harness.harness.compare.permutation import Permutation, stratified_permutation
+from aem_harness.harness.compare.records import (
+    Bounds,
+    Contrast,
+    Decision,
+    Discordance,
+    Estimate,
+    Interval,
+    Question,
+    Test,
+)
+from aem_harness.harness.compare.schema import suspect, without_suspects
+from aem_harness.harness.compare.values import Trials, count_trials, rates
+from aem_harness.harness.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from harness.compare.behaviour import Sketch
-from harness.compare.intervals import of_a_rate, these_tasks
-from harness.compare.records import Curve, CurveKind, CurvePoint
-from harness.compare.values import Floats, task_values
+from aem_harness.harness.compare.behaviour import Sketch
+from aem_harness.harness.compare.intervals import of_a_rate, these_tasks
+from aem_harness.harness.compare.records import Curve, CurveKind, CurvePoint
+from aem_harness.harness.compare.values import Floats, task_values
 
 POINTS = 24
 BUDGETS: tuple[tuple[CurveKind, str], ...] = (

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from harness.compare.intervals import detectable, p_above
-from harness.compare.mcnemar import tango_statistic
-from harness.compare.records import Decision, Discordance, Estimate, Interval, Question, Verdict
-from harness.compare.words import p_words
+from aem_harness.harness.compare.intervals import detectable, p_above
+from aem_harness.harness.compare.mcnemar import tango_statistic
+from aem_harness.harness.compare.records import Decision, Discordance, Estimate, Interval, Question, Verdict
+from aem_harness.harness.compare.words import p_words
 
 
 def holm(ps: Sequence[float]) -> list[float]:

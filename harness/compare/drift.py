@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare.outcomes import ArmFacts
-from harness.compare.schema import listed
+from aem_harness.harness.compare.outcomes import ArmFacts
+from aem_harness.harness.compare.schema import listed
 
 STAMPS = ("grader", "dataset", "scaffold")
 # Where arms of a comparison are meant to differ: names, addresses and the weights themselves.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.compare.records import Comparison
-from harness.compare.terminal import show
-from harness.run.store import write_text
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.compare.terminal import show
+from aem_harness.harness.run.store import write_text
 
 
 def to_csv(comparison: Comparison) -> str:

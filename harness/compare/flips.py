@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.compare.behaviour import Sketch, action_at, first_divergence
-from harness.compare.records import Flip
-from harness.compare.regressions import regressions
-from harness.compare.values import count_trials
+from aem_harness.harness.compare.behaviour import Sketch, action_at, first_divergence
+from aem_harness.harness.compare.records import Flip
+from aem_harness.harness.compare.regressions import regressions
+from aem_harness.harness.compare.values import count_trials
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.compare.arms import sample
-from harness.compare.decisions import holm
-from harness.compare.intervals import estimate, estimate_difference
-from harness.compare.permutation import stratified_permutation
-from harness.compare.records import Estimate, Group
-from harness.compare.values import count_trials, rates
+from aem_harness.harness.compare.arms import sample
+from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.intervals import estimate, estimate_difference
+from aem_harness.harness.compare.permutation import stratified_permutation
+from aem_harness.harness.compare.records import Estimate, Group
+from aem_harness.harness.compare.values import count_trials, rates
 
 By = Literal["repository", "difficulty", "issue year"]
 DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.compare.mcnemar import square_and_add, wilson
-from harness.compare.records import Estimate, Interval
-from harness.compare.values import Floats, TaskValues, difference
+from aem_harness.harness.compare.mcnemar import square_and_add, wilson
+from aem_harness.harness.compare.records import Estimate, Interval
+from aem_harness.harness.compare.values import Floats, TaskValues, difference
 
 FEW = "upper bound: too few rollouts to estimate run noise better"
 ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout, or all agree"

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from harness.compare.decisions import holm
-from harness.compare.intervals import estimate, p_value
-from harness.compare.records import MetricRow
-from harness.compare.values import TaskValues, common, difference, task_values
+from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.intervals import estimate, p_value
+from aem_harness.harness.compare.records import MetricRow
+from aem_harness.harness.compare.values import TaskValues, common, difference, task_values
 
 Section = Literal["cost", "behaviour", "tools", "calibration"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare.schema import COLUMNS, KEY, REQUIRED, listed, normalise
-from harness.errors import DataError
-from harness.types import Outcome, Record
+from aem_harness.harness.compare.schema import COLUMNS, KEY, REQUIRED, listed, normalise
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.types import Outcome, Record
 
 
 class ArmFacts(Record):
@@ -67,7 +67,7 @@ def load_one(source: str) -> Outcomes:
 def import_outcomes(
     path: Path, *, format: str = "auto", arm: str = "", seed: int = 0, reports: Path | None = None
 ) -> Outcomes:
-    """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `harness.interop`.
+    """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `aem_harness.harness.interop`.
 
     `arm` and `seed` name the rollouts where the source does not, `reports` is where the official verdicts lie.
     """
@@ -75,14 +75,14 @@ def import_outcomes(
         return read_run(path)
     if format in ("auto", "csv") and _is_outcomes_csv(path):
         return Outcomes(read_csv(path))
-    from harness.interop import Source, read
+    from aem_harness.harness.interop import Source, read
 
     return Outcomes(normalise(read(Source(path, arm, seed, reports), format), str(path)))
 
 
 def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
     """Fill repo, difficulty and created_at, where they are missing, from a dataset that `harness.instances` reads."""
-    from harness.instances.load import load as load_dataset
+    from aem_harness.harness.instances.load import load as load_dataset
 
     known = {task.instance_id: task.instance for task in load_dataset(dataset).tasks}
     table = outcomes.table.copy()
@@ -124,8 +124,8 @@ def read_run(folder: Path) -> Outcomes:
 
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
-    from harness.run.seeds import seeds_of
-    from harness.run.store import read_journal, read_json
+    from aem_harness.harness.run.seeds import seeds_of
+    from aem_harness.harness.run.store import read_journal, read_json
 
     marks = _grave_marks(folder)
     run = read_json(folder / "run.json")
@@ -185,7 +185,7 @@ def _run_row(
 
 def _grave_marks(folder: Path) -> dict[tuple[str, int], str]:
     """The names of the grave marks of each rollout that bears any."""
-    from harness.run.store import read_json
+    from aem_harness.harness.run.store import read_json
 
     if not (folder / "audit.json").is_file():
         return {}

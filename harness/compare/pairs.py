@@ -5,10 +5,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.compare.decisions import holm
-from harness.compare.intervals import bell_mccaffrey_df
-from harness.compare.values import Floats, count_trials
-from harness.errors import DataError
+from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.intervals import bell_mccaffrey_df
+from aem_harness.harness.compare.values import Floats, count_trials
+from aem_harness.harness.errors import DataError
 
 
 def all_pairs(table: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:

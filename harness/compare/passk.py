@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import comb
 
-from harness.compare.records import PassKind
-from harness.compare.values import Floats, Ints, TaskValues
+from aem_harness.harness.compare.records import PassKind
+from aem_harness.harness.compare.values import Floats, Ints, TaskValues
 
 
 def pass_at_k(solved: Ints, rollouts: Ints, k: int) -> Floats:

@@ -6,7 +6,7 @@ from math import gcd
 import numpy as np
 from scipy import stats
 
-from harness.compare.values import Ints, Trials
+from aem_harness.harness.compare.values import Ints, Trials
 
 LATTICE = 300_000  # points of the exact distribution; beyond that, Monte Carlo
 DRAWS = 99_999

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import optimize, stats
 
-from harness.compare.intervals import bell_mccaffrey_df
-from harness.compare.records import Allocation, Components, Plan, PlanRow, Question
-from harness.compare.simulate import VERIFIED_REPOS
-from harness.compare.values import Floats, Ints
+from aem_harness.harness.compare.intervals import bell_mccaffrey_df
+from aem_harness.harness.compare.records import Allocation, Components, Plan, PlanRow, Question
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS
+from aem_harness.harness.compare.values import Floats, Ints
 
 MOST_SEEDS = 512
 SHOWN = (1, 2, 4, 8, 16, 32)

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.compare.records import QUESTIONS, Allocation, Plan, Question
-from harness.compare.terminal import table_of
-from harness.compare.words import amount, percent, points
+from aem_harness.harness.compare.records import QUESTIONS, Allocation, Plan, Question
+from aem_harness.harness.compare.terminal import table_of
+from aem_harness.harness.compare.words import amount, percent, points
 
 
 def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from harness.types import Record
+from aem_harness.harness.types import Record
 
 Question = Literal["these tasks", "tasks like these"]
 QUESTIONS: tuple[Question, Question] = ("these tasks", "tasks like these")

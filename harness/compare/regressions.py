@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from harness.compare.values import Floats, Trials
+from aem_harness.harness.compare.values import Floats, Trials
 
 _GRID, _WEIGHT = np.polynomial.legendre.leggauss(200)
 POINTS, WEIGHTS = (_GRID + 1) / 2, _WEIGHT / 2  # quadrature on (0, 1)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from harness.errors import DataError
-from harness.types import Outcome
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.types import Outcome
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare.values import Floats, TaskValues, Trials, rates
+from aem_harness.harness.compare.values import Floats, TaskValues, Trials, rates
 
 # Instances a repository in SWE-bench Verified: 12 clusters, the largest of which holds 46 % of the tasks.
 VERIFIED_REPOS = {

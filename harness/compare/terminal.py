@@ -10,11 +10,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
-from harness.compare.records import Group as Part
-from harness.compare.schema import listed
-from harness.compare.verdicts import verdict_panel
-from harness.compare.words import (
+from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
+from aem_harness.harness.compare.records import Group as Part
+from aem_harness.harness.compare.schema import listed
+from aem_harness.harness.compare.verdicts import verdict_panel
+from aem_harness.harness.compare.words import (
     amount,
     bracket,
     headline,

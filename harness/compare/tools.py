@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from harness.compare.contrast import contrast
-from harness.compare.intervals import estimate
-from harness.compare.records import Contrast, MetricRow
-from harness.compare.values import TaskValues, common, task_values
-from harness.errors import DataError
+from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.intervals import estimate
+from aem_harness.harness.compare.records import Contrast, MetricRow
+from aem_harness.harness.compare.values import TaskValues, common, task_values
+from aem_harness.harness.errors import DataError
 
 
 def necessity(tables: Mapping[str, pd.DataFrame], free: str, without: str, forced: str = "") -> list[MetricRow]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from harness.compare.values import Floats, Trials
+from aem_harness.harness.compare.values import Floats, Trials
 
 DRAWS = 20_000
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from harness.compare.records import Comparison, Contrast, Estimate, Interval, MetricRow
+from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Interval, MetricRow
 
 
 def percent(fraction: float, digits: int = 1) -> str:

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from harness.compare.regressions import fit_beta
-from harness.compare.surface import PUBLIC
-from harness.compare.values import Floats, Trials
-from harness.errors import ConfigError, DataError
-from harness.gate.config import GateConfig
-from harness.gate.design import Arm, design
-from harness.gate.gate import Verdict, decide
-from harness.gate.looks import Cells, planned
-from harness.run.store import write_json
-from harness.types import Record
+from aem_harness.harness.compare.regressions import fit_beta
+from aem_harness.harness.compare.surface import PUBLIC
+from aem_harness.harness.compare.values import Floats, Trials
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm, design
+from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.looks import Cells, planned
+from aem_harness.harness.run.store import write_json
+from aem_harness.harness.types import Record
 
 Surface = Callable[[np.random.Generator], Floats]
 

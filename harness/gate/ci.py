@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import AemError, ConfigError
-from harness.gate.report import (
+from aem_harness.harness.errors import AemError, ConfigError
+from aem_harness.harness.gate.report import (
     GateReport,
     refusal_junit,
     refusal_markdown,
     to_junit,
     to_markdown,
 )
-from harness.run.store import write_text
+from aem_harness.harness.run.store import write_text
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 Question = Literal["rates", "outcomes"]
 Unit = Literal["rollouts", "tokens", "gpu_hours"]

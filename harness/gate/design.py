@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.compare.values import Floats, Ints
+from aem_harness.harness.compare.values import Floats, Ints
 
 Key = tuple[str, int]  # instance_id, seed
 

@@ -11,12 +11,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from harness.compare.values import Floats, Ints
-from harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
-from harness.gate import outcomes, rates
-from harness.gate.config import GateConfig
-from harness.gate.design import Arm, Design, Key, design
-from harness.gate.looks import Cells, Path, looks, planned
+from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
+from aem_harness.harness.gate import outcomes, rates
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm, Design, Key, design
+from aem_harness.harness.gate.looks import Cells, Path, looks, planned
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 SHOWN = 12  # looks of the interval path in a report

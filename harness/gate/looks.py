@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.values import Floats, Ints
-from harness.gate.config import GateConfig
-from harness.gate.design import Design
-from harness.gate.sequential import Truths
+from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Design
+from aem_harness.harness.gate.sequential import Truths
 
 LOOKS = 400  # at most; a longer gate looks at every second, third, ... rollout
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.compare.values import Floats, Ints
-from harness.gate.config import GateConfig
-from harness.gate.design import Design
-from harness.gate.looks import Cells, Path
-from harness.gate.sequential import betting_interval, log_capital
+from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Design
+from aem_harness.harness.gate.looks import Cells, Path
+from aem_harness.harness.gate.sequential import betting_interval, log_capital
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtr
 
-from harness.compare.values import Floats, Ints
-from harness.gate.config import GateConfig
-from harness.gate.design import Design
-from harness.gate.looks import Cells, Path, looks, planned
-from harness.gate.sequential import Truths, largest_stake, log_evidence, reach_probability
+from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Design
+from aem_harness.harness.gate.looks import Cells, Path, looks, planned
+from aem_harness.harness.gate.sequential import Truths, largest_stake, log_evidence, reach_probability
 
 # BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each. In margins.
 BLOCK_TARGETS = (1.0, 3.0)

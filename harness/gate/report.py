@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from harness.compare.regressions import regressions
-from harness.compare.values import Trials
-from harness.gate.calibrate import Calibration, Share
-from harness.gate.config import GateConfig
-from harness.gate.design import Arm
-from harness.gate.gate import BASELINE, CANDIDATE, Gate
-from harness.types import Record
+from aem_harness.harness.compare.regressions import regressions
+from aem_harness.harness.compare.values import Trials
+from aem_harness.harness.gate.calibrate import Calibration, Share
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
+from aem_harness.harness.types import Record
 
 FLIPS_SHOWN = 15
 

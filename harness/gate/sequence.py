@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.compare.outcomes import read_run
-from harness.errors import ConfigError, DataError
-from harness.gate.design import Arm
-from harness.gate.table import read_arm
-from harness.run.store import now, write_json
-from harness.types import Record
+from aem_harness.harness.compare.outcomes import read_run
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.gate.design import Arm
+from aem_harness.harness.gate.table import read_arm
+from aem_harness.harness.run.store import now, write_json
+from aem_harness.harness.types import Record
 
 
 class PastGate(Record):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_ndtr, ndtr
 
-from harness.compare.values import Floats
+from aem_harness.harness.compare.values import Floats
 
 Truths = NDArray[np.bool_]
 
@@ -35,7 +35,7 @@ def log_evidence(differences: Floats, weights: Floats, null: ArrayLike, stakes: 
     From look to look: as long as stake * weight stays the same it is a betting martingale in which drawing without
     replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that, when tasks get second
     rollouts, it is one as far as sums of many rollouts are normal, which is why no task may risk much of the capital.
-    `harness.gate.calibrate` measures what this comes to.
+    `aem_harness.harness.gate.calibrate` measures what this comes to.
     """
     null, stakes = np.asarray(null, float), np.asarray(stakes, float)
     return np.log1p(stakes[..., None] * weights * (differences - null[..., None])).sum(axis=-1)

@@ -4,15 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.compare.outcomes import Outcomes, combine, load, load_one
-from harness.errors import ConfigError, DataError
-from harness.gate.calibrate import cached
-from harness.gate.config import GateConfig
-from harness.gate.design import Arm
-from harness.gate.gate import replay
-from harness.gate.report import GateReport, report
-from harness.gate.sequence import open_sequence, record
-from harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
+from aem_harness.harness.compare.outcomes import Outcomes, combine, load, load_one
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.gate.calibrate import cached
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm
+from aem_harness.harness.gate.gate import replay
+from aem_harness.harness.gate.report import GateReport, report
+from aem_harness.harness.gate.sequence import open_sequence, record
+from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
 
 
 @dataclass(frozen=True)

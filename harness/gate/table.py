@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from harness.compare.drift import differences
-from harness.compare.outcomes import ArmFacts, Outcomes
-from harness.compare.schema import listed
-from harness.errors import ConfigError, DataError, DriftFault
-from harness.gate.design import Arm
+from aem_harness.harness.compare.drift import differences
+from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
+from aem_harness.harness.compare.schema import listed
+from aem_harness.harness.errors import ConfigError, DataError, DriftFault
+from aem_harness.harness.gate.design import Arm
 
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from harness.grading.verdict import END, START
-from harness.types import Record, Task
+from aem_harness.harness.grading.verdict import END, START
+from aem_harness.harness.types import Record, Task
 
 if TYPE_CHECKING:
     from unidiff.patch import PatchedFile

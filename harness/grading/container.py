@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import GradingFault
-from harness.grading.verdict import Witness
-from harness.types import Environment
+from aem_harness.harness.errors import GradingFault
+from aem_harness.harness.grading.verdict import Witness
+from aem_harness.harness.types import Environment
 
 PATCH_FILE, SCRIPT_FILE, LOG_FILE = "/tmp/patch.diff", "/eval.sh", "/eval.log"
 LOG_BOUND = 200 * 2**20  # bytes of test output kept; the longest real log of Verified is about 20 MB

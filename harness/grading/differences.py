@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from harness.types import Grade
+from aem_harness.harness.types import Grade
 
 KINDS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 

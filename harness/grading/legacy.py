@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
+from aem_harness.harness.errors import DataError
 
 SPECIFICATION = "swebench 4.1.0 specification"
 NAMING = "swebench image naming"
@@ -27,7 +27,7 @@ def complete_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Fields that the row has are left alone. Raises DataError for a repository or version that swebench 4.1.0 could not
     evaluate, or whose script it made from more than the row (the multilingual and multimodal sets).
     """
-    from harness.instances.rows import default_image
+    from aem_harness.harness.instances.rows import default_image
 
     specification = _specification(row)
     derived = {

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AemError, DataError
-from harness.grading import official
-from harness.grading.differences import explain
-from harness.grading.verdict import END, PATCH_FAILED, START, refusal
-from harness.types import Grade, Outcome, Prediction, Task
+from aem_harness.harness.errors import AemError, DataError
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.differences import explain
+from aem_harness.harness.grading.verdict import END, PATCH_FAILED, START, refusal
+from aem_harness.harness.types import Grade, Outcome, Prediction, Task
 
 COLUMNS = (
     "instance_id",

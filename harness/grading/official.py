@@ -17,10 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AemError, DataError, GradingFault, boundary
-from harness.grading.container import Attempt, TestRun, attempt_patch
-from harness.grading.verdict import PATCH_APPLIED, PATCH_FAILED, Verdict, Witness, judge, refusal, timeout_note
-from harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
+from aem_harness.harness.errors import AemError, DataError, GradingFault, boundary
+from aem_harness.harness.grading.container import Attempt, TestRun, attempt_patch
+from aem_harness.harness.grading.verdict import (
+    PATCH_APPLIED,
+    PATCH_FAILED,
+    Verdict,
+    Witness,
+    judge,
+    refusal,
+    timeout_note,
+)
+from aem_harness.harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
 
@@ -269,8 +277,8 @@ def _ended(task: Task, verdict: Verdict, versions: Mapping[str, Any], started: f
 
 
 def _sandbox(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageRef, OpenEnvironment]:
-    from harness.sandbox.container import Sandbox
-    from harness.sandbox.images import ensure_image
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import ensure_image
 
     image = ensure_image(task)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.types import Prediction
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.types import Prediction
 
 FIELDS = ("instance_id", "model_name_or_path", "model_patch")
 

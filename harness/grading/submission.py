@@ -5,11 +5,11 @@ grades, continues, reports and compares runs does so for anyone's patches too.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.errors import ConfigError
-from harness.grading.official import PATCH
-from harness.run.store import RunStore, now, read_patch, write_patch
-from harness.run.trajectory import Summary
-from harness.types import AgentExit, Environment, ExitStatus, Instance, Prediction, Recorder
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.grading.official import PATCH
+from aem_harness.harness.run.store import RunStore, now, read_patch, write_patch
+from aem_harness.harness.run.trajectory import Summary
+from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Prediction, Recorder
 
 
 class Submission:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.types import Outcome
+from aem_harness.harness.types import Outcome
 
 # The words of the official logs (swebench 5.0.2, harness/constants); equality is held by a test.
 PATCH_FAILED, PATCH_APPLIED = ">>>>> Patch Apply Failed", ">>>>> Applied Patch"

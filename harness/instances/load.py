@@ -13,9 +13,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.instances.rows import digest, parse_row
-from harness.types import Task
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.rows import digest, parse_row
+from aem_harness.harness.types import Task
 
 HUB = {
     "verified": "SWE-bench/SWE-bench_Verified",
@@ -87,11 +87,11 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
     """Name of the dataset, its rows, and the folder that paths in rows are relative to."""
     text = str(source)
     if text == "sample":
-        from harness.instances import bundled
+        from aem_harness.harness.instances import bundled
 
         return text, _numbered(bundled.rows()), bundled.ROOT
     if text == "tiny":
-        from harness.instances import bundled
+        from aem_harness.harness.instances import bundled
 
         return text, _file_rows(bundled.TINY / "rows.jsonl"), bundled.TINY
     path = Path(source)

@@ -14,8 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.types import Instance, Task
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.types import Instance, Task
 
 Row = Mapping[str, Any]
 
@@ -133,7 +133,7 @@ def _grading_fields(row: Row) -> tuple[dict[str, str], dict[str, str]]:
     derived = {"image": default_image(row["instance_id"])}
     provenance = {"image": "swebench image naming"}
     if set(GRADING) - given.keys() - {"image"}:
-        from harness.grading.legacy import complete_row
+        from aem_harness.harness.grading.legacy import complete_row
 
         completed, sources = complete_row(dict(row))
         derived |= {name: completed[name] for name in GRADING if name in completed}

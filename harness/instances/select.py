@@ -6,8 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from random import Random
 
-from harness.errors import ConfigError
-from harness.types import Task
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Task
 
 _MAGIC = frozenset("*?[")
 

@@ -1,7 +1,7 @@
 """Other people's results as rows of our outcomes table: one small file per foreign format.
 
 Each format module has `matches(path)`, true when `path` looks like that format, and `read(source)`, which returns rows
-with the columns of `harness.compare.schema` that the format knows.
+with the columns of `aem_harness.harness.compare.schema` that the format knows.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.compare.schema import REQUIRED, listed
-from harness.errors import DataError
+from aem_harness.harness.compare.schema import REQUIRED, listed
+from aem_harness.harness.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
     for name, (module_name, _) in FORMATS.items():
         if format not in ("auto", name):
             continue
-        module = import_module(f"harness.interop.{module_name}")
+        module = import_module(f"aem_harness.harness.interop.{module_name}")
         if format == name or module.matches(source.path):
             rows = module.read(source)
             if len(rows) == 0:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
+from aem_harness.harness.errors import DataError
 
 
 def read_text(path: Path) -> str:

@@ -11,10 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.interop import Row, Source
-from harness.interop.files import holds, peek_json, read_json
-from harness.types import Outcome
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.files import holds, peek_json, read_json
+from aem_harness.harness.types import Outcome
 
 LIMITS = {"AgentTimeoutError": "wall_limit"}
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.interop import Row, Source
-from harness.interop.files import holds, peek_json, read_json
-from harness.types import Outcome
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.files import holds, peek_json, read_json
+from aem_harness.harness.types import Outcome
 
 ZSTANDARD = 93  # the zip format's number of the method; Python reads it itself from 3.14 on
 SCORES = {"C": True, "I": False, "P": False, "N": False, 1: True, 0: False}  # true and false equal 1 and 0

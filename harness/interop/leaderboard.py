@@ -9,11 +9,11 @@ import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import DataError
-from harness.interop import Row, Source
-from harness.interop.files import peek_json, read_json
-from harness.interop.predictions import find_predictions, read_predictions, row
-from harness.types import Outcome
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.files import peek_json, read_json
+from aem_harness.harness.interop.predictions import find_predictions, read_predictions, row
+from aem_harness.harness.types import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ trajectory ended in an exception is an infrastructure error here, not an answer.
 from pathlib import Path
 from typing import Any
 
-from harness.interop import Row, Source
-from harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
-from harness.types import Outcome
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
+from aem_harness.harness.types import Outcome
 
 ENDS = {"submitted", "step_limit", "token_limit", "context_limit", "wall_limit", "format_errors", ""}
 

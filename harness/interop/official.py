@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.compare.schema import listed
-from harness.errors import DataError
-from harness.interop import Row, Source
-from harness.interop.files import holds, peek_json, read_json, read_json_lines, read_text
-from harness.types import Outcome
+from aem_harness.harness.compare.schema import listed
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.files import holds, peek_json, read_json, read_json_lines, read_text
+from aem_harness.harness.types import Outcome
 
 Verdict = tuple[str, str]  # outcome ("" when there is none) and cause
 LISTS = {

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError
-from harness.interop import Source
-from harness.interop.files import holds, peek_json, read_json, read_json_lines
-from harness.interop.official import Verdict, read_verdicts
-from harness.interop.trajectories import read_trajectory
-from harness.types import Outcome
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import Source
+from aem_harness.harness.interop.files import holds, peek_json, read_json, read_json_lines
+from aem_harness.harness.interop.official import Verdict, read_verdicts
+from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.types import Outcome
 
 NAMES = ("preds.json", "all_preds.jsonl", "predictions.jsonl")
 # Where people leave the official verdicts beside the predictions, best first.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from harness.interop import Row, Source
-from harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
+from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
 
 
 def matches(path: Path) -> bool:

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.compare.outcomes import Outcomes, describe_tasks, load
-from harness.compare.schema import KEY
-from harness.errors import ConfigError, DataError
-from harness.report.paper import DEFAULT_COLUMNS
-from harness.run.store import read_json, write_json
-from harness.types import Record
+from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load
+from aem_harness.harness.compare.schema import KEY
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.report.paper import DEFAULT_COLUMNS
+from aem_harness.harness.run.store import read_json, write_json
+from aem_harness.harness.types import Record
 
 TABLES = Path("results") / "tables"
 PLACES = {"source", "trajectory"}  # columns that say where a row came from, not what happened
@@ -63,11 +63,11 @@ class MadeTable(Record):
 
 def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     """Read the arms, compare them, and write the table down."""
-    from harness import __version__
-    from harness.compare.compare import Options, compare
-    from harness.report.formats import FORMATS, latex_width
-    from harness.report.paper import needs_trajectories, paper_table, transposed
-    from harness.report.reference import reference
+    from aem_harness import __version__
+    from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.report.formats import FORMATS, latex_width
+    from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
+    from aem_harness.harness.report.reference import reference
 
     if options.format not in FORMATS:
         raise ConfigError(f"no format {options.format!r}; there are: {', '.join(FORMATS)}")
@@ -123,7 +123,7 @@ def make_again(name: str, folder: Path = TABLES) -> MadeTable:
 
     Raises DataError when its arms hold other outcomes by now, or when other versions would print something else.
     """
-    from harness import __version__
+    from aem_harness import __version__
 
     path = find_inputs(name, folder)
     known = _read_inputs(path)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.compare.records import (
+from aem_harness.harness.compare.records import (
     QUESTIONS,
     ArmSummary,
     Comparison,
@@ -14,9 +14,9 @@ from harness.compare.records import (
     MetricRow,
     Question,
 )
-from harness.compare.words import seeds_of, unit_of
-from harness.errors import ConfigError
-from harness.report.reference import Reference, wilson
+from aem_harness.harness.compare.words import seeds_of, unit_of
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.report.reference import Reference, wilson
 
 Kind = Literal["text", "count", "percent", "points", "amount", "change", "p"]
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))

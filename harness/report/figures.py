@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.compare.records import ArmSummary, Comparison, Curve
-from harness.report import plots
-from harness.report.forests import one_baseline
+from aem_harness.harness.compare.records import ArmSummary, Comparison, Curve
+from aem_harness.harness.report import plots
+from aem_harness.harness.report.forests import one_baseline
 
 LINES = 6  # arms in one plot
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.compare.records import ArmSummary, Comparison, Contrast, Estimate, Group
-from harness.compare.words import percent, probability, seeds_of
-from harness.report import plots, words
+from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, Estimate, Group
+from aem_harness.harness.compare.words import percent, probability, seeds_of
+from aem_harness.harness.report import plots, words
 
 
 @dataclass(frozen=True)

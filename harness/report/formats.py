@@ -6,9 +6,9 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.compare.words import amount, percent, points, probability
-from harness.report.columns import Cell, Head
-from harness.report.paper import PaperTable
+from aem_harness.harness.compare.words import amount, percent, points, probability
+from aem_harness.harness.report.columns import Cell, Head
+from aem_harness.harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
 TEXT_WIDTH = 76  # characters of a footnotesize LaTeX table that fit the text width of an article; 66 of a small one

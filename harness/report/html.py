@@ -6,14 +6,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.compare.flips import surest
-from harness.compare.outcomes import ArmFacts, Outcomes
-from harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from harness.compare.words import amount, headline, percent, probability, seeds_of, unit_of
-from harness.report import forests, words
-from harness.report.again import outcome_digest
-from harness.report.figures import figures
-from harness.report.rollouts import Pages, collect
+from aem_harness.harness.compare.flips import surest
+from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
+from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
+from aem_harness.harness.compare.words import amount, headline, percent, probability, seeds_of, unit_of
+from aem_harness.harness.report import forests, words
+from aem_harness.harness.report.again import outcome_digest
+from aem_harness.harness.report.figures import figures
+from aem_harness.harness.report.rollouts import Pages, collect
 
 EMBED = 16_000_000  # bytes of packed trajectories in a page, unless told otherwise
 SHOWN_FLIPS = 15
@@ -31,7 +31,7 @@ def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed
     from markupsafe import Markup
 
     pages = collect(outcomes, comparison, out, embed)
-    room = files("harness.report") / "page"
+    room = files("aem_harness.harness.report") / "page"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = Markup
     template = environment.from_string((room / "page.html.j2").read_text())

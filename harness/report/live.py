@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from harness.types import Outcome
+from aem_harness.harness.types import Outcome
 
 STYLE = {
     Outcome.RESOLVED: "green",

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from harness.compare.words import seeds_of
-from harness.report.columns import WAYS, Cell, Column, interval_of
-from harness.report.reference import Reference
+from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
+from aem_harness.harness.compare.words import seeds_of
+from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of
+from aem_harness.harness.report.reference import Reference
 
 
 def caption_of(comparison: Comparison) -> str:

@@ -6,10 +6,10 @@ Independent of any format: `formats.py` writes it down.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.compare.records import Comparison
-from harness.report.columns import Cell, Head, columns_of, reference_cell, slug
-from harness.report.notes import caption_of, notes_of
-from harness.report.reference import Reference
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.report.columns import Cell, Head, columns_of, reference_cell, slug
+from aem_harness.harness.report.notes import caption_of, notes_of
+from aem_harness.harness.report.reference import Reference
 
 DEFAULT_COLUMNS = ("tasks", "seeds", "resolved", "difference", "p", "moved")
 
@@ -70,8 +70,8 @@ def transposed(table: PaperTable) -> PaperTable:
 
 def needs_trajectories(columns: Sequence[str]) -> bool:
     """Whether a column holds what only trajectories tell."""
-    from harness.compare.behaviour import FEATURES
-    from harness.compare.metrics import METRICS
+    from aem_harness.harness.compare.behaviour import FEATURES
+    from aem_harness.harness.compare.metrics import METRICS
 
     read = {slug(metric.name) for metric in METRICS if metric.column in FEATURES}
     read |= {"diversity-of-seeds", "brier-score", "overconfidence"}

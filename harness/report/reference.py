@@ -3,8 +3,8 @@
 from importlib.resources import files
 from math import sqrt
 
-from harness.errors import ConfigError
-from harness.types import Record
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Record
 
 
 class ReferenceRow(Record):
@@ -30,7 +30,7 @@ class Reference(Record):
 
 def known_references() -> list[str]:
     """Names of the references that are shipped."""
-    folder = files("harness.report") / "references"
+    folder = files("aem_harness.harness.report") / "references"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -40,7 +40,7 @@ def reference(name: str) -> Reference:
 
     if name not in known_references():
         raise ConfigError(f"no reference {name!r}; shipped are: {', '.join(known_references())}")
-    text = (files("harness.report") / "references" / f"{name}.yaml").read_text()
+    text = (files("aem_harness.harness.report") / "references" / f"{name}.yaml").read_text()
     return Reference(**yaml.safe_load(text))
 
 

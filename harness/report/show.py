@@ -11,10 +11,10 @@ from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.text import Text
 
-from harness.errors import ConfigError, DataError
-from harness.report.live import STYLE
-from harness.run.store import read_json, read_patch
-from harness.types import Outcome
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.report.live import STYLE
+from aem_harness.harness.run.store import read_json, read_patch
+from aem_harness.harness.types import Outcome
 
 BORDER = {"system": "dim", "user": "blue", "assistant": "green", "tool": "cyan", "exit": "magenta"}
 

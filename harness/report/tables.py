@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.live import STYLE
-from harness.types import Outcome
+from aem_harness.harness.report.live import STYLE
+from aem_harness.harness.types import Outcome
 
 
 def run_summary(folder: Path, counts: Mapping[str, int], *, n: int, seeds: int) -> Group:

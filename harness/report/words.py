@@ -2,8 +2,8 @@
 
 import re
 
-from harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
-from harness.compare.words import percent, points
+from aem_harness.harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
+from aem_harness.harness.compare.words import percent, points
 
 MINUS = r"(?<!\w)-(?=\d)"  # a hyphen that stands for a minus
 TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": "bad", "inferior": "bad"}

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from harness.config import RunConfig
-from harness.errors import AemError, EnvironmentFault, PolicyFault
-from harness.grading import official
-from harness.run.store import Event, Key, RunStore, now, read_patch, write_patch
-from harness.run.trajectory import TrajectoryWriter
-from harness.sandbox.container import Sandbox
-from harness.sandbox.images import ensure_image
-from harness.types import Agent, AgentExit, ExitStatus, Outcome, Prediction, Task
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import AemError, EnvironmentFault, PolicyFault
+from aem_harness.harness.grading import official
+from aem_harness.harness.run.store import Event, Key, RunStore, now, read_patch, write_patch
+from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Outcome, Prediction, Task
 
 FAULTS_IN_A_ROW = 12  # then the engine or the server is gone, and going on would only lose rollouts
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError
 
 Plan = dict[str, Any]
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
-from harness.config import RunConfig
-from harness.errors import ConfigError, DataError
-from harness.run.seeds import widened
-from harness.types import Outcome
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run.seeds import widened
+from aem_harness.harness.types import Outcome
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed

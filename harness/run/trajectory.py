@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.run.store import write_json
-from harness.types import ExitStatus
+from aem_harness.harness.run.store import write_json
+from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
 
@@ -61,7 +61,7 @@ class Summary:
 
     `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None where no server
     returned log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
-    `agents.accelerator`); None where no response has one: the server has no GPU, or how many is not known.
+    `aem_harness.agents.accelerator`); None where no response has one: the server has no GPU, or how many is not known.
     """
 
     def __init__(self) -> None:

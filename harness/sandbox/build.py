@@ -19,9 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness import __version__
-from harness.errors import EnvironmentFault, boundary
-from harness.sandbox.engine import client
+from aem_harness import __version__
+from aem_harness.harness.errors import EnvironmentFault, boundary
+from aem_harness.harness.sandbox.engine import client
 
 RECIPE = "aem.recipe"
 DEBIAN, BASE = "aem/debian:bookworm", "aem/base:bookworm"

@@ -26,8 +26,8 @@ import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import EnvironmentFault
-from harness.types import Observation
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.types import Observation
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -48,7 +48,7 @@ class Channel:
     def __init__(self, container: "Container", workdir: str, prelude: str) -> None:
         """Start the supervisor; `prelude` is sourced by bash first, and every command inherits its environment."""
         self._lock = threading.Lock()
-        script = (resources.files("harness.sandbox") / "supervisor.pl").read_text()
+        script = (resources.files("aem_harness.harness.sandbox") / "supervisor.pl").read_text()
         api: Any = container.client.api  # type: ignore[union-attr]
         started = api.exec_create(
             container.id,

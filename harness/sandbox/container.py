@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness import __version__
-from harness.config import Limits
-from harness.errors import ConfigError, EnvironmentFault, boundary
-from harness.sandbox.channel import Channel, ChannelClosed
-from harness.sandbox.engine import client
-from harness.sandbox.history import remove_future
-from harness.sandbox.reaping import ownership, remove
-from harness.types import Observation
+from aem_harness import __version__
+from aem_harness.harness.config import Limits
+from aem_harness.harness.errors import ConfigError, EnvironmentFault, boundary
+from aem_harness.harness.sandbox.channel import Channel, ChannelClosed
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.history import remove_future
+from aem_harness.harness.sandbox.reaping import ownership, remove
+from aem_harness.harness.types import Observation
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -3,7 +3,7 @@
 import threading
 from typing import TYPE_CHECKING
 
-from harness.errors import EnvironmentFault
+from aem_harness.harness.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -3,8 +3,8 @@
 import threading
 from typing import Protocol
 
-from harness.errors import EnvironmentFault
-from harness.types import Observation
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.types import Observation
 
 
 class Shell(Protocol):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import EnvironmentFault, boundary
-from harness.sandbox.build import BASE, Say, build_folder, silent
-from harness.sandbox.engine import client
-from harness.types import ImageRef, ImageSource, Task
+from aem_harness.harness.errors import EnvironmentFault, boundary
+from aem_harness.harness.sandbox.build import BASE, Say, build_folder, silent
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
 PULL_PAUSE = 20.0  # seconds before the second try, doubled each time: registries limit pulls for minutes, not hours

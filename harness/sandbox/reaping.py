@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import EnvironmentFault, boundary
-from harness.sandbox.engine import client
+from aem_harness.harness.errors import EnvironmentFault, boundary
+from aem_harness.harness.sandbox.engine import client
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

@@ -15,7 +15,7 @@ RUN git init -q && git add -A && git commit -qm base
 
 @pytest.fixture(scope="session")
 def testbed(engine: None) -> str:
-    from harness.sandbox.build import BASE, build, build_base
+    from aem_harness.harness.sandbox.build import BASE, build, build_base
 
     build_base()
     build(IMAGE, {"Dockerfile": DOCKERFILE.encode(), "calc.py": BUGGY.encode()}, BASE)

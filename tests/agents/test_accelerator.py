@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.accelerator import Charge, GpuClock
-from agents.messages import said
-from harness.run.trajectory import Summary
-from harness.types import Completion
+from aem_harness.agents.accelerator import Charge, GpuClock
+from aem_harness.agents.messages import said
+from aem_harness.harness.run.trajectory import Summary
+from aem_harness.harness.types import Completion
 
 SPANS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), min_size=1, max_size=12)
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from agents.bash import SENTINEL, BashAgent, BashOptions
-from agents.command import CommandAgent
-from agents.deepswe import DeepsweAgent
-from agents.deepswe_tools import Tools
-from agents.policy import EndpointPolicy
-from agents.scripted import GoldAgent
-from harness.errors import EnvironmentFault
-from harness.sandbox.container import Sandbox
-from harness.types import ExitStatus
+from aem_harness.agents.bash import SENTINEL, BashAgent, BashOptions
+from aem_harness.agents.command import CommandAgent
+from aem_harness.agents.deepswe import DeepsweAgent
+from aem_harness.agents.deepswe_tools import Tools
+from aem_harness.agents.policy import EndpointPolicy
+from aem_harness.agents.scripted import GoldAgent
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.types import ExitStatus
 from tests.agents.model_server import model_server, say
 from tests.agents.workplace import FIX, Transcript, instance
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.bash import SENTINEL, BashAgent, BashOptions, fenced
-from agents.policy import EndpointPolicy, Retry
-from agents.templates import Prompts, shipped_names
-from harness.errors import ConfigError, PolicyFault
-from harness.types import Completion, ExitStatus
+from aem_harness.agents.bash import SENTINEL, BashAgent, BashOptions, fenced
+from aem_harness.agents.policy import EndpointPolicy, Retry
+from aem_harness.agents.templates import Prompts, shipped_names
+from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.types import Completion, ExitStatus
 from tests.agents.model_server import chat, model_server, say
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from agents.build import build, endpoint_policy
-from harness.errors import ConfigError
-from harness.types import Agent, AgentExit, ExitStatus
+from aem_harness.agents.build import build, endpoint_policy
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Agent, AgentExit, ExitStatus
 from tests.agents.model_server import model_server, say
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 

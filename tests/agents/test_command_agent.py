@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agents.build import build
-from agents.command import CommandAgent, CommandOptions
-from harness.errors import ConfigError, EnvironmentFault, PolicyFault
-from harness.sandbox.container import Sandbox
-from harness.types import ExitStatus
+from aem_harness.agents.build import build
+from aem_harness.agents.command import CommandAgent, CommandOptions
+from aem_harness.harness.errors import ConfigError, EnvironmentFault, PolicyFault
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.types import ExitStatus
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 

@@ -5,10 +5,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.deepswe import DeepsweAgent, DeepsweOptions, DeepswePrompts, before_call, parse, thinking
-from agents.deepswe_tools import CLIPPED, Tools
-from harness.errors import ConfigError
-from harness.types import Completion, ExitStatus
+from aem_harness.agents.deepswe import DeepsweAgent, DeepsweOptions, DeepswePrompts, before_call, parse, thinking
+from aem_harness.agents.deepswe_tools import CLIPPED, Tools
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Completion, ExitStatus
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.policy import ContextOverflow, EndpointPolicy, Retry, Sampling, served_models
-from agents.reply import Unreadable, read_reply
-from harness.errors import ConfigError, PolicyFault
+from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Retry, Sampling, served_models
+from aem_harness.agents.reply import Unreadable, read_reply
+from aem_harness.harness.errors import ConfigError, PolicyFault
 from tests.agents.model_server import Handler, chat, model_server, say
 
 HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

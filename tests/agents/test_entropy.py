@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.entropy import entropy_bounds, method, token_entropy
+from aem_harness.agents.entropy import entropy_bounds, method, token_entropy
 
 DISTRIBUTION = st.lists(st.floats(1e-6, 1.0), min_size=3, max_size=40).map(
     lambda weights: sorted((weight / math.fsum(weights) for weight in weights), reverse=True)

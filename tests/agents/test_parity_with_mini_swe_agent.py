@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.bash import BashAgent, BashOptions
-from agents.templates import MINI_SWE_AGENT, Prompts
-from harness.types import Completion
+from aem_harness.agents.bash import BashAgent, BashOptions
+from aem_harness.agents.templates import MINI_SWE_AGENT, Prompts
+from aem_harness.harness.types import Completion
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
 VERSION = "2.4.6"
@@ -234,7 +234,7 @@ IN_CONTAINER = [
 def test_the_conversation_is_the_same_in_a_container(name, mini_python, prompts, testbed):
     """Left out: a command past its timeout, of which mini-swe-agent quotes its own `docker exec` with the container's
     id. There our message is that of its local environment, compared above."""
-    from harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.container import Sandbox
 
     if "backticks" in name:
         # Its configuration runs commands outside the environment `testbed` (no BASH_ENV); ours never does.

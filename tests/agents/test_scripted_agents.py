@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.build import build
-from agents.scripted import EmptyAgent, GoldAgent, load_replay, shipped_replays
-from harness.errors import ConfigError, DataError
-from harness.types import ExitStatus
+from aem_harness.agents.build import build
+from aem_harness.agents.scripted import EmptyAgent, GoldAgent, load_replay, shipped_replays
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.types import ExitStatus
 from tests.agents.workplace import FIX, LocalEnvironment, Transcript, instance
 
 REPLAY = """\

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.types import Instance, Observation
+from aem_harness.harness.types import Instance, Observation
 
 BUGGY = "def add(a, b):\n    return a - b\n"
 FIX = """\

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aem_checkpoints.command import find_vllm
-from harness.errors import ConfigError
+from aem_harness.aem_checkpoints.command import find_vllm
+from aem_harness.harness.errors import ConfigError
 from tests.checkpoints.tiny import tiny_adapter, tiny_checkpoint
 
 

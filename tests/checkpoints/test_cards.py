@@ -11,11 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from aem_checkpoints.adding import add, cards, steps_in
-from aem_checkpoints.card import Card, Method, Scaffold, Serving, Training, differences, make_card, read_card
-from aem_checkpoints.registry import Registry
-from cli import app
-from harness.errors import AemError, ConfigError
+from aem_harness.aem_checkpoints.adding import add, cards, steps_in
+from aem_harness.aem_checkpoints.card import (
+    Card,
+    Method,
+    Scaffold,
+    Serving,
+    Training,
+    differences,
+    make_card,
+    read_card,
+)
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.cli import app
+from aem_harness.harness.errors import AemError, ConfigError
 
 WORD = st.text(max_size=20)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORD
@@ -212,7 +221,7 @@ def test_a_change_that_keeps_the_size_is_seen_though_digests_are_cached(tmp_path
 
 
 def test_an_adapter_knows_its_base_and_damage_to_the_base_stops_a_run_of_the_adapter(tmp_path):
-    from commands.serving import find
+    from aem_harness.commands.serving import find
 
     base = weights(tmp_path / "base")
     registered(tmp_path / "r", "base", base)

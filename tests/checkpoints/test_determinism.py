@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aem_checkpoints.determinism import Answer, compare, recorded_prefixes
-from harness.errors import DataError
+from aem_harness.aem_checkpoints.determinism import Answer, compare, recorded_prefixes
+from aem_harness.harness.errors import DataError
 
 ANSWERS = st.lists(st.sampled_from("abc"), max_size=6).map(lambda t: Answer(tuple(t), tuple(-1.0 for _ in t)))
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from aem_checkpoints import client
-from aem_checkpoints.adding import add, cards
-from aem_checkpoints.card import Card, Serving
-from aem_checkpoints.command import find_program
-from aem_checkpoints.fingerprint import fingerprint
-from aem_checkpoints.registry import Registry
-from aem_checkpoints.serving import Server
-from agents.policy import ContextOverflow, EndpointPolicy, Sampling
-from cli import app
-from harness.errors import ConfigError, PolicyFault
-from harness.run.store import read_journal, read_json
+from aem_harness.aem_checkpoints import client
+from aem_harness.aem_checkpoints.adding import add, cards
+from aem_harness.aem_checkpoints.card import Card, Serving
+from aem_harness.aem_checkpoints.command import find_program
+from aem_harness.aem_checkpoints.fingerprint import fingerprint
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.aem_checkpoints.serving import Server
+from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Sampling
+from aem_harness.cli import app
+from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.run.store import read_journal, read_json
 from tests.checkpoints.processes import group
 
 torch = pytest.importorskip("torch", reason="the fallback server runs on torch")

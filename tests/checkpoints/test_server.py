@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from aem_checkpoints.adding import add
-from aem_checkpoints.card import Card, Serving
-from aem_checkpoints.command import Program, arguments, explain, gpus, options, together
-from aem_checkpoints.registry import Registry
-from aem_checkpoints.serving import Server
-from agents.policy import EndpointPolicy, Retry
-from harness.errors import ConfigError, PolicyFault
+from aem_harness.aem_checkpoints.adding import add
+from aem_harness.aem_checkpoints.card import Card, Serving
+from aem_harness.aem_checkpoints.command import Program, arguments, explain, gpus, options, together
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.aem_checkpoints.serving import Server
+from aem_harness.agents.policy import EndpointPolicy, Retry
+from aem_harness.harness.errors import ConfigError, PolicyFault
 from tests.checkpoints.processes import group, until
 
 PROGRAM = Path(__file__).with_name("serve_program.py")
@@ -129,8 +129,8 @@ def test_the_server_goes_with_its_owner_however_that_ends(registry, tmp_path, ho
         textwrap.dedent(f"""
         import signal, sys, time
         from pathlib import Path
-        from aem_checkpoints.registry import Registry
-        from aem_checkpoints.serving import Server
+        from aem_harness.aem_checkpoints.registry import Registry
+        from aem_harness.aem_checkpoints.serving import Server
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         registry = Registry(Path({str(tmp_path / "registry")!r}))
@@ -145,7 +145,7 @@ def test_the_server_goes_with_its_owner_however_that_ends(registry, tmp_path, ho
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
     )
     assert process.stdout is not None
     number = int(process.stdout.readline())

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from aem_checkpoints.fingerprint import fingerprint
-from aem_checkpoints.registry import Registry
-from aem_checkpoints.serving import Server
-from cli import app
-from harness.compare import drift
-from harness.compare.outcomes import combine, read_run
-from harness.run.store import read_journal, read_json
+from aem_harness.aem_checkpoints.fingerprint import fingerprint
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.aem_checkpoints.serving import Server
+from aem_harness.cli import app
+from aem_harness.harness.compare import drift
+from aem_harness.harness.compare.outcomes import combine, read_run
+from aem_harness.harness.run.store import read_journal, read_json
 from tests.checkpoints.processes import resident, sockets, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.store import read_journal, read_json
+from aem_harness.harness.run.store import read_journal, read_json
 from tests.checkpoints.processes import group, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]
 
-AEM = [sys.executable, "-m", "cli"]
+AEM = [sys.executable, "-m", "aem_harness.cli"]
 
 
 def test_an_engine_killed_in_the_middle_is_restarted_and_the_run_completes(registry, tmp_path):

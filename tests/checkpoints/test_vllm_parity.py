@@ -5,21 +5,21 @@ from random import Random
 
 import pytest
 
-from aem_checkpoints.adding import add, inherited
-from aem_checkpoints.card import make_card
-from aem_checkpoints.determinism import answer_to, compare, recorded_prefixes
-from aem_checkpoints.registry import Registry
-from aem_checkpoints.serving import Server
-from harness.run.store import write_json
+from aem_harness.aem_checkpoints.adding import add, inherited
+from aem_harness.aem_checkpoints.card import make_card
+from aem_harness.aem_checkpoints.determinism import answer_to, compare, recorded_prefixes
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.aem_checkpoints.serving import Server
+from aem_harness.harness.run.store import write_json
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 
 
 def prefixes(folder: Path) -> list:
     """Scripted conversations on held-out tasks, up to one of their replies."""
-    from agents.templates import Prompts
-    from training.environment import Skill, demonstration
-    from training.tasks import tasks
+    from aem_harness.agents.templates import Prompts
+    from aem_harness.training.environment import Skill, demonstration
+    from aem_harness.training.tasks import tasks
 
     for number, task in enumerate(tasks("test", seed=3, count=24)):
         episode = demonstration(task, Skill(), Random(number), Prompts.load("tiny-1"))

@@ -14,10 +14,10 @@ def tiny_checkpoint(registry: Path, name: str = "tiny", *, seed: int = 0) -> Pat
     """Write a random Llama-type policy with tokenizer, chat template and card into `registry`; returns its folder."""
     import torch
 
-    from aem_checkpoints.card import Card, Method, Scaffold, Serving
-    from training.checkpoint import save_policy
-    from training.model import Model, ModelConfig
-    from training.tokenizer import train_tokenizer
+    from aem_harness.aem_checkpoints.card import Card, Method, Scaffold, Serving
+    from aem_harness.training.checkpoint import save_policy
+    from aem_harness.training.model import Model, ModelConfig
+    from aem_harness.training.tokenizer import train_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(["def f(x): return x + 1\n" * 10], vocabulary=512)
@@ -48,7 +48,7 @@ def tiny_adapter(registry: Path, name: str = "tiny-lora", base: str = "tiny", *,
     import torch
     from safetensors.torch import save_file
 
-    from aem_checkpoints.adding import add, cards
+    from aem_harness.aem_checkpoints.adding import add, cards
 
     folder = registry / f"{name}-weights"
     folder.mkdir()

@@ -6,16 +6,23 @@ from math import sqrt
 
 import numpy as np
 
-from harness.compare.bootstrap import bootstrap_differences
-from harness.compare.contrast import bounded, discordance, evaluate
-from harness.compare.decisions import holm, noninferiority
-from harness.compare.intervals import estimate, estimate_difference, like_these, of_a_rate, p_value, these_tasks
-from harness.compare.mcnemar import tango
-from harness.compare.passk import pass_values
-from harness.compare.permutation import stratified_permutation
-from harness.compare.simulate import World, draw_world, observed, roll
-from harness.compare.values import Ints, TaskValues, Trials, difference
-from harness.compare.winner import best_of
+from aem_harness.harness.compare.bootstrap import bootstrap_differences
+from aem_harness.harness.compare.contrast import bounded, discordance, evaluate
+from aem_harness.harness.compare.decisions import holm, noninferiority
+from aem_harness.harness.compare.intervals import (
+    estimate,
+    estimate_difference,
+    like_these,
+    of_a_rate,
+    p_value,
+    these_tasks,
+)
+from aem_harness.harness.compare.mcnemar import tango
+from aem_harness.harness.compare.passk import pass_values
+from aem_harness.harness.compare.permutation import stratified_permutation
+from aem_harness.harness.compare.simulate import World, draw_world, observed, roll
+from aem_harness.harness.compare.values import Ints, TaskValues, Trials, difference
+from aem_harness.harness.compare.winner import best_of
 
 Seeds = int | Sequence[int]  # rollouts a task, or the numbers among which every task draws its own
 

@@ -8,17 +8,31 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.behaviour import Sketch, diversity, edited_lines, first_divergence, sketch, with_features
-from harness.compare.compare import Options, compare
-from harness.compare.drift import warnings
-from harness.compare.intervals import these_tasks
-from harness.compare.metrics import METRICS, metric_row, metric_rows, metric_values, per_resolved, with_derived
-from harness.compare.outcomes import ArmFacts, Outcomes, load
-from harness.compare.schema import normalise
-from harness.interop.trajectories import read_trajectory
-from harness.run.trajectory import TrajectoryWriter
-from harness.types import ExitStatus
+from aem_harness.cli import app
+from aem_harness.harness.compare.behaviour import (
+    Sketch,
+    diversity,
+    edited_lines,
+    first_divergence,
+    sketch,
+    with_features,
+)
+from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.drift import warnings
+from aem_harness.harness.compare.intervals import these_tasks
+from aem_harness.harness.compare.metrics import (
+    METRICS,
+    metric_row,
+    metric_rows,
+    metric_values,
+    per_resolved,
+    with_derived,
+)
+from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes, load
+from aem_harness.harness.compare.schema import normalise
+from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.types import ExitStatus
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1,2 @@\n-old\n+new\n+newer\n"
 

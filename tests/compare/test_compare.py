@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.compare import Options, compare
-from harness.compare.contrast import contrast
-from harness.compare.export import to_text
-from harness.compare.outcomes import Outcomes, describe_tasks, load, write_csv
-from harness.compare.pairs import all_pairs
-from harness.compare.records import Comparison
-from harness.compare.schema import normalise
-from harness.compare.simulate import draw_world, roll
-from harness.compare.values import Trials
-from harness.errors import DataError
+from aem_harness.cli import app
+from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.export import to_text
+from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load, write_csv
+from aem_harness.harness.compare.pairs import all_pairs
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.compare.schema import normalise
+from aem_harness.harness.compare.simulate import draw_world, roll
+from aem_harness.harness.compare.values import Trials
+from aem_harness.harness.errors import DataError
 
 
 def rows(arm: str, trials: Trials, repos: np.ndarray | None = None) -> pd.DataFrame:

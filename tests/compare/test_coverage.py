@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.compare.intervals import estimate_difference
-from harness.compare.values import TaskValues
+from aem_harness.harness.compare.intervals import estimate_difference
+from aem_harness.harness.compare.values import TaskValues
 from tests.compare import scenarios as sim
 
 REPS = 600

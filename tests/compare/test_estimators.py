@@ -13,15 +13,15 @@ from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.compare.bootstrap import bootstrap_differences
-from harness.compare.decisions import holm
-from harness.compare.intervals import cr2, like_these, of_a_rate, these_tasks
-from harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
-from harness.compare.passk import pass_at_k, pass_hat_k, pass_values
-from harness.compare.permutation import stratified_permutation
-from harness.compare.regressions import fit_beta, regressions
-from harness.compare.simulate import VERIFIED_REPOS, draw_world, observed, roll
-from harness.compare.values import TaskValues, Trials, count_trials, difference, rates, task_values
+from aem_harness.harness.compare.bootstrap import bootstrap_differences
+from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.intervals import cr2, like_these, of_a_rate, these_tasks
+from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
+from aem_harness.harness.compare.passk import pass_at_k, pass_hat_k, pass_values
+from aem_harness.harness.compare.permutation import stratified_permutation
+from aem_harness.harness.compare.regressions import fit_beta, regressions
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS, draw_world, observed, roll
+from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, difference, rates, task_values
 
 
 def trials(solved: list[int], rollouts: list[int]) -> Trials:

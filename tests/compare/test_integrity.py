@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.compare.compare import compare
-from harness.compare.export import to_csv, to_text
-from harness.compare.outcomes import Outcomes, load
-from harness.report.formats import FORMATS
-from harness.report.paper import paper_table
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.export import to_csv, to_text
+from aem_harness.harness.compare.outcomes import Outcomes, load
+from aem_harness.harness.report.formats import FORMATS
+from aem_harness.harness.report.paper import paper_table
 from tests.compare.test_compare import counts, table
 from tests.compare.test_outcomes import grade, rollout, run_folder
 

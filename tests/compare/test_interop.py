@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.outcomes import import_outcomes, load
-from harness.errors import DataError
-from harness.interop.official import of_report, read_verdicts
-from harness.interop.trajectories import read_trajectory
+from aem_harness.cli import app
+from aem_harness.harness.compare.outcomes import import_outcomes, load
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop.official import of_report, read_verdicts
+from aem_harness.harness.interop.trajectories import read_trajectory
 
 DATA = Path(__file__).parent / "data"
 GEMINI = "gemini-3-pro-mini-1.15.0"

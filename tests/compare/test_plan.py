@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.intervals import like_these, these_tasks
-from harness.compare.plan import allocate, costs, detectable_difference, plan, power_of, standard_error
-from harness.compare.schema import normalise
-from harness.compare.simulate import draw_world, roll
-from harness.compare.surface import PUBLIC, from_history, task_variances
+from aem_harness.cli import app
+from aem_harness.harness.compare.intervals import like_these, these_tasks
+from aem_harness.harness.compare.plan import allocate, costs, detectable_difference, plan, power_of, standard_error
+from aem_harness.harness.compare.schema import normalise
+from aem_harness.harness.compare.simulate import draw_world, roll
+from aem_harness.harness.compare.surface import PUBLIC, from_history, task_variances
 from tests.compare import scenarios as sim
 
 DEEPSWE = PUBLIC["deepswe"]

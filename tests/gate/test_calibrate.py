@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.errors import ConfigError, DataError
-from harness.gate.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
-from harness.gate.config import configure
-from harness.gate.design import design
-from harness.gate.rates import few
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.gate.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
+from aem_harness.harness.gate.config import configure
+from aem_harness.harness.gate.design import design
+from aem_harness.harness.gate.rates import few
 from tests.gate.worlds import counted, drawn, surface
 
 TRIALS = 200

@@ -13,8 +13,8 @@ import pytest
 import typer
 import yaml
 
-import cli
-from harness.gate.calibrate import lowered
+from aem_harness import cli
+from aem_harness.harness.gate.calibrate import lowered
 from tests.gate.worlds import drawn, surface
 
 Q = surface(200)

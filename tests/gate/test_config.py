@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.errors import ConfigError, DataError
-from harness.gate.config import TIERS, Budget, configure
-from harness.gate.sequence import Sequence, open_sequence, record
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.gate.config import TIERS, Budget, configure
+from aem_harness.harness.gate.sequence import Sequence, open_sequence, record
 from tests.gate.worlds import drawn, surface
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.gate.design import SMALLEST, Arm, design, forecast, stratify
+from aem_harness.harness.gate.design import SMALLEST, Arm, design, forecast, stratify
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
 

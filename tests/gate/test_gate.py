@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import DataError
-from harness.gate.calibrate import lowered
-from harness.gate.config import Budget, configure
-from harness.gate.design import design
-from harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
-from harness.gate.looks import Cells
-from harness.gate.report import report, to_text
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.gate.calibrate import lowered
+from aem_harness.harness.gate.config import Budget, configure
+from aem_harness.harness.gate.design import design
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
+from aem_harness.harness.gate.looks import Cells
+from aem_harness.harness.gate.report import report, to_text
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
 BOTH = pytest.mark.parametrize("question", ["rates", "outcomes"])

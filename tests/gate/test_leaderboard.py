@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from harness.compare.outcomes import import_outcomes
-from harness.gate.calibrate import lowered, trial
-from harness.gate.config import configure
-from harness.gate.design import Arm, design
-from harness.gate.gate import Verdict, decide
-from harness.gate.looks import Cells
+from aem_harness.harness.compare.outcomes import import_outcomes
+from aem_harness.harness.gate.calibrate import lowered, trial
+from aem_harness.harness.gate.config import configure
+from aem_harness.harness.gate.design import Arm, design
+from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.looks import Cells
 
 
 @pytest.fixture(scope="module")

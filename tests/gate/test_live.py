@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.store import read_journal
+from aem_harness.harness.run.store import read_journal
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
-AEM = [sys.executable, "-m", "cli"]
+AEM = [sys.executable, "-m", "aem_harness.cli"]
 FAST = ["-w", "4", "--grade-workers", "4"]
 # The candidate does nothing at all: agents differ in more than weights, here on purpose.
 ALLOWED = ["--allow", "agent", "--allow", "config.agent", "--allow", "scaffold"]

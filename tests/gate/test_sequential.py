@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from harness.gate.sequential import betting_interval, largest_stake, log_capital, log_evidence, reach_probability
+from aem_harness.harness.gate.sequential import (
+    betting_interval,
+    largest_stake,
+    log_capital,
+    log_evidence,
+    reach_probability,
+)
 
 rates = st.floats(0, 1)
 

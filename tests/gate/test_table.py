@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.compare.outcomes import ArmFacts, Outcomes
-from harness.compare.schema import normalise
-from harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError, DriftFault
-from harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
+from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
+from aem_harness.harness.compare.schema import normalise
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError, DriftFault
+from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
 
 
 def outcomes(rows, facts=None, **columns) -> Outcomes:

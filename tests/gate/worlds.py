@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from harness.gate.calibrate import draw
-from harness.gate.design import Arm
+from aem_harness.harness.gate.calibrate import draw
+from aem_harness.harness.gate.design import Arm
 
 
 def names(n: int) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.instances.load import load
-from harness.types import Prediction, Task
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.types import Prediction, Task
 
 
 @pytest.fixture(scope="session")

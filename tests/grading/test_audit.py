@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading.audit import Mark, audit_log, audit_patch
-from harness.grading.predictions import read_predictions
-from harness.types import Task
+from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
+from aem_harness.harness.grading.predictions import read_predictions
+from aem_harness.harness.types import Task
 from tests.grading.conftest import stored_log
 
 FLASK = "pallets__flask-5014"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import Limits
-from harness.grading import official
-from harness.grading.container import run_tests
-from harness.grading.reports import integrity_marks
-from harness.sandbox.container import Sandbox
-from harness.sandbox.images import ensure_image
-from harness.types import Grade, Outcome, Task
+from aem_harness.harness.config import Limits
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.container import run_tests
+from aem_harness.harness.grading.reports import integrity_marks
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.types import Grade, Outcome, Task
 from tests.grading import tiny
 from tests.grading.conftest import prediction
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
-from harness.grading.legacy import NAMING, SPECIFICATION, complete_row
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading.legacy import NAMING, SPECIFICATION, complete_row
 
 # What swebench 4.1.0 itself generates; run by an interpreter that has that release.
 GENERATE = """

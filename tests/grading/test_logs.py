@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.errors import DataError
-from harness.grading.logs import COLUMNS, Regraded, regrade
-from harness.types import Outcome, Task
+from aem_harness.cli import app
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading.logs import COLUMNS, Regraded, regrade
+from aem_harness.harness.types import Outcome, Task
 from tests.grading.conftest import stored_report
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cli import app
-from harness.errors import DataError
-from harness.grading.predictions import read_predictions, write_predictions
-from harness.types import Prediction
+from aem_harness.cli import app
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading.predictions import read_predictions, write_predictions
+from aem_harness.harness.types import Prediction
 
 # Any text but half surrogate pairs, which stand for nothing; U+DC80..DCFF stand for bytes that are not UTF-8.
 text = st.text(st.characters(exclude_categories=["Cs"]) | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading import official
-from harness.grading.reports import write_reports
-from harness.run.store import Progress, read_json, write_json, write_patch
-from harness.types import Outcome, Task
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.reports import write_reports
+from aem_harness.harness.run.store import Progress, read_json, write_json, write_patch
+from aem_harness.harness.types import Outcome, Task
 from tests.grading.conftest import prediction, stored_log
 
 ARM = "maker/model-1"

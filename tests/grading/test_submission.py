@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli import app
-from harness.config import RunConfig
-from harness.errors import DataError
-from harness.grading.predictions import write_predictions
-from harness.grading.submission import Submission, enter
-from harness.run.store import RunStore, read_journal, read_json
-from harness.types import Outcome, Prediction
+from aem_harness.cli import app
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading.predictions import write_predictions
+from aem_harness.harness.grading.submission import Submission, enter
+from aem_harness.harness.run.store import RunStore, read_journal, read_json
+from aem_harness.harness.types import Outcome, Prediction
 from tests.grading import tiny
 
 IDS = ("aem__tiny-1", "aem__tiny-2", "aem__tiny-3", "aem__tiny-4")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading import official, verdict
-from harness.grading.verdict import END, START, Witness, judge, refusal, timeout_note
-from harness.types import Grade, Outcome, Task
+from aem_harness.harness.grading import official, verdict
+from aem_harness.harness.grading.verdict import END, START, Witness, judge, refusal, timeout_note
+from aem_harness.harness.types import Grade, Outcome, Task
 from tests.grading.conftest import prediction, stored_log
 
 FLASK = "pallets__flask-5014"
@@ -135,7 +135,7 @@ def test_a_refusal_is_told_in_one_line() -> None:
 
 
 def test_an_unknown_log_parser_is_named(task: Task) -> None:
-    from harness.errors import DataError
+    from aem_harness.harness.errors import DataError
 
     with pytest.raises(DataError, match=r"log_parser 'parse_log_none' is unknown to swebench 5\.0\.2"):
         official.eval_script(task.model_copy(update={"log_parser": "parse_log_none"}))

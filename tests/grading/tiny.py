@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from harness.instances.rows import parse_row
-from harness.types import Task
+from aem_harness.harness.instances.rows import parse_row
+from aem_harness.harness.types import Task
 
 IMAGE = "aem/test-grading:latest"
 SOURCE = "def double(x):\n    # twice the number\n    return x * x\n"

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.grading import official
-from harness.instances import bundled
-from harness.instances.rows import parse_row
-from harness.types import Grade, Prediction, Task
+from aem_harness.harness.grading import official
+from aem_harness.harness.instances import bundled
+from aem_harness.harness.instances.rows import parse_row
+from aem_harness.harness.types import Grade, Prediction, Task
 
 UNRELATED = "diff --git a/NOTES b/NOTES\nnew file mode 100644\n--- /dev/null\n+++ b/NOTES\n@@ -0,0 +1 @@\n+later\n"
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.errors import DataError
-from harness.instances.load import load, load_tasks
+from aem_harness.cli import app
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.load import load, load_tasks
 
 
 def run(*arguments: str):

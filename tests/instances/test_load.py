@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from harness.errors import DataError
-from harness.instances.load import load, load_tasks
-from harness.instances.rows import to_row
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.load import load, load_tasks
+from aem_harness.harness.instances.rows import to_row
 
 
 def row(number: int, **change: object) -> dict:

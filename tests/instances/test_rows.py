@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import DataError
-from harness.instances.rows import default_image, digest, parse_row, to_row
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.rows import default_image, digest, parse_row, to_row
 
 ROW = {
     "instance_id": "owner__repo-1",

@@ -10,10 +10,10 @@ from functools import partial
 import pytest
 import yaml
 
-from agents.scripted import load_replay, shipped_replays
-from harness.instances import bundled
-from harness.instances.load import load
-from harness.types import ExitStatus, Outcome, Prediction
+from aem_harness.agents.scripted import load_replay, shipped_replays
+from aem_harness.harness.instances import bundled
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.types import ExitStatus, Outcome, Prediction
 from tests.instances.observe import base_commit, observe
 
 WORKERS = 4
@@ -100,8 +100,8 @@ def test_gold_resolves_another_patch_does_not_and_the_test_lists_are_exact(engin
 
 @pytest.mark.docker
 def test_an_image_holds_one_commit_and_no_trace_of_the_fix(engine):
-    from harness.sandbox.container import Sandbox
-    from harness.sandbox.images import ensure_image
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import ensure_image
 
     task = TASKS["aem-sample__spans-52"]
     with Sandbox(ensure_image(task).name, scrub_git=False) as sandbox:
@@ -118,11 +118,11 @@ def test_an_image_holds_one_commit_and_no_trace_of_the_fix(engine):
 @pytest.mark.slow
 def test_the_scripted_policies_work_in_the_containers(engine, tmp_path):
     """Seed 0 of each policy: careful resolves most, hasty about half, with an empty patch among the rest."""
-    from agents.scripted import ReplayAgent
-    from harness.grading.official import grade
-    from harness.run.trajectory import TrajectoryWriter
-    from harness.sandbox.container import Sandbox
-    from harness.sandbox.images import ensure_image
+    from aem_harness.agents.scripted import ReplayAgent
+    from aem_harness.harness.grading.official import grade
+    from aem_harness.harness.run.trajectory import TrajectoryWriter
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import ensure_image
 
     def rollout(policy: str, instance_id: str) -> Outcome:
         task, folder = TASKS[instance_id], tmp_path / policy / instance_id

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError
-from harness.instances.rows import parse_row
-from harness.instances.select import parse_slice, select
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.instances.rows import parse_row
+from aem_harness.harness.instances.select import parse_slice, select
 
 
 def task(name: str, repo: str, difficulty: str):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading import official
-from harness.grading.audit import audit_log, audit_patch
-from harness.instances import bundled
-from harness.instances.load import load
-from harness.types import Outcome, Prediction, Task
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.audit import audit_log, audit_patch
+from aem_harness.harness.instances import bundled
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.types import Outcome, Prediction, Task
 from tests.instances.observe import observe
 
 WORKERS = 2
@@ -21,7 +21,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_set_is_what_its_seed_makes(tmp_path):
-    from training.export import export_bundled
+    from aem_harness.training.export import export_bundled
 
     export_bundled(tmp_path)
     made, bundle = files(tmp_path), files(bundled.TINY)
@@ -30,8 +30,8 @@ def test_the_set_is_what_its_seed_makes(tmp_path):
 
 
 def test_it_holds_no_task_that_training_or_its_evaluation_has_used():
-    from training.export import BUNDLED_COUNT, BUNDLED_SEED
-    from training.tasks import TEST_SEED, TRAIN_SEED, tasks
+    from aem_harness.training.export import BUNDLED_COUNT, BUNDLED_SEED
+    from aem_harness.training.tasks import TEST_SEED, TRAIN_SEED, tasks
 
     ours = {(task.gold, task.bug) for task in tasks("test", seed=BUNDLED_SEED, count=BUNDLED_COUNT)}
     assert len(ours) == len(SET.tasks) == BUNDLED_COUNT
@@ -77,7 +77,7 @@ def test_gold_resolves_without_a_grave_mark_another_patch_does_not_and_the_test_
 def test_an_edit_that_runs_forever_is_unresolved_within_the_runner_s_own_limit(engine, tmp_path):
     task = next(task for task in SET.tasks if "for x in items" in _module(task))
     endless = _module(task).replace("    for x in items:", "    for x in items:\n        while True: pass", 1)
-    from training.export import patch_of
+    from aem_harness.training.export import patch_of
 
     patch = patch_of(_path(task), _module(task), endless)
     prediction = Prediction(instance_id=task.instance_id, model_name_or_path="endless", model_patch=patch)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.outcomes import Outcomes, load
+from aem_harness.harness.compare.records import Comparison
 from benchmarks.synthetic_runs import make_run
-from harness.compare.compare import compare
-from harness.compare.outcomes import Outcomes, load
-from harness.compare.records import Comparison
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.compare import Options, compare
-from harness.compare.outcomes import Outcomes, load
-from harness.compare.records import Comparison
-from harness.compare.words import headline, points
-from harness.interop.trajectories import read_trajectory
-from harness.report import plots
-from harness.report.html import build_report
-from harness.report.rollouts import collect, shortened
-from harness.report.rollouts import page as read_page
-from harness.run.store import read_json, write_json
+from aem_harness.cli import app
+from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.outcomes import Outcomes, load
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.compare.words import headline, points
+from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.report import plots
+from aem_harness.harness.report.html import build_report
+from aem_harness.harness.report.rollouts import collect, shortened
+from aem_harness.harness.report.rollouts import page as read_page
+from aem_harness.harness.run.store import read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
-from cli import app
-from harness.compare.compare import compare
-from harness.compare.outcomes import Outcomes, load
-from harness.compare.records import Comparison
-from harness.errors import ConfigError, DataError
-from harness.report.again import TableOptions, make_again, make_table, remember
-from harness.report.columns import Cell
-from harness.report.formats import FORMATS, TEXT_WIDTH, tex
-from harness.report.paper import needs_trajectories, paper_table, transposed
-from harness.report.reference import reference, wilson
+from aem_harness.cli import app
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.outcomes import Outcomes, load
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.report.again import TableOptions, make_again, make_table, remember
+from aem_harness.harness.report.columns import Cell
+from aem_harness.harness.report.formats import FORMATS, TEXT_WIDTH, tex
+from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
+from aem_harness.harness.report.reference import reference, wilson
 
 EVERYTHING = (
     "tasks", "seeds", "rollouts", "lost", "resolved", "resolved-like", "official", "highest", "adjusted",

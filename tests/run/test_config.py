@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.config import RunConfig
-from harness.errors import ConfigError
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError
 
 
 def test_yaml_dotted_overrides_and_options_merge_left_to_right(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox.build import BASE, build_base
+from aem_harness.harness.sandbox.build import BASE, build_base
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network, pytest.mark.usefixtures("engine")]
 

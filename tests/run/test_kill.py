@@ -11,12 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.store import read_journal
+from aem_harness.harness.run.store import read_journal
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 KILLS = 10
-COMMAND = [sys.executable, "-m", "cli", "run", "--agent", "gold", "--set", "sample", "--slice", "0:10", "-k", "2"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "aem_harness.cli",
+    "run",
+    "--agent",
+    "gold",
+    "--set",
+    "sample",
+    "--slice",
+    "0:10",
+    "-k",
+    "2",
+]
 
 
 def hear_interrupts() -> None:

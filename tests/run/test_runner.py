@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from commands.evaluate import Selection, open_run
-from harness.config import RunConfig
-from harness.errors import EnvironmentFault, PolicyFault
-from harness.instances.load import load
-from harness.run.runner import FAULTS_IN_A_ROW, Runner
-from harness.types import AgentExit, Environment, ExitStatus, Instance, Recorder
+from aem_harness.commands.evaluate import Selection, open_run
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import EnvironmentFault, PolicyFault
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.runner import FAULTS_IN_A_ROW, Runner
+from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Recorder
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
 
@@ -116,10 +116,10 @@ def test_when_everything_is_lost_the_run_stops_instead_of_losing_the_rest(tmp_pa
 
 
 def test_official_files_describe_the_run(tmp_path, selection):
-    from harness.grading.reports import write_reports
+    from aem_harness.harness.grading.reports import write_reports
 
     _, done = perform(tmp_path / "r", selection, submit, seeds=2)
-    from harness.run.store import read_journal
+    from aem_harness.harness.run.store import read_journal
 
     assert len([e for e in read_journal(tmp_path / "r") if e["event"] == "grade"]) == 4
     write_reports(tmp_path / "r", selection.tasks, done)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from cli import app
-from harness.errors import ConfigError, DataError
-from harness.run.seeds import plan_of, read_allocation, refuse_later_allocation, seeds_of, widened
+from aem_harness.cli import app
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run.seeds import plan_of, read_allocation, refuse_later_allocation, seeds_of, widened
 
 PLANS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9), min_size=1)
 

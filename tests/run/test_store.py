@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import RunConfig
-from harness.errors import ConfigError, DataError
-from harness.run.store import RunStore, read_journal
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run.store import RunStore, read_journal
 
 KEYS = [(f"repo__project-{n}", seed) for n in range(3) for seed in range(2)]
 FACTS = {

@@ -1,4 +1,4 @@
-"""The wheel holds what the repository holds: no data of the packages is forgotten, and no leftovers come along."""
+"""The wheel holds what the repository holds, under one import name, and lives beside packages called like ours."""
 
 import subprocess
 import sys
@@ -10,21 +10,75 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("commands", "harness", "agents", "aem_checkpoints", "training")
 
+pytestmark = pytest.mark.network  # setuptools for the isolated build, openai-agents
 
-@pytest.mark.network  # setuptools, for the isolated build
-def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(tmp_path):
+
+@pytest.fixture(scope="module")
+def tracked() -> set[str]:
+    """The files of the distribution, by their names inside the package."""
     if not (ROOT / ".git").exists():
         pytest.skip("what belongs to the project is asked of git, and this is no checkout")
-    known = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True)
-    tracked = {name for name in known.stdout.splitlines() if (ROOT / name).is_file()}
-    copy = tmp_path / "copy"
-    for name in (*tracked, "cli.py", "pyproject.toml", "README.md", "LICENSE"):
+    known = subprocess.run(
+        ["git", "ls-files", *PACKAGES, "cli.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {name for name in known.stdout.splitlines() if (ROOT / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def wheel(tracked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "copy"
+    for name in (*tracked, "pyproject.toml", "README.md", "LICENSE"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    (copy / "training" / "project" / "__pycache__").mkdir()
+    package = copy / "src" / "aem_harness"
+    package.mkdir(parents=True)
+    for path in (ROOT / "src" / "aem_harness").iterdir():
+        if path.is_symlink():
+            (package / path.name).symlink_to(path.readlink())
+        elif path.is_file():
+            (package / path.name).write_bytes(path.read_bytes())
+    (copy / "training" / "project" / "__pycache__").mkdir(parents=True)
     (copy / "training" / "project" / "__pycache__" / "t.cpython-311.pyc").write_bytes(b"stale")
-    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(copy)]
+    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(copy)]
     subprocess.run(words, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith(PACKAGES)}
-    assert held == tracked
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel: Path, tracked: set[str]) -> None:
+    package = {
+        path.name for path in (ROOT / "src" / "aem_harness").iterdir() if path.is_file() and not path.is_symlink()
+    }
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == {f"aem_harness/{name}" for name in tracked | package}
+
+
+def test_it_lives_beside_openai_agents_and_a_users_own_folder_called_agents(wheel: Path, tmp_path: Path) -> None:
+    """openai-agents installs a top-level package `agents`; either can come or go without touching the other."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+
+    def pip(*words: str) -> None:
+        subprocess.run([str(python), "-m", "pip", *words, "--quiet"], check=True, capture_output=True)
+
+    def imports(statement: str, folder: Path) -> bool:
+        return not subprocess.run(
+            [str(python), "-c", statement], cwd=folder, capture_output=True, check=False
+        ).returncode
+
+    pip("install", "--no-deps", "openai-agents==0.3.3")
+    pip("install", "--no-deps", str(wheel))
+    (tmp_path / "mine" / "agents").mkdir(parents=True)
+    (tmp_path / "mine" / "agents" / "__init__.py").write_text("MINE = True\n")
+    assert imports("from agents import MINE; import aem_harness.agents, aem_harness.harness.errors", tmp_path / "mine")
+    assert imports(
+        "from importlib.util import find_spec as f; from pathlib import Path as P; "
+        "assert (P(f('agents').origin).parent / 'run.py').exists()",
+        tmp_path,
+    )
+    pip("uninstall", "--yes", "openai-agents")
+    assert imports("import aem_harness.agents", tmp_path)
+    pip("uninstall", "--yes", "aem-harness")
+    pip("install", "--no-deps", "openai-agents==0.3.3")
+    assert not imports("import aem_harness", tmp_path)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.sandbox.build import BASE, build_base
-from harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.build import BASE, build_base
+from aem_harness.harness.sandbox.container import Sandbox
 
 LABEL = "aem.test"
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import EnvironmentFault
-from harness.sandbox.build import DEBIAN
-from harness.sandbox.container import Sandbox
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.sandbox.build import DEBIAN
+from aem_harness.harness.sandbox.container import Sandbox
 
 pytestmark = pytest.mark.docker
 
@@ -125,7 +125,7 @@ def test_an_image_with_bash_and_perl_base_is_enough(base):
 
 
 def test_a_command_over_the_memory_limit_fails_and_the_container_lives(open_sandbox):
-    from harness.config import Limits
+    from aem_harness.harness.config import Limits
 
     small = open_sandbox(limits=Limits(memory="64m"))
     assert small.execute("python -c 'x = bytearray(500_000_000)'").returncode == 137

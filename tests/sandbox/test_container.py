@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import docker
 import pytest
 
-from harness.config import Limits
-from harness.errors import ConfigError, EnvironmentFault
-from harness.sandbox.build import BASE
-from harness.sandbox.container import Sandbox
-from harness.sandbox.reaping import INSIDE, OWNER, reap
+from aem_harness.harness.config import Limits
+from aem_harness.harness.errors import ConfigError, EnvironmentFault
+from aem_harness.harness.sandbox.build import BASE
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.reaping import INSIDE, OWNER, reap
 from tests.sandbox.proxy import Door
 
 pytestmark = pytest.mark.docker
@@ -166,7 +166,7 @@ def test_many_sandboxes_work_side_by_side(base):
 HOLD = textwrap.dedent(
     """
     import sys
-    from harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.container import Sandbox
     with Sandbox({base!r}, workdir="/", labels={{"aem.test": {name!r}}}) as box:
         print("open", flush=True)
         box.execute("sleep 60", timeout=60)

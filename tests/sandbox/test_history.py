@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.errors import EnvironmentFault
-from harness.sandbox import history
-from harness.sandbox.history import remove_future
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.sandbox import history
+from aem_harness.harness.sandbox.history import remove_future
 
 pytestmark = pytest.mark.docker
 

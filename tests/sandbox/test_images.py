@@ -14,13 +14,13 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
-from harness.errors import EnvironmentFault
-from harness.instances.rows import parse_row
-from harness.sandbox import build
-from harness.sandbox.engine import client
-from harness.sandbox.images import ensure_image, local_images, prune
-from harness.types import Task
+from aem_harness.cli import app
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.instances.rows import parse_row
+from aem_harness.harness.sandbox import build
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.images import ensure_image, local_images, prune
+from aem_harness.harness.types import Task
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base")]
 

@@ -20,13 +20,13 @@ OUT = Path("/nowhere")
 
 def config(**overrides: Any) -> Any:
     """The shipped recipe, with overrides by dotted name as on the command line."""
-    from training.config import find_config, load_config
+    from aem_harness.training.config import find_config, load_config
 
     return load_config(find_config("deepswe-aem"), [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
 
 
 def composed(**overrides: Any) -> Any:
-    from training.engines.verl_run import compose
+    from aem_harness.training.engines.verl_run import compose
 
     return compose(config(**overrides), OUT)
 
@@ -37,8 +37,8 @@ def estimators() -> dict[str, Any]:
     from verl.trainer.ppo.core_algos import get_adv_estimator_fn
     from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-    from training.aem import AemConfig
-    from training.engines import verl_plugin
+    from aem_harness.training.aem import AemConfig
+    from aem_harness.training.engines import verl_plugin
 
     batch, answers = shared_batch(), {}
     rewards = torch.zeros_like(batch.mask_B_T)
@@ -80,7 +80,7 @@ def trainer() -> dict[str, Any]:
     from verl.trainer.ppo.v1 import get_trainer_cls
     from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-    from training.engines import verl_plugin
+    from aem_harness.training.engines import verl_plugin
 
     batch, answers = shared_batch(), {}
     # The queue's storage asks for logical CPUs, and waits for ever where there are fewer.
@@ -119,8 +119,8 @@ def dry() -> dict[str, Any]:
     import transfer_queue
     import verl.trainer.ppo.v1.trainer_base as trainers
 
-    from harness.errors import ConfigError
-    from training.engines import verl_run
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.training.engines import verl_run
 
     def wrong(**overrides: Any) -> dict[str, str]:
         return {f.what: f.problem for f in verl_run.check(config(**overrides), OUT) if f.problem and f.hook}
@@ -164,8 +164,8 @@ def loop() -> dict[str, Any]:
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.workers.rollout.replica import TokenOutput
 
-    from harness.instances.load import load_tasks
-    from training.engines.verl_loop import SandboxAgentLoop
+    from aem_harness.harness.instances.load import load_tasks
+    from aem_harness.training.engines.verl_loop import SandboxAgentLoop
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "aem_checkpoints/tiny-base")
     task = load_tasks("tiny")[0]

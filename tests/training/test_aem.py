@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import DataError
-from training.aem import AemConfig, modulate, response_alphas, response_spans, shuffle_within, span_means
+from aem_harness.harness.errors import DataError
+from aem_harness.training.aem import AemConfig, modulate, response_alphas, response_spans, shuffle_within, span_means
 
 WORKED = [0.2, 0.8, 1.5, 0.4]
 WORKED_ALPHAS = [1.4008, 0.8829, 0.5153, 1.2010]

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError
-from training.advantages import group_normalised, informative, leave_one_out, overlong_penalty
-from training.bases import BASES, base_advantages, base_named
-from training.loss import LossConfig, logprobs_and_entropies, policy_loss
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.advantages import group_normalised, informative, leave_one_out, overlong_penalty
+from aem_harness.training.bases import BASES, base_advantages, base_named
+from aem_harness.training.loss import LossConfig, logprobs_and_entropies, policy_loss
 
 ROWS, WIDTH = 6, 9
 BASE_NAMES = list(BASES)

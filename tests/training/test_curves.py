@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from harness.errors import DataError
-from training.curves import collect, main, summarise, t_interval, table
-from training.evaluate import by_arm
+from aem_harness.harness.errors import DataError
+from aem_harness.training.curves import collect, main, summarise, t_interval, table
+from aem_harness.training.evaluate import by_arm
 
 
 def write_run(runs, arm, seed, rewards, finished=True):

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.aem import modulate, response_alphas
-from training.diagnostics import correlation, entropy_drift, relative_surprisal, sign_cases
+from aem_harness.training.aem import modulate, response_alphas
+from aem_harness.training.diagnostics import correlation, entropy_drift, relative_surprisal, sign_cases
 
 
 def entropy(log_pi):

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ConfigError
-from harness.instances.load import load_tasks
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.instances.load import load_tasks
+from aem_harness.training.config import find_config, load_config
+from aem_harness.training.engines import verl_run
 from tests.training.one_batch import ALPHAS, SPANS
-from training.config import find_config, load_config
-from training.engines import verl_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -89,7 +89,7 @@ def rollouts(engine: None, ask: Ask) -> Mapping[str, Any]:
 
 
 def inside(python: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         [str(python), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
     )

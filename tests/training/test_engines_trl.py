@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from aem_checkpoints.registry import Registry
-from harness.errors import ConfigError
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.aem import AemConfig, modulate
+from aem_harness.training.config import TrlConfig
 from tests.training.one_batch import ALPHAS, alphas_of, shared_batch
-from training.aem import AemConfig, modulate
-from training.config import TrlConfig
 
 pytest.importorskip("trl")
 START = str(Path(__file__).parents[2] / "aem_checkpoints" / "tiny-base")
@@ -34,7 +34,7 @@ def settings(**changes):
 def make_trainer(cls, folder, config, **options):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.engines import trl_run
+    from aem_harness.training.engines import trl_run
 
     torch.manual_seed(0)
     return cls(
@@ -64,7 +64,7 @@ def by_reference(batch, tmp_path):
 
 
 def by_trl(batch, tmp_path):
-    from training.engines.trl import AemGRPOTrainer
+    from aem_harness.training.engines.trl import AemGRPOTrainer
 
     config = settings(group=2)
     trainer = make_trainer(AemGRPOTrainer, tmp_path, config, aem=AemConfig())
@@ -98,7 +98,7 @@ def test_the_shared_batch_gives_the_worked_alphas(engine, tmp_path):
 def test_without_modulation_training_is_trl_s_own_to_the_last_bit(tmp_path):
     from trl import GRPOTrainer
 
-    from training.engines.trl import AemGRPOTrainer
+    from aem_harness.training.engines.trl import AemGRPOTrainer
 
     theirs, their_losses = trained(GRPOTrainer, tmp_path / "theirs", settings())
     ours, our_losses = trained(AemGRPOTrainer, tmp_path / "ours", settings(), aem=None)
@@ -110,7 +110,7 @@ def test_without_modulation_training_is_trl_s_own_to_the_last_bit(tmp_path):
 
 def test_strength_zero_trains_what_the_base_trains(tmp_path):
     """Advantages then go to TRL's loss one a token instead of one a rollout, and must mean the same there."""
-    from training.engines.trl import AemGRPOTrainer
+    from aem_harness.training.engines.trl import AemGRPOTrainer
 
     base, _ = trained(AemGRPOTrainer, tmp_path / "base", settings(steps=1), aem=None)
     zero, _ = trained(AemGRPOTrainer, tmp_path / "zero", settings(steps=1), aem=AemConfig(lam=0.0, min_range=0.0))
@@ -119,7 +119,7 @@ def test_strength_zero_trains_what_the_base_trains(tmp_path):
 
 
 def test_a_run_that_was_killed_goes_on_with_the_same_numbers_and_ends_in_a_checkpoint_with_its_card(tmp_path):
-    from training.run import train
+    from aem_harness.training.run import train
 
     config = settings(steps=3, aem={"lam": 1.0, "min_range": 0.05})
     through = train(config, tmp_path / "through")
@@ -158,7 +158,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_numbers_and_ends_in_a_check
 def test_another_trl_is_refused_by_what_it_lacks():
     from trl import GRPOTrainer
 
-    from training.engines.trl import missing_hooks
+    from aem_harness.training.engines.trl import missing_hooks
 
     class Renamed(GRPOTrainer):
         _generate_and_score_completions = None

@@ -7,17 +7,17 @@ from random import Random
 
 import pytest
 
-from agents.templates import Prompts
-from harness.errors import ConfigError
-from harness.instances.load import load_tasks
-from harness.types import Completion, Outcome, Prediction
-from training.checkpoint import load_policy
-from training.environment import Skill, demonstration
-from training.export import commit_of, export_rows, project_files
-from training.model import Cache, continue_rows
-from training.rollouts import Limits, play
-from training.tasks import tasks
-from training.tokenizer import Chat
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.instances.load import load_tasks
+from aem_harness.harness.types import Completion, Outcome, Prediction
+from aem_harness.training.checkpoint import load_policy
+from aem_harness.training.environment import Skill, demonstration
+from aem_harness.training.export import commit_of, export_rows, project_files
+from aem_harness.training.model import Cache, continue_rows
+from aem_harness.training.rollouts import Limits, play
+from aem_harness.training.tasks import tasks
+from aem_harness.training.tokenizer import Chat
 
 PROMPTS = Prompts.load("tiny-1")
 
@@ -79,10 +79,10 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
     bugs, exported, tmp_path: Path
 ):
     """Scripted episodes, good and bad, through the real agent in the real image, graded by the official grader."""
-    from agents.bash import BashAgent, BashOptions
-    from harness.grading.official import grade
-    from harness.sandbox.container import Sandbox
-    from harness.sandbox.images import ensure_image
+    from aem_harness.agents.bash import BashAgent, BashOptions
+    from aem_harness.harness.grading.official import grade
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import ensure_image
 
     class Replies:
         def __init__(self, contents):
@@ -142,10 +142,10 @@ class LocalPolicy:
 @pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bugs, exported, tmp_path: Path):
-    from agents.bash import BashAgent, BashOptions
-    from harness.grading.official import grade
-    from harness.sandbox.container import Sandbox
-    from harness.sandbox.images import ensure_image
+    from aem_harness.agents.bash import BashAgent, BashOptions
+    from aem_harness.harness.grading.official import grade
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import ensure_image
 
     folder = Path(__file__).parents[2] / "aem_checkpoints" / "tiny-aem"
     policy = LocalPolicy(folder)

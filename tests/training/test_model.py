@@ -5,14 +5,14 @@ from random import Random
 import pytest
 import torch
 
-from aem_checkpoints.card import Card
-from agents.templates import Prompts
-from training.checkpoint import hf_config, load_policy, save_policy
-from training.environment import Skill, demonstration
-from training.model import Cache, Model, ModelConfig, continue_rows
-from training.rollouts import Limits, demonstrated, play, tensors
-from training.tasks import tasks
-from training.tokenizer import Chat, train_tokenizer
+from aem_harness.aem_checkpoints.card import Card
+from aem_harness.agents.templates import Prompts
+from aem_harness.training.checkpoint import hf_config, load_policy, save_policy
+from aem_harness.training.environment import Skill, demonstration
+from aem_harness.training.model import Cache, Model, ModelConfig, continue_rows
+from aem_harness.training.rollouts import Limits, demonstrated, play, tensors
+from aem_harness.training.tasks import tasks
+from aem_harness.training.tokenizer import Chat, train_tokenizer
 
 PROMPTS = Prompts.load("tiny-1")
 SMALL = ModelConfig(

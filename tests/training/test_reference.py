@@ -13,21 +13,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from aem_checkpoints.card import CARD, read_card
-from agents.templates import Prompts
-from cli import app
-from harness.errors import ConfigError
-from harness.types import ExitStatus
-from training import reference
-from training.checkpoint import load_policy, load_state
-from training.config import RlConfig, WarmStartConfig, find_config, load_config
-from training.environment import Skill, demonstration
-from training.folder import read_metrics
-from training.loss import logprobs_and_entropies
-from training.rollouts import Limits, demonstrated
-from training.run import train
-from training.tasks import tasks
-from training.tokenizer import Chat
+from aem_harness.aem_checkpoints.card import CARD, read_card
+from aem_harness.agents.templates import Prompts
+from aem_harness.cli import app
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import ExitStatus
+from aem_harness.training import reference
+from aem_harness.training.checkpoint import load_policy, load_state
+from aem_harness.training.config import RlConfig, WarmStartConfig, find_config, load_config
+from aem_harness.training.environment import Skill, demonstration
+from aem_harness.training.folder import read_metrics
+from aem_harness.training.loss import logprobs_and_entropies
+from aem_harness.training.rollouts import Limits, demonstrated
+from aem_harness.training.run import train
+from aem_harness.training.tasks import tasks
+from aem_harness.training.tokenizer import Chat
 
 ROOT = Path(__file__).parents[2]
 START = str(ROOT / "aem_checkpoints" / "tiny-base")
@@ -87,8 +87,8 @@ IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
 from random import Random
-from training.config import RlConfig
-from training.run import train
+from aem_harness.training.config import RlConfig
+from aem_harness.training.run import train
 train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -98,7 +98,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights_and_metrics(tmp_
     settings = config(steps=8)
     train(settings, tmp_path / "whole")
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, settings.model_dump_json(), str(tmp_path / "cut")]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
     metrics = tmp_path / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while len(read_metrics(metrics)) < 3 and time.monotonic() < deadline:

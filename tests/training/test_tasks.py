@@ -8,13 +8,13 @@ from random import Random
 
 import pytest
 
-from agents.templates import Prompts
-from harness.types import ExitStatus
-from training import functions
-from training.environment import Episode, Skill, demonstration, files_of, sed
-from training.project.t import failures
-from training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
-from training.tasks import mutants, tasks
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.types import ExitStatus
+from aem_harness.training import functions
+from aem_harness.training.environment import Episode, Skill, demonstration, files_of, sed
+from aem_harness.training.project.t import failures
+from aem_harness.training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
+from aem_harness.training.tasks import mutants, tasks
 
 PROMPTS = Prompts.load("tiny-1")
 
@@ -51,7 +51,7 @@ def test_a_skeleton_forgets_names_and_constants_and_nothing_else():
 
 
 def test_the_same_seed_gives_the_same_tasks_in_another_process():
-    program = "from training.tasks import tasks; print(list(tasks('test', seed=5, count=5)))"
+    program = "from aem_harness.training.tasks import tasks; print(list(tasks('test', seed=5, count=5)))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
@@ -113,7 +113,7 @@ def real(files, commands, folder):
 def test_the_memory_shell_answers_as_bash_does(train_tasks, tmp_path):
     import inspect
 
-    from training.project import t
+    from aem_harness.training.project import t
 
     task, other = train_tasks[:2]
     path, missing = f"lib/{task.name}.py", "lib/none_such.py"
@@ -208,9 +208,9 @@ def test_broken_code_is_reported_not_refused():
 
 def test_an_episode_is_the_bash_agents_rollout_message_by_message(train_tasks):
     """The same replies through the real agent on the same environment give the same conversation and patch."""
-    from agents.bash import BashAgent, BashOptions
-    from harness.types import Completion, Instance
-    from training.environment import statement_of
+    from aem_harness.agents.bash import BashAgent, BashOptions
+    from aem_harness.harness.types import Completion, Instance
+    from aem_harness.training.environment import statement_of
 
     class Replies:
         def __init__(self, contents):

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from harness.instances.rows import default_image
-from harness.sandbox.build import BASE, CACHE, Say, build_base, silent
-from harness.sandbox.build import build as build_image
-from harness.sandbox.engine import client
+from aem_harness.harness.instances.rows import default_image
+from aem_harness.harness.sandbox.build import BASE, CACHE, Say, build_base, silent
+from aem_harness.harness.sandbox.build import build as build_image
+from aem_harness.harness.sandbox.engine import client
 
 HERE = Path(__file__).parent
 ROWS = HERE.parents[1].parent / "shared" / "data" / "swe-bench-verified.jsonl.gz"

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.instances.rows import parse_row
-from harness.types import Task
+from aem_harness.harness.instances.rows import parse_row
+from aem_harness.harness.types import Task
 from tests.verified import build
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness.grading import official
-from harness.types import Grade, Prediction, Task
+from aem_harness.harness.grading import official
+from aem_harness.harness.types import Grade, Prediction, Task
 
 # Changes nothing that a test looks at (an empty patch would not be graded at all).
 NO_OP = """\

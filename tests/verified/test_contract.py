@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.sandbox.build import BASE
-from harness.sandbox.container import Sandbox
-from harness.sandbox.engine import client
-from harness.types import Task
+from aem_harness.harness.sandbox.build import BASE
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.types import Task
 from tests.verified import build
 from tests.verified.patches import NO_OP
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.grading.predictions import write_predictions
-from harness.instances.rows import to_row
-from harness.types import Grade, Outcome, Task
+from aem_harness.harness.grading.predictions import write_predictions
+from aem_harness.harness.instances.rows import to_row
+from aem_harness.harness.types import Grade, Outcome, Task
 from tests.verified.patches import broken, gold, grade_all, no_op, prediction_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network]

@@ -21,8 +21,8 @@ import torch
 import trl
 from torch import Tensor
 
-from harness.errors import ConfigError
-from training.aem import AemConfig, modulate
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.aem import AemConfig, modulate
 
 HOOKS = {
     "_generate_and_score_completions": ("inputs",),

@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-from aem_checkpoints.card import CARD, Card, Method, Serving, Training
-from agents.templates import Prompts
-from harness.errors import ConfigError
-from training import tasks
-from training.checkpoint import digest
-from training.config import TrlConfig
-from training.environment import PROMPTS, Episode
-from training.reference import parent_of, scaffold
-from training.rollouts import Limits
+from aem_harness.aem_checkpoints.card import CARD, Card, Method, Serving, Training
+from aem_harness.agents.templates import Prompts
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training import tasks
+from aem_harness.training.checkpoint import digest
+from aem_harness.training.config import TrlConfig
+from aem_harness.training.environment import PROMPTS, Episode
+from aem_harness.training.reference import parent_of, scaffold
+from aem_harness.training.rollouts import Limits
 
 Report = Callable[[Mapping[str, Any]], None]
 MARK = "\x00reply\x00"
@@ -31,7 +31,7 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
     """Train and return the folder of the final checkpoint; `report` gets every logged step."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
-    from training.engines.trl import AemGRPOTrainer, check_trl
+    from aem_harness.training.engines.trl import AemGRPOTrainer, check_trl
 
     check_trl()
     saved = out / "trl"

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness.config import Limits
-from harness.types import Record
-from training.aem import AemConfig
+from aem_harness.harness.config import Limits
+from aem_harness.harness.types import Record
+from aem_harness.training.aem import AemConfig
 
 
 class Sandbox(Record):

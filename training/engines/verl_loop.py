@@ -23,15 +23,15 @@ from uuid import uuid4
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
-from agents.build import build
-from agents.policy import ContextOverflow
-from harness.errors import ConfigError, DataError, GradingFault, PolicyFault, boundary
-from harness.grading import official
-from harness.run.trajectory import TrajectoryWriter
-from harness.sandbox.container import Sandbox as Container
-from harness.sandbox.images import ensure_image
-from harness.types import Completion, ExitStatus, Outcome, Prediction, Task
-from training.engines.verl_config import Sandbox
+from aem_harness.agents.build import build
+from aem_harness.agents.policy import ContextOverflow
+from aem_harness.harness.errors import ConfigError, DataError, GradingFault, PolicyFault, boundary
+from aem_harness.harness.grading import official
+from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.sandbox.container import Sandbox as Container
+from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.types import Completion, ExitStatus, Outcome, Prediction, Task
+from aem_harness.training.engines.verl_config import Sandbox
 
 AT_A_LIMIT = {
     ExitStatus.STEP_LIMIT,

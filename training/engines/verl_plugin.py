@@ -5,7 +5,7 @@ Importing this module registers
 - the trainers `aem_sync`, `aem_colocate_async` and `aem_separate_async`: verl's own of those modes, whose advantages,
   by whatever estimator, are modulated before they reach the actor;
 - the advantage estimator `aem`, for trainers written by others that can hand entropies to an estimator;
-- the agent loop `aem_sandbox` (`training.engines.verl_loop`).
+- the agent loop `aem_sandbox` (`aem_harness.training.engines.verl_loop`).
 
 Why trainers: an estimator of verl 0.9.1 is given rewards, mask and prompt ids, but never the entropies that
 `_compute_old_log_prob` has just written beside the old log-probabilities. `_compute_advantage` is the one place where
@@ -28,9 +28,9 @@ from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.workers.utils.padding import response_to_nested
 
-from harness.errors import ConfigError
-from training.aem import AemConfig, Modulation, modulate
-from training.engines.verl_loop import SandboxAgentLoop
+from aem_harness.harness.errors import ConfigError
+from aem_harness.training.aem import AemConfig, Modulation, modulate
+from aem_harness.training.engines.verl_loop import SandboxAgentLoop
 
 FIELDS = ["uid", "response_mask", "entropy", "old_log_probs"]
 

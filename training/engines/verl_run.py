@@ -19,12 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, EnvironmentFault
-from harness.types import Task
-from training.engines.verl_config import VerlConfig
+from aem_harness.harness.errors import ConfigError, EnvironmentFault
+from aem_harness.harness.types import Task
+from aem_harness.training.engines.verl_config import VerlConfig
 
 VERSION = "0.9.1"  # what the plug-in is written against and tested with
-PLUGIN = "training.engines.verl_plugin"
+PLUGIN = "aem_harness.training.engines.verl_plugin"
 REMEDY = "pip install 'aem-harness[verl]' on every node, and vllm or sglang to train"
 TOKENS = "verl.utils.tokenizer.continuous_token"
 # module, attribute path, parameters that are passed by name or position
@@ -93,7 +93,7 @@ def train(config: VerlConfig, out: Path, *, resume: bool = False) -> Path:
         raise ConfigError(f"{out} holds a run: give --resume, or another --out")
     if wrong := [finding for finding in check(config, out) if finding.problem]:
         raise ConfigError(f"this cannot run here: {'; '.join(f'{w.what}: {w.problem}' for w in wrong)}")
-    from harness.instances.load import load_tasks
+    from aem_harness.harness.instances.load import load_tasks
 
     out.mkdir(parents=True, exist_ok=True)
     write_rows(load_tasks(config.sandbox.instances), dataset_of(out))
