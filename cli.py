@@ -24,6 +24,7 @@ COMMANDS: tuple[str, ...] = (
     "train",
     "checkpoints",
     "serve",
+    "runs",
     "instances",
     "images",
     "import_",

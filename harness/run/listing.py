@@ -1,0 +1,235 @@
+"""Run folders as a person looks for them: which there are, how far each has got, and which are being written now.
+
+Read from `run.json` and the journal alone, so that a listing of many large runs stays quick. Nothing here writes.
+"""
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.run.seeds import seeds_of
+from aem_harness.harness.run.store import Key, Progress, read_journal, read_json
+from aem_harness.harness.types import Outcome, Record
+
+Status = Literal["running", "finished", "unfinished"]
+NOTE = "note.txt"
+
+
+class Working(Record):
+    """A rollout under way: how many messages it has, its last line's age and its own, in seconds."""
+
+    instance_id: str
+    seed: int
+    messages: int
+    seconds: float
+    idle_seconds: float
+
+
+class RunState(Record):
+    """One run folder at one moment.
+
+    `rollouts` are those planned, `outcomes` counts the newest verdict of each ("error": lost to infrastructure) and
+    `exits` how they ended. `solved` holds, for each task with a verdict, rollouts resolved and rollouts with a verdict.
+    Times are ISO 8601, UTC; `bytes` is what the folder takes, None where it was not asked.
+    """
+
+    folder: Path
+    arm: str
+    checkpoint: str
+    dataset: str
+    digest: str
+    tasks: int
+    seeds: int
+    rollouts: int
+    status: Status
+    outcomes: Mapping[str, int]
+    exits: Mapping[str, int]
+    solved: tuple[tuple[int, int], ...]
+    started: str
+    last: str
+    seconds: float
+    tokens: int
+    note: str
+    bytes: int | None = None
+    working: tuple[Working, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Rollouts with a verdict, or lost to infrastructure."""
+        return sum(self.outcomes.values())
+
+    @property
+    def scored(self) -> int:
+        """Rollouts with a verdict."""
+        return self.done - self.outcomes.get(Outcome.ERROR.value, 0)
+
+
+def find_runs(roots: Iterable[Path], depth: int = 3) -> list[Path]:
+    """The run folders at or below `roots` (a gate keeps its two arms one level down), in the order of their names."""
+    return [folder for root in roots for folder in _walk(root, depth)]
+
+
+def _walk(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / "run.json").is_file():
+        yield folder
+    elif depth and folder.is_dir():
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+                yield from _walk(child, depth - 1)
+
+
+def read_state(folder: Path, *, sizes: bool = False) -> RunState:
+    """What run.json and the journal say of a run; DataError where the folder is none. `sizes`: count its bytes too."""
+    if not (folder / "run.json").is_file():
+        raise DataError(f"{folder} is not a run folder: it has no run.json")
+    run = read_json(folder / "run.json")
+    try:
+        plan = seeds_of(run["plan"])
+        events = list(read_journal(folder)) if (folder / "journal.jsonl").exists() else []
+        progress = newest(events)
+        return RunState(
+            folder=folder,
+            arm=run["arm"],
+            checkpoint=run["config"].get("checkpoint", ""),
+            dataset=run["dataset"]["name"],
+            digest=run["config_digest"],
+            tasks=len(plan),
+            seeds=max(plan.values(), default=0),
+            rollouts=sum(plan.values()),
+            status=_status(folder, plan, progress),
+            outcomes=_outcomes(progress.values()),
+            exits=Counter(one.rollout["exit_status"] for one in progress.values()),
+            solved=_solved(progress),
+            started=run["created_at"],
+            last=max((event["at"] for event in events), default=run["created_at"]),
+            seconds=sum(one.rollout.get("seconds") or 0.0 for one in progress.values()),
+            tokens=sum(one.rollout.get("completion_tokens") or 0 for one in progress.values()),
+            note=read_note(folder),
+            bytes=folder_bytes(folder) if sizes else None,
+            working=tuple(_working(folder)) if is_written(folder) else (),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{folder}: run.json or the journal lacks {error}; it is damaged or of another program"
+        ) from None
+
+
+def newest(events: Iterable[Mapping[str, Any]]) -> dict[Key, Progress]:
+    """The newest rollout of every instance and seed, and its grade."""
+    progress: dict[Key, Progress] = {}
+    for event in events:
+        key = event["instance_id"], event["seed"]
+        if event["event"] == "rollout":
+            progress[key] = Progress(rollout=dict(event))
+        elif event["event"] == "grade" and key in progress:
+            progress[key].grade = dict(event)
+    return progress
+
+
+def is_written(folder: Path) -> bool:
+    """Does a living process hold the folder's lock? False where the file system has no locks to tell by."""
+    try:
+        with (folder / ".lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read_note(folder: Path) -> str:
+    """What somebody wrote down about the run."""
+    path = folder / NOTE
+    return path.read_text(errors="replace").strip() if path.is_file() else ""
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files below a folder take on disk."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += (Path(place) / name).lstat().st_blocks * 512
+            except FileNotFoundError:  # a run goes on while it is looked at
+                continue
+    return total
+
+
+def pace(state: RunState, now: datetime) -> tuple[float, float] | None:
+    """Rollouts an hour since the run was started, and the seconds that the rest will take at that pace.
+
+    None before the first verdict. A run that was stopped for a while and continued looks slower than it is.
+    """
+    elapsed = (now - datetime.fromisoformat(state.started)).total_seconds()
+    if not state.done or elapsed <= 0:
+        return None
+    return 3600 * state.done / elapsed, (state.rollouts - state.done) * elapsed / state.done
+
+
+def _status(folder: Path, plan: Mapping[str, int], progress: Mapping[Key, Progress]) -> Status:
+    if is_written(folder):
+        return "running"
+    ended = sum(1 for one in progress.values() if one.grade is not None or one.rollout["fault"] is not None)
+    return "finished" if ended >= sum(plan.values()) else "unfinished"
+
+
+def _outcomes(progress: Iterable[Progress]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for one in progress:
+        if one.infrastructure:
+            counts[Outcome.ERROR.value] += 1
+        elif one.grade is not None:
+            counts[one.grade["outcome"]] += 1
+    return counts
+
+
+def _solved(progress: Mapping[Key, Progress]) -> tuple[tuple[int, int], ...]:
+    tasks: dict[str, list[int]] = {}
+    for (instance_id, _), one in progress.items():
+        if one.grade is not None and not one.infrastructure:
+            counts = tasks.setdefault(instance_id, [0, 0])
+            counts[0] += one.grade["outcome"] == Outcome.RESOLVED.value
+            counts[1] += 1
+    return tuple((solved, scored) for solved, scored in tasks.values())
+
+
+def _working(folder: Path) -> Iterator[Working]:
+    """The scratch folders of rollouts under way, `.<seed>.<random>`, oldest first."""
+    now = datetime.now().timestamp()
+    scratch = [path for path in folder.glob("rollouts/*/.*.*") if path.name.split(".")[1].isdigit()]
+    for path in sorted(scratch, key=_born):
+        growing = path / "trajectory.jsonl"
+        try:
+            lines = growing.read_bytes().count(b"\n")
+            idle = now - growing.stat().st_mtime
+        except OSError:  # just begun, or just finished
+            continue
+        born = now - _born(path)
+        yield Working(
+            instance_id=path.parent.name,
+            seed=int(path.name.split(".")[1]),
+            messages=lines,
+            seconds=round(max(born, idle), 1),
+            idle_seconds=round(max(idle, 0.0), 1),
+        )
+
+
+def _born(scratch: Path) -> float:
+    """When a rollout began: the time of its first message, else of its folder."""
+    try:
+        with (scratch / "trajectory.jsonl").open() as handle:
+            return float(json.loads(handle.readline())["extra"]["timestamp"])
+    except (OSError, ValueError, KeyError):
+        return scratch.stat().st_mtime if scratch.exists() else 0.0
+
+
+def as_rows(states: Sequence[RunState]) -> list[dict[str, Any]]:
+    """The states as JSON values."""
+    return [state.model_dump(mode="json") | {"done": state.done, "scored": state.scored} for state in states]

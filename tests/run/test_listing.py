@@ -1,0 +1,196 @@
+"""Runs as a person looks for them: found, counted, noted, archived and restored, also while one is being written."""
+
+import json
+import tarfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.report.runs import duration, resolved_rate, size_words
+from aem_harness.harness.run.archive import archive, restore, verify
+from aem_harness.harness.run.listing import find_runs, pace, read_state
+from aem_harness.harness.run.store import RunStore, now
+from aem_harness.harness.run.trajectory import TrajectoryWriter
+from benchmarks.synthetic_runs import make_run
+
+TASKS, SEEDS = 6, 2
+FACTS = {
+    "plan": {"instances": [f"repo__project-{n}" for n in range(3)], "seeds": 2},
+    "agent": {"kind": "gold"},
+    "dataset": {"name": "x", "digest": "d"},
+    "versions": {"swebench": "5.0.2"},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "results" / "noted-run", "noted", tasks=TASKS, seeds=SEEDS, turns=3)
+
+
+def started(folder: Path) -> RunStore:
+    return RunStore(folder, RunConfig(arm="half", agent="gold"), FACTS)
+
+
+def lost(store: RunStore, name: str, seed: int) -> None:
+    event = {"event": "rollout", "instance_id": name, "seed": seed, "attempt": 0, "exit_status": "fault", "at": now()}
+    store.finish_rollout(store.scratch(name, seed), event | {"fault": {"boundary": "environment", "message": "gone"}})
+
+
+def words(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_runs_are_found_below_a_folder_and_inside_what_a_gate_writes_but_not_inside_runs(tmp_path):
+    for name in ("a", "gate/baseline", "gate/candidate"):
+        with started(tmp_path / name):
+            pass
+    (tmp_path / "a" / "rollouts" / "nested").mkdir(parents=True)
+    (tmp_path / "a" / "rollouts" / "nested" / "run.json").write_text("{}")
+    (tmp_path / ".hidden").mkdir()
+    names = [folder.relative_to(tmp_path).as_posix() for folder in find_runs([tmp_path])]
+    assert names == ["a", "gate/baseline", "gate/candidate"]
+
+
+def test_a_finished_run_is_told_from_one_that_was_stopped_and_one_that_goes_on(run, tmp_path):
+    assert read_state(run).status == "finished"
+    with started(tmp_path / "half") as store:
+        lost(store, "repo__project-0", 0)
+        assert read_state(tmp_path / "half").status == "running"
+    state = read_state(tmp_path / "half")
+    assert (state.status, state.done, state.rollouts, state.outcomes["error"]) == ("unfinished", 1, 6, 1)
+
+
+def test_what_was_lost_is_counted_as_lost_and_leaves_the_rate_alone(tmp_path):
+    with started(tmp_path / "half") as store:
+        lost(store, "repo__project-0", 0)
+    state = read_state(tmp_path / "half")
+    assert state.scored == 0
+    assert resolved_rate(state) is None
+
+
+def test_the_rate_is_the_one_that_compare_prints(run):
+    from aem_harness.harness.compare.arms import sample
+    from aem_harness.harness.compare.intervals import estimate
+    from aem_harness.harness.compare.outcomes import load_one
+
+    state, table = read_state(run), load_one(str(run)).table
+    rate, expected = resolved_rate(state), estimate(sample("noted", table).values, rate=True)
+    assert rate is not None
+    assert (rate.value, rate.these.low, rate.these.high) == pytest.approx(
+        (expected.value, expected.these.low, expected.these.high)
+    )
+    assert state.rollouts == TASKS * SEEDS == len(table)
+
+
+def test_a_rollout_under_way_is_shown_with_its_messages(tmp_path):
+    with started(tmp_path / "half") as store:
+        writer = TrajectoryWriter(store.scratch("repo__project-1", 1), "repo__project-1")
+        writer.message({"role": "user", "content": "hello"})
+        writer.message({"role": "assistant", "content": "ls"})
+        (working,) = read_state(tmp_path / "half").working
+        assert (working.instance_id, working.seed, working.messages) == ("repo__project-1", 1, 2)
+        assert "running repo__project-1 seed 1: 2 messages" in words("status", tmp_path / "half")
+    assert read_state(tmp_path / "half").working == ()
+
+
+def test_the_time_that_is_left_follows_from_what_was_done(run):
+    state = read_state(run).model_copy(update={"rollouts": 4 * TASKS * SEEDS})
+    later = datetime.fromisoformat(state.started) + timedelta(hours=1)
+    assert pace(state, later) == pytest.approx((TASKS * SEEDS, 3 * 3600))
+    assert pace(state.model_copy(update={"outcomes": {}}), datetime.now(UTC)) is None
+
+
+def test_a_note_is_kept_shown_and_forgotten(run):
+    words("runs", "note", run, "before the tokenizer fix")
+    assert "before the tokenizer fix" in words("runs", "list", run.parent)
+    words("runs", "note", run, "")
+    assert "before" not in words("runs", "list", run.parent)
+
+
+def test_the_list_is_json_on_request_and_a_damaged_run_does_not_hide_the_others(run, tmp_path):
+    broken = tmp_path / "results" / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text('{"plan": 3}')
+    done = CliRunner().invoke(app, ["runs", "list", str(tmp_path / "results"), "--json"])
+    assert done.exit_code == 0
+    assert "broken" in done.stderr
+    (row,) = json.loads(done.stdout)
+    assert (row["arm"], row["status"], row["done"]) == ("noted", "finished", TASKS * SEEDS)
+    assert row["bytes"] > 0
+
+
+def test_removing_asks_first_and_leaves_a_run_that_is_being_written(run, tmp_path):
+    asked = CliRunner().invoke(app, ["runs", "rm", str(run)], input="n\n")
+    assert asked.exit_code == 0
+    assert run.exists()
+    with started(tmp_path / "half"):
+        refused = CliRunner().invoke(app, ["runs", "rm", str(run), str(tmp_path / "half"), "--yes"])
+        assert isinstance(refused.exception, ConfigError)
+        assert run.exists()
+    words("runs", "rm", run, "--yes")
+    assert not run.exists()
+
+
+def test_an_archive_is_read_again_elsewhere_byte_for_byte(run, tmp_path):
+    files = archive(run, tmp_path / "a.tar.gz")
+    archive(run, tmp_path / "b.tar.gz")
+    assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+    made = restore(tmp_path / "a.tar.gz", tmp_path / "elsewhere")
+    assert made.name == run.name
+    assert list(verify(made)) == []
+    here = {
+        path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"
+    }
+    assert len(here) == files
+    assert all((made / name).read_bytes() == content for name, content in here.items())
+    assert read_state(made).outcomes == read_state(run).outcomes
+
+
+def test_what_was_changed_removed_or_added_since_is_named(run, tmp_path):
+    archive(run, tmp_path / "a.tar")
+    made = restore(tmp_path / "a.tar", tmp_path / "elsewhere")
+    (made / "journal.jsonl").write_text("")
+    (made / "audit.json").unlink()
+    (made / "extra.txt").write_text("x")
+    assert sorted(verify(made)) == ["audit.json is missing", "extra.txt was added", "journal.jsonl has changed"]
+
+
+def test_a_damaged_archive_leaves_nothing_behind(run, tmp_path):
+    archive(run, tmp_path / "a.tar")
+    raw = bytearray((tmp_path / "a.tar").read_bytes())
+    at = raw.index(b'"event": "rollout"')
+    raw[at : at + 7] = b'"EVENT"'
+    (tmp_path / "a.tar").write_bytes(raw)
+    with pytest.raises(DataError, match="has changed"):
+        restore(tmp_path / "a.tar", tmp_path / "elsewhere")
+    (tmp_path / "text.tar").write_text("no archive")
+    with pytest.raises(DataError, match="cannot read"):
+        restore(tmp_path / "text.tar", tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_nothing_is_overwritten_and_a_run_under_way_is_not_archived(run, tmp_path):
+    archive(run, tmp_path / "a.tar")
+    with pytest.raises(ConfigError, match="exists already"):
+        archive(run, tmp_path / "a.tar")
+    with pytest.raises(ConfigError, match="exists already"):
+        restore(tmp_path / "a.tar", run.parent)
+    with started(tmp_path / "half"), pytest.raises(ConfigError, match="being written"):
+        archive(tmp_path / "half", tmp_path / "half.tar")
+    with pytest.raises(ConfigError, match="must end in"):
+        archive(run, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert tar.getmembers()[0].name == f"{run.name}/SHA256SUMS"
+
+
+def test_numbers_carry_units_that_fit_them():
+    assert [duration(s) for s in (42, 420, 12_600, 181_440)] == ["42 s", "7 min", "3.5 h", "2.1 days"]
+    assert [size_words(b) for b in (7, 3400, 3_400_000)] == ["7 B", "3.4 kB", "3.4 MB"]
