@@ -28,6 +28,7 @@ COMMANDS: tuple[str, ...] = (
     "instances",
     "images",
     "import_",
+    "fsck",
     "doctor",
 )
 

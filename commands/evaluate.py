@@ -141,6 +141,8 @@ def perform(
     reaped = reap()
     if reaped:
         console.print(f"[dim]removed {reaped} container(s) left behind by a killed run[/]")
+    for (instance_id, seed), wrong in store.damaged.items():
+        console.print(f"[yellow]warning:[/] {instance_id} seed {seed}: {wrong}", highlight=False, soft_wrap=True)
     owed = store.owed(list(keys), retry_infrastructure=retry_infrastructure)
     undone = {(i, s) for i, s, _ in owed.rollouts} | set(owed.grades)
     known = outcomes(store, [key for key in keys if key not in undone])

@@ -28,6 +28,7 @@ from aem_harness.harness.grading.verdict import (
     refusal,
     timeout_note,
 )
+from aem_harness.harness.run.proof import make_durable
 from aem_harness.harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
@@ -298,8 +299,9 @@ def _sandbox(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageR
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a whole file through a rename, so that no reader sees half of it."""
+    """Write a whole file through a rename, so that no reader and no power loss ever leaves half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     scratch.write_bytes(data)
+    make_durable(scratch)
     scratch.rename(path)

@@ -17,7 +17,7 @@ from typing import Any
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import AemError, EnvironmentFault, PolicyFault
 from aem_harness.harness.grading import official
-from aem_harness.harness.run.store import Event, Key, RunStore, now, read_patch, write_patch
+from aem_harness.harness.run.store import Event, Key, RunStore, now, write_patch
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
@@ -177,7 +177,7 @@ class Runner:
         prediction = Prediction(
             instance_id=instance_id,
             model_name_or_path=self.config.arm,
-            model_patch=read_patch(folder / "patch.diff"),
+            model_patch=self.store.patch(instance_id, seed),
         )
         for _ in range(1 + self.config.infra_retries):
             if self.stop.is_set():

@@ -4,6 +4,10 @@ Exactly once, whatever is killed when: a rollout is written into a scratch folde
 renamed into place, then the event is appended to the journal. On opening, finished folders whose event the journal
 lacks (killed between rename and append) are adopted, scratch folders are dropped, and a torn last line is cut off, so
 that each rollout and each grade is journaled once and none is redone.
+
+Every file is on the disk before the journal line that speaks of it, and the line carries the files' hashes. On opening,
+a rollout whose files are not as they were (power loss, a full disk, a deleted folder) is still to do, and so is a
+grading: neither is taken from half a file.
 """
 
 import fcntl
@@ -13,6 +17,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +25,15 @@ from typing import IO, Any, Self
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run.proof import Files, damage, files_of, make_durable
 from aem_harness.harness.run.seeds import widened
 from aem_harness.harness.types import Outcome
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
 
-ROLLOUT_EVENT, GRADE_EVENT = "rollout.json", "grade.json"
+PATCH, ROLLOUT_EVENT, GRADE_EVENT = "patch.diff", "rollout.json", "grade.json"
+ROLLOUT_AGAIN, GRADING_AGAIN = "the rollout is done again", "the grading is done again"
 
 
 @dataclass
@@ -64,15 +71,19 @@ class RunStore:
         self.config = config
         self.facts = facts
         self.progress: dict[Key, Progress] = {}
+        self.damaged: dict[Key, str] = {}  # what was found not to be as it was written, in words
+        self._attempts: dict[Key, int] = {}  # the newest of each, also of what must be done again
         self._mutex = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "rollouts").mkdir(parents=True, exist_ok=True)
         self._lock_file = _lock(folder)
         self._settle(facts)
         events = _repair(folder / "journal.jsonl")
         for event in events:
             self._note(event)
         self._journal: IO[str] = (folder / "journal.jsonl").open("a")
+        make_durable(folder)
         self._adopt()
+        self._check()
 
     def __enter__(self) -> Self:
         return self
@@ -87,29 +98,53 @@ class RunStore:
         """A fresh folder for a rollout under way; nothing in it counts until `finish_rollout`."""
         parent = self.folder / "rollouts" / instance_id
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{seed}.", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{seed}.", dir=parent))
+        folder.chmod(parent.stat().st_mode & 0o777)  # readable by whom the run is: mkdtemp makes it the owner's alone
+        return folder
 
     def finish_rollout(self, scratch: Path, event: Event) -> None:
-        """Make a rollout final: its folder takes its place (an earlier attempt's is kept beside it), then its event."""
+        """Make a rollout final: its folder takes its place (an earlier attempt's is kept beside it), then its event.
+
+        The event that is journaled carries the hashes of the folder's files under "files".
+        """
+        event = {**event, "files": files_of(scratch, without=(ROLLOUT_EVENT,))}
+        for name in event["files"]:
+            make_durable(scratch / name)
         write_json(scratch / ROLLOUT_EVENT, event)
+        make_durable(scratch)
         final = self.rollout_folder(event["instance_id"], event["seed"])
         with self._mutex:
             if final.exists():
-                previous = json.loads((final / ROLLOUT_EVENT).read_text())["attempt"]
-                final.rename(final.with_name(f"{final.name}.attempt{previous}"))
+                final.rename(_free(final, self._attempts.get((event["instance_id"], event["seed"]))))
             scratch.rename(final)
+            make_durable(final.parent)
+            make_durable(final.parent.parent)
             self._append(event)
 
     def finish_grade(self, event: Event) -> None:
-        """Journal the grade of the newest rollout of an instance and seed."""
+        """Journal the grade of the newest rollout of an instance and seed, with the hashes of what grading left."""
+        key = event["instance_id"], event["seed"]
+        folder = self.rollout_folder(*key)
+        rolled = {ROLLOUT_EVENT, GRADE_EVENT, PATCH, *self.progress[key].rollout.get("files", ())}
+        event = {**event, "files": files_of(folder, without=rolled)}
+        for name in event["files"]:
+            make_durable(folder / name)
         with self._mutex:
-            write_json(self.rollout_folder(event["instance_id"], event["seed"]) / GRADE_EVENT, event)
+            write_json(folder / GRADE_EVENT, event)
+            make_durable(folder)
             self._append(event)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def rollout_folder(self, instance_id: str, seed: int) -> Path:
         return self.folder / "rollouts" / instance_id / str(seed)
+
+    def patch(self, instance_id: str, seed: int) -> str:
+        """The patch of a finished rollout. Raises DataError when it is not the one that was journaled."""
+        folder = self.rollout_folder(instance_id, seed)
+        if wrong := damage(folder, patch_proof(self.progress[instance_id, seed].rollout)):
+            raise DataError(f"{folder}: {wrong}; run the same command again, it does this rollout again")
+        return read_patch(folder / PATCH)
 
     def owed(self, keys: list[Key], *, retry_infrastructure: bool = False) -> Owed:
         """What is missing among `keys`, in their order; infrastructure losses too where asked.
@@ -120,7 +155,7 @@ class RunStore:
         for instance_id, seed in keys:
             progress = self.progress.get((instance_id, seed))
             if progress is None:
-                owed.rollouts.append((instance_id, seed, 0))
+                owed.rollouts.append((instance_id, seed, self._attempts.get((instance_id, seed), -1) + 1))
             elif progress.rollout["fault"] is not None:
                 if retry_infrastructure:
                     owed.rollouts.append((instance_id, seed, progress.rollout["attempt"] + 1))
@@ -153,19 +188,36 @@ class RunStore:
         write_json(path, fresh)
 
     def _adopt(self) -> None:
+        """Journal what is in the folders and not in the journal, if it is whole; drop what was killed under way."""
         for folder in sorted(self.folder.glob("rollouts/*/*")):
             if folder.name.startswith("."):
-                shutil.rmtree(folder)  # killed under way: owed again
+                shutil.rmtree(folder)  # killed under way: still to do
             elif folder.name.isdigit():
-                rollout = read_json(folder / ROLLOUT_EVENT)
-                known = self.progress.get((rollout["instance_id"], rollout["seed"]))
-                if known is None or known.rollout["attempt"] < rollout["attempt"]:
-                    self._append(rollout)
-                    known = None
-                if (folder / GRADE_EVENT).exists():
-                    grade = read_json(folder / GRADE_EVENT)
-                    if known is None or known.grade != grade:
-                        self._append(grade)
+                self._adopt_one(folder, (folder.parent.name, int(folder.name)))
+
+    def _adopt_one(self, folder: Path, key: Key) -> None:
+        known = self.progress.get(key)
+        rollout = event_in(folder, ROLLOUT_EVENT, key)
+        if rollout and (known is None or known.rollout["attempt"] < rollout["attempt"]):
+            if damage(folder, rollout.get("files", {})):
+                return
+            self._append(rollout)
+            known = None
+        grade = event_in(folder, GRADE_EVENT, key)
+        fresh = grade and key in self.progress and (known is None or known.grade != grade)
+        if grade and fresh and not damage(folder, grade.get("files", {})):
+            self._append(grade)
+
+    def _check(self) -> None:
+        """What the journal calls finished and is not as it was written, is to be done again."""
+        for key, progress in list(self.progress.items()):
+            wrong = damage_of(self.rollout_folder(*key), progress)
+            if wrong:
+                self.damaged[key] = wrong
+                if wrong.startswith(ROLLOUT_AGAIN):
+                    del self.progress[key]
+                else:
+                    progress.grade = None
 
     def _append(self, event: Event) -> None:
         self._journal.write(json.dumps(event) + "\n")
@@ -177,8 +229,50 @@ class RunStore:
         key = event["instance_id"], event["seed"]
         if event["event"] == "rollout":
             self.progress[key] = Progress(rollout=event)
-        else:
+            self._attempts[key] = event["attempt"]
+        elif key in self.progress:
             self.progress[key].grade = event
+
+
+def damage_of(folder: Path, progress: Progress) -> str:
+    """What of a journaled rollout is not as it was written, and what must be done again; empty when nothing.
+
+    Of a rollout that was lost the files are evidence only, and never damaged.
+    """
+    rollout, grade = progress.rollout, progress.grade
+    if rollout["fault"] is not None:
+        return ""
+    if not folder.is_dir():
+        return f"{ROLLOUT_AGAIN}: its folder is gone"
+    if wrong := damage(folder, patch_proof(rollout)) or damage(folder, rollout.get("files", {})):
+        return f"{ROLLOUT_AGAIN}: {wrong}"
+    if grade and (wrong := damage(folder, grade.get("files", {}))):
+        return f"{GRADING_AGAIN}: {wrong}"
+    return ""
+
+
+def patch_proof(rollout: Event) -> Files:
+    """What is known of the patch of a rollout; its size alone where it was journaled without hashes."""
+    files: Files = rollout.get("files", {})
+    if PATCH in files:
+        return {PATCH: files[PATCH]}
+    return {PATCH: {"bytes": rollout["patch_bytes"]}} if "patch_bytes" in rollout else {}
+
+
+def event_in(folder: Path, name: str, key: Key) -> Event | None:
+    """The event that a rollout's folder holds; None where there is none, or half of one, or another rollout's."""
+    try:
+        event: Event = json.loads((folder / name).read_text())
+        return event if (event["instance_id"], event["seed"]) == key else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _free(folder: Path, attempt: int | None) -> Path:
+    """A name beside `folder` for an attempt that another one replaces."""
+    name = f"{folder.name}.attempt{0 if attempt is None else attempt}"
+    taken = {path.name for path in folder.parent.iterdir()}
+    return folder.with_name(next(n for n in (name, *(f"{name}.{i}" for i in range(1, 10**6))) if n not in taken))
 
 
 def read_journal(folder: Path) -> Iterator[Event]:
@@ -187,6 +281,16 @@ def read_journal(folder: Path) -> Iterator[Event]:
     if not path.exists():
         raise DataError(f"{folder} is not a run: it has no journal.jsonl")
     yield from _parse(path, path.read_bytes())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes this run meanwhile. Raises ConfigError where somebody does."""
+    handle = _lock(folder)
+    try:
+        yield
+    finally:
+        handle.close()
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -217,7 +321,7 @@ def _parse(path: Path, raw: bytes) -> Iterator[Event]:
             yield json.loads(line)
         except ValueError:
             raise DataError(
-                f"{path}, line {number}: not a journal entry; restore the file or start a new run"
+                f"{path}, line {number}: not a journal entry; `aem fsck {path.parent}` rebuilds it from the folders"
             ) from None
 
 

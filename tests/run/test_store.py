@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aem_harness.harness.config import RunConfig
@@ -72,6 +72,7 @@ def test_an_earlier_attempt_is_kept_beside_its_retry(tmp_path):
         assert store.owed(KEYS[:1]).grades == [KEYS[0]]
 
 
+@settings(max_examples=40)
 @given(cut=st.integers(min_value=0, max_value=10_000))
 def test_a_journal_cut_at_any_byte_is_completed_from_the_folders(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("run") / "r"

@@ -1,0 +1,36 @@
+"""`aem fsck`: whether a run on disk is what its journal says, and what is still to do."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog="Example: aem fsck results/gold-1a2b3c4d5e6f")(fsck)
+
+
+def fsck(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look: leave a damaged journal as it is.")] = False,
+) -> None:
+    """Verify the hashes of a run, rebuild a damaged or missing journal from its folders, list what is still to do."""
+    from aem_harness.harness.run.fsck import check
+
+    found = check(folder, repair=not dry_run)
+    if found.bad_lines:
+        typer.echo(f"journal.jsonl: {len(found.bad_lines)} damaged line(s), first: line {found.bad_lines[0]}")
+    if found.recovered:
+        typer.echo(f"journal.jsonl lacked {found.recovered} event(s) that the rollouts' folders hold")
+    if found.rebuilt:
+        kept = "" if found.rebuilt.name == "journal.jsonl" else f"; the damaged one is kept as {found.rebuilt.name}"
+        typer.echo(f"journal.jsonl was written anew{kept}")
+    for (instance_id, seed), wrong in sorted(found.damaged.items()):
+        typer.echo(f"{instance_id} seed {seed}: {wrong}")
+    typer.echo(f"{found.finished} whole rollouts, {found.graded} of them graded")
+    for what, count in found.to_do.items():
+        typer.echo(f"to do: {count} {what}")
+    if found.damaged or (found.bad_lines and dry_run):
+        raise typer.Exit(EXIT_INFRASTRUCTURE)

@@ -1,0 +1,146 @@
+"""`aem fsck`: is a run on disk what its journal says, and what is still to do? Rebuilds a journal that is not.
+
+Nothing is thrown away: a damaged journal is kept beside the new one, and damaged rollouts stay where they are until the
+run is continued and does them again.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.run.proof import make_durable
+from aem_harness.harness.run.seeds import seeds_of
+from aem_harness.harness.run.store import (
+    GRADE_EVENT,
+    ROLLOUT_EVENT,
+    Event,
+    Key,
+    Progress,
+    damage_of,
+    event_in,
+    locked,
+    read_json,
+    write_text,
+)
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass
+class Finding:
+    """What `check` found. `to_do` counts, per kind of work, what the same command would do when the run continues."""
+
+    finished: int = 0
+    graded: int = 0
+    bad_lines: list[int] = field(default_factory=list)
+    recovered: int = 0  # events that the folders hold and the journal lacks
+    damaged: dict[Key, str] = field(default_factory=dict)
+    to_do: Counter[str] = field(default_factory=Counter)
+    rebuilt: Path | None = None  # where the damaged journal was kept
+
+    @property
+    def sound(self) -> bool:
+        return not (self.bad_lines or self.recovered or self.damaged)
+
+
+def check(run: Path, *, repair: bool = True) -> Finding:
+    """Verify every hash of a run, and (with `repair`) rebuild its journal where lines are damaged or missing.
+
+    Raises DataError when `run` is no run folder, ConfigError when another process is writing it.
+    """
+    if not (run / "run.json").is_file():
+        raise DataError(f"{run} is not a run folder: it has no run.json")
+    with locked(run):
+        found = Finding()
+        events = _lines(run / JOURNAL, found)
+        events += _unjournaled(run, events)
+        found.recovered = len(events) - sum(1 for event in events if not event.pop("_recovered", False))
+        if repair and (found.bad_lines or found.recovered or not (run / JOURNAL).exists()):
+            found.rebuilt = _rewrite(run, events)
+        _judge(run, _progress(events), found)
+    return found
+
+
+def _lines(journal: Path, found: Finding) -> list[Event]:
+    """The good events of a journal, in order; the numbers of lines that are none go into `found`."""
+    events: list[Event] = []
+    known: set[Key] = set()
+    raw = journal.read_bytes() if journal.exists() else b""
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+            key = event["instance_id"], event["seed"]
+            sound = event["event"] == "rollout" or (event["event"] == "grade" and key in known)
+        except (ValueError, TypeError, KeyError):
+            sound = False
+        if not sound:
+            found.bad_lines.append(number)
+            continue
+        known.add(key)
+        events.append(event)
+    return events
+
+
+def _unjournaled(run: Path, events: list[Event]) -> list[Event]:
+    """The events that lie in the rollouts' folders and not in the journal, marked as such."""
+    progress = _progress(events)
+    more: list[Event] = []
+    for folder in sorted(run.glob("rollouts/*/*")):
+        if not folder.name.isdigit():
+            continue
+        key = folder.parent.name, int(folder.name)
+        rollout, grade = event_in(folder, ROLLOUT_EVENT, key), event_in(folder, GRADE_EVENT, key)
+        known = progress.get(key)
+        if rollout and (known is None or known.rollout["attempt"] < rollout["attempt"]):
+            more.append({**rollout, "_recovered": True})
+            known = Progress(rollout)
+        if grade and known and known.grade != grade and grade.get("attempt") == known.rollout["attempt"]:
+            more.append({**grade, "_recovered": True})
+    return more
+
+
+def _progress(events: list[Event]) -> dict[Key, Progress]:
+    progress: dict[Key, Progress] = {}
+    for event in events:
+        key = event["instance_id"], event["seed"]
+        if event["event"] == "rollout":
+            progress[key] = Progress(event)
+        else:
+            progress[key].grade = event
+    return progress
+
+
+def _judge(run: Path, progress: Mapping[Key, Progress], found: Finding) -> None:
+    plan: Mapping[str, Any] = read_json(run / "run.json").get("plan") or {"instances": [], "seeds": 0}
+    planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
+    found.to_do["rollouts not made yet"] = sum(key not in progress for key in planned)
+    for key, state in progress.items():
+        wrong = damage_of(run / "rollouts" / key[0] / str(key[1]), state)
+        if wrong:
+            found.damaged[key] = wrong
+        elif state.infrastructure:
+            found.to_do["lost to infrastructure (with --retry infra)"] += 1
+        elif state.grade is None:
+            found.to_do["gradings"] += 1
+        found.finished += not wrong and state.rollout["fault"] is None
+        found.graded += not wrong and state.grade is not None
+    found.to_do["damaged"] = len(found.damaged)
+    found.to_do = +found.to_do
+
+
+def _rewrite(run: Path, events: list[Event]) -> Path | None:
+    """The journal made of `events`; the old one is kept under the returned name, if there was one."""
+    journal, kept = run / JOURNAL, None
+    if journal.exists():
+        names = (run / f"{JOURNAL}.damaged{number or ''}" for number in range(10**6))
+        kept = next(name for name in names if not name.exists())
+        journal.rename(kept)
+    write_text(journal, "".join(json.dumps(event) + "\n" for event in events))
+    make_durable(run)
+    return kept or journal

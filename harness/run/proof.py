@@ -1,0 +1,52 @@
+"""Files that are as they were when they were finished: made durable, hashed, and checked against their hashes.
+
+A journal line says that work is done. So everything it speaks of must be on the disk before it (files, then the folders
+that name them), and the line carries a hash of each file: what a power loss, a full disk or a hand has changed since is
+found, and is never graded.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+Files = Mapping[str, Mapping[str, Any]]  # name -> {"bytes": size, "sha256": hex digits}; the hash may be missing
+
+
+def make_durable(path: Path) -> None:
+    """Return only when a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def files_of(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every regular file directly in `folder`, except those named in `without` and hidden ones."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.name not in without and not path.name.startswith(".") and path.is_file() and not path.is_symlink()
+    }
+
+
+def damage(folder: Path, files: Files) -> str:
+    """In words, the first file of `files` that is not as it was; empty when all are."""
+    for name, known in files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != known["bytes"]:
+                return f"{name} has {size} bytes, had {known['bytes']}"
+            if "sha256" in known and _sha256(path) != known["sha256"]:
+                return f"{name} has other content than when it was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
