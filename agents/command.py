@@ -21,7 +21,7 @@ from typing import IO, Any
 from pydantic import Field
 
 from aem_harness.agents.messages import ended, observed, plain
-from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.errors import ConfigError, HostFault, PolicyFault
 from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Record, Recorder
 
 KEPT = 64 * 1024  # bytes of what the program prints that go into the trajectory, from its end
@@ -82,14 +82,17 @@ class CommandAgent:
         with tempfile.TemporaryFile("w+") as stdin:
             stdin.write(job)
             stdin.seek(0)
-            process = subprocess.Popen(
-                self._command,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "AEM_CONTAINER": container, "AEM_WORKDIR": workdir},
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "AEM_CONTAINER": container, "AEM_WORKDIR": workdir},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise HostFault(f"{self._command[0]} cannot be started: {error.strerror}") from error
         assert process.stdout is not None
         with process.stdout as stdout:
             try:

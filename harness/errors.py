@@ -4,6 +4,7 @@ A fault is never a wrong answer: everything that goes wrong outside the policy i
 up unhandled, and is recorded once, by the runner. What the policy itself gets wrong is an `Outcome`, not an error.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,6 +51,12 @@ class GradingFault(AemError):
     boundary = "grading"
 
 
+class HostFault(AemError):
+    """This machine failed: a full disk, no memory, no threads or files left. Infrastructure, whatever ran into it."""
+
+    boundary = "host"
+
+
 class DriftFault(AemError):
     """Two arms differ in more than their weights (grader, dataset, scaffold, server, images): no verdict on those."""
 
@@ -65,3 +72,37 @@ def boundary(kind: type[AemError], what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise kind(f"{what}: {type(error).__name__}: {error}") from error
+
+
+# What the kernel refuses for want of a resource or because a disk or network is broken; an agent's own slip is none.
+_HOST_ERRNO = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS),
+}
+_ENGINE_CLIENT = {"docker", "requests", "urllib3"}  # packages whose own exceptions tell of the engine's connection
+
+
+def fault_in(error: BaseException) -> AemError | None:
+    """The fault behind an exception that came out of an agent or of our own code; None when it is the code's own.
+
+    Looks along causes and contexts, since an agent may have wrapped what it was told.
+    """
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        seen.append(found)
+        if isinstance(found, AemError):
+            return found
+        if isinstance(found, MemoryError) or "can't start new thread" in str(found):
+            return HostFault(in_one_line(found))
+        if isinstance(found, OSError) and (found.errno in _HOST_ERRNO or isinstance(found, ConnectionError)):
+            return HostFault(in_one_line(found))
+        if type(found).__module__.partition(".")[0] in _ENGINE_CLIENT:
+            return EnvironmentFault(f"the engine's client: {in_one_line(found)}")
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return None
+
+
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """The kind and the words of an exception, on one line of at most `most` characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:most].removesuffix(": ")

@@ -1,27 +1,24 @@
-"""One rollout, and many: drive the agent through fresh containers, grade each patch as soon as it exists.
+"""Many rollouts: drive the agent through fresh containers, grade each patch as soon as it exists.
 
-Faults are classified where they cross a boundary and recorded once, here. A lost rollout never cancels its siblings;
-when the engine or the server is plainly gone (many faults in a row) the run stops instead of losing the rest.
+A rollout's exception, or a grading's, is that one's fault (harness/run/rollout.py) and never cancels its siblings; when
+the engine or the server is plainly gone (many faults in a row) the run stops instead of losing the rest.
 """
 
 import math
-import shutil
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import AemError, EnvironmentFault, PolicyFault
+from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line
 from aem_harness.harness.grading import official
-from aem_harness.harness.run.store import Event, Key, RunStore, now, write_patch
-from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.run.rollout import Rollouts, unwritable
+from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.sandbox.container import Sandbox
-from aem_harness.harness.sandbox.images import ensure_image
-from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Outcome, Prediction, Task
+from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
 FAULTS_IN_A_ROW = 12  # then the engine or the server is gone, and going on would only lose rollouts
 
@@ -62,6 +59,7 @@ class Runner:
         self._on_event = on_event
         self._release = release
         self._view = threading.Lock()
+        self._rollouts = Rollouts(store, tasks, agent, self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row."""
@@ -106,91 +104,29 @@ class Runner:
                     Sandbox.close_all()  # again and again: another container may just be starting
                     wait(running, timeout=0.5)
 
-    # --- one rollout ------------------------------------------------------------------------------------------------
-
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
         if self.stop.is_set():
             return None
-        task = self.tasks[instance_id]
         self._tell("started", {"instance_id": instance_id, "seed": seed})
-        scratch = self.store.scratch(instance_id, seed)
-        trajectory = TrajectoryWriter(scratch, instance_id)
-        started = time.monotonic()
-        fault: dict[str, str] | None = None
-        ended, patch, image_digest = AgentExit(status=ExitStatus.FAULT), "", ""
-        try:
-            image = ensure_image(task)
-            image_digest = image.digest
-            with self._sandbox(task) as environment:
-                try:
-                    ended = self.agent.run(task.instance, environment, trajectory, seed=seed)
-                except PolicyFault:
-                    patch = environment.diff()  # kept as evidence beside the trajectory, never graded
-                    raise
-                except AemError:
-                    raise
-                except Exception as error:
-                    reason = f"{type(error).__name__}: {error}"
-                    trajectory.info(traceback=traceback.format_exc())
-                    ended = AgentExit(status=ExitStatus.AGENT_CRASH, reason=reason)
-                patch = ended.patch if ended.patch is not None else environment.diff()
-        except AemError as error:
-            fault = {"boundary": error.boundary, "message": str(error)}
-        if self.stop.is_set():
-            shutil.rmtree(scratch)
-            return None
-        write_patch(scratch / "patch.diff", patch)
-        trajectory.info(agent=self.agent.describe(), fault=fault)
-        trajectory.finish(ended.status, patch)
-        event = {
-            "event": "rollout",
-            "instance_id": instance_id,
-            "seed": seed,
-            "attempt": attempt,
-            "exit_status": ended.status.value,
-            "reason": ended.reason,
-            **trajectory.summary.facts(),
-            "seconds": round(time.monotonic() - started, 3),
-            "patch_bytes": len(patch.encode()),
-            "image_digest": image_digest,
-            "fault": fault,
-            "at": now(),
-        }
-        self.store.finish_rollout(scratch, event)
-        self._tell("rollout", event)
+        event = self._rollouts.run(instance_id, seed, attempt)
+        if event:
+            self._tell("rollout", event)
         return event
-
-    def _sandbox(self, task: Task) -> Sandbox:
-        return Sandbox(
-            task.instance.image,
-            workdir=task.instance.workdir,
-            network=self.config.agent_network,
-            limits=self.config.limits,
-            labels={"aem.run": self.store.folder.name, "aem.instance": task.instance_id},
-        )
 
     # --- one grading ------------------------------------------------------------------------------------------------
 
     def _grade(self, instance_id: str, seed: int) -> Event | None:
-        task = self.tasks[instance_id]
-        folder = self.store.rollout_folder(instance_id, seed)
-        prediction = Prediction(
-            instance_id=instance_id,
-            model_name_or_path=self.config.arm,
-            model_patch=self.store.patch(instance_id, seed),
-        )
+        started = time.monotonic()
+        grade = Grade(instance_id=instance_id, outcome=Outcome.ERROR)
         for _ in range(1 + self.config.infra_retries):
             if self.stop.is_set():
                 return None
-            grade = official.grade(
-                task,
-                prediction,
-                folder=folder,
-                timeout=self.config.grade_timeout,
-                limits=self.config.limits,
-                labels={"aem.run": self.store.folder.name},
-                dataset_digest=self.store.facts["dataset"]["digest"],
-            )
+            try:
+                grade = self._graded(instance_id, seed)
+            except Exception as error:
+                fault = fault_in(error) or GradingFault(f"unexpected {in_one_line(error)}")
+                cause = f"{fault.boundary}: {fault}"
+                grade = grade.model_copy(update={"cause": cause, "seconds": time.monotonic() - started})
             if grade.outcome is not Outcome.ERROR:
                 break
         if self.stop.is_set():
@@ -206,9 +142,29 @@ class Runner:
             "versions": dict(grade.versions),
             "at": now(),
         }
-        self.store.finish_grade(event)
+        try:
+            self.store.finish_grade(event)
+        except OSError as error:
+            raise unwritable(self.store.folder, error) from error
         self._tell("grade", event)
         return event
+
+    def _graded(self, instance_id: str, seed: int) -> Grade:
+        folder = self.store.rollout_folder(instance_id, seed)
+        prediction = Prediction(
+            instance_id=instance_id,
+            model_name_or_path=self.config.arm,
+            model_patch=self.store.patch(instance_id, seed),
+        )
+        return official.grade(
+            self.tasks[instance_id],
+            prediction,
+            folder=folder,
+            timeout=self.config.grade_timeout,
+            limits=self.config.limits,
+            labels={"aem.run": self.store.folder.name},
+            dataset_digest=self.store.facts["dataset"]["digest"],
+        )
 
     def _tell(self, kind: str, event: Mapping[str, Any]) -> None:
         with self._view:

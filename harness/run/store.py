@@ -80,7 +80,7 @@ class RunStore:
         events = _repair(folder / "journal.jsonl")
         for event in events:
             self._note(event)
-        self._journal: IO[str] = (folder / "journal.jsonl").open("a")
+        self._journal = (folder / "journal.jsonl").open("ab", buffering=0)
         make_durable(folder)
         self._adopt()
         self._check()
@@ -220,9 +220,15 @@ class RunStore:
                     progress.grade = None
 
     def _append(self, event: Event) -> None:
-        self._journal.write(json.dumps(event) + "\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        end = self._journal.seek(0, os.SEEK_END)
+        try:
+            rest = (json.dumps(event) + "\n").encode()
+            while rest:
+                rest = rest[self._journal.write(rest) :]
+            os.fsync(self._journal.fileno())
+        except OSError:  # a full disk: half a line would spoil the one that comes after it
+            self._journal.truncate(end)
+            raise
         self._note(event)
 
     def _note(self, event: Event) -> None:

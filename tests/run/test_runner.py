@@ -1,16 +1,18 @@
 """A run as a user sees it: what becomes of agents that crash, faults, limits and retries."""
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from aem_harness.commands.evaluate import Selection, open_run
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault, PolicyFault
+from aem_harness.harness.errors import EnvironmentFault, PolicyFault, fault_in
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run.runner import FAULTS_IN_A_ROW, Runner
 from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Recorder
@@ -56,9 +58,10 @@ def submit(_: int) -> AgentExit:
     return AgentExit(status=ExitStatus.SUBMITTED)
 
 
-def test_a_crash_of_the_agent_is_its_own_and_its_work_is_graded(tmp_path, selection):
+@pytest.mark.parametrize("crash_with", [ZeroDivisionError("a bug of the agent's"), SystemExit("a bug of the agent's")])
+def test_a_crash_of_the_agent_is_its_own_and_its_work_is_graded(tmp_path, selection, crash_with):
     def crash(_: int) -> AgentExit:
-        raise ZeroDivisionError("a bug of the agent's")
+        raise crash_with
 
     _, done = perform(tmp_path / "r", selection, crash)
     for (instance_id, seed), progress in done.items():
@@ -69,6 +72,44 @@ def test_a_crash_of_the_agent_is_its_own_and_its_work_is_graded(tmp_path, select
         assert "touched" in (folder / "patch.diff").read_text()
         document = json.loads((folder / f"{instance_id}.traj.json").read_text())
         assert "a bug of the agent's" in document["info"]["traceback"]
+
+
+def test_bytes_that_are_no_text_cost_neither_the_rollout_nor_its_siblings(tmp_path, selection):
+    class Latin(Scripted):
+        def run(self, instance, environment, record, *, seed):
+            environment.execute(r"printf 'caf\351\n' > legacy.txt")
+            return super().run(instance, environment, record, seed=seed)
+
+    agent = Latin(submit)
+    keys = [(task.instance_id, 0) for task in selection.tasks]
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="scripted"), selection, agent, 1) as store:
+        Runner(store, {task.instance_id: task for task in selection.tasks}, agent).run(keys)
+        assert {store.progress[key].grade["outcome"] for key in keys} == {"unresolved"}
+    for name, seed in keys:
+        assert b"+caf\xe9\n" in (tmp_path / "r" / "rollouts" / name / str(seed) / "patch.diff").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "boundary"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "host"),
+        (OSError(errno.EMFILE, "Too many open files"), "host"),
+        (MemoryError(), "host"),
+        (RuntimeError("can't start new thread"), "host"),
+        (ConnectionResetError("reset"), "host"),
+        (docker.errors.APIError("the engine is busy"), "environment"),
+    ],
+)
+def test_what_this_machine_refuses_an_agent_is_no_crash_of_the_agent(error, boundary):
+    assert fault_in(error).boundary == boundary
+    wrapped = RuntimeError("the agent's own words")
+    wrapped.__cause__ = error
+    assert fault_in(wrapped).boundary == boundary
+
+
+def test_an_agents_own_slips_are_no_faults():
+    for own in (FileNotFoundError("x"), ValueError("x"), SystemExit(2), TimeoutError("x")):
+        assert fault_in(own) is None
 
 
 def test_a_limit_keeps_the_work_tree_as_the_prediction(tmp_path, selection):

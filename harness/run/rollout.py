@@ -1,0 +1,142 @@
+"""One rollout: an agent in a fresh container, and what is kept of it, whatever it or this machine does meanwhile.
+
+Whose doing an exception is gets decided here, once: what the agent's own code raises is the agent's crash and its work
+is graded; anything else is a fault, with its cause, of this rollout alone.
+"""
+
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aem_harness.harness.errors import AemError, HostFault, PolicyFault, fault_in, in_one_line
+from aem_harness.harness.run.store import Event, RunStore, now, write_patch
+from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
+
+
+@dataclass
+class Left:
+    """What a rollout left: how it ended, its patch, and the fault it met, if any."""
+
+    ended: AgentExit = field(default_factory=lambda: AgentExit(status=ExitStatus.FAULT))
+    patch: str = ""
+    image_digest: str = ""
+    fault: dict[str, str] | None = None
+
+
+class Rollouts:
+    """Runs single rollouts of one run. Safe to share between threads; `stop` discards what is under way."""
+
+    def __init__(self, store: RunStore, tasks: Mapping[str, Task], agent: Agent, stop: threading.Event) -> None:
+        self._store, self._tasks, self._agent, self._stop = store, tasks, agent, stop
+
+    def run(self, instance_id: str, seed: int, attempt: int) -> Event | None:
+        """One rollout, in its folder and in the journal; None when the run was stopped meanwhile.
+
+        Raises HostFault when its result cannot be written, and nothing else: the run cannot go on then.
+        """
+        started = time.monotonic()
+        try:
+            scratch = self._store.scratch(instance_id, seed)
+        except OSError as error:
+            raise unwritable(self._store.folder, error) from error
+        left, trajectory = Left(), None
+        try:
+            trajectory = TrajectoryWriter(scratch, instance_id)
+            self._act(self._tasks[instance_id], seed, trajectory, left)
+        except Exception as error:
+            left.fault = described(error)
+        if self._stop.is_set():
+            shutil.rmtree(scratch, ignore_errors=True)
+            return None
+        facts = self._keep(scratch, instance_id, trajectory, left)
+        event = {
+            "event": "rollout",
+            "instance_id": instance_id,
+            "seed": seed,
+            "attempt": attempt,
+            "exit_status": left.ended.status.value,
+            "reason": left.ended.reason,
+            **facts,
+            "seconds": round(time.monotonic() - started, 3),
+            "patch_bytes": len(left.patch.encode("utf-8", "surrogateescape")),
+            "image_digest": left.image_digest,
+            "fault": left.fault,
+            "at": now(),
+        }
+        try:
+            self._store.finish_rollout(scratch, event)
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise unwritable(self._store.folder, error) from error
+        return event
+
+    def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
+        left.image_digest = ensure_image(task).digest
+        with self._sandbox(task) as environment:
+            try:
+                left.ended = self._drive(task, seed, environment, trajectory)
+            except PolicyFault:
+                left.patch = environment.diff()  # kept as evidence beside the trajectory, never graded
+                raise
+            left.patch = environment.diff() if left.ended.patch is None else left.ended.patch
+
+    def _drive(self, task: Task, seed: int, environment: Sandbox, trajectory: TrajectoryWriter) -> AgentExit:
+        """The agent's run. Raises the fault it met; its own exceptions are a crash, which is an end like others."""
+        try:
+            ended = self._agent.run(task.instance, environment, trajectory, seed=seed)
+            if not isinstance(ended, AgentExit):
+                raise TypeError(f"the agent returned {type(ended).__name__}, not an AgentExit")
+            return ended
+        except (Exception, SystemExit) as error:
+            fault = fault_in(error)
+            if fault is error:
+                raise
+            if fault is not None:
+                raise fault from error
+            trajectory.info(traceback=traceback.format_exc())
+            return AgentExit(status=ExitStatus.AGENT_CRASH, reason=in_one_line(error))
+
+    def _keep(self, scratch: Path, instance_id: str, trajectory: TrajectoryWriter | None, left: Left) -> dict[str, Any]:
+        """Write patch and trajectory; where that fails the rollout is a fault, and what was half written goes."""
+        try:
+            if trajectory is None:
+                trajectory = TrajectoryWriter(scratch, instance_id)
+            write_patch(scratch / "patch.diff", left.patch)
+            trajectory.info(agent=self._agent.describe(), fault=left.fault)
+            trajectory.finish(left.ended.status, left.patch)
+            return trajectory.summary.facts()
+        except Exception as error:
+            left.fault = left.fault or described(error)
+            left.ended, left.patch = AgentExit(status=ExitStatus.FAULT), ""
+            for path in scratch.iterdir():
+                path.unlink(missing_ok=True)
+            return (trajectory.summary if trajectory else Summary()).facts()
+
+    def _sandbox(self, task: Task) -> Sandbox:
+        config = self._store.config
+        return Sandbox(
+            task.instance.image,
+            workdir=task.instance.workdir,
+            network=config.agent_network,
+            limits=config.limits,
+            labels={"aem.run": self._store.folder.name, "aem.instance": task.instance_id},
+        )
+
+
+def described(error: Exception) -> dict[str, str]:
+    """The fault of a rollout as the journal has it; an exception of no known kind is the harness's own."""
+    fault = fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
+    return {"boundary": fault.boundary, "message": str(fault)}
+
+
+def unwritable(folder: Path, error: OSError) -> HostFault:
+    """What ends a run: its folder takes no more results."""
+    return HostFault(f"cannot write to {folder} ({error.strerror}): mend that, then run the same command again")
