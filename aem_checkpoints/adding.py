@@ -8,7 +8,7 @@ from typing import Any
 from aem_harness.aem_checkpoints.card import CARD, Card, make_card
 from aem_harness.aem_checkpoints.weights import identify, setting
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.run.store import write_text
+from aem_harness.harness.io import write_text
 
 OWN = ("name", "path", "hub", "revision", "digests", "weights")
 

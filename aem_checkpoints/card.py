@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 
 CARD = "card.yaml"
@@ -120,12 +120,8 @@ def read_card(path: Path) -> Card:
 
 def make_card(values: Mapping[str, Any], source: str) -> Card:
     """A card from plain values; ConfigError names `source` and the field that is wrong."""
-    try:
+    with validating(ConfigError, source):
         return Card(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "card"
-        raise ConfigError(f"{source}, {field}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

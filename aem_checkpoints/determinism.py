@@ -14,7 +14,7 @@ from typing import Any
 
 from aem_harness.aem_checkpoints import client
 from aem_harness.harness.errors import DataError, PolicyFault
-from aem_harness.harness.run.store import read_json
+from aem_harness.harness.io import read_json
 
 Prompt = Sequence[Mapping[str, Any]]
 BUILT_IN: tuple[Prompt, ...] = tuple(

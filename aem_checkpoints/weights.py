@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.run.store import read_json, write_json
+from aem_harness.harness.io import cache_folder, read_json, write_json
 
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -69,7 +68,7 @@ def header_problem(path: Path) -> str:
 def content_digest(path: Path) -> str:
     """`sha256:...` of a file, cached by path, size and modification time: weights are large and rarely change."""
     stat = path.stat()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem-harness" / "digests"
+    cache = cache_folder("digests")
     key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode()).hexdigest()
     known = cache / f"{key[:32]}.json"
     try:
@@ -85,7 +84,6 @@ def content_digest(path: Path) -> str:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     digest = f"sha256:{hasher.hexdigest()}"
-    cache.mkdir(parents=True, exist_ok=True)
     write_json(known, {"file": str(path.resolve()), "digest": digest})
     return digest
 

@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
-
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Agent, Policy, Record, Task
 
 if TYPE_CHECKING:
@@ -94,13 +92,8 @@ def _no_options(kind: str, options: Mapping[str, Any]) -> None:
 
 
 def _options(record: type[Options], options: Mapping[str, Any], kind: str, *, where: str = "agent_options") -> Options:
-    try:
+    with validating(ConfigError, where, hint=f" ({kind} takes {', '.join(record.model_fields)})"):
         return record(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        choices = ", ".join(record.model_fields)
-        raise ConfigError(f"{where}.{field}: {first['msg']} ({kind} takes {choices})") from None
 
 
 def _entry_point(module: str, attribute: str, policy: Policy | None, options: Mapping[str, Any]) -> Agent:

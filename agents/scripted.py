@@ -28,13 +28,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
 from aem_harness.agents.bash import SENTINEL, BashAgent, BashOptions
 from aem_harness.agents.messages import ended, observed, plain
 from aem_harness.agents.templates import Prompts
 from aem_harness.harness.config import read_yaml
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError, validating
+from aem_harness.harness.io import read_json_lines
 from aem_harness.harness.types import (
     AgentExit,
     Completion,
@@ -209,15 +210,10 @@ def _read_yaml(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
 
 def _read_jsonl(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
     scripts = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            key = (str(row["instance_id"]), row.get("seed"))
-            steps = row["steps"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}, line {number}: needs instance_id and steps ({error})") from None
+    for number, row in read_json_lines(path):
+        if "instance_id" not in row or "steps" not in row:
+            raise DataError(f"{path}, line {number}: needs instance_id and steps")
+        key, steps = (str(row["instance_id"]), row.get("seed")), row["steps"]
         scripts.append((key, _steps(steps, f"{path}, line {number}")))
     return scripts
 
@@ -227,10 +223,6 @@ def _steps(entries: Any, where: str) -> list[Step]:
         raise DataError(f"{where}: needs a list of steps, not {type(entries).__name__}")
     steps = []
     for number, entry in enumerate(entries, start=1):
-        try:
+        with validating(DataError, f"{where}, step {number}"):
             steps.append(Step.model_validate(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "step"
-            raise DataError(f"{where}, step {number}: {field}: {first['msg']}") from None
     return steps

@@ -10,10 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from aem_harness.harness.config import read_yaml
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 
 # Names that are read from an installed mini-swe-agent (`pip install --no-deps` will do): its file, and how actions
@@ -60,11 +60,8 @@ class Prompts(Record):
         values = read_yaml(path)
         if "agent" in values:
             values = _translate(values, name=path.stem, version="file", action=_guess_action(values))
-        try:
+        with validating(ConfigError, str(path)):
             return cls._check(cls(**values), str(path))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     @classmethod
     def _check(cls, prompts: Self, source: str) -> Self:

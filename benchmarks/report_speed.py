@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.io import write_text
 from aem_harness.harness.report.html import build_report
-from aem_harness.harness.run.store import write_text
 from benchmarks.synthetic_runs import make_run
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.run.store import RunStore, now, write_json, write_patch
+from aem_harness.harness.io import write_json
+from aem_harness.harness.run.store import RunStore, now, write_patch
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.types import ExitStatus, Outcome
 

@@ -161,7 +161,7 @@ def diff(
 
 def _facts(name: str, registry: Path | None) -> Mapping[str, Any]:
     from aem_harness.aem_checkpoints.registry import Registry
-    from aem_harness.harness.run.store import read_json
+    from aem_harness.harness.io import read_json
 
     if (run := Path(name) / "run.json").is_file():
         fingerprint: Mapping[str, Any] = read_json(run).get("fingerprint") or {}

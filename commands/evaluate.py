@@ -62,8 +62,8 @@ def choose(
 def allocated(selection: Selection, path: Path, folder: Path) -> "tuple[Selection, dict[str, int]]":
     """The selected instances that an allocation names, and the seeds of each, for a run in `folder`."""
     from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.io import read_json
     from aem_harness.harness.run.seeds import read_allocation, refuse_later_allocation
-    from aem_harness.harness.run.store import read_json
 
     seeds = read_allocation(path)
     unknown = sorted(set(seeds) - {task.instance_id for task in selection.loaded.tasks})

@@ -89,7 +89,7 @@ def candidate_config(
 
 def _settings(folder: Path) -> dict[str, Any]:
     from aem_harness.harness.errors import ConfigError
-    from aem_harness.harness.run.store import read_json
+    from aem_harness.harness.io import read_json
 
     if not (folder / "run.json").is_file():
         raise ConfigError(f"to run a candidate, --baseline must be a run folder; {folder} has no run.json")

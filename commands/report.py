@@ -39,8 +39,8 @@ def report(
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
     from aem_harness.harness.compare.compare import Options, compare
     from aem_harness.harness.compare.outcomes import describe_tasks, load
+    from aem_harness.harness.io import write_text
     from aem_harness.harness.report.html import build_report
-    from aem_harness.harness.run.store import write_text
 
     outcomes = load(arms)
     if instances:

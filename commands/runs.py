@@ -56,8 +56,8 @@ def list_(
 
 def note(run: Run, text: Annotated[str, typer.Argument(help="What to remember; empty: forget it.")]) -> None:
     """Keep a line beside a run; the list shows it."""
+    from aem_harness.harness.io import write_text
     from aem_harness.harness.run.listing import NOTE, read_state
-    from aem_harness.harness.run.store import write_text
 
     read_state(run)
     if text.strip():

@@ -59,10 +59,10 @@ def table(
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
     from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
     from aem_harness.harness.report.formats import TEXT_WIDTH
     from aem_harness.harness.report.paper import DEFAULT_COLUMNS
-    from aem_harness.harness.run.store import write_text
 
     if again:
         if arms:

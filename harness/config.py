@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, DataError, validating
+from aem_harness.harness.io import read_text
 from aem_harness.harness.types import Record
 
 
@@ -68,13 +69,8 @@ class RunConfig(Record):
         for override in overrides:
             set_dotted(merged, override)
         merged.update({key: value for key, value in values.items() if value is not None})
-        try:
+        with validating(ConfigError, "run configuration", hint=f" (from {path})" if path else ""):
             return cls(**merged)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            source = f" (from {path})" if path else ""
-            raise ConfigError(f"run configuration, {field}: {first['msg']}{source}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -82,9 +78,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        loaded = yaml.safe_load(read_text(path))
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):

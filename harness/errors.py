@@ -5,8 +5,9 @@ up unhandled, and is recorded once, by the runner. What the policy itself gets w
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Exit codes of every `aem` command; `aem gate` uses all five, the others 0, 3 and 4.
 EXIT_OK, EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_INFRASTRUCTURE, EXIT_USAGE = 0, 1, 2, 3, 4
@@ -106,3 +107,32 @@ def fault_in(error: BaseException) -> AemError | None:
 def in_one_line(error: BaseException, most: int = 300) -> str:
     """The kind and the words of an exception, on one line of at most `most` characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:most].removesuffix(": ")
+
+
+@contextmanager
+def validating(
+    kind: Callable[[str], Exception], where: str, hint: str = "", *, unnamed: Collection[str] = ()
+) -> Iterator[None]:
+    """Turn pydantic's refusal of the values that the block reads into `kind`: one line, `where: field: what is wrong`.
+
+    `hint` is added at the end; `unnamed` are parts of the field's path that are no field (the tags of a union).
+    """
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"] if part not in unnamed)
+        raise kind(f"{where}: {field}{': ' if field else ''}{_problem(first)}{hint}") from None
+
+
+def _problem(first: Any) -> str:
+    """What is wrong with one value in pydantic's words, and the value where they do not show it and it is short."""
+    words: str = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return "there is no such field"
+    given = first["input"]
+    if first["type"] in ("value_error", "missing") or not isinstance(given, str | int | float | bool | None):
+        return words
+    return f"{words}, not {given!r}" if len(repr(given)) < 60 else words

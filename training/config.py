@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from aem_harness.harness.config import read_yaml, set_dotted
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 from aem_harness.training.aem import AemConfig
 from aem_harness.training.bases import Base, base_named
@@ -120,14 +120,10 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Settings:
     merged = read_yaml(path)
     for override in overrides:
         set_dotted(merged, override)
-    try:
+    with validating(ConfigError, str(path), unnamed=KINDS):
         config: Settings = TypeAdapter(TrainConfig).validate_python(merged)
         if isinstance(config, RlConfig):
             _ = config.resolved_base
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in KINDS)
-        raise ConfigError(f"{path}: {field or 'kind'}: {first['msg']}") from None
     return config
 
 

@@ -4,10 +4,11 @@ import time
 import uuid
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from aem_harness.aem_checkpoints.fallback.decoding import Answer, Ask
 from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served
+from aem_harness.harness.errors import validating
 from aem_harness.harness.types import Record
 
 
@@ -41,12 +42,8 @@ class Query(Record):
 
 def read_query(body: bytes) -> Query:
     """BadRequest names the field that is wrong, or not known here."""
-    try:
+    with validating(BadRequest, "request", hint=" (this server knows less than vLLM)"):
         return Query.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "body"
-        raise BadRequest(f"{field}: {first['msg']} (this server knows less than vLLM)") from None
 
 
 def to_ask(query: Query, served: Served) -> Ask:

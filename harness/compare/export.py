@@ -9,7 +9,7 @@ from rich.console import Console
 
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.compare.terminal import show
-from aem_harness.harness.run.store import write_text
+from aem_harness.harness.io import write_text
 
 
 def to_csv(comparison: Comparison) -> str:

@@ -124,8 +124,9 @@ def read_run(folder: Path) -> Outcomes:
 
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
+    from aem_harness.harness.io import read_json
     from aem_harness.harness.run.seeds import seeds_of
-    from aem_harness.harness.run.store import read_journal, read_json
+    from aem_harness.harness.run.store import read_journal
 
     marks = _grave_marks(folder)
     run = read_json(folder / "run.json")
@@ -185,7 +186,7 @@ def _run_row(
 
 def _grave_marks(folder: Path) -> dict[tuple[str, int], str]:
     """The names of the grave marks of each rollout that bears any."""
-    from aem_harness.harness.run.store import read_json
+    from aem_harness.harness.io import read_json
 
     if not (folder / "audit.json").is_file():
         return {}

@@ -17,7 +17,7 @@ from aem_harness.harness.compare.records import Allocation, Components
 from aem_harness.harness.compare.regressions import fit_beta
 from aem_harness.harness.compare.values import count_trials, difference, rates, task_values
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.run.store import write_text
+from aem_harness.harness.io import write_text
 
 # Fitted once to public outcomes; only these few numbers are kept. `change` and `repository` come from the 181 pairs of
 # public mini-SWE-agent submissions on SWE-bench Verified within 5 points of each other: the median repository part of

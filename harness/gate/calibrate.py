@@ -8,7 +8,6 @@ lowered by a known drop, and put through the very gate that will judge.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm, design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells, planned
-from aem_harness.harness.run.store import write_json
+from aem_harness.harness.io import cache_folder, write_json
 from aem_harness.harness.types import Record
 
 Surface = Callable[[np.random.Generator], Floats]
@@ -228,7 +227,7 @@ def cached(
     setting = config.model_copy(update={"seed": 0})
     key = [FORMAT, setting.model_dump(mode="json"), baseline.digest, seeds, fresh, trials]
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = (folder or cache_folder()) / f"{name}.json"
+    path = (folder or cache_folder("calibration")) / f"{name}.json"
     if path.exists():
         return Calibration.model_validate_json(path.read_text())
     try:
@@ -248,7 +247,3 @@ def cached(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found.model_dump(mode="json"))
     return found
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem" / "calibration"

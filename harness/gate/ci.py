@@ -13,7 +13,7 @@ from aem_harness.harness.gate.report import (
     to_junit,
     to_markdown,
 )
-from aem_harness.harness.run.store import write_text
+from aem_harness.harness.io import write_text
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 
 Question = Literal["rates", "outcomes"]
@@ -90,8 +90,5 @@ def configure(tier: str = "nightly", **values: Any) -> GateConfig:
     if tier not in TIERS:
         raise ConfigError(f"no tier {tier!r}; choose {', '.join(TIERS)}")
     given = {name: value for name, value in values.items() if value is not None}
-    try:
+    with validating(ConfigError, "gate settings"):
         return GateConfig(**{**TIERS[tier], **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"gate setting {first['loc'][0]}: {first['msg']}, not {first['input']!r}") from None

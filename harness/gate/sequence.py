@@ -6,16 +6,14 @@ its error is per bad checkpoint, not per night. A new baseline begins a new sequ
 is known by its settings instead of its outcomes.
 """
 
-import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from aem_harness.harness.compare.outcomes import read_run
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.table import read_arm
-from aem_harness.harness.run.store import now, write_json
+from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
 
@@ -63,10 +61,8 @@ def open_sequence(path: Path, baseline: str, alpha: float) -> Sequence:
     """
     if not path.exists():
         return Sequence(baseline_digest=baseline, alpha=alpha)
-    try:
-        found = Sequence.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError, ValidationError) as error:
-        raise DataError(f"{path} is not the state of a sequence of gates: {str(error).splitlines()[0]}") from None
+    with validating(DataError, f"{path} is not the state of a sequence of gates"):
+        found = Sequence.model_validate(read_json(path))
     for name, theirs, ours in (
         ("baseline", found.baseline_digest, baseline),
         ("alpha", found.alpha, alpha),

@@ -5,9 +5,7 @@ Layout: `<root>/<instance>/<submission>/` with `test_output.txt`, `patch.diff` a
 """
 
 import csv
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from aem_harness.harness.errors import AemError, DataError
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.differences import explain
 from aem_harness.harness.grading.verdict import END, PATCH_FAILED, START, refusal
+from aem_harness.harness.io import read_text
 from aem_harness.harness.types import Grade, Outcome, Prediction, Task
 
 COLUMNS = (
@@ -144,11 +143,5 @@ def _ended(instance_id: str, outcome: Outcome, cause: str, task: Task | None = N
 def _read(path: Path) -> str | None:
     """The text of a file or of its gzipped form, None where there is neither; bytes that are not UTF-8 are replaced."""
     zipped = path.with_name(f"{path.name}.gz")
-    try:
-        if path.is_file():
-            return path.read_bytes().decode(errors="replace")
-        if zipped.is_file():
-            return gzip.decompress(zipped.read_bytes()).decode(errors="replace")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path.name}: {error}") from None
-    return None
+    found = next((file for file in (path, zipped) if file.is_file()), None)
+    return read_text(found) if found else None

@@ -28,7 +28,7 @@ from aem_harness.harness.grading.verdict import (
     refusal,
     timeout_note,
 )
-from aem_harness.harness.run.proof import make_durable
+from aem_harness.harness.io import write_bytes, write_text
 from aem_harness.harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
@@ -215,9 +215,9 @@ def grade(
                 control = _attempt(task, task.patch, open_environment, timeout)
                 if control.run and not control.run.witness.limits_hit:
                     grade = _read(task, prediction, attempt.run, timeout, versions, limits_excuse=False)
-            _write(folder / TEST_OUTPUT, _log(attempt.run, timeout).encode())
+            write_text(folder / TEST_OUTPUT, _log(attempt.run, timeout))
             if grade.report:
-                _write(folder / REPORT, json.dumps(dict(grade.report), indent=4).encode())
+                write_text(folder / REPORT, json.dumps(dict(grade.report), indent=4))
             return grade.model_copy(update={"seconds": time.monotonic() - started})
     except AemError as error:
         return _ended(task, Verdict(Outcome.ERROR, f"{error.boundary}: {error}"), versions, started)
@@ -231,11 +231,12 @@ def _attempt(
     with open_environment() as environment:
         attempt = attempt_patch(environment, data, script, timeout, apply_commands(), task.instance.workdir)
     if folder:
+        folder.mkdir(parents=True, exist_ok=True)
         note = f"{PATCH_FAILED if attempt.run is None else PATCH_APPLIED}:\n{attempt.words}\n"
-        _write(folder / PATCH, data)
-        _write(folder / NOTES, note.encode())
+        write_bytes(folder / PATCH, data)
+        write_text(folder / NOTES, note)
         if attempt.run:
-            _write(folder / EVAL_SCRIPT, script.encode())
+            write_text(folder / EVAL_SCRIPT, script)
     return attempt
 
 
@@ -296,12 +297,3 @@ def _sandbox(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageR
         return sandbox
 
     return image, open_environment
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a whole file through a rename, so that no reader and no power loss ever leaves half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_bytes(data)
-    make_durable(scratch)
-    scratch.rename(path)

@@ -4,15 +4,12 @@ A .json file holds a list of predictions or an object `{instance_id: prediction}
 file one prediction a line; either may be gzipped. A prediction has `instance_id`, `model_name_or_path`, `model_patch`.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.io import json_lines, read_bytes, read_json, write_json_lines
 from aem_harness.harness.types import Prediction
 
 FIELDS = ("instance_id", "model_name_or_path", "model_patch")
@@ -52,8 +49,7 @@ def read_predictions(path: Path) -> Predictions:
 
 def write_predictions(path: Path, predictions: list[Prediction]) -> None:
     """The official .jsonl form, one prediction a line."""
-    # ASCII with escapes, so that a patch whose bytes are not all UTF-8 (kept as surrogates) survives.
-    path.write_text("".join(json.dumps(prediction.model_dump()) + "\n" for prediction in predictions))
+    write_json_lines(path, (prediction.model_dump() for prediction in predictions))
 
 
 def _entries(path: Path) -> Iterator[tuple[str, object]]:
@@ -64,35 +60,23 @@ def _entries(path: Path) -> Iterator[tuple[str, object]]:
         raise DataError(f"predictions must be a .json or .jsonl file (or either with .gz), is {path.name}")
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    return _lines(data) if kind == ".jsonl" else _whole(path.name, data)
+    return _lines(path) if kind == ".jsonl" else _whole(path)
 
 
-def _lines(data: bytes) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if line.strip():
-            try:
-                value: object = json.loads(line)
-            except ValueError as error:
-                value = DataError(f"is not JSON: {error}")
-            yield f"line {number}", value
+def _lines(path: Path) -> Iterator[tuple[str, object]]:
+    for number, value, problem in json_lines(read_bytes(path)):
+        yield f"line {number}", DataError(problem) if problem else value
 
 
-def _whole(name: str, data: bytes) -> Iterator[tuple[str, object]]:
-    try:
-        value: Any = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"{name} is not JSON: {error}") from None
+def _whole(path: Path) -> Iterator[tuple[str, object]]:
+    value = read_json(path)
     if isinstance(value, list):
         yield from ((f"entry {number}", entry) for number, entry in enumerate(value, start=1))
     elif isinstance(value, dict):
         for key, entry in value.items():
             yield f"key {key!r}", {"instance_id": key} | entry if isinstance(entry, dict) else entry
     else:
-        raise DataError(f"{name} must hold a list of predictions or an object of them by instance id")
+        raise DataError(f"{path} must hold a list of predictions or an object of them by instance id")
 
 
 def _prediction(value: object) -> Prediction:

@@ -21,7 +21,8 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.instances.rows import to_row
-from aem_harness.harness.run.store import Key, Progress, read_json, read_patch, write_json, write_text
+from aem_harness.harness.io import read_json, write_json, write_text
+from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Prediction, Task
 
 COMPLETED = (Outcome.RESOLVED, Outcome.UNRESOLVED)

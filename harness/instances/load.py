@@ -4,8 +4,6 @@ One bad row does not spoil the other 499: `load` returns the good tasks together
 file, row number and field.
 """
 
-import gzip
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.instances.rows import digest, parse_row
+from aem_harness.harness.io import json_lines, read_bytes, read_json
 from aem_harness.harness.types import Task
 
 HUB = {
@@ -114,41 +113,28 @@ def _kind(path: Path) -> str:
 
 
 def _file_rows(path: Path) -> Iterator[_Raw]:
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    return {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[_kind(path)](path.name, data)
+    return {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[_kind(path)](path)
 
 
-def _json_rows(name: str, data: bytes) -> Iterator[_Raw]:
-    try:
-        rows = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"{name} is not JSON: {error}") from None
+def _json_rows(path: Path) -> Iterator[_Raw]:
+    rows = read_json(path)
     if not isinstance(rows, list):
-        raise DataError(f"{name} must hold a list of rows; for one row a line use the suffix .jsonl")
+        raise DataError(f"{path} must hold a list of rows; for one row a line use the suffix .jsonl")
     return _numbered(rows)
 
 
-def _jsonl_rows(name: str, data: bytes) -> Iterator[_Raw]:
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _Raw(number, json.loads(line))
-        except ValueError as error:
-            yield _Raw(number, problem=f"is not JSON: {error}")
+def _jsonl_rows(path: Path) -> Iterator[_Raw]:
+    return (_Raw(number, value, problem) for number, value, problem in json_lines(read_bytes(path)))
 
 
-def _parquet_rows(name: str, data: bytes) -> Iterator[_Raw]:
+def _parquet_rows(path: Path) -> Iterator[_Raw]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        rows = parquet.read_table(BytesIO(data)).to_pylist()
+        rows = parquet.read_table(BytesIO(read_bytes(path))).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name} is not a parquet file: {error}") from None
+        raise DataError(f"{path} is not a parquet file: {error}") from None
     return _numbered(rows)
 
 

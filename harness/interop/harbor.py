@@ -13,7 +13,8 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import holds, peek_json, read_json
+from aem_harness.harness.interop.files import holds, peek_json
+from aem_harness.harness.io import read_json
 from aem_harness.harness.types import Outcome
 
 LIMITS = {"AgentTimeoutError": "wall_limit"}

@@ -14,7 +14,8 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import holds, peek_json, read_json
+from aem_harness.harness.interop.files import holds, peek_json
+from aem_harness.harness.io import read_json
 from aem_harness.harness.types import Outcome
 
 ZSTANDARD = 93  # the zip format's number of the method; Python reads it itself from 3.14 on

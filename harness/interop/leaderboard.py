@@ -5,14 +5,15 @@ and may have `trajs/` and `logs/<instance>/report.json`.
 """
 
 import csv
-import gzip
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import peek_json, read_json
+from aem_harness.harness.interop.files import peek_json
 from aem_harness.harness.interop.predictions import find_predictions, read_predictions, row
+from aem_harness.harness.io import read_json, read_text
 from aem_harness.harness.types import Outcome
 
 if TYPE_CHECKING:
@@ -79,5 +80,5 @@ def _ids(value: Any) -> set[str]:
 
 
 def _header(path: Path) -> set[str]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as handle:
+    with StringIO(read_text(path)) as handle:
         return set(next(csv.reader(handle), []))

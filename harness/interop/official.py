@@ -12,7 +12,8 @@ from typing import Any
 from aem_harness.harness.compare.schema import listed
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import holds, peek_json, read_json, read_json_lines, read_text
+from aem_harness.harness.interop.files import holds, peek_json
+from aem_harness.harness.io import read_json, read_json_lines, read_text
 from aem_harness.harness.types import Outcome
 
 Verdict = tuple[str, str]  # outcome ("" when there is none) and cause

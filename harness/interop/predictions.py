@@ -6,9 +6,10 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Source
-from aem_harness.harness.interop.files import holds, peek_json, read_json, read_json_lines
+from aem_harness.harness.interop.files import holds, peek_json
 from aem_harness.harness.interop.official import Verdict, read_verdicts
 from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.io import read_json, read_json_lines
 from aem_harness.harness.types import Outcome
 
 NAMES = ("preds.json", "all_preds.jsonl", "predictions.jsonl")

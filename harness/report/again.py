@@ -9,13 +9,11 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load
 from aem_harness.harness.compare.schema import KEY
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError, validating
+from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report.paper import DEFAULT_COLUMNS
-from aem_harness.harness.run.store import read_json, write_json
 from aem_harness.harness.types import Record
 
 TABLES = Path("results") / "tables"
@@ -161,12 +159,8 @@ def find_inputs(name: str, folder: Path) -> Path:
 
 
 def _read_inputs(path: Path) -> TableInputs:
-    try:
+    with validating(DataError, f"{path} does not hold the inputs of a table"):
         return TableInputs.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise DataError(f"{path} does not hold the inputs of a table: {where}: {first['msg']}") from None
 
 
 def outcome_digest(outcomes: Outcomes, arm: str, *, trajectories: bool = False) -> str:

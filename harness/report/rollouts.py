@@ -17,7 +17,8 @@ import pandas as pd
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.run.store import read_json, read_patch
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.store import read_patch
 
 MESSAGE, PATCH, LOG = 6_000, 40_000, 12_000  # characters kept of each
 OUTCOMES = ("resolved", "unresolved", "not_applied", "empty_patch", "test_timeout", "error", "")

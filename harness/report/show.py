@@ -12,8 +12,9 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import read_json
 from aem_harness.harness.report.live import STYLE
-from aem_harness.harness.run.store import read_json, read_patch
+from aem_harness.harness.run.store import read_patch
 from aem_harness.harness.types import Outcome
 
 BORDER = {"system": "dim", "user": "blue", "assistant": "green", "tool": "cyan", "exit": "magenta"}

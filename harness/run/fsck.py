@@ -12,20 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.run.proof import make_durable
+from aem_harness.harness.io import make_durable, read_json, write_text
 from aem_harness.harness.run.seeds import seeds_of
-from aem_harness.harness.run.store import (
-    GRADE_EVENT,
-    ROLLOUT_EVENT,
-    Event,
-    Key,
-    Progress,
-    damage_of,
-    event_in,
-    locked,
-    read_json,
-    write_text,
-)
+from aem_harness.harness.run.store import GRADE_EVENT, ROLLOUT_EVENT, Event, Key, Progress, damage_of, event_in, locked
 
 JOURNAL = "journal.jsonl"
 

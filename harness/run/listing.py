@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.io import read_json
 from aem_harness.harness.run.seeds import seeds_of
-from aem_harness.harness.run.store import Key, Progress, read_journal, read_json
+from aem_harness.harness.run.store import Key, Progress, read_journal
 from aem_harness.harness.types import Outcome, Record
 
 Status = Literal["running", "finished", "unfinished"]

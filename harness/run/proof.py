@@ -6,21 +6,11 @@ found, and is never graded.
 """
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 Files = Mapping[str, Mapping[str, Any]]  # name -> {"bytes": size, "sha256": hex digits}; the hash may be missing
-
-
-def make_durable(path: Path) -> None:
-    """Return only when a file, or the list of names in a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def files_of(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,14 @@ from typing import IO, Any, Self
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.run.proof import Files, damage, files_of, make_durable
+from aem_harness.harness.io import (
+    make_durable,
+    read_json,
+    temporary_folder,
+    write_bytes,
+    write_json,
+)
+from aem_harness.harness.run.proof import Files, damage, files_of
 from aem_harness.harness.run.seeds import widened
 from aem_harness.harness.types import Outcome
 
@@ -98,9 +104,7 @@ class RunStore:
         """A fresh folder for a rollout under way; nothing in it counts until `finish_rollout`."""
         parent = self.folder / "rollouts" / instance_id
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{seed}.", dir=parent))
-        folder.chmod(parent.stat().st_mode & 0o777)  # readable by whom the run is: mkdtemp makes it the owner's alone
-        return folder
+        return temporary_folder(parent, str(seed))
 
     def finish_rollout(self, scratch: Path, event: Event) -> None:
         """Make a rollout final: its folder takes its place (an earlier attempt's is kept beside it), then its event.
@@ -352,36 +356,13 @@ def _lasting(fact: Any) -> Any:
     return {key: value for key, value in fact.items() if key != "canary"} if isinstance(fact, Mapping) else fact
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file through a temporary one and a rename, so that no reader ever sees half of it."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).rename(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1) + "\n")
-
-
 def write_patch(path: Path, patch: str) -> None:
     """A patch is bytes that are mostly text: line ends are kept, and bytes that are not UTF-8 survive as surrogates."""
-    path.write_bytes(patch.encode("utf-8", "surrogateescape"))
+    write_bytes(path, patch.encode("utf-8", "surrogateescape"))
 
 
 def read_patch(path: Path) -> str:
     return path.read_bytes().decode("utf-8", "surrogateescape")
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
 
 
 def now() -> str:

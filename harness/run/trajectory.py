@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.run.store import write_json
+from aem_harness.harness.io import write_json
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"

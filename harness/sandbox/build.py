@@ -21,6 +21,7 @@ from typing import Any
 
 from aem_harness import __version__
 from aem_harness.harness.errors import EnvironmentFault, boundary
+from aem_harness.harness.io import cache_folder
 from aem_harness.harness.sandbox.engine import client
 
 RECIPE = "aem.recipe"
@@ -29,7 +30,6 @@ PUBLIC_DEBIAN = "debian:bookworm-slim"
 MIRROR = "http://deb.debian.org/debian"
 BASE_FOLDER = Path(__file__).parent / "base"
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aem-harness"
 
 # What package managers say when the network, not the recipe, is at fault: the build is tried again, from the layer it
 # reached, after these many seconds.
@@ -137,8 +137,7 @@ def _debian(say: Say) -> None:
 
 
 def _debootstrap() -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         root = Path(folder) / "root"
         made = subprocess.run(
             ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR], capture_output=True, text=True
@@ -200,7 +199,6 @@ def _archive(files: Mapping[str, bytes]) -> io.BytesIO:
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
     """Hold the lock of one image name, across threads and processes of this user."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name.replace('/', '_').replace(':', '_')}.lock").open("w") as handle:
+    with (cache_folder() / f"{name.replace('/', '_').replace(':', '_')}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

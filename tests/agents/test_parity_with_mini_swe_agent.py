@@ -15,6 +15,7 @@ import pytest
 
 from aem_harness.agents.bash import BashAgent, BashOptions
 from aem_harness.agents.templates import MINI_SWE_AGENT, Prompts
+from aem_harness.harness.io import cache_folder
 from aem_harness.harness.types import Completion
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
@@ -26,8 +27,7 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 @pytest.fixture(scope="session")
 def mini_python() -> Path:
     """The interpreter of a virtual environment that holds mini-swe-agent; skips where it cannot be installed."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem-harness"
-    venv = cache / f"mini-swe-agent-{VERSION}"
+    venv = cache_folder() / f"mini-swe-agent-{VERSION}"
     python = venv / "bin" / "python"
     if not (venv / ".complete").exists():
         shutil.rmtree(venv, ignore_errors=True)

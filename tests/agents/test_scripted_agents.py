@@ -143,7 +143,7 @@ def test_agents_that_need_a_model_say_how_to_give_one():
 
 
 def test_options_that_an_agent_does_not_know_are_refused(replay):
-    with pytest.raises(ConfigError, match=r"agent_options\.step_limit"):
+    with pytest.raises(ConfigError, match=r"agent_options: step_limit"):
         build(f"replay:{replay}", options={"step_limit": 3})
     with pytest.raises(ConfigError, match="takes no options"):
         build("gold", options={"steps": 3})

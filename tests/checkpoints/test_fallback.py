@@ -22,7 +22,8 @@ from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Sampling
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, PolicyFault
-from aem_harness.harness.run.store import read_journal, read_json
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.store import read_journal
 from tests.checkpoints.processes import group
 
 torch = pytest.importorskip("torch", reason="the fallback server runs on torch")

@@ -16,7 +16,8 @@ from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.cli import app
 from aem_harness.harness.compare import drift
 from aem_harness.harness.compare.outcomes import combine, read_run
-from aem_harness.harness.run.store import read_journal, read_json
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.store import read_journal
 from tests.checkpoints.processes import resident, sockets, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]

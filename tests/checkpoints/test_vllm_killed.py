@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aem_harness.harness.run.store import read_journal, read_json
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.store import read_journal
 from tests.checkpoints.processes import group, until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]

@@ -10,7 +10,7 @@ from aem_harness.aem_checkpoints.card import make_card
 from aem_harness.aem_checkpoints.determinism import answer_to, compare, recorded_prefixes
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
-from aem_harness.harness.run.store import write_json
+from aem_harness.harness.io import write_json
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 

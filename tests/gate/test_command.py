@@ -127,14 +127,14 @@ def test_bad_outcomes_are_a_usage_error_that_names_what_is_wrong(table, damage, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--margin", "0"), "gate setting margin"),
+        (("--margin", "0"), "gate settings: margin"),
         (("--budget", "much"), "write 800"),
         (("--budget", "5Mtok"), "no prompt_tokens and completion_tokens"),
         (("--pin", "sha256:00"), "not the pinned sha256:00"),
         (("--history", "older"), "no arm 'older'"),
         (("--budget", "2gpuh"), "no gpu_seconds"),
         (("--tier", "weekly"), "weekly"),
-        (("--alpha", "0.7"), "gate setting alpha"),
+        (("--alpha", "0.7"), "gate settings: alpha"),
     ],
 )
 def test_options_that_make_no_sense_are_a_usage_error(table, words, message, capsys):

@@ -96,9 +96,10 @@ def test_a_sequence_belongs_to_one_baseline_and_one_alpha(tmp_path):
 
 def test_a_broken_state_file_is_named(tmp_path):
     path = tmp_path / "gates.json"
-    path.write_text("{")
-    with pytest.raises(DataError, match=r"gates\.json is not the state of a sequence"):
-        open_sequence(path, BASE.digest, 0.05)
+    for text, message in (("{", r"gates\.json is not JSON"), ("{}", r"gates\.json is not the state of a sequence")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            open_sequence(path, BASE.digest, 0.05)
 
 
 def test_a_run_that_is_not_begun_is_the_next_gate(tmp_path):

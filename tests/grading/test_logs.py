@@ -151,7 +151,7 @@ def test_whatever_is_odd_about_one_log_is_its_own_row_and_spoils_no_other(odd: P
     }
     causes = {name: each.grade.cause for name, each in seen.items()}
     assert "empty" in causes["empty-log"]
-    assert "cannot read test_output.txt" in causes["bad-gzip"]
+    assert "bad-gzip/test_output.txt.gz" in causes["bad-gzip"]
     assert "no test output" in causes["empty-folder"]
     assert "not in the dataset" in causes["unknown"]
     assert "patch.diff is missing" in causes["no-patch"]

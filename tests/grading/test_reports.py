@@ -9,7 +9,8 @@ import pytest
 
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.reports import write_reports
-from aem_harness.harness.run.store import Progress, read_json, write_json, write_patch
+from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.run.store import Progress, write_patch
 from aem_harness.harness.types import Outcome, Task
 from tests.grading.conftest import prediction, stored_log
 

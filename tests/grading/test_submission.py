@@ -11,7 +11,8 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.grading.submission import Submission, enter
-from aem_harness.harness.run.store import RunStore, read_journal, read_json
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.store import RunStore, read_journal
 from aem_harness.harness.types import Outcome, Prediction
 from tests.grading import tiny
 

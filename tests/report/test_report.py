@@ -23,11 +23,11 @@ from aem_harness.harness.compare.outcomes import Outcomes, load
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.compare.words import headline, points
 from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report import plots
 from aem_harness.harness.report.html import build_report
 from aem_harness.harness.report.rollouts import collect, shortened
 from aem_harness.harness.report.rollouts import page as read_page
-from aem_harness.harness.run.store import read_json, write_json
 
 
 @pytest.fixture(scope="module")

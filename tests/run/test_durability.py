@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.io import write_json
 from aem_harness.harness.run.fsck import check
-from aem_harness.harness.run.store import RunStore, read_journal, write_json, write_patch
+from aem_harness.harness.run.store import RunStore, read_journal, write_patch
 from tests.run.disk import Disk
 from tests.run.test_store import FACTS, KEYS, grade, open_store, rollout
 

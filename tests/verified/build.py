@@ -32,7 +32,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 from aem_harness.harness.instances.rows import default_image
-from aem_harness.harness.sandbox.build import BASE, CACHE, Say, build_base, silent
+from aem_harness.harness.io import cache_folder
+from aem_harness.harness.sandbox.build import BASE, Say, build_base, silent
 from aem_harness.harness.sandbox.build import build as build_image
 from aem_harness.harness.sandbox.engine import client
 
@@ -191,7 +192,7 @@ def tools_layer() -> Layer:
 
 def sdist(name: str, version: str, sha256: str) -> bytes:
     """The released source archive, from the cache or the index; checked against its digest."""
-    path = CACHE / "sdists" / f"{name}-{version}.tar.gz"
+    path = cache_folder("sdists") / f"{name}-{version}.tar.gz"
     if not path.is_file():
         page = urljoin(INDEX, f"{name.lower()}/")
         links = re.findall(r'href="([^"#]+)', download(page).decode())
@@ -199,7 +200,6 @@ def sdist(name: str, version: str, sha256: str) -> bytes:
         if link is None:
             raise Unavailable(f"{page} does not list {path.name}")
         partial = path.with_suffix(".partial")
-        partial.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(download(urljoin(page, link)))
         partial.rename(path)
     data = path.read_bytes()
@@ -232,8 +232,7 @@ def build(ids: Iterable[str], *, workers: int = 3, say: Say = silent) -> list[st
     process that builds the same waits. Raises `Unavailable` when Python, sdist, dataset or package index is missing,
     EnvironmentFault with the end of the log when a step fails.
     """
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "verified.lock").open("w") as lock, ThreadPoolExecutor(workers) as pool:
+    with (cache_folder() / "verified.lock").open("w") as lock, ThreadPoolExecutor(workers) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build_base(say)
         layers = [layer_of(row) for row in rows(ids)]

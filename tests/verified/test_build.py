@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aem_harness.harness.io import cache_folder
 from tests.verified.build import (
     Layer,
     Unavailable,
@@ -59,8 +60,7 @@ def test_a_packed_python_leaves_out_what_an_image_does_not_need(tmp_path: Path) 
 
 
 def test_a_corrupt_sdist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.verified.build.CACHE", tmp_path)
-    (tmp_path / "sdists").mkdir()
-    (tmp_path / "sdists" / "some-1.0.tar.gz").write_bytes(b"not the release")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (cache_folder("sdists") / "some-1.0.tar.gz").write_bytes(b"not the release")
     with pytest.raises(Unavailable, match="expected abc"):
         sdist("some", "1.0", "abc")
