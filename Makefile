@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
 
-.PHONY: setup engine demo test check lock bench vllm clean
+.PHONY: setup engine demo test test-all fuzz data check docs lock vllm clean
 
 setup: .venv/.installed engine
 
@@ -19,8 +19,23 @@ engine:
 demo: setup
 	bash examples/demo.sh $(RESULTS)
 
+# The same examples in every run. Leaves out the tests marked `extended`, which `make test-all` and CI run as well.
 test: setup
+	$(BIN)/pytest --numprocesses auto --dist loadfile -m 'not extended'
+
+test-all: setup
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# Property tests with new random examples each round; a failure is kept in .hypothesis and tried first next time.
+ROUNDS ?= 10
+fuzz: setup
+	for round in $$(seq $(ROUNDS)); do \
+	  $(BIN)/pytest -q --numprocesses auto -m hypothesis --hypothesis-profile fuzz || exit 1; \
+	done
+
+# Public test data into the folder that AEM_TEST_DATA names (../shared by default), checked against tests/data.sha256.
+data: .venv/.installed
+	$(BIN)/python -m tests.data
 
 check: .venv/.installed
 	$(BIN)/ruff check .

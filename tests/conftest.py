@@ -1,23 +1,39 @@
-"""Fixtures every room uses."""
+"""Fixtures that all tests use."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
+
+# Before torch and numpy are imported: the tests run side by side, one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Examples are never timed: machines are shared, and a slow one is not a failure.
-settings.register_profile("aem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Examples are never timed: machines are shared, and a slow one is not a failure. They are the same in every run;
+# `make fuzz` draws others.
+settings.register_profile("aem", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile("fuzz", settings.get_profile("aem"), derandomize=False, max_examples=1000)
 settings.load_profile("aem")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("AEM_TEST_DATA", ROOT.parent / "shared"))
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of public data (dataset rows, real grading logs, leaderboard outcomes); skips where it is missing."""
-    if not (SHARED / "data").is_dir():
-        pytest.skip(f"public test data not found at {SHARED}")
-    return SHARED
+    if not (DATA / "data").is_dir():
+        pytest.skip(f"no public test data at {DATA}: set AEM_TEST_DATA (see CONTRIBUTING.md)")
+    return DATA
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Makes a name that no other test uses at the same time, in this process or another one on the same engine."""
+    return lambda word: f"{word}-{uuid4().hex[:8]}"
 
 
 @pytest.fixture(scope="session")

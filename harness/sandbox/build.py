@@ -27,7 +27,7 @@ from aem_harness.harness.sandbox.engine import client
 RECIPE = "aem.recipe"
 DEBIAN, BASE = "aem/debian:bookworm", "aem/base:bookworm"
 PUBLIC_DEBIAN = "debian:bookworm-slim"
-MIRROR = "http://deb.debian.org/debian"
+MIRROR = "AEM_DEBIAN_MIRROR"  # environment variable: where debootstrap gets Debian, for machines without the internet
 BASE_FOLDER = Path(__file__).parent / "base"
 LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 
@@ -139,8 +139,9 @@ def _debian(say: Say) -> None:
 def _debootstrap() -> None:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         root = Path(folder) / "root"
+        mirror = [os.environ[MIRROR]] if os.environ.get(MIRROR) else []  # debootstrap's own default otherwise
         made = subprocess.run(
-            ["debootstrap", "--variant=minbase", "bookworm", str(root), MIRROR], capture_output=True, text=True
+            ["debootstrap", "--variant=minbase", "bookworm", str(root), *mirror], capture_output=True, text=True
         )
         if made.returncode:
             raise EnvironmentFault(f"debootstrap failed: {(made.stdout + made.stderr).strip()[-500:]}")

@@ -103,9 +103,10 @@ def test_calls_are_read_as_r2e_gyms_expressions_read_them(reply):
 @pytest.mark.parametrize("piece", ["<function=", "<parameter=a>", "<think>", "<function=a><parameter=", "</function>"])
 def test_a_megabyte_of_repetition_is_read_at_once(piece):
     reply = piece * (2**20 // len(piece))
-    parse(reply + "</function>")
-    before_call(reply)
-    thinking(reply)
+    call = parse(reply + "</function>")
+    assert call.parameters == {}  # none of them was closed
+    assert before_call(reply) == reply
+    assert thinking(reply) == ""
 
 
 # --- tools ----------------------------------------------------------------------------------------------------------

@@ -312,9 +312,12 @@ def test_any_message_of_the_model_becomes_a_completion_that_can_be_sent_back(mes
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_are_a_completion_or_unreadable(body):
     try:
-        read_reply(body)
+        completion = read_reply(body)
     except Unreadable:
-        return
+        completion = None
+    if completion is not None:  # then there was a message in the bytes
+        assert isinstance(json.loads(body)["choices"][0]["message"], dict)
+        assert isinstance(completion.content, str)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ def replies(out: Path) -> list[dict[str, Any]]:
     return [extra for extra in extras if "completion_tokens" in extra]
 
 
-def test_four_seeds_of_the_sample_set_with_64_rollouts_in_flight(server, registry, tmp_path, record_property):
+def test_four_seeds_of_the_sample_set_with_64_rollouts_in_flight(server, registry, tmp_path, unique, record_property):
     run(server, registry, "tiny", tmp_path / "warm-up", "--slice", "0:2", "-w", "2")  # imports, pools, images
-    out = tmp_path / "64-in-flight"  # names the containers too
+    out = tmp_path / unique("64-in-flight")  # names the containers too
     threads, before, memory = set(threading.enumerate()), sockets(), resident()
     peak, busiest, done = memory, 0, threading.Event()
 

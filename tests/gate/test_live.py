@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -17,20 +18,22 @@ AEM = [sys.executable, "-m", "aem_harness.cli"]
 FAST = ["-w", "4", "--grade-workers", "4"]
 # The candidate does nothing at all: agents differ in more than weights, here on purpose.
 ALLOWED = ["--allow", "agent", "--allow", "config.agent", "--allow", "scaffold"]
+# The names of the arms are labels of containers: no other test that runs at the same time has these.
+CAREFUL, IDLE = (f"{word}-{uuid4().hex[:8]}" for word in ("careful", "idle"))
 TASKS = ["calx-2*", "calx-3*", "gridtext-7*", "wayfind-*", "spans-*"]
 
 
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("baseline") / "careful"
-    run = [*AEM, "run", "--agent", "replay:careful", "--arm", "careful", "--set", "sample", "-k", "2", *FAST]
+    folder = tmp_path_factory.mktemp("baseline") / CAREFUL
+    run = [*AEM, "run", "--agent", "replay:careful", "--arm", CAREFUL, "--set", "sample", "-k", "2", *FAST]
     chosen = [word for name in TASKS for word in ("-i", f"aem-sample__{name}")]
     subprocess.run([*run, *chosen, "--out", str(folder)], check=True, capture_output=True)
     return folder
 
 
 def command(baseline: Path, out: Path, *options: str) -> list[str]:
-    words = [*AEM, "gate", "--baseline", str(baseline), "--agent", "empty", "--arm", "idle", "--seeds", "2", *ALLOWED]
+    words = [*AEM, "gate", "--baseline", str(baseline), "--agent", "empty", "--arm", IDLE, "--seeds", "2", *ALLOWED]
     return [*words, "--margin", "10", "--no-calibration", "--json", "--out", str(out), *FAST, *options]
 
 
@@ -57,40 +60,39 @@ def containers(run: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_worse_candidate_is_blocked_before_all_of_it_is_run_whatever_happens_on_the_way(baseline, tmp_path):
-    planned = len(ran(baseline))
-    done = gate(baseline, tmp_path / "calm", "--junit", str(tmp_path / "gate.xml"))
+def test_a_worse_candidate_is_blocked_before_all_of_it_is_run_whatever_happens_on_the_way(baseline, tmp_path, unique):
+    planned, calm, out = len(ran(baseline)), tmp_path / unique("calm"), tmp_path / unique("troubled")
+    done = gate(baseline, calm, "--junit", str(tmp_path / "gate.xml"))
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert (found["verdict"], found["planned"]) == ("BLOCK", planned)
-    assert found["rollouts"] <= len(ran(tmp_path / "calm")) < planned
+    assert found["rollouts"] <= len(ran(calm)) < planned
     assert "<failure" in (tmp_path / "gate.xml").read_text()
-    assert containers("calm") == ""
+    assert containers(calm.name) == ""
 
-    before = ran(tmp_path / "calm")
-    assert json.loads(gate(baseline, tmp_path / "calm").stdout) == found
-    assert ran(tmp_path / "calm") == before
+    before = ran(calm)
+    assert json.loads(gate(baseline, calm).stdout) == found
+    assert ran(calm) == before
 
-    out = tmp_path / "troubled"
     for how, rollouts in ((signal.SIGKILL, 1), (signal.SIGINT, 4)):
         disturbed(how, rollouts, out, command(baseline, out))
-    assert containers("troubled") == ""
+    assert containers(out.name) == ""
     assert json.loads(gate(baseline, out).stdout) == found
     assert len(set(ran(out))) == len(ran(out))
 
 
 def test_both_arms_are_run_side_by_side_and_no_further_than_the_verdict_needs(baseline, tmp_path):
     planned, out = 2 * len(ran(baseline)), tmp_path / "pair"
-    disturbed(signal.SIGKILL, 2, out / "idle", command(baseline, out, "--fresh"))
+    disturbed(signal.SIGKILL, 2, out / IDLE, command(baseline, out, "--fresh"))
     done = gate(baseline, out, "--fresh")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert (found["verdict"], found["fresh_baseline"], found["planned"]) == ("BLOCK", True, planned)
-    arms = {arm: ran(out / arm) for arm in ("careful", "idle")}
-    assert len(set(arms["careful"]) & set(arms["idle"])) >= found["rollouts"] / 2
+    arms = {arm: ran(out / arm) for arm in (CAREFUL, IDLE)}
+    assert len(set(arms[CAREFUL]) & set(arms[IDLE])) >= found["rollouts"] / 2
     assert sum(map(len, arms.values())) < planned
-    assert abs(len(arms["careful"]) - len(arms["idle"])) <= 8  # the idle one is faster, but does not run ahead
-    assert containers("careful") == containers("idle") == ""
+    assert abs(len(arms[CAREFUL]) - len(arms[IDLE])) <= 8  # the idle one is faster, but does not run ahead
+    assert containers(CAREFUL) == containers(IDLE) == ""
     assert json.loads(gate(baseline, out, "--fresh").stdout) == found
 
 
@@ -122,5 +124,5 @@ def test_arms_that_differ_in_more_than_the_weights_are_refused_before_anything_i
     words = [word for word in command(baseline, tmp_path / "idle") if word not in {"--allow", *ALLOWED}]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert "config.agent differs: careful: replay:careful; idle: empty" in done.stderr
+    assert f"config.agent differs: {CAREFUL}: replay:careful; {IDLE}: empty" in done.stderr
     assert ran(tmp_path / "idle") == []

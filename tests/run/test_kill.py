@@ -62,8 +62,8 @@ def results(folder: Path) -> dict[tuple[str, int], tuple[str, str, str]]:
     return {key: (status[key], patch[key], outcome[key]) for key in status}
 
 
-def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path):
-    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path, unique):
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / unique("killed")
     began = time.monotonic()
     assert start(undisturbed).wait() == 0
     whole = time.monotonic() - began
@@ -90,8 +90,8 @@ def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_leaves_nothing_running_and_continues(tmp_path, how, code):
-    folder = tmp_path / f"interrupted-{how.name}"
+def test_an_interrupted_run_leaves_nothing_running_and_continues(tmp_path, unique, how, code):
+    folder = tmp_path / unique("interrupted")
     process = start(folder)
     while not containers(folder):
         assert process.poll() is None

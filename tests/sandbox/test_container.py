@@ -144,23 +144,26 @@ def test_a_missing_image_is_a_fault_that_names_it():
         pass
 
 
-def test_nothing_is_left_after_an_exception(base):
-    label = "aem.test=exception"
-    box = Sandbox(base, workdir="/", labels={"aem.test": "exception"})
+def test_nothing_is_left_after_an_exception(base, unique):
+    name = unique("exception")
+    label = f"aem.test={name}"
+    box = Sandbox(base, workdir="/", labels={"aem.test": name})
     with contextlib.suppress(RuntimeError), box:
         assert len(running(label)) == 1
         raise RuntimeError
     assert running(label) == []
 
 
-def test_many_sandboxes_work_side_by_side(base):
+def test_many_sandboxes_work_side_by_side(base, unique):
+    name = unique("many")
+
     def one(number: int) -> str:
-        with Sandbox(base, workdir="/", labels={"aem.test": "many"}) as box:
+        with Sandbox(base, workdir="/", labels={"aem.test": name}) as box:
             return box.execute(f"echo {number}").output.strip()
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(one, range(32))) == [str(number) for number in range(32)]
-    assert running("aem.test=many") == []
+    assert running(f"aem.test={name}") == []
 
 
 HOLD = textwrap.dedent(
@@ -189,11 +192,12 @@ def hold(name: str) -> subprocess.Popen[str]:
     return process
 
 
-def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base):
+def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base, unique):
     """Whatever a thread is at: making the container, connecting to it, waiting for an answer."""
+    name = unique("closing")
 
     def work():
-        with contextlib.suppress(EnvironmentFault), Sandbox(base, workdir="/", labels={"aem.test": "closing"}) as one:
+        with contextlib.suppress(EnvironmentFault), Sandbox(base, workdir="/", labels={"aem.test": name}) as one:
             while True:
                 one.execute("true")
 
@@ -206,44 +210,50 @@ def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base):
                 Sandbox.close_all()
                 wait(threads, timeout=0.2)
                 assert time.monotonic() - began < 20
-    mine = {"all": True, "filters": {"label": "aem.test=closing"}, "ignore_removed": True}
+    mine = {"all": True, "filters": {"label": f"aem.test={name}"}, "ignore_removed": True}
     assert docker.from_env().containers.list(**mine) == []
 
 
-def test_an_interrupted_process_leaves_no_container(base):
-    process = hold("interrupted")
+def test_an_interrupted_process_leaves_no_container(base, unique):
+    name = unique("interrupted")
+    process = hold(name)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
-    assert running("aem.test=interrupted") == []
+    assert running(f"aem.test={name}") == []
 
 
-def test_after_kill_9_the_next_run_reaps_what_was_left_and_nothing_that_lives(base):
-    dead, alive = hold("dead"), hold("alive")
+def test_after_kill_9_the_next_run_reaps_what_was_left_and_nothing_that_lives(base, unique):
+    names = unique("dead"), unique("alive")
+    dead, alive = map(hold, names)
     dead.send_signal(signal.SIGKILL)
     dead.wait()
-    assert len(running("aem.test=dead")) == 1
-    reap()
-    assert running("aem.test=dead") == []
-    assert len(running("aem.test=alive")) == 1
+    reap()  # another test that runs beside this one may have done it already
+    assert running(f"aem.test={names[0]}") == []
+    assert len(running(f"aem.test={names[1]}")) == 1
     alive.send_signal(signal.SIGINT)
     alive.wait(timeout=30)
 
 
 @pytest.fixture
-def engine_door(tmp_path, monkeypatch):
+def door_name(unique):
+    return unique("door")
+
+
+@pytest.fixture
+def engine_door(tmp_path, monkeypatch, door_name):
     door = Door(tmp_path / "docker.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{door.path}")
     yield door
     monkeypatch.undo()
     for container in docker.from_env().containers.list(
-        all=True, filters={"label": "aem.test=door"}, ignore_removed=True
+        all=True, filters={"label": f"aem.test={door_name}"}, ignore_removed=True
     ):
         container.remove(force=True)
 
 
-def test_an_engine_that_goes_away_is_a_fault_also_when_the_container_is_then_closed(base, engine_door):
+def test_an_engine_that_goes_away_is_a_fault_also_when_the_container_is_then_closed(base, engine_door, door_name):
     def work() -> None:
-        with Sandbox(base, workdir="/", labels={"aem.test": "door"}) as box:
+        with Sandbox(base, workdir="/", labels={"aem.test": door_name}) as box:
             assert box.execute("echo on").output == "on\n"
             engine_door.shut()
             box.execute("echo still on")

@@ -25,7 +25,7 @@ def train_tasks():
 
 
 @pytest.fixture(scope="module")
-def test_tasks():
+def held_out():
     return list(tasks("test", seed=1, count=60))
 
 
@@ -37,9 +37,9 @@ def test_gold_passes_everything_and_the_bug_shows_in_visible_and_hidden_examples
         assert not set(task.visible) & set(task.hidden)
 
 
-def test_no_test_function_has_the_shape_of_a_training_function(train_tasks, test_tasks):
+def test_no_test_function_has_the_shape_of_a_training_function(train_tasks, held_out):
     shapes = {functions.skeleton(task.gold) for task in train_tasks}
-    assert shapes.isdisjoint(functions.skeleton(task.gold) for task in test_tasks)
+    assert shapes.isdisjoint(functions.skeleton(task.gold) for task in held_out)
 
 
 def test_a_skeleton_forgets_names_and_constants_and_nothing_else():

@@ -13,6 +13,7 @@ from tests.verified.build import (
     instance_ids,
     pack,
     recipes,
+    require_index,
     sdist,
     waves,
 )
@@ -64,3 +65,19 @@ def test_a_corrupt_sdist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (cache_folder("sdists") / "some-1.0.tar.gz").write_bytes(b"not the release")
     with pytest.raises(Unavailable, match="expected abc"):
         sdist("some", "1.0", "abc")
+
+
+@pytest.mark.network
+def test_an_sdist_comes_from_the_index_of_this_machine_and_only_with_the_pinned_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        require_index()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr("tests.verified.build.CACHE", tmp_path)
+    with pytest.raises(Unavailable, match="pip cannot download"):
+        sdist("six", "1.17.0", "0" * 64)
+    content = sdist("six", "1.17.0", "ff70335d468e7eb6ec65b95b99d3a2836546063f63acc5171de367e834932a81")
+    assert len(content) > 1000
+    assert [path.name for path in (tmp_path / "sdists").iterdir()] == ["six-1.17.0.tar.gz"]

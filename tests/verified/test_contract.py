@@ -49,7 +49,7 @@ def test_an_agent_works_offline_in_the_activated_environment(tasks: Mapping[str,
             f"cd / && python -c 'import {package}; print({package}.__file__)'"
         )
         assert found.output.startswith("/testbed/"), found.output
-        network = environment.execute("cat /proc/net/route | wc -l; getent hosts pypi.org; ls /sys/class/net")
+        network = environment.execute("cat /proc/net/route | wc -l; getent hosts example.org; ls /sys/class/net")
         assert network.output.split() == ["1", "lo"]
 
 
