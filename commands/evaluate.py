@@ -1,7 +1,6 @@
 """From settings to a finished run: what `aem run` and `aem gate` share."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.instances.load import Loaded
-    from aem_harness.harness.run.store import Event, Key, RunStore
+    from aem_harness.harness.run.store import Key, RunStore
     from aem_harness.harness.types import Agent, Task
 
 
@@ -126,15 +125,14 @@ def perform(
     grade_workers: int,
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
-    watch: "Callable[[Event], bool] | None" = None,
 ) -> None:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
-    `release` wakes whoever waits for the policy when the run ends early. `watch` is told every journaled event, one at
-    a time; when it returns True the run ends there.
+    `release` wakes whoever waits for the policy when the run ends early.
     """
     from aem_harness.harness.grading.reports import write_reports
     from aem_harness.harness.report.live import RunView
+    from aem_harness.harness.run.counts import outcomes
     from aem_harness.harness.run.runner import Runner
     from aem_harness.harness.sandbox.reaping import reap
 
@@ -148,42 +146,19 @@ def perform(
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     with RunView(console, store.config.arm, len(keys), known) as view:
-
-        def on_event(kind: str, event: "Event") -> None:
-            view(kind, event)
-            if kind != "started" and watch is not None and watch(event):
-                runner.stop.set()
-
         runner = Runner(
             store,
             tasks,
             agent,
             workers=workers,
             grade_workers=grade_workers,
-            ahead=math.inf if watch is None else grade_workers,
-            on_event=on_event,
+            on_event=view,
             release=release,
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)
         finally:
             write_reports(store.folder, selection.tasks, store.progress)
-
-
-def outcomes(store: "RunStore", keys: "Sequence[Key]") -> Counter[str]:
-    """How many of `keys` ended in each outcome; "owed" counts those that have none yet."""
-    from aem_harness.harness.types import Outcome
-
-    counts: Counter[str] = Counter()
-    for key in keys:
-        progress = store.progress.get(key)
-        if progress is None:
-            counts["owed"] += 1
-        elif progress.rollout["fault"] is not None:
-            counts[Outcome.ERROR.value] += 1
-        else:
-            counts[progress.grade["outcome"] if progress.grade else "owed"] += 1
-    return counts
 
 
 def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int, seeds: int) -> None:

@@ -1,18 +1,16 @@
 """`aem gate`: PASS, BLOCK or INCONCLUSIVE, as early as can be; `aem calibrate`: the gate against itself."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from aem_harness.commands.options import grouped
 
-    from aem_harness.commands.gate_run import Live
+if TYPE_CHECKING:
     from aem_harness.harness.gate.config import GateConfig
-    from aem_harness.harness.gate.report import GateReport
-    from aem_harness.harness.gate.stored import Options
 
 RUN = "A candidate that is run"  # panel of the help
 
@@ -56,248 +54,236 @@ Sources = Annotated[
     list[str] | None,
     typer.Option("--from", help="Outcomes: a CSV, a run folder, or what `aem import` reads; may be repeated."),
 ]
-Margin = Annotated[float | None, typer.Option(help="Points of drop that are tolerated (default 3; smoke 10).")]
-BlockMargin = Annotated[
-    float | None, typer.Option(help="Points: BLOCK as soon as the drop is shown to exceed this (default: the margin).")
-]
-Alpha = Annotated[float | None, typer.Option(help="Error rate of PASS and of BLOCK (default 0.05; release 0.025).")]
-TierOption = Annotated[Tier, typer.Option(help="Preset: smoke, nightly (decides early) or release (one look).")]
-Ask = Annotated[
-    Question | None, typer.Option("--question", help="True resolve rates (default), or the full table of outcomes.")
-]
-BudgetOption = Annotated[str | None, typer.Option(help="Most to spend: 800 (rollouts), 20Mtok or 12gpuh.")]
-Futility = Annotated[
-    float | None, typer.Option(min=0, max=0.99, help="Give up below this share of the first chance; 0 never.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command(epilog=GATE_EXAMPLES)(gate)
-    app.command(epilog=CALIBRATE_EXAMPLES)(calibrate)
+@dataclass
+class Asked:
+    """What is asked of a gate."""
+
+    margin: Annotated[float | None, typer.Option(help="Points of drop that are tolerated (default 3; smoke 10).")] = (
+        None
+    )
+    block_margin: Annotated[
+        float | None,
+        typer.Option(help="Points: BLOCK as soon as the drop is shown to exceed this (default: the margin)."),
+    ] = None
+    alpha: Annotated[
+        float | None, typer.Option(help="Error rate of PASS and of BLOCK (default 0.05; release 0.025).")
+    ] = None
+    tier: Annotated[Tier, typer.Option(help="Preset: smoke, nightly (decides early) or release (one look).")] = (
+        Tier.nightly
+    )
+    question: Annotated[
+        Question | None, typer.Option("--question", help="True resolve rates (default), or the full table of outcomes.")
+    ] = None
+    budget: Annotated[str | None, typer.Option(help="Most to spend: 800 (rollouts), 20Mtok or 12gpuh.")] = None
+    futility: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="Give up below this share of the first chance; 0 never.")
+    ] = None
+
+    def config(self, **settings: Any) -> "GateConfig":
+        from aem_harness.harness.gate.config import Budget, configure
+
+        return configure(
+            self.tier.value,
+            margin=None if self.margin is None else self.margin / 100,
+            block_margin=None if self.block_margin is None else self.block_margin / 100,
+            alpha=self.alpha,
+            question=self.question.value if self.question else None,
+            budget=Budget.parse(self.budget) if self.budget else None,
+            futility=self.futility,
+            **settings,
+        )
 
 
-def gate(
+@dataclass
+class Arms:
+    """The arms, and what is done about differences between them."""
+
     baseline: Annotated[
         str,
         typer.Option(help="Baseline: an arm of --from, a run folder or file, or with --fresh also a checkpoint."),
-    ],
+    ]
     candidate: Annotated[
         str | None, typer.Option(help="Candidate, likewise; without it, a candidate is run as far as needed.")
-    ] = None,
-    sources: Sources = None,
-    margin: Margin = None,
-    block_margin: BlockMargin = None,
-    alpha: Alpha = None,
-    tier: TierOption = Tier.nightly,
-    question: Ask = None,
-    budget: BudgetOption = None,
-    futility: Futility = None,
-    order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None,
-    retries: Annotated[
-        int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
-    ] = None,
+    ] = None
+    sources: Sources = None
     history: Annotated[
         list[str] | None,
         typer.Option(help="Past checkpoint, an arm or a run folder: improves the order; may be repeated."),
-    ] = None,
+    ] = None
     fresh: Annotated[
         bool, typer.Option("--fresh", help="The baseline is, or was, run beside the candidate, pair by pair.")
-    ] = False,
-    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False,
-    pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None,
+    ] = False
+    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False
+    pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None
     allow: Annotated[
         list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
-    ] = None,
-    sequence: Annotated[
-        Path | None, typer.Option(help="State file of a sequence of gates that share one false-alarm rate.")
-    ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
-    summary: Annotated[
-        Path | None, typer.Option(help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if set).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    calibrated: Annotated[
-        bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
-    ] = True,
+    ] = None
+    order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None
+    retries: Annotated[
+        int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
+    ] = None
+
+
+@dataclass
+class Run:
+    """How a candidate is run."""
+
     checkpoint: Annotated[
         str | None, typer.Option(help="Run this registered checkpoint as the candidate.", rich_help_panel=RUN)
-    ] = None,
+    ] = None
     agent: Annotated[
         str | None, typer.Option(help="Run this agent as the candidate (default: baseline's).", rich_help_panel=RUN)
-    ] = None,
+    ] = None
     endpoint: Annotated[
         list[str] | None,
         typer.Option(help="The candidate is behind this OpenAI-compatible server; repeatable.", rich_help_panel=RUN),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=RUN)] = None,
+    ] = None
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=RUN)] = None
     baseline_endpoint: Annotated[
         list[str] | None,
         typer.Option(help="The same for a fresh baseline (default: --endpoint).", rich_help_panel=RUN),
-    ] = None,
-    baseline_model: Annotated[
-        str | None, typer.Option(help="Its model name at the endpoint.", rich_help_panel=RUN)
-    ] = None,
+    ] = None
+    baseline_model: Annotated[str | None, typer.Option(help="Its model name at the endpoint.", rich_help_panel=RUN)] = (
+        None
+    )
     dataset: Annotated[
         str | None, typer.Option("--set", help="Tasks, where the baseline is a checkpoint.", rich_help_panel=RUN)
-    ] = None,
-    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.", rich_help_panel=RUN)] = None,
-    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Most rollouts a task.", rich_help_panel=RUN)] = 4,
+    ] = None
+    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.", rich_help_panel=RUN)] = None
+    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Most rollouts a task.", rich_help_panel=RUN)] = 4
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run (default: results/gate-...).", rich_help_panel=RUN),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.", rich_help_panel=RUN)
-    ] = 4,
-    grade_workers: Annotated[int, typer.Option(min=1, help="Gradings at a time.", rich_help_panel=RUN)] = 2,
+    ] = None
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.", rich_help_panel=RUN)] = 4
+    grade_workers: Annotated[int, typer.Option(min=1, help="Gradings at a time.", rich_help_panel=RUN)] = 2
     gpus: Annotated[
         float | None,
         typer.Option(min=0, help="GPUs behind an arm's server, where it does not say so itself.", rich_help_panel=RUN),
-    ] = None,
+    ] = None
     registry: Annotated[
         Path | None, typer.Option(help="Folder of checkpoint cards, searched first.", rich_help_panel=RUN)
-    ] = None,
-) -> None:
+    ] = None
+
+
+@dataclass
+class Output:
+    """What a gate keeps and leaves behind."""
+
+    sequence: Annotated[
+        Path | None, typer.Option(help="State file of a sequence of gates that share one false-alarm rate.")
+    ] = None
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None
+    summary: Annotated[
+        Path | None, typer.Option(help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if set).")
+    ] = None
+    as_json: AsJson = False
+    calibrated: Annotated[
+        bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
+    ] = True
+
+
+@dataclass
+class Simulated:
+    """The checkpoints that a gate is tried on."""
+
+    sources: Sources = None
+    baseline: Annotated[str | None, typer.Option(help="Arm of --from whose stored seeds are the surface.")] = None
+    surface: Annotated[
+        str | None, typer.Option(help="Public surface instead: deepswe, autocoderover or temperature-0.")
+    ] = None
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500
+    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Rollouts of the candidate a task.")] = None
+    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored rollouts of the baseline a task.")] = None
+    fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False
+    drops: Annotated[str, typer.Option(help="True drops to try, in points; 0 and the margin always are.")] = "5,10,20"
+    trials: Annotated[int, typer.Option(min=1, help="Gates to simulate for each drop.")] = 400
+    trial_seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0
+    as_json: AsJson = False
+
+
+def register(app: typer.Typer) -> None:
+    app.command("gate", epilog=GATE_EXAMPLES)(grouped(gate))
+    app.command("calibrate", epilog=CALIBRATE_EXAMPLES)(grouped(calibrate))
+
+
+def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
     """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
-    from aem_harness.commands.gate_run import Live
+    from aem_harness.commands.gating import Candidate, Served, decide
     from aem_harness.harness.gate.ci import published
+    from aem_harness.harness.gate.driver import Options
     from aem_harness.harness.gate.report import to_text
-    from aem_harness.harness.gate.stored import Options, gate_stored, load_arms
 
-    with published(junit, summary) as reports:
-        config = _config(tier, margin, block_margin, alpha, question, budget, futility, order_seed, retries)
-        settings = Options(history or (), fresh, common, pin, allow or (), sequence, calibrated)
-        if candidate is not None:
-            outcomes, first, second = load_arms(sources or (), baseline, candidate)
-            found = gate_stored(outcomes, first, second, config, settings)
-        else:
-            live = Live(seeds, workers, grade_workers, out, registry, endpoint or (), model, gpus)
-            policy = {"checkpoint": checkpoint, "registry": registry, "agent": agent, "arm": arm}
-            console = Console(stderr=True)
-            found = (
-                _pair(baseline, dataset, policy, config, settings, live, baseline_endpoint, baseline_model, console)
-                if fresh
-                else _live(baseline, policy, config, settings, live, console)
-            )
+    with published(output.junit, output.summary) as reports:
+        candidate = arms.candidate or Candidate(
+            checkpoint=run.checkpoint,
+            agent=run.agent,
+            arm=run.arm,
+            dataset=run.dataset,
+            seeds=run.seeds,
+            workers=run.workers,
+            grade_workers=run.grade_workers,
+            out=run.out,
+            registry=run.registry,
+            gpus=run.gpus,
+            served=Served(run.endpoint or (), run.model),
+            baseline=Served(run.baseline_endpoint or (), run.baseline_model),
+        )
+        found = decide(
+            asked.config(seed=arms.order_seed, retries=arms.retries),
+            arms.baseline,
+            candidate,
+            arms.sources or (),
+            Options(
+                history=arms.history or (),
+                fresh=arms.fresh,
+                common=arms.common,
+                pin=arms.pin,
+                allow=arms.allow or (),
+                sequence=output.sequence,
+                calibrated=output.calibrated,
+            ),
+            Console(stderr=True),
+        )
         reports.append(found)
-    typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
+    typer.echo(found.model_dump_json(indent=1) if output.as_json else to_text(found))
     raise typer.Exit(found.exit_code)
 
 
-def calibrate(
-    sources: Sources = None,
-    baseline: Annotated[str | None, typer.Option(help="Arm of --from whose stored seeds are the surface.")] = None,
-    surface: Annotated[
-        str | None, typer.Option(help="Public surface instead: deepswe, autocoderover or temperature-0.")
-    ] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500,
-    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Rollouts of the candidate a task.")] = None,
-    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored rollouts of the baseline a task.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False,
-    margin: Margin = None,
-    block_margin: BlockMargin = None,
-    alpha: Alpha = None,
-    tier: TierOption = Tier.nightly,
-    question: Ask = None,
-    budget: BudgetOption = None,
-    futility: Futility = None,
-    drops: Annotated[str, typer.Option(help="True drops to try, in points; 0 and the margin always are.")] = "5,10,20",
-    trials: Annotated[int, typer.Option(min=1, help="Gates to simulate for each drop.")] = 400,
-    trial_seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
-) -> None:
+def calibrate(simulated: Simulated, asked: Asked) -> None:
     """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
     from aem_harness.harness.gate.table import read_arm
 
-    config = _config(tier, margin, block_margin, alpha, question, budget, futility, None, None)
-    if (surface is None) == (not sources) or (sources and baseline is None):
+    config, sources, baseline = asked.config(), simulated.sources, simulated.baseline
+    seeds, baseline_seeds = simulated.seeds, simulated.baseline_seeds
+    if (simulated.surface is None) == (not sources) or (sources and baseline is None):
         raise ConfigError("give either --from with --baseline, or --surface")
     if sources and baseline is not None:
         arm = read_arm(load(sources), baseline, retries=config.retries)
         world, source = own_surface(arm)
         seeds, baseline_seeds = seeds or len(arm.seeds), baseline_seeds or len(arm.seeds)
     else:
-        world, source = public_surface(surface or "", tasks)
+        world, source = public_surface(simulated.surface or "", simulated.tasks)
     found: Calibration = calibrate(
         config,
         world,
         source=source,
         seeds=seeds or 4,
         baseline_seeds=baseline_seeds or seeds or 4,
-        drops=_points(drops),
-        trials=trials,
-        seed=trial_seed,
-        fresh=fresh,
+        drops=_points(simulated.drops),
+        trials=simulated.trials,
+        seed=simulated.trial_seed,
+        fresh=simulated.fresh,
     )
-    typer.echo(found.model_dump_json(indent=1) if as_json else to_text(found))
-
-
-def _live(
-    baseline: str, policy: dict[str, Any], config: "GateConfig", settings: "Options", live: "Live", console: "Console"
-) -> "GateReport":
-    from aem_harness.commands.gate_run import candidate_config, gate_live
-
-    return gate_live(Path(baseline), config, settings, candidate_config(Path(baseline), **policy), live, console)
-
-
-def _pair(
-    baseline: str,
-    dataset: str | None,
-    policy: dict[str, Any],
-    config: "GateConfig",
-    settings: "Options",
-    live: "Live",
-    endpoints: list[str] | None,
-    model: str | None,
-    console: "Console",
-) -> "GateReport":
-    from aem_harness.commands.gate_pair import gate_pair, halves
-    from aem_harness.commands.gate_run import baseline_config, candidate_config
-    from aem_harness.harness.errors import ConfigError
-
-    if settings.pin:
-        raise ConfigError("--pin is of stored outcomes, and a fresh baseline has none yet; leave one of them away")
-    theirs = baseline_config(baseline, dataset, live.registry)
-    stored = Path(baseline) if (Path(baseline) / "run.json").is_file() else None
-    return gate_pair(
-        (theirs, candidate_config(theirs, **policy)),
-        stored,
-        config,
-        settings,
-        halves(live, endpoints or (), model),
-        console,
-    )
-
-
-def _config(
-    tier: Tier,
-    margin: float | None,
-    block_margin: float | None,
-    alpha: float | None,
-    question: Question | None,
-    budget: str | None,
-    futility: float | None,
-    order_seed: int | None,
-    retries: int | None,
-) -> "GateConfig":
-    from aem_harness.harness.gate.config import Budget, configure
-
-    return configure(
-        tier.value,
-        margin=None if margin is None else margin / 100,
-        block_margin=None if block_margin is None else block_margin / 100,
-        alpha=alpha,
-        question=question.value if question else None,
-        budget=Budget.parse(budget) if budget else None,
-        futility=futility,
-        seed=order_seed,
-        retries=retries,
-    )
+    typer.echo(found.model_dump_json(indent=1) if simulated.as_json else to_text(found))
 
 
 def _points(text: str) -> list[float]:

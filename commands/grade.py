@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import choose, conclude, open_run, outcomes, perform
+from aem_harness.commands.evaluate import choose, conclude, open_run, perform
 from aem_harness.commands.run import Retry
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
 
@@ -119,6 +119,7 @@ def _grade_predictions(
 ) -> None:
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.submission import Submission, enter
+    from aem_harness.harness.run.counts import outcomes
 
     models = {prediction.model_name_or_path for prediction in predictions}
     if len(models) > 1:

@@ -1,7 +1,11 @@
 """Options that several commands share, declared once."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -52,3 +56,28 @@ Tax = Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for
 def names(text: str | None) -> tuple[str, ...]:
     """What an option lists, separated by commas."""
     return tuple(text.split(",")) if text else ()
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A Typer command from a function of dataclasses: each of their fields becomes an option, declared there."""
+    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
+    parameters = [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            annotation=get_type_hints(kind, include_extras=True)[one.name],
+        )
+        for kind in groups.values()
+        for one in fields(kind)
+    ]
+
+    @wraps(command)
+    def flat(**values: Any) -> None:
+        made = {name: kind(**{one.name: values[one.name] for one in fields(kind)}) for name, kind in groups.items()}  # type: ignore[operator]
+        command(**made)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    del flat.__wrapped__
+    return flat

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import allocated, choose, conclude, open_run, outcomes, perform
+from aem_harness.commands.evaluate import allocated, choose, conclude, open_run, perform
 from aem_harness.commands.serving import card_defaults, connect, find
 
 
@@ -88,6 +88,7 @@ def run(
     from aem_harness.agents.build import build
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.run.counts import outcomes
 
     console = Console(stderr=True)
     entries = find(checkpoint, registry) if checkpoint else [None]

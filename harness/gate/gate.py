@@ -2,10 +2,9 @@
 
 `Gate` takes finished rollouts in whatever order they come, looks at them in the order of its `Design`, and says as soon
 as it can PASS (the drop is smaller than the margin) or BLOCK (it is larger). It runs nothing: whoever drives the run
-feeds it, asks `decided`, and stops. `replay` does the same to outcomes that are stored already.
+feeds it, asks `decided`, and stops. `harness.gate.driver` is who does that.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,7 +14,7 @@ from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
 from aem_harness.harness.gate import outcomes, rates
 from aem_harness.harness.gate.config import GateConfig
-from aem_harness.harness.gate.design import Arm, Design, Key, design
+from aem_harness.harness.gate.design import Design, Key
 from aem_harness.harness.gate.looks import Cells, Path, looks, planned
 
 CANDIDATE, BASELINE = "candidate", "baseline"
@@ -204,41 +203,6 @@ def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, i
         if stop is not None:
             return _said(path, stop), int(part[stop])
     return Verdict.INCONCLUSIVE, int(at[-1])
-
-
-def replay(
-    config: GateConfig, baseline: Arm, candidate: Arm, *, history: Sequence[Arm] = (), fresh: bool = False
-) -> Gate:
-    """Put stored outcomes through a gate as if they were coming in now. Both arms must be on the same tasks.
-
-    `fresh` treats the baseline as run beside the candidate, rollout by rollout, instead of as known beforehand; both
-    arms must then have the same number of seeds.
-    """
-    plan = design(
-        candidate.tasks,
-        len(candidate.seeds),
-        baseline=None if fresh else baseline,
-        history=history,
-        stratified=config.question == "rates",
-        seed=config.seed,
-    )
-    gate = Gate(config, plan)
-    arms = {CANDIDATE: candidate.select(plan.tasks)} | ({BASELINE: baseline.select(plan.tasks)} if fresh else {})
-    for row, visit in plan.order[: gate.most]:
-        for role, arm in arms.items():
-            seed = int(plan.seed_of[row, visit])
-            value = arm.resolved[row, seed]
-            gate.feed(
-                plan.tasks[row],
-                seed,
-                None if np.isnan(value) else bool(value),
-                arm=role,
-                tokens=0.0 if arm.tokens is None else float(arm.tokens[row, seed]),
-                gpu_seconds=0.0 if arm.gpu_seconds is None else float(arm.gpu_seconds[row, seed]),
-            )
-        if gate.decided:
-            break
-    return gate
 
 
 def _said(path: Path, stop: int) -> Verdict:

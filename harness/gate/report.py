@@ -69,6 +69,11 @@ class GateReport(Record):
     notes: tuple[str, ...] = ()
 
     @property
+    def passed(self) -> bool:
+        """PASS: the drop is smaller than the margin, as far as `config.alpha` goes."""
+        return self.verdict == "PASS"
+
+    @property
     def used(self) -> float:
         """Share of the planned rollouts that were used."""
         return self.rollouts / self.planned

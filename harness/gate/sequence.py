@@ -8,12 +8,8 @@ is known by its settings instead of its outcomes.
 
 from pathlib import Path
 
-from aem_harness.harness.compare.outcomes import read_run
 from aem_harness.harness.errors import ConfigError, DataError, validating
-from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.table import read_arm
 from aem_harness.harness.io import read_json, write_json
-from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
 
@@ -37,18 +33,13 @@ class Sequence(Record):
     alpha: float
     gates: tuple[PastGate, ...] = ()
 
-    def number(self, candidate: Arm) -> int:
-        """Which gate of the sequence this candidate's is; an old number where its outcomes were gated before."""
-        known = [gate.number for gate in self.gates if gate.candidate_digest == candidate.digest]
-        return known[-1] if known else len(self.gates) + 1
+    def number(self, candidate_digest: str | None) -> int:
+        """Which gate of the sequence this candidate's is; an old number where its outcomes were gated before.
 
-    def number_of_run(self, folder: Path, *, retries: int) -> int:
-        """The same for a run that is still to be made or continued; names do not count, they are used again."""
-        try:
-            outcomes = read_run(folder)
-            return self.number(read_arm(outcomes, outcomes.arms[0], retries=retries))
-        except (OSError, DataError):
-            return len(self.gates) + 1  # not begun, or nothing in it yet
+        Names do not count, they are used again. None: the candidate has no outcomes yet.
+        """
+        known = [gate.number for gate in self.gates if gate.candidate_digest == candidate_digest]
+        return known[-1] if known else len(self.gates) + 1
 
     def block_alpha(self, number: int) -> float:
         return self.alpha / (number * (number + 1))
@@ -72,22 +63,10 @@ def open_sequence(path: Path, baseline: str, alpha: float) -> Sequence:
     return found
 
 
-def record(
-    path: Path, sequence: Sequence, candidate: Arm, verdict: str, *, number: int, rollouts: int, difference: float
-) -> Sequence:
+def record(path: Path, sequence: Sequence, gate: PastGate) -> Sequence:
     """Add a finished gate to the state file; one that was there already is left as it is."""
-    if number <= len(sequence.gates):
+    if gate.number <= len(sequence.gates):
         return sequence
-    gate = PastGate(
-        number=number,
-        candidate=candidate.name,
-        candidate_digest=candidate.digest,
-        block_alpha=sequence.block_alpha(number),
-        verdict=verdict,
-        rollouts=rollouts,
-        difference=difference,
-        at=now(),
-    )
     longer = sequence.model_copy(update={"gates": (*sequence.gates, gate)})
     write_json(path, longer.model_dump(mode="json"))
     return longer

@@ -4,7 +4,7 @@ import pytest
 
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import TIERS, Budget, configure
-from aem_harness.harness.gate.sequence import Sequence, open_sequence, record
+from aem_harness.harness.gate.sequence import PastGate, Sequence, open_sequence, record
 from tests.gate.worlds import drawn, surface
 
 
@@ -61,13 +61,26 @@ def test_the_alphas_of_a_sequence_never_sum_to_more_than_alpha():
     assert 0.0499 < sum(alphas) < 0.05
 
 
+def ended(sequence: Sequence, candidate) -> PastGate:
+    number = sequence.number(candidate.digest)
+    return PastGate(
+        number=number,
+        candidate=candidate.name,
+        candidate_digest=candidate.digest,
+        block_alpha=sequence.block_alpha(number),
+        verdict="PASS",
+        rollouts=10,
+        difference=0.0,
+        at="2026-01-01",
+    )
+
+
 def test_a_gate_is_recorded_once_and_a_repeated_one_spends_nothing(tmp_path):
     path = tmp_path / "gates.json"
     first, second = (drawn(name, surface(30), seed=seed) for name, seed in (("night-1", 5), ("night-2", 6)))
     for candidate in (first, second, first):
         sequence = open_sequence(path, BASE.digest, 0.05)
-        number = sequence.number(candidate)
-        record(path, sequence, candidate, "PASS", number=number, rollouts=10, difference=0.0)
+        record(path, sequence, ended(sequence, candidate))
     found = open_sequence(path, BASE.digest, 0.05)
     assert [(gate.number, gate.candidate, gate.block_alpha) for gate in found.gates] == [
         (1, "night-1", 0.025),
@@ -80,14 +93,15 @@ def test_a_candidate_of_the_same_name_with_other_outcomes_is_a_new_gate(tmp_path
     for seed in (5, 6):
         sequence = open_sequence(path, BASE.digest, 0.05)
         candidate = drawn("nightly", surface(30), seed=seed)
-        record(path, sequence, candidate, "PASS", number=sequence.number(candidate), rollouts=1, difference=0.0)
+        record(path, sequence, ended(sequence, candidate))
     assert len(open_sequence(path, BASE.digest, 0.05).gates) == 2
 
 
 def test_a_sequence_belongs_to_one_baseline_and_one_alpha(tmp_path):
     path = tmp_path / "gates.json"
     candidate = drawn("c", surface(30), seed=5)
-    record(path, open_sequence(path, BASE.digest, 0.05), candidate, "PASS", number=1, rollouts=1, difference=0.0)
+    sequence = open_sequence(path, BASE.digest, 0.05)
+    record(path, sequence, ended(sequence, candidate))
     with pytest.raises(ConfigError, match="belongs to baseline sha256"):
         open_sequence(path, candidate.digest, 0.05)
     with pytest.raises(ConfigError, match="belongs to alpha"):
@@ -103,4 +117,4 @@ def test_a_broken_state_file_is_named(tmp_path):
 
 
 def test_a_run_that_is_not_begun_is_the_next_gate(tmp_path):
-    assert Sequence(baseline_digest="x", alpha=0.05).number_of_run(tmp_path / "none", retries=1) == 1
+    assert Sequence(baseline_digest="x", alpha=0.05).number(None) == 1

@@ -9,9 +9,10 @@ from aem_harness.harness.errors import DataError
 from aem_harness.harness.gate.calibrate import lowered
 from aem_harness.harness.gate.config import Budget, configure
 from aem_harness.harness.gate.design import design
-from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide, replay
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.report import report, to_text
+from aem_harness.harness.gate.stored import replay
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
 BOTH = pytest.mark.parametrize("question", ["rates", "outcomes"])
@@ -19,8 +20,22 @@ Q = surface(500)
 BASE = drawn("base", Q)
 
 
+def replayed(config, baseline, candidate, *, history=(), fresh=False) -> Gate:
+    plan = design(
+        candidate.tasks,
+        len(candidate.seeds),
+        baseline=None if fresh else baseline,
+        history=history,
+        stratified=config.question == "rates",
+        seed=config.seed,
+    )
+    gate = Gate(config, plan)
+    replay(gate, {CANDIDATE: candidate, **({BASELINE: baseline} if fresh else {})})
+    return gate
+
+
 def judged(config, baseline, candidate, **rest) -> Gate:
-    gate = replay(config, baseline, candidate, **rest)
+    gate = replayed(config, baseline, candidate, **rest)
     gate.finish("no more")
     return gate
 

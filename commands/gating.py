@@ -1,0 +1,233 @@
+"""From the settings of a gate to its report: what `aem gate` and the Python API share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aem_harness.commands.evaluate import choose, open_run
+from aem_harness.commands.serving import card_defaults, connect, find
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aem_harness.aem_checkpoints.registry import Entry
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.gate.config import GateConfig
+    from aem_harness.harness.gate.driver import Options
+    from aem_harness.harness.gate.live import ArmPlan, Live, Side
+    from aem_harness.harness.gate.report import GateReport
+
+
+@dataclass(frozen=True)
+class Served:
+    """Behind what an arm is: servers that are there already, or none for a checkpoint that is served for the run."""
+
+    endpoints: Sequence[str] = ()
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate that is run: what it is, where, and how much of it at a time.
+
+    `gpus` are those behind its servers, if they do not say so themselves; `baseline` is where a fresh baseline is.
+    """
+
+    checkpoint: str | None = None
+    agent: str | None = None
+    arm: str | None = None
+    dataset: str | None = None
+    seeds: int = 4
+    workers: int = 4
+    grade_workers: int = 2
+    out: Path | None = None
+    registry: Path | None = None
+    gpus: float | None = None
+    served: Served = field(default_factory=Served)
+    baseline: Served = field(default_factory=Served)
+
+
+def gate(
+    baseline: str | Path,
+    candidate: "str | Path | Candidate",
+    *,
+    sources: Sequence[str | Path] = (),
+    tier: str = "nightly",
+    options: "Options | None" = None,
+    console: "Console | None" = None,
+    **settings: Any,
+) -> "GateReport":
+    """Is the candidate at most a margin worse than the baseline? The report has `passed` and `verdict`.
+
+    Both are arms of `sources`, or run folders and files; a `Candidate` is run as far as the verdict needs, and with
+    `options.fresh` the baseline beside it. `settings` are those of `GateConfig`, over the tier's; margins are fractions
+    (0.03 is 3 points). Without `console` nothing is printed.
+
+    Raises ConfigError and DataError for what cannot be gated, DriftFault for arms that differ in more than the weights.
+    """
+    import io
+
+    from rich.console import Console
+
+    from aem_harness.harness.gate.config import configure
+    from aem_harness.harness.gate.driver import Options
+
+    quiet = console or Console(file=io.StringIO())
+    names = [str(one) for one in sources]
+    return decide(configure(tier, **settings), str(baseline), candidate, names, options or Options(), quiet)
+
+
+def decide(
+    config: "GateConfig",
+    baseline: str,
+    candidate: "str | Path | Candidate",
+    sources: Sequence[str],
+    options: "Options",
+    console: "Console",
+) -> "GateReport":
+    """Find where the outcomes come from, and put them through the gate."""
+    from aem_harness.harness.gate.driver import drive
+    from aem_harness.harness.gate.stored import Stored
+
+    if isinstance(candidate, Candidate):
+        return drive(live(baseline, candidate, options, console), config, options)
+    return drive(Stored.read(sources, baseline, str(candidate)), config, options)
+
+
+# --- arms that are run ------------------------------------------------------------------------------------------------
+
+
+def live(baseline: str, candidate: Candidate, options: "Options", console: "Console") -> "Live":
+    """The candidate, or both arms, as a source that runs them. Raises ConfigError for settings that make no sense."""
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.gate.gate import BASELINE, CANDIDATE
+    from aem_harness.harness.gate.live import ArmPlan, Live, Opening
+
+    stored = Path(baseline) if (Path(baseline) / "run.json").is_file() else None
+    if options.fresh:
+        if options.pin is not None:
+            raise ConfigError("--pin is of stored outcomes, and a fresh baseline has none yet; leave one of them away")
+        theirs = baseline_config(baseline, candidate.dataset, candidate.registry)
+        mine = candidate_config(theirs, candidate)
+        parent = candidate.out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
+        plans = [ArmPlan(BASELINE, theirs, parent / theirs.arm), ArmPlan(CANDIDATE, mine, parent / mine.arm)]
+    else:
+        stored = Path(baseline)
+        mine = candidate_config(stored, candidate)
+        plans = [ArmPlan(CANDIDATE, mine, candidate.out or Path("results") / f"gate-{mine.arm}-{mine.digest}")]
+    arms = _Arms(halved(candidate) if options.fresh else candidate, mine.dataset, console)
+    return Live(plans, candidate.seeds, Opening(arms.choose, arms.open), console, stored)
+
+
+class _Arms:
+    """Chooses the tasks and opens the arms of a gate."""
+
+    def __init__(self, candidate: Candidate, dataset: str, console: "Console") -> None:
+        self._candidate, self._dataset, self._console = candidate, dataset, console
+
+    def choose(self, ids: Sequence[str] | None) -> Any:
+        self._selection = choose(self._dataset, self._console, ids=list(ids) if ids else None)
+        return self._selection.tasks
+
+    @contextmanager
+    def open(self, plan: "ArmPlan", config: "GateConfig") -> "Iterator[Side]":
+        """One arm, ready to run: its server is up, its folder open; both are closed with the block."""
+        from aem_harness.agents.build import build
+        from aem_harness.harness.errors import ConfigError
+        from aem_harness.harness.gate.gate import BASELINE
+        from aem_harness.harness.gate.live import Side
+
+        how, run = self._candidate, plan.config
+        served = how.served
+        if plan.role == BASELINE:
+            served = Served(how.baseline.endpoints or served.endpoints, how.baseline.model)
+        entry = one_checkpoint(run.checkpoint, how.registry) if run.checkpoint else None
+        if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, how, served):
+            raise ConfigError(f"how many GPUs the server of {run.arm} has is not known; say it with --gpus")
+        with connect(
+            served.endpoints,
+            served.model,
+            run.sampling,
+            entry=entry,
+            registry=how.registry,
+            log=plan.folder / "server.log",
+            console=self._console,
+        ) as connected:
+            tasks = self._selection.tasks
+            agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
+            with open_run(plan.folder, run, self._selection, agent, how.seeds, connected.fingerprint) as store:
+                share = None if how.gpus is None else how.gpus / how.workers
+                yield Side(plan.role, store, agent, how.workers, how.grade_workers, connected.release, share)
+
+
+def halved(candidate: Candidate) -> Candidate:
+    """For each of two arms that share a machine: half of the workers, at least one."""
+    half = {name: max(1, getattr(candidate, name) // 2) for name in ("workers", "grade_workers")}
+    return replace(candidate, **half)
+
+
+def _knows_gpus(entry: "Entry | None", candidate: Candidate, served: Served) -> bool:
+    from aem_harness.aem_checkpoints.command import find_program, gpus
+    from aem_harness.aem_checkpoints.registry import Registry
+
+    if candidate.gpus is not None or entry is None:
+        return candidate.gpus is not None
+    return gpus(entry, Registry(candidate.registry), None if served.endpoints else find_program()) is not None
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def baseline_config(baseline: str, dataset: str | None, registry: Path | None) -> "RunConfig":
+    """The settings of a baseline that is run afresh: those of a run folder, or of a registered checkpoint's card."""
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import ConfigError
+
+    if (Path(baseline) / "run.json").is_file():
+        return RunConfig.load(defaults=_settings(Path(baseline)))
+    if not dataset:
+        raise ConfigError(f"{baseline} is no run folder; to run a checkpoint of that name, name the tasks with --set")
+    entry = one_checkpoint(baseline, registry)
+    return RunConfig.load(defaults=card_defaults(entry), dataset=dataset, checkpoint=entry.card.name)
+
+
+def candidate_config(baseline: "RunConfig | Path", candidate: Candidate) -> "RunConfig":
+    """The baseline's own settings with another policy: what differs between the arms is that alone."""
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import ConfigError
+
+    known = _settings(baseline) if isinstance(baseline, Path) else baseline.model_dump(mode="json")
+    if candidate.checkpoint:
+        one_checkpoint(candidate.checkpoint, candidate.registry)
+    changed = {
+        **known,
+        "checkpoint": candidate.checkpoint or "",
+        "agent": candidate.agent or known["agent"],
+        "arm": candidate.arm or candidate.checkpoint or candidate.agent or "candidate",
+    }
+    config = RunConfig.load(defaults=changed)
+    if config.arm == known["arm"]:
+        raise ConfigError(f"both arms would be called {config.arm!r}; name the candidate with --arm")
+    return config
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.io import read_json
+
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"to run a candidate, --baseline must be a run folder; {folder} has no run.json")
+    known: dict[str, Any] = read_json(folder / "run.json")["config"]
+    return known
+
+
+def one_checkpoint(name: str, registry: Path | None) -> "Entry":
+    """The registered checkpoint of that name; a series is refused."""
+    from aem_harness.harness.errors import ConfigError
+
+    entries = find(name, registry)
+    if len(entries) > 1:
+        raise ConfigError(f"{name} names several steps of a series; gate one at a time")
+    return entries[0]

@@ -1,0 +1,144 @@
+"""One gate from beginning to end, whatever its outcomes come from: checks, order, decision, calibration, report."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from aem_harness.harness.compare.outcomes import Outcomes, load_one
+from aem_harness.harness.gate.calibrate import cached
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm, design
+from aem_harness.harness.gate.gate import Gate
+from aem_harness.harness.gate.report import GateReport, report
+from aem_harness.harness.gate.sequence import PastGate, open_sequence, record
+from aem_harness.harness.gate.table import read_arm
+from aem_harness.harness.run.store import now
+
+
+@dataclass(frozen=True)
+class Options:
+    """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to."""
+
+    history: Sequence[str] = ()
+    fresh: bool = False
+    common: bool = False
+    pin: str | None = None
+    allow: Collection[str] = ()
+    sequence: Path | None = None
+    calibrated: bool = True
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is known before the first outcome of the candidate.
+
+    `baseline` is None where the baseline is run beside the candidate. `baseline_digest` and `candidate_digest` are what
+    a sequence knows them by (None: the candidate has no outcomes yet). `surface` is what the gate is calibrated on.
+    """
+
+    tasks: Sequence[str]
+    seeds: int
+    baseline: Arm | None
+    baseline_digest: str
+    candidate_digest: str | None
+    history: Sequence[Arm]
+    surface: Arm | None
+
+
+@dataclass(frozen=True)
+class End:
+    """What there is to report on when no more outcomes are coming.
+
+    `candidate_digest` is of the candidate's outcomes, None where it has none; `accepted` names the differences between
+    the arms that were allowed.
+    """
+
+    baseline: Arm
+    candidate: str
+    candidate_digest: str | None
+    accepted: Sequence[str] = ()
+
+
+class Source(Protocol):
+    """Where a gate's outcomes come from: a table, or runs that are made as far as the gate needs them.
+
+    `exhausted` says why nothing more comes when the gate is still undecided.
+    """
+
+    exhausted: str
+
+    def start(self, config: GateConfig, options: Options) -> Start:
+        """Check what can be checked before anything is spent."""
+
+    def feed(self, gate: Gate) -> None:
+        """Give the gate outcomes until it has decided or there are no more."""
+
+    def end(self, gate: Gate) -> End:
+        """Both arms when no more outcomes are coming."""
+
+
+def drive(
+    source: Source,
+    config: GateConfig,
+    options: Options | None = None,
+    announce: Callable[[Gate], None] = lambda gate: None,
+) -> GateReport:
+    """Put the outcomes of `source` through a gate; `announce` is called with the gate before the first outcome.
+
+    Raises ConfigError and DataError for what cannot be gated, DriftFault where the arms differ in more than weights.
+    """
+    options = options or Options()
+    start = source.start(config, options)
+    number, past = None, None
+    if options.sequence is not None:
+        past = open_sequence(options.sequence, start.baseline_digest, config.alphas[1])
+        number = past.number(start.candidate_digest)
+        config = config.model_copy(update={"block_alpha": past.block_alpha(number)})
+    plan = design(
+        start.tasks,
+        start.seeds,
+        baseline=start.baseline,
+        history=start.history,
+        stratified=config.question == "rates",
+        seed=config.seed,
+    )
+    gate = Gate(config, plan)
+    announce(gate)
+    source.feed(gate)
+    end = source.end(gate)
+    gate.finish(source.exhausted)
+    surface = start.surface or end.baseline
+    found = report(
+        gate,
+        start.baseline or end.baseline,
+        end.candidate,
+        calibration=cached(config, surface, start.seeds, fresh=options.fresh) if options.calibrated else None,
+        number=number,
+        notes=[f"accepted: {line}" for line in end.accepted],
+    )
+    if options.sequence is not None and past is not None and number is not None:
+        ended = PastGate(
+            number=number,
+            candidate=end.candidate,
+            candidate_digest=end.candidate_digest or "",
+            block_alpha=past.block_alpha(number),
+            verdict=found.verdict,
+            rollouts=found.rollouts,
+            difference=found.difference,
+            at=now(),
+        )
+        record(options.sequence, past, ended)
+    return found
+
+
+def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int) -> list[Arm]:
+    """Past checkpoints: arms of `outcomes`, or run folders and files (FILE:ARM) of their own."""
+    arms = []
+    for name in names:
+        if outcomes is not None and (name in outcomes.arms or not Path(name.rpartition(":")[0] or name).exists()):
+            arms.append(read_arm(outcomes, name, retries=retries))
+        else:
+            part = load_one(name)
+            arms += [read_arm(part, arm, retries=retries) for arm in part.arms]
+    return arms

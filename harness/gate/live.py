@@ -1,0 +1,258 @@
+"""A gate's outcomes that are made as it needs them: the candidate is run, or both arms are, in the gate's order.
+
+With both arms run, baseline and candidate stay level, so that they see the same hours, the same load and the same
+machines.
+"""
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import DataError, EnvironmentFault
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Arm
+from aem_harness.harness.gate.driver import End, Options, Start, past_arms
+from aem_harness.harness.gate.gate import Gate
+from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift
+from aem_harness.harness.grading.reports import write_reports
+from aem_harness.harness.report.live import RunView
+from aem_harness.harness.run.counts import outcomes
+from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.store import Event, RunStore
+from aem_harness.harness.sandbox.reaping import reap
+from aem_harness.harness.types import Agent, Outcome, Task
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm to be run: its role, settings and folder."""
+
+    role: str
+    config: RunConfig
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Side:
+    """An arm that is ready to run. A rollout holds `gpus`: those of its servers over the rollouts at a time.
+
+    `gpus` is None where the servers say themselves how many they have.
+    """
+
+    role: str
+    store: RunStore
+    agent: Agent
+    workers: int
+    grade_workers: int
+    release: Callable[[], None] = lambda: None
+    gpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a run is set up, which the engine does not know: the tasks of some ids, and an arm with its server up."""
+
+    choose: Callable[[Sequence[str] | None], list[Task]]
+    arm: Callable[[ArmPlan, GateConfig], AbstractContextManager[Side]]
+
+
+class Live:
+    """Runs as a source. `plans` has the candidate, or baseline and candidate; the last is the candidate.
+
+    `stored` is a run of the baseline: the baseline itself, or with both arms run what is known of it beforehand.
+    """
+
+    exhausted = "the run ended before a verdict"
+
+    def __init__(
+        self, plans: Sequence[ArmPlan], seeds: int, opening: Opening, console: Console, stored: Path | None
+    ) -> None:
+        self._plans, self._seeds, self._opening = list(plans), seeds, opening
+        self._console, self._stored = console, stored
+
+    @property
+    def fresh(self) -> bool:
+        return len(self._plans) > 1
+
+    def start(self, config: GateConfig, options: Options) -> Start:
+        self._config, self._options = config, options
+        retried = {"infra_retries": config.retries}
+        self._plans = [replace(plan, config=plan.config.model_copy(update=retried)) for plan in self._plans]
+        known = load_one(str(self._stored)) if self._stored else None
+        past = read_arm(known, known.arms[0], retries=config.retries) if known else None
+        if past and not self.fresh:
+            check_pin(past, options.pin)
+        self._baseline = None if self.fresh else past
+        self._known = known if self._baseline else None
+        history = past_arms(options.history, self._known, retries=config.retries)
+        self._tasks = self._opening.choose(past.tasks if past else None)
+        return Start(
+            tasks=past.tasks if past else [task.instance_id for task in self._tasks],
+            seeds=self._seeds,
+            baseline=self._baseline,
+            baseline_digest=self._plans[0].config.digest if self._baseline is None else self._baseline.digest,
+            candidate_digest=self._candidate_digest(),
+            history=[*([past] if past and self.fresh else []), *history],
+            surface=past,
+        )
+
+    def feed(self, gate: Gate) -> None:
+        with ExitStack() as stack:
+            sides = [stack.enter_context(self._opening.arm(plan, gate.config)) for plan in self._plans]
+            self._accepted()
+            for key in gate.order:
+                for side in sides:
+                    feed(gate, side, *key)
+            if not gate.decided:
+                perform(gate, sides, self._tasks, self._console)
+
+    def end(self, gate: Gate) -> End:
+        accepted = self._accepted()  # once more: images are known only now
+        candidate = self._plans[-1]
+        if gate.consumed and gate.missing() == gate.consumed:
+            lost = (
+                f"every rollout of {candidate.config.arm} was lost to infrastructure; {candidate.folder} says to what"
+            )
+            raise EnvironmentFault(lost)
+        baseline = self._baseline or self._read(self._plans[0])
+        return End(baseline, candidate.config.arm, self._candidate_digest(), accepted)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _candidate_digest(self) -> str | None:
+        try:
+            return self._read(self._plans[-1]).digest
+        except (OSError, DataError):
+            return None  # not begun, or nothing in it yet
+
+    def _read(self, plan: ArmPlan) -> Arm:
+        found = load_one(str(plan.folder))
+        return read_arm(found, found.arms[0], retries=self._config.retries)
+
+    def _accepted(self) -> list[str]:
+        """Differences between the arms that are allowed; raises DriftFault for others."""
+        parts = [*([self._known] if self._known else []), *(load_one(str(plan.folder)) for plan in self._plans)]
+        both: Outcomes = combine(parts)
+        return refuse_drift(both, (parts[0].arms[0], self._plans[-1].config.arm), self._options.allow)
+
+
+def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
+    """Give the gate what the journal holds of a rollout, if that is final; whether the gate has decided.
+
+    It costs the GPU-seconds that its requests were charged, or with --gpus its wall time on its share of them.
+    """
+    progress = side.store.progress.get((instance_id, seed))
+    if progress is None:
+        return gate.decided
+    rollout: Event = progress.rollout
+    lost = rollout["fault"] is not None
+    if (lost and rollout["attempt"] < side.store.config.infra_retries) or (not lost and progress.grade is None):
+        return gate.decided  # still to be retried, or to be graded
+    outcome = Outcome.ERROR if lost or progress.grade is None else Outcome(progress.grade["outcome"])
+    gate.feed(
+        instance_id,
+        seed,
+        None if outcome is Outcome.ERROR else outcome is Outcome.RESOLVED,
+        arm=side.role,
+        tokens=rollout["prompt_tokens"] + rollout["completion_tokens"],
+        gpu_seconds=(rollout.get("gpu_seconds") or 0.0) if side.gpus is None else rollout["seconds"] * side.gpus,
+    )
+    return gate.decided
+
+
+def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: Console) -> None:
+    """Run the arms, level with each other, until the gate has decided or every planned rollout has been run."""
+    if removed := reap():
+        console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
+    places = {key: place for place, key in enumerate(gate.order)}
+    pace = Pace(len(sides), slack=sum(side.workers for side in sides))
+    feeding = threading.Lock()
+    runners: list[Runner] = []
+    known: Counter[str] = sum((outcomes(side.store, gate.order) for side in sides), Counter())
+    known.pop("owed", None)
+
+    def stop() -> None:
+        for n, runner in enumerate(runners):
+            runner.stop.set()
+            pace.end(n)
+
+    def watcher(n: int) -> Callable[[str, Event], None]:
+        side = sides[n]
+        label = f"{side.store.config.arm} " if len(sides) > 1 else ""
+
+        def on_event(kind: str, event: Event) -> None:
+            with feeding:
+                view(kind, event | {"instance_id": label + event["instance_id"]})
+                if kind != "started" and feed(gate, side, event["instance_id"], event["seed"]):
+                    stop()
+            if kind == "started":
+                pace.start(n, places[event["instance_id"], event["seed"]])
+
+        return on_event
+
+    def run(n: int) -> None:
+        try:
+            runners[n].run(gate.order)
+        finally:
+            pace.end(n)
+
+    title = " and ".join(side.store.config.arm for side in sides)
+    with RunView(console, title, len(sides) * len(gate.order), known) as view:
+        by_id = {task.instance_id: task for task in tasks}
+        runners += [
+            Runner(
+                side.store,
+                by_id,
+                side.agent,
+                workers=side.workers,
+                grade_workers=side.grade_workers,
+                ahead=side.grade_workers,
+                on_event=watcher(n),
+                release=side.release,
+            )
+            for n, side in enumerate(sides)
+        ]
+        try:
+            with ThreadPoolExecutor(len(sides), "arm") as pool:
+                try:
+                    for done in as_completed([pool.submit(run, n) for n in range(len(sides))]):
+                        done.result()
+                finally:
+                    stop()
+        finally:
+            for side in sides:
+                write_reports(side.store.folder, list(tasks), side.store.progress)
+
+
+class Pace:
+    """Keeps runs level: none starts a rollout more than `slack` places of the order ahead of any other."""
+
+    def __init__(self, sides: int, slack: int) -> None:
+        self._slack = slack
+        self._places: list[float] = [0] * sides
+        self._changed = threading.Condition()
+
+    def start(self, side: int, place: float) -> None:
+        """Wait until `side` may start the rollout at `place`. Never all wait: each has said where it stands."""
+        with self._changed:
+            self._places[side] = max(self._places[side], place)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._places[side] == math.inf or self._ahead(side, place) <= self._slack)
+
+    def end(self, side: int) -> None:
+        """`side` starts nothing more; nobody waits for it."""
+        with self._changed:
+            self._places[side] = math.inf
+            self._changed.notify_all()
+
+    def _ahead(self, side: int, place: float) -> float:
+        return place - min((at for n, at in enumerate(self._places) if n != side), default=math.inf)
