@@ -19,28 +19,28 @@ import hashlib
 import io
 import json
 import re
+import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
-import urllib.request
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 from aem_harness.harness.instances.rows import default_image
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.sandbox.build import BASE, Say, build_base, silent
 from aem_harness.harness.sandbox.build import build as build_image
 from aem_harness.harness.sandbox.engine import client
+from tests.conftest import DATA
 
 HERE = Path(__file__).parent
-ROWS = HERE.parents[1].parent / "shared" / "data" / "swe-bench-verified.jsonl.gz"
+ROWS = DATA / "data" / "swe-bench-verified.jsonl.gz"
 PYENV = Path.home() / ".pyenv" / "versions"
-INDEX = "https://pypi.org/simple/"
 PREFIX = "/opt/miniconda3/envs/testbed"
 STANDIN = "aem.standin"
 
@@ -191,17 +191,14 @@ def tools_layer() -> Layer:
 
 
 def sdist(name: str, version: str, sha256: str) -> bytes:
-    """The released source archive, from the cache or the index; checked against its digest."""
+    """The released source archive, from the cache or by pip; checked against its digest."""
     path = cache_folder("sdists") / f"{name}-{version}.tar.gz"
     if not path.is_file():
-        page = urljoin(INDEX, f"{name.lower()}/")
-        links = re.findall(r'href="([^"#]+)', download(page).decode())
-        link = next((link for link in links if link.rsplit("/", 1)[-1].lower() == path.name.lower()), None)
-        if link is None:
-            raise Unavailable(f"{page} does not list {path.name}")
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(download(urljoin(page, link)))
-        partial.rename(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            requirement = Path(folder) / "requirement.txt"
+            requirement.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+            pip_download(Path(folder), name, "--require-hashes", "--requirement", str(requirement))
+            next(Path(folder).glob("*.tar.gz")).rename(path)
     data = path.read_bytes()
     if (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise Unavailable(f"{path} has sha256 {found}, expected {sha256}; delete it to fetch it again")
@@ -209,17 +206,18 @@ def sdist(name: str, version: str, sha256: str) -> bytes:
 
 
 def require_index() -> None:
-    """Raise `Unavailable` unless the package index answers; evaluation scripts install from it too."""
-    download(urljoin(INDEX, "pip/"))
+    """Raise `Unavailable` unless pip reaches its package index; evaluation scripts install from it too."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip_download(Path(folder), "six", "six==1.17.0")
 
 
-def download(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            data: bytes = answer.read()
-            return data
-    except OSError as error:
-        raise Unavailable(f"cannot get {url}: {error}") from error
+def pip_download(folder: Path, name: str, *what: str) -> None:
+    """Put the sdist of a package into `folder`, from the index that this machine's pip uses. Raises `Unavailable`."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    words = [*pip, "--no-binary", name, "--dest", str(folder), *what]  # the tools that build it may be wheels
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(f"pip cannot download {' '.join(what)}: {done.stderr.strip()[-300:]}")
 
 
 # --- building -------------------------------------------------------------------------------------------------------

@@ -75,9 +75,9 @@ def test_an_sdist_comes_from_the_index_of_this_machine_and_only_with_the_pinned_
         require_index()
     except Unavailable as error:
         pytest.skip(str(error))
-    monkeypatch.setattr("tests.verified.build.CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(Unavailable, match="pip cannot download"):
         sdist("six", "1.17.0", "0" * 64)
     content = sdist("six", "1.17.0", "ff70335d468e7eb6ec65b95b99d3a2836546063f63acc5171de367e834932a81")
     assert len(content) > 1000
-    assert [path.name for path in (tmp_path / "sdists").iterdir()] == ["six-1.17.0.tar.gz"]
+    assert [path.name for path in cache_folder("sdists").iterdir()] == ["six-1.17.0.tar.gz"]
