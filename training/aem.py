@@ -18,7 +18,7 @@ Axes: B rollouts, T token positions, N responses of the batch in row-major order
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -191,9 +191,10 @@ def modulate(
     inside_B_T = spans.ids_B_T >= 0
     alphas_B_T = torch.ones_like(entropies_B_T, dtype=alphas_N.dtype)
     alphas_B_T[inside_B_T] = alphas_N[spans.ids_B_T[inside_B_T]]
+    advantages = advantages.to(torch.promote_types(advantages.dtype, torch.float32))  # whole numbers would cut alphas
     base_B_T = advantages[:, None].expand(rows, width) if advantages.dim() == 1 else advantages
     base_B_T = torch.where(inside_B_T, base_B_T, torch.zeros_like(base_B_T))
-    return Modulation(
+    result = Modulation(
         advantages_B_T=base_B_T * alphas_B_T.to(base_B_T.dtype),
         alphas_B_T=alphas_B_T,
         alphas_N=alphas_N,
@@ -204,10 +205,44 @@ def modulate(
             sets_N=sets_N[counted_N],
             advantages_N=span_means(base_B_T, spans)[counted_N],
             lengths_N=spans.lengths_N[counted_N],
-            surprisals_N=None if logprobs_B_T is None else span_means(-logprobs_B_T, spans)[counted_N],
             min_range=config.min_range,
         ),
     )
+    if logprobs_B_T is None:
+        return result
+    chosen_N = counted_N & opening_responses(spans)
+    known = of_states(result, logprobs_B_T, base_B_T, groups_B[spans.rows_N], chosen_N)
+    return replace(result, stats={**result.stats, **known})
+
+
+def of_states(
+    modulation: Modulation,
+    logprobs_B_T: Tensor,
+    advantages_B: Tensor,
+    states_N: Tensor,
+    counted_N: Tensor | None = None,
+) -> dict[str, float]:
+    """`diagnostics.per_state` for responses whose states are known: `states_N` labels them, `advantages_B` are (B,) or
+    (B, T) before modulation, and responses outside `counted_N` stay out."""
+    spans = modulation.spans
+    counted_N = torch.ones_like(spans.rows_N, dtype=torch.bool) if counted_N is None else counted_N
+    advantages_N = (advantages_B[spans.rows_N] if advantages_B.dim() == 1 else span_means(advantages_B, spans)).to(
+        modulation.alphas_N.dtype
+    )
+    return diagnostics.per_state(
+        alphas_N=modulation.alphas_N[counted_N],
+        surprisals_N=(span_means(-logprobs_B_T, spans) * spans.lengths_N)[counted_N],
+        advantages_N=advantages_N[counted_N],
+        states_N=states_N[counted_N],
+        out_of=spans.count,
+    )
+
+
+def opening_responses(spans: Spans) -> Tensor:
+    """(N,) which responses are the first of their rollout: those of a group answer one prompt, so share a state."""
+    first_N = torch.ones_like(spans.rows_N, dtype=torch.bool)
+    first_N[1:] = spans.rows_N[1:] != spans.rows_N[:-1]
+    return first_N
 
 
 def shuffle_within(values_N: Tensor, groups_N: Tensor, seed: int) -> Tensor:

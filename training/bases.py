@@ -7,8 +7,11 @@ A base is a record; `advantages` and `loss.policy_loss` interpret it. What the p
 - dapo       arXiv 2503.14476: clip-higher 0.2/0.28, dynamic sampling, token mean, soft overlong punishment, no KL.
 - gspo       arXiv 2507.18071: sequence ratio in its token form, clip 3e-4/4e-4.
 - grpo++     DeepSWE, July 2025: leave-one-out, no std, clip-higher, constant length norm, compact filtering (loss of
-             rollouts that hit a limit is masked; they stay in the baseline with their reward and in the mean), no KL,
-             no entropy loss.
+             rollouts that hit a limit is masked; they stay in the baseline with reward 0, as in the release's code, and
+             in the mean), no KL, no entropy loss.
+
+The constant of grpo++ is a unit of length: the release divides by the longest response it allows. Under Adam only its
+size against epsilon matters; here it is such that a step in the bug-fix world is about as long as GRPO's.
 """
 
 from collections.abc import Mapping
@@ -25,7 +28,8 @@ from aem_harness.training.loss import LossConfig
 
 class Base(Record):
     """`dynamic_sampling`: drop groups without reward variance and sample more. `compact_filtering`: mask the loss of
-    rollouts that ended at a limit. `overlong_cache`: tokens before the limit in which the soft punishment grows."""
+    rollouts that ended at a limit, and count their reward as 0. `overlong_cache`: tokens before the context's end in
+    which the soft punishment grows."""
 
     advantage: Literal["group_normalised", "leave_one_out"] = "group_normalised"
     loss: LossConfig = LossConfig()
@@ -42,7 +46,7 @@ BASES: Mapping[str, Base] = MappingProxyType(
         "gspo": Base(loss=LossConfig(ratio="sequence", clip_low=3e-4, clip_high=4e-4)),
         "grpo++": Base(
             advantage="leave_one_out",
-            loss=LossConfig(clip_high=0.28, mean="constant", length_norm=512),
+            loss=LossConfig(clip_high=0.28, mean="constant", length_norm=32),
             compact_filtering=True,
         ),
     }

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from aem_harness.harness.config import read_yaml, set_dotted
 from aem_harness.harness.errors import ConfigError, validating
@@ -67,6 +67,12 @@ class RlConfig(Common):
     base: str = "grpo"
     loss: Mapping[str, Any] = Field(default_factory=dict)
     aem: AemConfig | None = None
+    control: Literal["step_matched"] | None = Field(
+        default=None, description="step_matched: follow the base's gradient, at the length of the modulated one"
+    )
+    diagnose_every: int = Field(
+        default=8, ge=0, description="steps between cosine to the base's gradient and KL to the start; 0: never"
+    )
     prompts: int = Field(default=8, gt=0)
     group: int = Field(default=8, gt=1)
     minibatches: int = Field(default=1, gt=0)
@@ -76,6 +82,22 @@ class RlConfig(Common):
     max_reply: int = Field(default=40, gt=0)
     tasks: int = Field(default=4000, gt=0)
     resampling_rounds: int = Field(default=4, gt=0, description="how often dynamic sampling may draw again")
+
+    @model_validator(mode="after")
+    def _ratio_can_differ_from_one(self) -> Self:
+        ratio = self.loss.get("ratio", base_named(self.base).loss.ratio)
+        if ratio == "sequence" and self.epochs * self.minibatches == 1:
+            raise ValueError(
+                f"with one update a batch every ratio is 1 and {self.base} is its token-wise sibling: "
+                "set minibatches or epochs to more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _control_has_a_method(self) -> Self:
+        if self.control and self.aem is None:
+            raise ValueError("control: step_matched takes its length from the modulated gradient, so it needs aem")
+        return self
 
     @property
     def resolved_base(self) -> Base:

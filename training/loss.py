@@ -109,7 +109,11 @@ def token_mean(values_B_T: Tensor, mask_B_T: Tensor) -> Tensor:
 def logprobs_and_entropies(
     logits_B_T_V: Tensor, targets_B_T: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """(B, T) log pi(target) and (B, T) token entropy, nats, both of the distribution that sampling used."""
+    """(B, T) log pi(target) and (B, T) token entropy, nats, both of the distribution that sampling used.
+
+    A token that is ruled out by a logit of minus infinity adds nothing to the entropy (0 log 0 = 0).
+    """
     log_pi = torch.log_softmax(logits_B_T_V.float() / temperature, dim=-1)
     chosen_B_T = log_pi.gather(-1, targets_B_T[..., None]).squeeze(-1)
-    return chosen_B_T, -(log_pi.exp() * log_pi).sum(-1)
+    finite = log_pi.masked_fill(log_pi == -torch.inf, 0.0)
+    return chosen_B_T, -(log_pi.exp() * finite).sum(-1)

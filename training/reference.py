@@ -22,13 +22,13 @@ from torch import Tensor
 from aem_harness.aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
 from aem_harness.agents.templates import Prompts
 from aem_harness.harness.types import ExitStatus
-from aem_harness.training import advantages, aem, tasks
+from aem_harness.training import advantages, aem, diagnostics, gradients, tasks
 from aem_harness.training.bases import base_advantages
 from aem_harness.training.checkpoint import load_policy, save_policy
 from aem_harness.training.config import Common, RlConfig
 from aem_harness.training.environment import PROMPTS
 from aem_harness.training.folder import Folder
-from aem_harness.training.loss import logprobs_and_entropies, policy_loss
+from aem_harness.training.loss import Loss, logprobs_and_entropies, policy_loss, token_mean
 from aem_harness.training.model import Model
 from aem_harness.training.rollouts import Limits, Rollout, play, tensors
 from aem_harness.training.tokenizer import Chat
@@ -55,6 +55,7 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
     torch.set_num_threads(config.threads)
     model, tokenizer = load_policy(Path(config.start))
     chat, prompts = Chat(tokenizer), Prompts.load(PROMPTS)
+    start = load_policy(Path(config.start))[0].requires_grad_(False)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         config.learning_rate,
@@ -73,8 +74,8 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
             started = time.perf_counter()
             rollouts, groups, drawn = sample(model, chat, prompts, pool, limits, config, step)
             played = time.perf_counter()
-            batch = make_batch(rollouts, groups, chat.pad, config)
-            metrics = update(model, optimizer, batch, config, step)
+            batch = make_batch(rollouts, groups, chat.pad, config, limits.context)
+            metrics = update(model, optimizer, batch, config, step, start=start)
             seconds = time.perf_counter() - started
             tokens = int(batch.loss_mask_B_T.sum())
             metrics = {
@@ -133,8 +134,13 @@ def sample(
     return [r for group in kept for r in group], [g for g, group in enumerate(kept) for _ in group], drawn
 
 
-def make_batch(rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, config: RlConfig) -> Batch:
-    """Rollouts as tensors, their rewards as the base sees them, and whom the loss leaves out."""
+def make_batch(
+    rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, config: RlConfig, context: int = Limits.context
+) -> Batch:
+    """Rollouts as tensors, their rewards as the base sees them, and whom the loss leaves out.
+
+    `context` is the longest conversation that the policy can read, in tokens: where the overlong punishment is whole.
+    """
     if not rollouts:
         empty = torch.zeros(0, 1, dtype=torch.long)
         return Batch(empty, empty, empty, torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
@@ -147,24 +153,30 @@ def make_batch(rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, con
         rewards_B = rewards_B * kept_B
     if base.overlong_cache is not None:
         lengths_B = torch.tensor([len(rollout.ids) for rollout in rollouts])
-        limit = max(int(lengths_B.max()), base.overlong_cache)
-        rewards_B = rewards_B + advantages.overlong_penalty(
-            lengths_B, max_length=max(limit, 512), cache=base.overlong_cache
-        )
+        rewards_B = rewards_B + advantages.overlong_penalty(lengths_B, max_length=context, cache=base.overlong_cache)
     return Batch(inputs_B_T, targets_B_T, loss_mask_B_T, rewards_B, torch.tensor(groups), kept_B)
 
 
 def update(
-    model: Model, optimizer: torch.optim.Optimizer, batch: Batch, config: RlConfig, step: int
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: RlConfig,
+    step: int,
+    *,
+    start: Model | None = None,
 ) -> dict[str, float]:
-    """One policy update. Returns its statistics; `seconds_aem` is the time spent in modulation alone."""
+    """One policy update. Returns its statistics; `seconds_aem` is the time spent in modulation alone.
+
+    `start` is the policy that training began with: the reference of a KL term, and of the logged `kl_to_start`.
+    """
     if not len(batch.rewards_B):
         return {"skipped": 1.0}
     base = config.resolved_base
 
-    def scored(rows: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def scored(rows: Tensor | slice, policy: Model = model) -> tuple[Tensor, Tensor]:
         chosen = batch.inputs_B_T[rows], batch.targets_B_T[rows], batch.loss_mask_B_T[rows]
-        return score(model, *chosen, temperature=config.temperature, bfloat16=config.bfloat16)
+        return score(policy, *chosen, temperature=config.temperature, bfloat16=config.bfloat16)
 
     updates = config.epochs * config.minibatches
     with torch.set_grad_enabled(updates == 1):  # a single update is made where the old policy stands: one pass does
@@ -185,23 +197,36 @@ def update(
         logprobs_B_T=old_logprobs_B_T,
     )
     seconds_aem = time.perf_counter() - started
+    states_N = diagnostics.shared_states(batch.inputs_B_T, modulation.spans, before=1)
+    reference_B_T = None
+    if start is not None and (base.loss.kl or _due(config, step)):
+        with torch.no_grad():
+            reference_B_T = scored(slice(None), start)[0]
     mask_B_T = batch.loss_mask_B_T * batch.kept_B[:, None]
     totals: Counter[str] = Counter()
     order = torch.Generator().manual_seed(hash((config.seed, step)) & 0xFFFFFFFF)
+    parameters = list(model.parameters())
+    compared = _compares(config, step)
     for _ in range(config.epochs):
         for rows in torch.randperm(len(base_B), generator=order).chunk(config.minibatches):
             logprobs_B_T, entropies_B_T = scored(rows) if updates > 1 else (values[rows] for values in first_B_T)
-            loss = policy_loss(
-                logprobs_B_T,
-                old_logprobs_B_T[rows],
-                modulation.advantages_B_T[rows],
-                mask_B_T[rows],
-                base.loss,
-                entropies_B_T=entropies_B_T,
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
+
+            def loss_of(advantages_B_T: Tensor) -> Loss:
+                chosen = logprobs_B_T, old_logprobs_B_T[rows], advantages_B_T[rows], mask_B_T[rows]  # noqa: B023
+                kept = None if reference_B_T is None else reference_B_T[rows]  # noqa: B023
+                return policy_loss(*chosen, base.loss, entropies_B_T=entropies_B_T, reference_logprobs_B_T=kept)  # noqa: B023
+
+            loss = loss_of(modulation.advantages_B_T)
+            gradient = gradients.gradient_of(loss.value, parameters)
+            scale = 1.0
+            if compared:
+                plain = gradients.gradient_of(loss_of(base_B[:, None].expand_as(mask_B_T)).value, parameters)
+                difference = gradients.compare(plain, gradient)
+                totals.update(difference)
+                if config.control == "step_matched":
+                    gradient, scale = plain, difference["gradient_norm_ratio"]
+            gradients.put(parameters, gradient, scale)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
             optimizer.step()
             totals.update({"loss": loss.value.item(), "gradient_norm": float(norm)})
             totals.update({name: value.item() for name, value in loss.stats.items()})
@@ -209,8 +234,28 @@ def update(
         "token_entropy": float((old_entropies_B_T * batch.loss_mask_B_T).sum() / batch.loss_mask_B_T.sum()),
         **{name: value / updates for name, value in totals.items()},
         **modulation.stats,
+        **aem.of_states(modulation, old_logprobs_B_T, base_B, states_N, batch.kept_B[modulation.spans.rows_N]),
+        **({} if reference_B_T is None else {"kl_to_start": kl_to(reference_B_T, old_logprobs_B_T, batch)}),
         "seconds_aem": seconds_aem,
     }
+
+
+def kl_to(reference_B_T: Tensor, logprobs_B_T: Tensor, batch: Batch) -> float:
+    """KL(policy || reference), nats per sampled token: the k3 estimate, a mean over all sampled tokens."""
+    away_B_T = reference_B_T - logprobs_B_T
+    return float(token_mean(away_B_T.exp() - away_B_T - 1, batch.loss_mask_B_T))
+
+
+def _compares(config: RlConfig, step: int) -> bool:
+    """Whether this step takes the base's gradient too: always for the control, which follows it."""
+    if config.aem is None:
+        return False
+    return config.control == "step_matched" or _due(config, step)
+
+
+def _due(config: RlConfig, step: int) -> bool:
+    """Whether this step pays for the statistics that cost another pass."""
+    return bool(config.diagnose_every and step % config.diagnose_every == 0)
 
 
 def score(
@@ -264,9 +309,13 @@ def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
         parent=parent_of(config.start),
         licence="MIT",
         method=Method(
-            kind="aem" if config.aem else "baseline",
+            kind=("other" if config.control else "aem") if config.aem else "baseline",
             base=config.base,
-            parameters={**(config.aem.model_dump(mode="json") if config.aem else {}), "lr": config.learning_rate},
+            parameters={
+                **(config.aem.model_dump(mode="json") if config.aem else {}),
+                **({"control": config.control} if config.control else {}),
+                "lr": config.learning_rate,
+            },
         ),
         training=training_of(config, folder),
         serving=Serving(max_model_len=limits.context, flags={"enforce-eager": True}),  # nothing to gain by compiling

@@ -279,3 +279,12 @@ def test_a_batch_without_responses_passes_through():
     result = modulate(torch.ones(2), torch.zeros(2, 3), torch.zeros(2, 3), [0, 1])
     assert (result.advantages_B_T == 0).all()
     assert result.stats == {}
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float16, torch.bfloat16])
+def test_advantages_of_any_number_type_are_multiplied_by_the_whole_alpha(kind):
+    mask = torch.tensor([[1, 0, 1], [1, 0, 1]])
+    entropies = torch.tensor([[0.2, 0, 0.8], [1.5, 0, 0.4]])
+    advantages = torch.tensor([1, -1])
+    exact = modulate(advantages.double(), entropies, mask, [0, 0]).advantages_B_T
+    torch.testing.assert_close(modulate(advantages.to(kind), entropies, mask, [0, 0]).advantages_B_T, exact.float())

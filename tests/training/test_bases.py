@@ -153,6 +153,38 @@ def test_advantages_equal_loops_over_their_definitions(pairs):
     assert informative(*arguments).tolist() == [len({r for g, r in pairs if g == group}) > 1 for group in groups]
 
 
+@pytest.mark.parametrize("advantage", [group_normalised, leave_one_out])
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.bool, torch.float16])
+def test_whole_rewards_give_the_advantages_of_the_same_floats(advantage, kind):
+    groups = torch.tensor([0, 0, 0, 0, 1, 1])
+    rewards = torch.tensor([1.0, 0, 0, 1, 1, 0])
+    torch.testing.assert_close(advantage(rewards.to(kind), groups), advantage(rewards, groups))
+
+
+@given(st.integers(2, 17), st.floats(-3, 3, width=32))
+def test_equal_rewards_give_exactly_zero_whatever_their_value(size, reward):
+    """Also where the mean of equal numbers is rounded: a deviation of rounding errors divided by itself is not zero."""
+    for rewards in (torch.full((size,), reward), torch.full((size,), reward, dtype=torch.float64)):
+        groups = torch.zeros(size, dtype=torch.long)
+        assert not informative(rewards, groups).any()
+        assert not group_normalised(rewards, groups).any()
+        assert not leave_one_out(rewards, groups).any()
+
+
+def test_equal_rewards_that_were_added_up_in_another_order_are_equal():
+    rewards = torch.tensor([0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2], dtype=torch.float64)
+    assert not group_normalised(rewards, torch.zeros(4, dtype=torch.long)).any()
+
+
+def test_a_ruled_out_token_adds_nothing_to_the_entropy_nor_to_its_gradient():
+    logits = torch.tensor([[[0.3, -torch.inf, 1.0], [0.0, 0.0, -torch.inf]]], requires_grad=True)
+    logprobs, entropies = logprobs_and_entropies(logits, torch.tensor([[0, 1]]))
+    without = torch.log_softmax(torch.tensor([0.3, 1.0]), 0)
+    torch.testing.assert_close(entropies[0], torch.stack([-(without.exp() * without).sum(), torch.tensor(2.0).log()]))
+    (entropies.sum() + logprobs.sum()).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_a_group_of_one_gives_zero():
     for name in BASE_NAMES:
         assert base_advantages(BASES[name], torch.tensor([1.0]), torch.tensor([5])).tolist() == [0.0]

@@ -156,6 +156,85 @@ def test_compact_filtering_leaves_rollouts_at_a_limit_out_of_the_loss(policy):
     assert all(reward == 0 for reward, cut in zip(batch.rewards_B.tolist(), limited, strict=True) if cut)
 
 
+def test_the_overlong_penalty_of_a_rollout_does_not_depend_on_its_batch(policy):
+    settings = config(base="dapo")
+    rollouts, _, _ = played(policy, settings)
+    lengths = [len(rollout.ids) for rollout in rollouts]
+    longest = max(range(len(rollouts)), key=lengths.__getitem__)
+    context = lengths[longest]
+
+    def rewards(chosen, context):
+        batch = reference.make_batch(chosen, [0] * len(chosen), Chat(policy[1]).pad, settings, context)
+        return [float(r) - one.episode.reward for r, one in zip(batch.rewards_B, chosen, strict=True)]
+
+    assert rewards(rollouts, context)[longest] == rewards([rollouts[longest]], context)[0] == -1.0
+    assert set(rewards(rollouts, context + 64)) == {0.0}
+
+
+def test_a_kl_term_holds_the_policy_near_its_start(tmp_path):
+    """Strong enough, it undoes what the reward would do; the divergence is logged."""
+    ends = {}
+    for kl in (0.0, 30.0):
+        train(config(steps=3, loss={"kl": kl}, diagnose_every=1, learning_rate=3e-3), tmp_path / str(kl))
+        ends[kl] = read_metrics(tmp_path / str(kl) / "metrics.jsonl")
+    assert ends[0.0][0]["kl_to_start"] == pytest.approx(0.0, abs=1e-5)
+    assert 0 < ends[30.0][-1]["kl_to_start"] < ends[0.0][-1]["kl_to_start"]
+    assert "kl" in ends[30.0][-1]
+
+
+def test_gspo_is_refused_where_its_ratio_cannot_differ_from_one():
+    with pytest.raises(ValueError, match="set minibatches or epochs"):
+        config(base="gspo")
+    assert config(base="gspo", epochs=2).resolved_base.loss.ratio == "sequence"
+
+
+def test_gspo_and_grpo_train_different_weights(tmp_path):
+    for base in ("grpo", "gspo"):
+        train(config(base=base, minibatches=2, steps=1), tmp_path / base)
+    assert not same(weights(tmp_path / "grpo"), weights(tmp_path / "gspo"))
+
+
+def test_a_step_of_every_base_is_about_as_long_at_the_same_learning_rate(policy):
+    settings = config(prompts=6, group=6)
+    rollouts, groups, _ = played(policy, settings)
+    lengths = {}
+    for base in ("grpo", "grpo++", "dapo"):
+        model, tokenizer = load_policy(Path(START))
+        chosen = config(prompts=6, group=6, base=base, bfloat16=False)
+        batch = reference.make_batch(rollouts, groups, Chat(tokenizer).pad, chosen)
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        lengths[base] = reference.update(model, optimizer, batch, chosen, step=1)["gradient_norm"]
+    assert all(0.5 < length / lengths["grpo"] < 2 for length in lengths.values()), lengths
+
+
+def test_the_step_matched_control_follows_the_base_at_the_length_of_the_modulated_gradient(policy):
+    settings = config(prompts=4, group=6)
+    rollouts, groups, _ = played(policy, settings)
+    updated, gradients = {}, {}
+    for name, changes in (
+        ("base", {}),
+        ("aem", {"aem": {}, "diagnose_every": 1}),
+        ("control", {"aem": {}, "control": "step_matched"}),
+    ):
+        model, tokenizer = load_policy(Path(START))
+        chosen = config(prompts=4, group=6, bfloat16=False, max_gradient_norm=1e9, **changes)
+        batch = reference.make_batch(rollouts, groups, Chat(tokenizer).pad, chosen)
+        updated[name] = reference.update(model, torch.optim.SGD(model.parameters(), 0.0), batch, chosen, step=1)
+        gradients[name] = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    ratio = float(gradients["aem"].norm() / gradients["base"].norm())
+    cosine = float(gradients["aem"] @ gradients["base"] / gradients["aem"].norm() / gradients["base"].norm())
+    torch.testing.assert_close(gradients["control"], gradients["base"] * ratio, rtol=1e-4, atol=1e-8)
+    for name in ("aem", "control"):
+        assert updated[name]["gradient_norm_ratio"] == pytest.approx(ratio, rel=1e-3)
+        assert updated[name]["gradient_cosine"] == pytest.approx(cosine, rel=1e-3)
+    assert "gradient_cosine" not in updated["base"]
+
+
+def test_a_control_needs_a_method_to_take_its_length_from():
+    with pytest.raises(ValueError, match="needs aem"):
+        config(control="step_matched")
+
+
 def test_played_and_rescored_log_probabilities_agree(policy):
     """The greedy reply must be the argmax of the training forward pass too: cache and full pass see the same thing."""
     model, tokenizer = policy

@@ -22,7 +22,8 @@ import trl
 from torch import Tensor
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.training.aem import AemConfig, modulate
+from aem_harness.training.aem import AemConfig, modulate, of_states
+from aem_harness.training.diagnostics import shared_states
 
 HOOKS = {
     "_generate_and_score_completions": ("inputs",),
@@ -117,7 +118,11 @@ class AemGRPOTrainer(trl.GRPOTrainer):
         advantages_G = self.accelerator.gather(batch["advantages"])
         groups_G = torch.arange(len(mask_G_T), device=mask_G_T.device) // self.num_generations
         modulation = modulate(advantages_G, entropies_G_T, mask_G_T, groups_G, self.aem, logprobs_B_T=logprobs_G_T)
-        for name, value in modulation.stats.items():
+        # A prompt's number and what followed it is all that a response was given.
+        given_G_T = torch.cat([groups_G[:, None], self._gathered(batch["completion_ids"])], dim=1)
+        states_N = shared_states(given_G_T, modulation.spans, before=1)
+        known = of_states(modulation, logprobs_G_T, advantages_G, states_N)
+        for name, value in {**modulation.stats, **known}.items():
             self._metrics["train"][f"aem/{name}"].append(value)
         first = self.accelerator.process_index * rows
         return modulation.advantages_B_T[first : first + rows, :width]
