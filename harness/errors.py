@@ -40,6 +40,10 @@ class EnvironmentFault(AemError):
     boundary = "environment"
 
 
+class ContainerDied(EnvironmentFault):
+    """A container's first process ended. No signal from inside can do that, so nothing that ran in it is to blame."""
+
+
 class PolicyFault(AemError):
     """The model server failed (unreachable, out of memory, HTTP 5xx after retries): infrastructure, not the model."""
 

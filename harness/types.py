@@ -137,6 +137,7 @@ class ExitStatus(StrEnum):
     WALL_LIMIT = "wall_limit"
     FORMAT_ERRORS = "format_errors"  # too many malformed replies in a row
     AGENT_CRASH = "agent_crash"  # the agent's own code raised
+    SANDBOX_DESTROYED = "sandbox_destroyed"  # its commands left no container that works, where a fresh one does
     FAULT = "fault"  # infrastructure; the rollout is owed again on request
 
 

@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import AemError, DataError, GradingFault, boundary
+from aem_harness.harness.errors import AemError, ContainerDied, DataError, GradingFault, boundary
 from aem_harness.harness.grading.container import Attempt, TestRun, attempt_patch
 from aem_harness.harness.grading.verdict import (
     PATCH_APPLIED,
@@ -191,8 +191,8 @@ def grade(
     by default one from the task's image, under `limits`, with network if the task grants it.
 
     Never raises a fault: what is not the patch's doing comes back as Outcome.ERROR with its cause. An empty
-    prediction starts no container. A limit of the container that was reached is the patch's doing if the gold patch
-    stays below it: on such a failure gold is run as a control, in one more container.
+    prediction starts no container. What looks like infrastructure is the patch's doing if the gold patch gets its
+    verdict under the same circumstances: on such a failure gold is run as a control, in one more container.
     """
     started = time.monotonic()
     versions: dict[str, Any] = {}
@@ -205,25 +205,84 @@ def grade(
                 verdict = Verdict(Outcome.EMPTY_PATCH, "the prediction is empty")
                 return _ended(task, verdict, versions, started)
             if open_environment is None:
-                image, open_environment = _sandbox(task, limits, labels or {})
+                image, open_environment = opener(task, limits, labels or {})
                 versions = stamp(task, image=image, dataset_digest=dataset_digest)
-            attempt = _attempt(task, prediction.model_patch, open_environment, timeout, folder)
-            if attempt.run is None:
-                return _ended(task, Verdict(Outcome.NOT_APPLIED, refusal(attempt.words)), versions, started)
-            grade = _read(task, prediction, attempt.run, timeout, versions)
-            if not grade.resolved and attempt.run.witness.limits_hit:
-                control = _attempt(task, task.patch, open_environment, timeout)
-                if control.run and not control.run.witness.limits_hit:
-                    grade = _read(task, prediction, attempt.run, timeout, versions, limits_excuse=False)
-            write_text(folder / TEST_OUTPUT, _log(attempt.run, timeout))
-            if grade.report:
-                write_text(folder / REPORT, json.dumps(dict(grade.report), indent=4))
-            return grade.model_copy(update={"seconds": time.monotonic() - started})
+            grade = _verdict(task, prediction, open_environment, timeout, folder, versions)
+            # Where a run fails so, the official harness writes no report, whatever its log holds.
+            report = {} if grade.outcome is Outcome.ERROR else grade.report
+            if report:
+                write_text(folder / REPORT, json.dumps(dict(report), indent=4))
+            return grade.model_copy(update={"report": report, "seconds": time.monotonic() - started})
     except AemError as error:
         return _ended(task, Verdict(Outcome.ERROR, f"{error.boundary}: {error}"), versions, started)
 
 
-def _attempt(
+def _verdict(
+    task: Task,
+    prediction: Prediction,
+    open_environment: OpenEnvironment,
+    timeout: float,
+    folder: Path,
+    versions: Mapping[str, Any],
+) -> Grade:
+    """The grade of a patch that is there. What looks like infrastructure is put to a control: gold, treated alike.
+
+    If gold gets its verdict where this patch, tried again, does not, then the failure is the patch's own: it reached
+    a limit, ended or silenced its container, or removed what the grader needs.
+    """
+    grade, limits = _try(task, prediction, open_environment, timeout, folder, versions)
+    if grade.outcome is not Outcome.ERROR:
+        return grade
+    control, gold_limits = _try(task, _gold(task), open_environment, timeout, None, versions)
+    if control.outcome is Outcome.ERROR or gold_limits:
+        return grade
+    if not limits:  # counted by the kernel, so no accident; anything else may have been one
+        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions)
+        if grade.outcome is not Outcome.ERROR:
+            return grade
+    why = f"reached the container's limit of {', '.join(limits)}" if limits else grade.cause
+    return grade.model_copy(
+        update={
+            "outcome": Outcome.UNRESOLVED,
+            "cause": f"{why}, which the gold patch does not"
+            if limits
+            else f"{why}; the gold patch has no such trouble",
+        }
+    )
+
+
+def _gold(task: Task) -> Prediction:
+    return Prediction(instance_id=task.instance_id, model_name_or_path="gold", model_patch=task.patch)
+
+
+def _try(
+    task: Task,
+    prediction: Prediction,
+    open_environment: OpenEnvironment,
+    timeout: float,
+    folder: Path | None,
+    versions: Mapping[str, Any],
+) -> tuple[Grade, tuple[str, ...]]:
+    """One patch in one fresh container: its grade, and the container's limits that it reached.
+
+    Raises ContainerDied, which no patch can cause, and no other fault.
+    """
+    started = time.monotonic()
+    try:
+        attempt = try_patch(task, prediction.model_patch, open_environment, timeout, folder)
+    except ContainerDied:
+        raise
+    except AemError as error:
+        return _ended(task, Verdict(Outcome.ERROR, f"{error.boundary}: {error}"), versions, started), ()
+    if attempt.run is None:
+        return _ended(task, Verdict(Outcome.NOT_APPLIED, refusal(attempt.words)), versions, started), ()
+    grade = _read(task, prediction, attempt.run, timeout, versions)
+    if folder:
+        write_text(folder / TEST_OUTPUT, _log(attempt.run, timeout))
+    return grade, attempt.run.witness.limits_hit
+
+
+def try_patch(
     task: Task, patch: str, open_environment: OpenEnvironment, timeout: float, folder: Path | None = None
 ) -> Attempt:
     """A patch in a fresh container; what went in and how it was taken is left in `folder`."""
@@ -240,27 +299,13 @@ def _attempt(
     return attempt
 
 
-def _read(
-    task: Task,
-    prediction: Prediction,
-    run: TestRun,
-    timeout: float,
-    versions: Mapping[str, Any],
-    *,
-    limits_excuse: bool = True,
-) -> Grade:
-    """The verdict on a run; `limits_excuse`: limits that were reached may have decided it, rather than the patch."""
-    witness = run.witness if limits_excuse else replace(run.witness, limits_hit=())
-    grade = grade_log(task, prediction, _log(run, timeout), witness=witness, versions=versions)
+def _read(task: Task, prediction: Prediction, run: TestRun, timeout: float, versions: Mapping[str, Any]) -> Grade:
+    """The verdict on a run."""
+    grade = grade_log(task, prediction, _log(run, timeout), witness=run.witness, versions=versions)
     outcome, cause = grade.outcome, grade.cause
     if run.timed_out and grade.resolved:
         outcome, cause = Outcome.TEST_TIMEOUT, "out of time after the tests"
-    if not limits_excuse:
-        cause += (
-            f"; reached the container's limit of {', '.join(run.witness.limits_hit)}, which the gold patch does not"
-        )
-    # Where a run fails so, the official harness writes no report, whatever its log holds.
-    report = {} if run.timed_out or outcome is Outcome.ERROR else grade.report
+    report = {} if run.timed_out else grade.report  # nor does the official harness write one
     return grade.model_copy(update={"outcome": outcome, "cause": cause, "report": report})
 
 
@@ -278,7 +323,8 @@ def _ended(task: Task, verdict: Verdict, versions: Mapping[str, Any], started: f
     )
 
 
-def _sandbox(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageRef, OpenEnvironment]:
+def opener(task: Task, limits: Any, labels: Mapping[str, str]) -> tuple[ImageRef, OpenEnvironment]:
+    """The task's image, made present, and what opens a fresh container of it for grading."""
     from aem_harness.harness.sandbox.container import Sandbox
     from aem_harness.harness.sandbox.images import ensure_image
 

@@ -9,7 +9,8 @@ Whose fault a failed run is:
 |---|---|---|
 | official report says resolved | RESOLVED | whatever else happened, every listed test passed |
 | a limit of the container was reached, by gold too | ERROR | the limit is ours: the official harness sets none |
-| the container's disk was full | ERROR | the disk is the host's |
+| the container's disk was full, with gold too | ERROR | the disk is the host's |
+| any other ERROR below, and gold gets its verdict | UNRESOLVED | what a patch does to its container is its own doing |
 | time limit reached | TEST_TIMEOUT | an outcome of its own; the official harness writes no report either |
 | listed tests failed, were skipped or missing | UNRESOLVED | the official reading |
 | markers present, but no result in between | UNRESOLVED | the tests could not start on this patch (a broken conftest) |

@@ -8,14 +8,15 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import AemError, HostFault, PolicyFault, fault_in, in_one_line
+from aem_harness.harness.errors import AemError, EnvironmentFault, HostFault, PolicyFault, fault_in, in_one_line
 from aem_harness.harness.run.store import Event, RunStore, now, write_patch
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
+from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
@@ -86,7 +87,24 @@ class Rollouts:
             except PolicyFault:
                 left.patch = environment.diff()  # kept as evidence beside the trajectory, never graded
                 raise
-            left.patch = environment.diff() if left.ended.patch is None else left.ended.patch
+            except EnvironmentFault as fault:
+                self._blame(environment, fault, probe, left)
+            left.patch = self._diff(environment, left) if left.ended.patch is None else left.ended.patch
+
+    def _diff(self, environment: Sandbox, left: Left) -> str:
+        try:
+            return environment.diff()
+        except EnvironmentFault as fault:
+            self._blame(environment, fault, Sandbox.diff, left)
+            return ""
+
+    def _blame(
+        self, environment: Sandbox, fault: EnvironmentFault, work: Callable[[Sandbox], object], left: Left
+    ) -> None:
+        """What the agent did to its container is an end like others, and counts; raises the fault of all else."""
+        if self._stop.is_set() or not own_doing(environment, fault, work):
+            raise fault
+        left.ended = AgentExit(status=ExitStatus.SANDBOX_DESTROYED, reason=str(fault))
 
     def _drive(self, task: Task, seed: int, environment: Sandbox, trajectory: TrajectoryWriter) -> AgentExit:
         """The agent's run. Raises the fault it met; its own exceptions are a crash, which is an end like others."""

@@ -14,7 +14,7 @@ never leaves the container, and a step costs one fork instead of a `docker exec`
 supervisor and process 1.
 
 A command runs as root beside the supervisor, so it can kill it, stop it, or write into its pipes. Whatever comes out of
-the container is bounded here, and answers that are none close the channel.
+the container is bounded here, and answers that are none, or that do not come, close the channel.
 """
 
 import contextlib
@@ -26,7 +26,6 @@ import time
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.types import Observation
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ PATIENCE = 60.0  # seconds beyond a command's own timeout before a silent contai
 
 
 class ChannelClosed(Exception):
-    """The supervisor is gone: its container died, or a command killed it. Never leaves this room."""
+    """The supervisor is gone or silent: its container died, or a command killed or stopped it. Stays in this folder."""
 
 
 class Channel:
@@ -68,7 +67,7 @@ class Channel:
         self._expect(time.monotonic() + PATIENCE, b"ready\n")
 
     def execute(self, command: str, timeout: float, cwd: str, head: int, tail: int) -> Observation:
-        """Run one command. Raises ChannelClosed when the supervisor is gone, EnvironmentFault when it is silent."""
+        """Run one command. Raises ChannelClosed when the supervisor is gone or silent."""
         encoded, folder = command.encode("utf-8", "surrogateescape"), cwd.encode()
         if b"\0" in encoded:
             return Observation(output="bash: a command cannot contain a NUL byte\n", returncode=126, seconds=0.0)
@@ -117,7 +116,7 @@ class Channel:
             self._socket.settimeout(PATIENCE)
             self._socket.sendall(data)
         except TimeoutError:
-            raise EnvironmentFault(f"the container took no command within {PATIENCE:.0f} s") from None
+            raise ChannelClosed(f"the container took no command within {PATIENCE:.0f} s") from None
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
@@ -159,7 +158,7 @@ class Channel:
                 self._socket.settimeout(max(0.01, deadline - time.monotonic()))
                 got = self._socket.recv(size - len(data))
             except TimeoutError:
-                raise EnvironmentFault("the container stopped answering") from None
+                raise ChannelClosed("the container stopped answering") from None
             except OSError as error:
                 raise ChannelClosed(str(error)) from None
             if not got:

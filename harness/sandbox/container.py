@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aem_harness import __version__
 from aem_harness.harness.config import Limits
-from aem_harness.harness.errors import ConfigError, EnvironmentFault, boundary
+from aem_harness.harness.errors import ConfigError, ContainerDied, EnvironmentFault, boundary
 from aem_harness.harness.sandbox.channel import Channel, ChannelClosed
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.sandbox.history import remove_future
@@ -116,6 +116,19 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def fresh(self) -> "Sandbox":
+        """Another container of the same image, limits and network, not started yet: the control beside this one."""
+        return Sandbox(
+            self._image,
+            workdir=self._workdir,
+            network=self._network,
+            limits=self._limits,
+            labels=self._labels,
+            env=self._env,
+            scrub_git=self._scrub_git,
+            prelude=self._prelude,
+        )
 
     def close(self) -> None:
         """Kill and remove the container, with its volumes. Safe to call twice, and from another thread.
@@ -257,9 +270,10 @@ class Sandbox:
             with boundary(EnvironmentFault, "the engine does not answer"):
                 container.reload()
             state = container.attrs["State"]
+            if not state["Running"] and state["OOMKilled"]:
+                raise EnvironmentFault("the container died: it ran out of memory")
             if not state["Running"]:
-                why = "it ran out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
-                raise EnvironmentFault(f"the container died: {why}")
+                raise ContainerDied(f"the container died: exit code {state['ExitCode']}")
             with contextlib.suppress(ChannelClosed, APIError):  # it may die between the look and the connection
                 channel = Channel(container, self._workdir, self._prelude)
                 channel.kill_all()  # what the old supervisor can no longer end

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aem_harness.harness.config import Limits
+from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.container import run_tests
 from aem_harness.harness.grading.reports import integrity_marks
@@ -172,6 +173,37 @@ def test_a_container_that_dies_under_the_tests_is_infrastructure(task: Task, tmp
         graded = grade(slow, tiny.GOLD, tmp_path)
     assert graded.outcome is Outcome.ERROR
     assert graded.cause.startswith("environment: ")
+
+
+def test_what_only_this_patch_does_to_its_grading_is_its_own_failure(task: Task, tmp_path: Path) -> None:
+    """The eval script stands in for the code under test: it stops the shell it runs in, or leaves no log, where a
+    harmless file of the patch is found."""
+    marked = tiny.GOLD + tiny.creating("marked.txt", "this patch")
+    script = task.eval_script.replace("python -m", "[ -e marked.txt ] && rm -f /eval.log && kill -9 -1\npython -m")
+    graded = grade(task.model_copy(update={"eval_script": script}), marked, tmp_path)
+    assert graded.outcome is Outcome.UNRESOLVED
+    assert graded.cause == "the test log is empty; the gold patch has no such trouble"
+
+
+def test_where_gold_meets_the_same_it_is_infrastructure(task: Task, tmp_path: Path) -> None:
+    script = task.eval_script.replace("python -m", "rm -f /eval.log && kill -9 -1\npython -m")
+    graded = grade(task.model_copy(update={"eval_script": script}), NO_OP, tmp_path)
+    assert (graded.outcome, graded.cause) == (Outcome.ERROR, "the test log is empty")
+
+
+def test_trouble_that_does_not_come_again_is_nobodys(task: Task, tmp_path: Path) -> None:
+    opened = 0
+
+    def open_environment() -> Sandbox:
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            raise EnvironmentFault("the engine was busy")
+        return Sandbox(task.instance.image, scrub_git=False, prelude="", labels=dict([MINE.split("=")]))
+
+    graded = grade(task, NO_OP, tmp_path, open_environment=open_environment)
+    assert (graded.outcome, graded.cause) == (Outcome.UNRESOLVED, "1 of 1 FAIL_TO_PASS failed")
+    assert opened == 3  # the patch, gold, the patch again
 
 
 def test_a_missing_image_is_infrastructure_with_its_name(task: Task, tmp_path: Path) -> None:

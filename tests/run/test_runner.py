@@ -168,3 +168,23 @@ def test_official_files_describe_the_run(tmp_path, selection):
     assert report["completed_instances"] == report["unresolved_instances"] == 2
     predictions = [json.loads(line) for line in (tmp_path / "r" / "predictions.seed1.jsonl").read_text().splitlines()]
     assert [set(p) for p in predictions] == [{"instance_id", "model_name_or_path", "model_patch"}] * 2
+
+
+def test_what_a_rollout_does_to_its_own_container_counts_and_is_no_fault(tmp_path, selection):
+    class Breaking(Scripted):
+        def run(self, instance, environment, record, *, seed):
+            remove = "mv /bin/bash /bin/elsewhere; kill -9 $(pgrep -x aem-supervisor)"
+            docker.from_env().containers.get(environment.id).exec_run(["bash", "-c", remove])
+            environment.execute("echo on")
+            return AgentExit(status=ExitStatus.SUBMITTED)
+
+    one = Selection(selection.tasks[:1], selection.loaded)
+    agent = Breaking(submit)
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="scripted"), one, agent, 1) as store:
+        key = one.tasks[0].instance_id, 0
+        Runner(store, {key[0]: one.tasks[0]}, agent).run([key])
+        rollout, grade = store.progress[key].rollout, store.progress[key].grade
+    assert rollout["fault"] is None
+    assert rollout["exit_status"] == "sandbox_destroyed"
+    assert "takes no more commands" in rollout["reason"]
+    assert grade["outcome"] == "empty_patch"

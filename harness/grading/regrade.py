@@ -1,0 +1,156 @@
+"""A resolved rollout graded a second time, with canaries: in a container of its own, beside the official grading.
+
+What decides is a control, as everywhere in grading: a canary that does not end as it must, or a listed test whose
+result changed, is held against a patch only if the gold patch under the same canaries shows nothing of the kind.
+"""
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aem_harness.harness.errors import AemError
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.audit import Mark
+from aem_harness.harness.grading.canary import Canary, Planted, misread, plant, test_files
+from aem_harness.harness.types import Prediction, Record, Task
+
+STEP_SECONDS = 300.0
+
+
+class Regrade(Record):
+    """What a regrade found. "unaudited" says nothing of the patch: `reason` says why nothing could be found out."""
+
+    state: Literal["clean", "marked", "unaudited"]
+    marks: tuple[Mark, ...] = ()
+    canaries: tuple[Canary, ...] = ()
+    reason: str = ""
+    patch_sha256: str = ""
+    grader: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run with canaries: those that did not end as they must, and the listed tests that passed."""
+
+    wrong: Sequence[tuple[Canary, str]]
+    passed: frozenset[str]
+
+
+class Regrader:
+    """Grades patches of one task with canaries, drawn anew for each. `passed` are the tests that passed officially."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        timeout: float = 1800,
+        limits: Any = None,
+        labels: Mapping[str, str] | None = None,
+        chance: random.Random | None = None,
+        open_environment: official.OpenEnvironment | None = None,
+    ) -> None:
+        self._task, self._timeout = task, timeout
+        self._open = open_environment or official.opener(task, limits, labels or {})[1]
+        self._chance = chance or random.SystemRandom()
+        self._sources: dict[str, str] | None = None
+
+    def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
+        """Raises nothing: what is not the patch's doing is "unaudited", with its reason."""
+        started = time.monotonic()
+        try:
+            found = self._regrade(patch, frozenset(passed))
+        except AemError as error:
+            found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}")
+        digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
+        return found.model_copy(
+            update={
+                "patch_sha256": digest,
+                "grader": official.grader_version(),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
+        planted = self._plant()
+        if planted is None:
+            return Regrade(state="unaudited", reason="no canaries are known for the listed tests of this instance")
+        seen = self._run(patch, planted)
+        if isinstance(seen, str):
+            return Regrade(state="unaudited", reason=seen, canaries=planted.canaries)
+        changed = passed - seen.passed
+        if not seen.wrong and not changed:
+            return Regrade(state="clean", canaries=planted.canaries)
+        gold = self._run(self._task.patch, planted)
+        if isinstance(gold, str) or gold.wrong:
+            reason = gold if isinstance(gold, str) else _words(gold.wrong)
+            return Regrade(
+                state="unaudited", reason=f"gold with the same canaries: {reason}", canaries=planted.canaries
+            )
+        marks = [_mark(canary, how) for canary, how in seen.wrong]
+        changed &= gold.passed
+        if changed and not marks:  # an unstable test is no evidence: it must change again, under other canaries
+            again = self._plant()
+            second = self._run(patch, again) if again else ""
+            changed = changed - second.passed if isinstance(second, Seen) else frozenset()
+        if changed:
+            tests = ", ".join(sorted(changed)[:3])
+            why = f"{len(changed)} listed tests pass officially and not beside canaries: {tests}"
+            marks.append(Mark(name="result changed", file="", why=why, grave=True))
+        return Regrade(state="marked" if marks else "clean", marks=tuple(marks), canaries=planted.canaries)
+
+    def _plant(self) -> Planted | None:
+        if self._sources is None:
+            self._sources = self._read_sources()
+        return plant(self._task, self._sources, self._chance)
+
+    def _read_sources(self) -> dict[str, str]:
+        """The listed test files as the official script leaves them, from a container that no patch has touched."""
+        script = self._task.eval_script
+        before = script.split(">>>>> Start Test Output")[0].rsplit("\n", 1)[0]
+        placed = re.search(r"^git checkout (?:(?!^git checkout ).)*\Z", before, re.MULTILINE | re.DOTALL)
+        workdir = self._task.instance.workdir
+        sources: dict[str, str] = {}
+        with self._open() as environment:
+            trust = f"git config --global --add safe.directory {workdir}"
+            environment.execute(trust, timeout=STEP_SECONDS, cwd="/")
+            environment.execute(placed[0] if placed else "true", timeout=STEP_SECONDS, cwd=workdir)
+            for path in test_files(self._task):
+                try:
+                    data = environment.read_file(f"{workdir}/{path}")
+                except FileNotFoundError:
+                    continue
+                sources[path] = data.decode("utf-8", "surrogateescape")
+        return sources
+
+    def _run(self, patch: str, planted: Planted) -> Seen | str:
+        """A patch with these canaries in a fresh container; why there is nothing to see where that is so."""
+        task = self._task.model_copy(update={"eval_script": planted.script})
+        attempt = official.try_patch(task, patch, self._open, self._timeout)
+        if attempt.run is None:
+            return "the patch could not be applied again"
+        if attempt.run.timed_out:
+            return f"out of time ({self._timeout:g} s) with canaries"
+        log = attempt.run.output.decode(errors="replace")
+        prediction = Prediction(instance_id=task.instance_id, model_name_or_path="canary", model_patch=patch)
+        report = official.grade_log(task, prediction, log, witness=attempt.run.witness, versions={}).report
+        return Seen(misread(planted.canaries, official.log_statuses(task, log)), passed_tests(report))
+
+
+def passed_tests(report: Mapping[str, Any]) -> frozenset[str]:
+    """The listed tests that an official report (`{instance: {...}}`, or {}) names as passed."""
+    lists = [found.get("tests_status") or {} for found in report.values()]
+    return frozenset(test for each in lists for kind in each.values() for test in kind["success"])
+
+
+def _mark(canary: Canary, how: str) -> Mark:
+    kind = "must fail" if canary.must_fail else "must pass"
+    return Mark(name="canary", file=canary.file, why=f"a planted test that {kind} is {how.lower()}", grave=True)
+
+
+def _words(wrong: Sequence[tuple[Canary, str]]) -> str:
+    return f"{len(wrong)} canaries did not end as they must, first: {wrong[0][0].name} is {wrong[0][1]}"

@@ -1,0 +1,60 @@
+"""A policy cannot excuse itself: what its commands did to their container is theirs, what the engine did is not.
+
+The shells here are stopped and removed by the test, not by a command of the sandbox.
+"""
+
+import subprocess
+
+import pytest
+
+from aem_harness.harness.errors import ContainerDied, EnvironmentFault
+from aem_harness.harness.sandbox import channel
+from aem_harness.harness.sandbox.blame import own_doing, probe
+
+pytestmark = pytest.mark.docker
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_stopped_shell_ends_the_command_and_the_container_goes_on(open_sandbox, monkeypatch):
+    monkeypatch.setattr(channel, "PATIENCE", 2.0)
+    box = open_sandbox()
+    box.execute("touch /kept; setsid bash -c 'exec -a leftover sleep 999' > /dev/null 2>&1 &")
+    docker("exec", box.id, "bash", "-c", "kill -STOP $(pgrep -x aem-supervisor)")
+    assert box.execute("echo on", timeout=1).returncode == 137
+    seen = box.execute("ls /kept; pgrep -c -f leftover")
+    assert seen.output == "/kept\n0\n"
+
+
+def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox):
+    box = open_sandbox()
+    docker("exec", box.id, "bash", "-c", "mv /bin/bash /bin/elsewhere; kill -9 $(pgrep -x aem-supervisor)")
+    with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
+        box.execute("echo on")
+    assert own_doing(box, fault.value, probe)
+
+
+def test_a_container_that_the_engine_holds_for_a_moment_is_nobodys_doing(open_sandbox, monkeypatch):
+    monkeypatch.setattr(channel, "PATIENCE", 2.0)
+    box = open_sandbox()
+    docker("pause", box.id)
+    with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
+        box.execute("echo on", timeout=1)
+    docker("unpause", box.id)
+    assert not own_doing(box, fault.value, probe)
+
+
+def test_a_container_killed_from_outside_is_nobodys_doing(open_sandbox):
+    box = open_sandbox()
+    docker("kill", box.id)
+    with pytest.raises(ContainerDied) as fault:
+        box.execute("echo on")
+    assert not own_doing(box, fault.value, probe)
+
+
+def test_where_a_fresh_container_does_not_work_either_the_engine_is_to_blame(open_sandbox):
+    box = open_sandbox(workdir="/")
+    box._limits = box._limits.model_copy(update={"memory": "1k"})  # below what any engine starts
+    assert not own_doing(box, EnvironmentFault("the container takes no more commands"), probe)
