@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+from aem_harness.commands.options import (
+    Baseline,
+    Calls,
+    Common,
+    Describe,
+    EndsFile,
+    Level,
+    Margin,
+    Series,
+    Tax,
+    names,
+    warn,
+)
 
 EXAMPLES = """
 Examples:
@@ -41,6 +53,7 @@ def compare(
     instances: Describe = None,
     calls: Calls = None,
     tax: Tax = None,
+    ends: EndsFile = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
@@ -52,13 +65,16 @@ def compare(
     """
     from rich.console import Console
 
-    from aem_harness.harness.compare import export, terminal
+    from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.compare import Options
     from aem_harness.harness.compare.compare import compare as run
     from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.compare.pairs import all_pairs
+    from aem_harness.harness.ends import read_ends
 
-    outcomes = load(arms)
+    faults = read_ends(ends)
+    outcomes = load(arms, faults)
+    warn(outcomes.notes)
     if instances:
         outcomes = describe_tasks(outcomes, instances)
     if pairs:
@@ -73,12 +89,15 @@ def compare(
         calls=names(calls),
         tax=names(tax),
     )
-    comparison = run(outcomes, baseline, options=options)
+    rows = ledger.ledger(outcomes.table, faults)
+    comparison = run(outcomes, baseline, options=options).model_copy(update={"ledger": tuple(rows)})
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
     elif as_csv:
         typer.echo(export.to_csv(comparison), nl=False)
     else:
         terminal.show(comparison, Console(), brief=brief)
+        if not brief and ledger.worth_showing(rows):
+            ledger.show(rows, Console())
     if out:
         export.write_folder(comparison, out)

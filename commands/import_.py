@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aem_harness.commands.options import EndsFile, warn
+
 EXAMPLES = """
 Examples:
 
@@ -14,7 +16,9 @@ Examples:
 
   aem compare gpt.csv mine.csv
 
-Formats: auto, run (our own), csv, leaderboard, inspect, harbor, mini-swe-agent, swe-agent, swebench.
+  aem import runs.csv --columns instance=task,arm=study+model,seed=run --out runs-as-outcomes.csv
+
+Formats: auto, run (our own), csv, leaderboard, inspect, harbor, nemo, openhands, mini-swe-agent, swe-agent, swebench.
 """
 
 
@@ -29,10 +33,29 @@ def import_(
     arm: Annotated[str, typer.Option(help="Name of the arm where the source does not name it.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Which seed this is, where the source does not say.")] = 0,
     reports: Annotated[Path | None, typer.Option(help="Official report or folder of logs with the verdicts.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="CSV with other column names: OURS=THEIRS,...; A+B joins two columns.")
+    ] = None,
+    ends: EndsFile = None,
 ) -> None:
     """Turn results of other tools into the outcomes CSV that `aem compare` reads."""
+    from aem_harness.harness.compare.columns import parse_columns
     from aem_harness.harness.compare.outcomes import import_outcomes, write_csv
+    from aem_harness.harness.ends import read_ends
 
-    outcomes = import_outcomes(source, format=format, arm=arm, seed=seed, reports=reports)
+    outcomes = import_outcomes(
+        source,
+        format=format,
+        arm=arm,
+        seed=seed,
+        reports=reports,
+        columns=parse_columns(columns) if columns else None,
+        ends=read_ends(ends),
+    )
     write_csv(outcomes.table, out)
-    typer.echo(f"{out}: {len(outcomes.table)} rollouts, {len(outcomes.arms)} arm(s)")
+    warn(outcomes.notes)
+    lost = int(outcomes.table["resolved"].isna().sum())
+    typer.echo(
+        f"{out}: {len(outcomes.table)} rollouts, {len(outcomes.arms)} arm(s)"
+        + f", {lost} without a verdict" * bool(lost)
+    )

@@ -1,7 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -51,6 +51,16 @@ Calls = Annotated[
     str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
 ]
 Tax = Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")]
+EndsFile = Annotated[
+    Path | None,
+    typer.Option("--ends", help="YAML, `word: whose` a line: whose fault an end is, in all arms (docs/ends.md)."),
+]
+
+
+def warn(notes: Iterable[str]) -> None:
+    """What the reader has to know about the data, on stderr, a line each."""
+    for note in notes:
+        typer.echo(f"warning: {note}", err=True)
 
 
 def names(text: str | None) -> tuple[str, ...]:

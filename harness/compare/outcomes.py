@@ -12,7 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from aem_harness.harness.compare.columns import is_outcomes_csv, read_table, rename_columns
+from aem_harness.harness.compare.ledger import settle
 from aem_harness.harness.compare.schema import COLUMNS, KEY, REQUIRED, listed, normalise
+from aem_harness.harness.ends import Ends, read_ends
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.types import Outcome, Record
 
@@ -33,10 +36,14 @@ class ArmFacts(Record):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The table, and per arm what its source said about settings and versions (absent for plain CSV files)."""
+    """The table, and per arm what its source said about settings and versions (absent for plain CSV files).
+
+    `notes` are lines about records that could not be read and ends that nobody knows, for whoever reads the result.
+    """
 
     table: pd.DataFrame
     facts: Mapping[str, ArmFacts] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -44,40 +51,67 @@ class Outcomes:
         return list(dict.fromkeys(self.table["arm"]))
 
 
-def load(sources: Sequence[str | Path]) -> Outcomes:
-    """Read arms from `sources` into one table.
+def load(sources: Sequence[str | Path], ends: Ends | None = None) -> Outcomes:
+    """Read arms from `sources` into one table; `ends` says, for all of them, whose fault each end is.
 
     A source is a run folder, a CSV of outcomes, or anything `aem import` reads. `file.csv:NAME` takes one arm out of a
     file, `NAME=source` gives the arm another name. Raises DataError naming the source, row and column at fault.
     """
-    return combine(load_one(str(source)) for source in sources)
+    return combine(load_one(str(source), ends) for source in sources)
 
 
-def load_one(source: str) -> Outcomes:
+def load_one(source: str, ends: Ends | None = None) -> Outcomes:
     """One source; see `load`."""
     path, rename, pick = _parse_source(source)
-    if not path.exists():
+    if not _exists(str(path)):
         raise DataError(f"no such run folder or file: {path}")
-    found = import_outcomes(path)
+    found = import_outcomes(path, ends=ends)
     if pick:
         found = only(found, pick, str(path))
     return _renamed(found, rename, path) if rename else found
 
 
 def import_outcomes(
-    path: Path, *, format: str = "auto", arm: str = "", seed: int = 0, reports: Path | None = None
+    path: Path,
+    *,
+    format: str = "auto",
+    arm: str = "",
+    seed: int = 0,
+    reports: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    ends: Ends | None = None,
 ) -> Outcomes:
     """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `aem_harness.harness.interop`.
 
-    `arm` and `seed` name the rollouts where the source does not, `reports` is where the official verdicts lie.
+    `arm` and `seed` name the rollouts where the source does not, `reports` is where the official verdicts lie,
+    `columns` says which columns of a CSV are ours (`{"arm": "study+model"}` joins two).
     """
-    if format in ("auto", "run") and (path / "run.json").is_file():
-        return read_run(path)
-    if format in ("auto", "csv") and _is_outcomes_csv(path):
-        return Outcomes(read_csv(path))
     from aem_harness.harness.interop import Source, read
 
-    return Outcomes(normalise(read(Source(path, arm, seed, reports), format), str(path)))
+    ends = ends or read_ends()
+    if format in ("auto", "run") and (path / "run.json").is_file():
+        run = read_run(path)
+        return _settled(run.table, ends, str(path), facts=run.facts)
+    if columns:
+        renamed = rename_columns(read_table(path), columns, str(path), arm)
+        return _settled(normalise(renamed, str(path)), ends, str(path))
+    if format in ("auto", "csv") and is_outcomes_csv(path):
+        return _settled(read_csv(path), ends, str(path))
+    source = Source(path, arm, seed, reports, ends)
+    table = normalise(read(source, format), str(path))
+    return _settled(table, ends, str(path), notes=source.problems.lines(str(path)))
+
+
+def _settled(
+    table: pd.DataFrame,
+    ends: Ends,
+    source: str,
+    *,
+    facts: Mapping[str, ArmFacts] | None = None,
+    notes: Sequence[str] = (),
+) -> Outcomes:
+    found = settle(table, ends, source)
+    return Outcomes(found.table, facts or {}, (*notes, *found.notes))
 
 
 def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
@@ -89,7 +123,7 @@ def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
     for name in ("repo", "difficulty", "created_at"):
         facts = {task: getattr(instance, name) or None for task, instance in known.items()}
         table[name] = table[name].fillna(table["instance_id"].astype("object").map(facts).astype("str"))
-    return Outcomes(table, outcomes.facts)
+    return Outcomes(table, outcomes.facts, outcomes.notes)
 
 
 def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
@@ -97,7 +131,7 @@ def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
     if arm not in outcomes.arms:
         raise DataError(f"{source} has no arm {arm!r}; it has: {listed(outcomes.arms)}")
     facts = {arm: outcomes.facts[arm]} if arm in outcomes.facts else {}
-    return Outcomes(outcomes.table[outcomes.table["arm"] == arm], facts)
+    return Outcomes(outcomes.table[outcomes.table["arm"] == arm], facts, outcomes.notes)
 
 
 def combine(parts: Iterable[Outcomes]) -> Outcomes:
@@ -113,7 +147,8 @@ def combine(parts: Iterable[Outcomes]) -> Outcomes:
             f"arm {first['arm']!r} has two rollouts of {first['instance_id']} seed {first['seed']} (from "
             f"{first['source']} and {second['source']}); rename one arm with NAME=source"
         )
-    return Outcomes(table, {arm: facts for part in parts for arm, facts in part.facts.items()})
+    facts = {arm: fact for part in parts for arm, fact in part.facts.items()}
+    return Outcomes(table, facts, tuple(note for part in parts for note in part.notes))
 
 
 # --- our own runs ---------------------------------------------------------------------------------------------------
@@ -202,11 +237,7 @@ def _grave_marks(folder: Path) -> dict[tuple[str, int], str]:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """A CSV with the columns arm, instance_id, seed, resolved and any others of `COLUMNS` or of its own."""
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    return normalise(raw, str(path))
+    return normalise(read_table(path), str(path))
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -215,26 +246,24 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     table[columns].assign(resolved=table["resolved"].astype("Int64")).to_csv(path, index=False)
 
 
-def _is_outcomes_csv(path: Path) -> bool:
-    if not path.name.endswith((".csv", ".csv.gz")):
-        return False
-    try:
-        return {"arm", "instance_id"} <= set(pd.read_csv(path, nrows=0).columns)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-
-
 # --- small things ---------------------------------------------------------------------------------------------------
 
 
 def _parse_source(source: str) -> tuple[Path, str, str]:
     """Split `NAME=path:ARM` into path, new name and arm; an existing path wins over the punctuation in it."""
     rename, pick = "", ""
-    if not Path(source).exists() and "=" in source:
+    if not _exists(source) and "=" in source:
         rename, _, source = source.partition("=")
-    if not Path(source).exists() and ":" in source:
+    if not _exists(source) and ":" in source:
         source, _, pick = source.rpartition(":")
     return Path(source), rename, pick
+
+
+def _exists(source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError:  # too long for a name of a file
+        return False
 
 
 def _renamed(outcomes: Outcomes, name: str, path: Path) -> Outcomes:
@@ -243,7 +272,7 @@ def _renamed(outcomes: Outcomes, name: str, path: Path) -> Outcomes:
             f"{path} holds {len(outcomes.arms)} arms ({listed(outcomes.arms)}); pick one: {name}={path}:ARM"
         )
     facts = [fact.model_copy(update={"arm": name}) for fact in outcomes.facts.values()]
-    return Outcomes(outcomes.table.assign(arm=name), {fact.arm: fact for fact in facts})
+    return Outcomes(outcomes.table.assign(arm=name), {fact.arm: fact for fact in facts}, outcomes.notes)
 
 
 def _joined(*parts: object) -> str:

@@ -243,6 +243,16 @@ class BestOf(Record):
     probability: float
 
 
+class LedgerRow(Record):
+    """How many rollouts of an arm ended so, and whose fault that is; `lost` of them have no verdict."""
+
+    arm: str
+    end: str
+    whose: str
+    rollouts: int
+    lost: int
+
+
 class Comparison(Record):
     """Everything `aem compare` prints, exports and hands to tables and reports."""
 
@@ -257,6 +267,7 @@ class Comparison(Record):
     flips: tuple[Flip, ...] = ()
     unique: Mapping[str, tuple[str, ...]] = {}
     best: BestOf | None = None
+    ledger: tuple[LedgerRow, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, Any] = {}
 

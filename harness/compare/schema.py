@@ -26,6 +26,8 @@ COLUMNS: Mapping[str, Column] = {
     "outcome": Column("text", "resolved, unresolved, not_applied, empty_patch, test_timeout, error, or empty"),
     "cause": Column("text", "why there is no verdict, or the grader's explanation"),
     "exit_status": Column("text", "how the rollout ended (submitted, step_limit, ...)"),
+    "end": Column("text", "how another tool names that end, where it has a word of its own (docs/ends.md)"),
+    "graded": Column("text", "what the grader said, where the end takes the verdict away"),
     "attempt": Column("count", "which try at this rollout counted, from 0; more than 0 after infrastructure faults"),
     "repo": Column("text", "repository of the task, owner/name"),
     "difficulty": Column("text", "annotated difficulty of the task"),

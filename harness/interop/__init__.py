@@ -1,17 +1,24 @@
 """Other people's results as rows of our outcomes table: one small file per foreign format.
 
 Each format module has `matches(path)`, true when `path` looks like that format, and `read(source)`, which returns rows
-with the columns of `aem_harness.harness.compare.schema` that the format knows.
+with the columns of `aem_harness.harness.compare.schema` that the format knows. A row states what the tool says: how the
+rollout ended (`end`, in the tool's own word) and the verdict; whose fault an end is, is decided for all formats at
+once, in `aem_harness.harness.compare.ledger`. A record that cannot be read costs one verdict, and is named in
+`source.problems`.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.compare.schema import REQUIRED, listed
+from aem_harness.harness.compare.schema import COLUMNS, KEY, REQUIRED, listed
+from aem_harness.harness.ends import Ends, read_ends
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop.problems import Problems
+from aem_harness.harness.io import read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +30,8 @@ FORMATS: dict[str, tuple[str, str]] = {
     "leaderboard": ("leaderboard", "a matrix of leaderboard outcomes, or one submission of the experiments repository"),
     "inspect": ("inspect_log", "an Inspect log: .eval, or .json with samples"),
     "harbor": ("harbor", "a Harbor job folder: one result.json a trial"),
+    "nemo": ("nemo", "a NeMo Evaluator results.jsonl, or the folder with it"),
+    "openhands": ("openhands", "an OpenHands output.jsonl, or the folder with it, with an official report"),
     "mini-swe-agent": ("mini", "a mini-swe-agent output folder, or its preds.json, with an official report"),
     "swe-agent": ("sweagent", "a SWE-agent output folder of .traj files, with an official report"),
     "swebench": ("official", "a swebench run report, a folder of per-instance reports, or a .jsonl of reports"),
@@ -37,6 +46,8 @@ class Source:
     arm: str = ""
     seed: int = 0
     reports: Path | None = None
+    ends: Ends = field(default_factory=read_ends)
+    problems: Problems = field(default_factory=Problems)
 
 
 def read(source: Source, format: str = "auto") -> "pd.DataFrame":
@@ -55,7 +66,25 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
             rows = module.read(source)
             if len(rows) == 0:
                 raise DataError(f"{source.path} holds no rollouts in the format {name}")
-            return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
-    if source.path.name.endswith((".csv", ".csv.gz")):
-        raise DataError(f"{source.path} has no columns arm and instance_id; an outcomes CSV needs {listed(REQUIRED)}")
+            return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([_sound(row) for row in rows])
+    if source.path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        raise DataError(
+            f"{source.path} has no columns arm and instance_id; an outcomes CSV needs {listed(REQUIRED)}: say which of "
+            "its columns they are with --columns, for example --columns arm=model,seed=run"
+        )
+    if source.path.is_file():
+        read_bytes(source.path)  # a torn or unreadable file says so itself
     raise DataError(f"cannot tell the format of {source.path}; say it with --format ({', '.join(FORMATS)})")
+
+
+def _sound(row: Row) -> dict[str, Any]:
+    """The row without measurements that are none (text, negative, not finite): a verdict does not depend on them."""
+    return {"resolved": None} | {name: None if _odd(name, value) else value for name, value in row.items()}
+
+
+def _odd(name: str, value: Any) -> bool:
+    kind = COLUMNS[name].kind if name in COLUMNS and name not in KEY else "text"
+    if kind not in ("count", "number") or value is None:
+        return False
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return not sound or (kind == "count" and value != int(value))

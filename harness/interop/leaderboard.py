@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import peek_json
+from aem_harness.harness.interop.files import is_file, peek_json, strings
+from aem_harness.harness.interop.official import Verdict
 from aem_harness.harness.interop.predictions import find_predictions, read_predictions, row
 from aem_harness.harness.io import read_json, read_text
 from aem_harness.harness.types import Outcome
@@ -57,7 +58,7 @@ def _submission(source: Source) -> list[Row]:
     a prediction are empty patches, and those without logs have no verdict."""
     results: dict[str, Any] = read_json(source.path / RESULTS)
     file = find_predictions(source.path)
-    predictions = read_predictions(file) if file else {}
+    predictions = read_predictions(file, source.problems) if file else {}
     resolved, empty = set(results["resolved"]), _ids(results.get("no_generation"))
     lost = _ids(results.get("no_logs")) - resolved
     arm = source.arm or source.path.name
@@ -65,20 +66,19 @@ def _submission(source: Source) -> list[Row]:
     rows: list[Row] = []
     for name in sorted(listed | set(predictions)):
         outcome = Outcome.RESOLVED if name in resolved else Outcome.EMPTY_PATCH if name in empty else Outcome.UNRESOLVED
-        verdict = ("", "the submission has no log of it") if name in lost else (outcome.value, "")
+        verdict = Verdict("", "the submission has no log of it") if name in lost else Verdict(outcome)
         rows.append(row(source, name, predictions.get(name), verdict, _trajectory(source.path, name), arm))
     return rows
 
 
 def _trajectory(folder: Path, name: str) -> Path | None:
     names = (f"{name}.traj", f"{name}.traj.json", f"{name}/{name}.traj", f"{name}/{name}.traj.json")
-    return next((found for one in names if (found := folder / "trajs" / one).is_file()), None)
+    return next((found for one in names if is_file(found := folder / "trajs" / one)), None)
 
 
 def _ids(value: Any) -> set[str]:
-    return {one for one in value if isinstance(one, str)} if isinstance(value, list) else set()
+    return set(strings(value))
 
 
 def _header(path: Path) -> set[str]:
-    with StringIO(read_text(path)) as handle:
-        return set(next(csv.reader(handle), []))
+    return set(next(csv.reader(StringIO(read_text(path))), []))

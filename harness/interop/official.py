@@ -1,67 +1,86 @@
 """Verdicts as the official harness writes them: a run report, per-instance reports in folders, or lines of reports.
 
 Run report: `resolved_ids`, `unresolved_ids`, `empty_patch_ids`, `error_ids`, `incomplete_ids` (schema 2 of swebench 2
-to 5, and sb-cli's). Folder: `[<run>/<model>/]<instance>/report.json`; where the harness wrote none, the instance's log
-says why. Read are swebench 2.0 to 5.0's forms.
+to 5, sb-cli's, and OpenHands' derived one). Its `error_ids` are refused patches, tests that timed out and lost
+containers alike: `failure_reasons` (swebench 5) or the instances' logs tell which, where there are any. Folder:
+`[<run>/<model>/]<instance>/report.json`; where the harness wrote none, the instance's log says why.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aem_harness.harness.compare.schema import listed
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import holds, peek_json
-from aem_harness.harness.io import read_json, read_json_lines, read_text
+from aem_harness.harness.interop.files import LINES, holds, peek_json, peek_line, records, strings, table
+from aem_harness.harness.interop.problems import Problems
+from aem_harness.harness.io import read_json, read_text
 from aem_harness.harness.types import Outcome
 
-Verdict = tuple[str, str]  # outcome ("" when there is none) and cause
+LOG = "run_instance.log"
 LISTS = {
-    "resolved_ids": Outcome.RESOLVED.value,
-    "unresolved_ids": Outcome.UNRESOLVED.value,
-    "empty_patch_ids": Outcome.EMPTY_PATCH.value,
-    "error_ids": Outcome.ERROR.value,
-    "failed_ids": Outcome.ERROR.value,
+    "unresolved_ids": Outcome.UNRESOLVED,
+    "resolved_ids": Outcome.RESOLVED,
+    "empty_patch_ids": Outcome.EMPTY_PATCH,
 }
+ENVIRONMENT = "infra_failure_ids"  # swebench 5: the log shows a fault that no patch can cause
+
+
+class Verdict(NamedTuple):
+    """Outcome ("" when there is none), why, and the word of `harness.ends` where there is no report to say more."""
+
+    outcome: str
+    cause: str = ""
+    end: str = ""
 
 
 def matches(path: Path) -> bool:
     if path.is_dir():
         return next(_report_files(path), None) is not None
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        first = next(read_json_lines(path), (0, {}))[1]
-        return holds(first, "instance_id", "resolved")
+    if path.name.endswith(LINES):
+        return holds(peek_line(path), "instance_id", "resolved")
     return holds(peek_json(path), "resolved_ids")
 
 
 def read(source: Source) -> list[Row]:
-    arm = source.arm or source.path.name.split(".")[0]
-    found = read_verdicts(source.path)
+    found = read_verdicts(source.path, source.problems, source.reports)
+    arm = source.arm or arm_of(source.path)
     return [
         {"arm": arm, "instance_id": name, "seed": source.seed, **row_of(verdict)}
         for name, verdict in sorted(found.items())
     ]
 
 
-def row_of(verdict: Verdict) -> dict[str, Any]:
-    """Outcome and cause as columns; no verdict leaves both the outcome and `resolved` empty."""
-    outcome, cause = verdict
-    return {"outcome": outcome or None, "resolved": None, "cause": cause}
-
-
-def read_verdicts(path: Path) -> dict[str, Verdict]:
-    """The verdict on every instance that `path` knows of. Raises DataError where it is none of the three forms."""
+def arm_of(path: Path) -> str:
+    """The model in `<model>.<run_id>.json`, the name of a run report: run ids have no dots, models do."""
     if path.is_dir():
-        found = dict(_folder_verdicts(path))
+        return path.name
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    return name.rpartition(".")[0] or name
+
+
+def row_of(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as columns; none leaves both the outcome and `resolved` empty."""
+    return {"outcome": verdict.outcome or None, "resolved": None, "cause": verdict.cause, "end": verdict.end or None}
+
+
+def read_verdicts(path: Path, problems: Problems | None = None, logs: Path | None = None) -> dict[str, Verdict]:
+    """The verdict on every instance that `path` knows of. Raises DataError where it is none of the three forms.
+
+    `logs` is a folder of instances' logs, which tells the errors of a run report apart.
+    """
+    problems = Problems() if problems is None else problems
+    if path.is_dir():
+        found = dict(_folder_verdicts(path, problems))
         if not found:
             raise DataError(f"{path} holds no <instance>/report.json")
         return found
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return dict(_line_verdicts(path))
+    if path.name.endswith(LINES):
+        return _line_verdicts(path, problems)
     report = read_json(path)
     if holds(report, "resolved_ids"):
-        return _run_report(report)
+        return _run_report(report, path, problems, logs)
     if isinstance(report, dict) and report and all(holds(one, "resolved") for one in report.values()):
         return {name: of_report(one) for name, one in report.items()}
     raise DataError(f"{path} is not a report of the official harness: it has no resolved_ids")
@@ -70,30 +89,84 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
 def of_report(report: Mapping[str, Any]) -> Verdict:
     """The verdict in one per-instance report."""
     if report.get("resolved"):
-        return Outcome.RESOLVED.value, ""
+        return Verdict(Outcome.RESOLVED)
     if report.get("patch_is_None") or report.get("patch_exists") is False:
-        return Outcome.EMPTY_PATCH.value, ""
+        return Verdict(Outcome.EMPTY_PATCH)
     if report.get("patch_successfully_applied") is False:
-        return Outcome.NOT_APPLIED.value, ""
-    return Outcome.UNRESOLVED.value, ""
+        return Verdict(Outcome.NOT_APPLIED)
+    return Verdict(Outcome.UNRESOLVED)
 
 
-def _run_report(report: Mapping[str, Any]) -> dict[str, Verdict]:
-    reasons = report.get("failure_reasons") or {}
+# --- a run report ---------------------------------------------------------------------------------------------------
+
+
+def _run_report(report: Mapping[str, Any], path: Path, problems: Problems, logs: Path | None) -> dict[str, Verdict]:
     found: dict[str, Verdict] = {}
-    for name in (*report.get("submitted_ids", ()), *report.get("incomplete_ids", ()), *report.get("pending_ids", ())):
-        found[name] = "", "the run report has no verdict on it"
+    for key in ("submitted_ids", "completed_ids", "incomplete_ids", "pending_ids", "skipped_ids"):
+        for name in strings(report.get(key)):
+            found[name] = Verdict("", "the run report has no verdict on it")
+    said: dict[str, str] = {}
     for key, outcome in LISTS.items():
-        for name in report.get(key, ()):
-            found[name] = outcome, str(reasons.get(name, ""))
+        for name in strings(report.get(key)):
+            if name in said:
+                raise DataError(f"{path}: {name} is in {said[name]} and in {key}")
+            said[name] = key
+            found[name] = Verdict(outcome)
+    reasons = table(report.get("failure_reasons"))
+    environment = set(strings(report.get(ENVIRONMENT)))
+    for name in strings(report.get("failed_ids")):
+        found[name] = Verdict("", str(reasons.get(name, "")), "failed_ids")
+    for name in strings(report.get("error_ids")):
+        if name not in said:
+            found[name] = _error(name, path, str(reasons.get(name, "")), name in environment, logs)
+    unsaid = [name for name, verdict in found.items() if verdict.end == "error_ids"]
+    if unsaid:
+        problems.note(
+            f"{path}: {len(unsaid)} of {len(found)} instances are error_ids, and nothing tells refused patches from "
+            "lost containers: they count as unresolved, as in the official rate; name the logs with --reports to tell"
+        )
     return found
 
 
-def _line_verdicts(path: Path) -> Iterator[tuple[str, Verdict]]:
-    for number, line in read_json_lines(path):
-        if not holds(line, "instance_id", "resolved"):
-            raise DataError(f"{path} line {number} has no instance_id and resolved")
-        yield line["instance_id"], of_report(line)
+def _error(name: str, report: Path, reason: str, environment: bool, logs: Path | None) -> Verdict:
+    """Why the harness left no report of `name`, which its run report lists among the errors."""
+    for folder in _log_folders(name, report, logs):
+        return _folder_verdict(folder, Problems())
+    if environment:
+        return Verdict("", reason, reason or ENVIRONMENT)
+    if reason == "tests_timed_out":
+        return Verdict(Outcome.TEST_TIMEOUT, "the tests timed out")
+    return Verdict(Outcome.UNRESOLVED, reason or "the official harness counts it as an error", "error_ids")
+
+
+def _log_folders(name: str, report: Path, logs: Path | None) -> Iterator[Path]:
+    """Folders of the instance's log: in `logs`, else beside the run report, where swebench and people leave them."""
+    run_id = report.name.removesuffix(".json").rpartition(".")[2]
+    places = [logs] if logs else [report.parent / "logs" / "run_evaluation" / run_id, report.parent]
+    for place in places:
+        for pattern in (name, f"*/{name}", f"*/*/{name}"):
+            yield from (found for found in sorted(place.glob(pattern)) if (found / LOG).is_file())
+
+
+# --- lines and folders of reports -----------------------------------------------------------------------------------
+
+
+def _line_verdicts(path: Path, problems: Problems) -> dict[str, Verdict]:
+    found: dict[str, Verdict] = {}
+    for number, line in records(path, problems):
+        name = line.get("instance_id")
+        if not isinstance(name, str):
+            problems.add("have no instance_id", f"line {number}")
+            continue
+        if name in found:
+            raise DataError(f"{path} line {number}: {name} occurred before; a file of reports has each instance once")
+        if "resolved" in line and not isinstance(line["resolved"], bool | int):
+            problems.add("have a verdict that is neither true nor false", name)
+        if isinstance(line.get("resolved"), bool | int):
+            found[name] = of_report(line)
+        else:
+            found[name] = Verdict("", "no verdict on its line")
+    return found
 
 
 def _report_files(path: Path) -> Iterator[Path]:
@@ -101,7 +174,7 @@ def _report_files(path: Path) -> Iterator[Path]:
         yield from path.glob(f"{depth}/report.json")
 
 
-def _folder_verdicts(path: Path) -> Iterator[tuple[str, Verdict]]:
+def _folder_verdicts(path: Path, problems: Problems) -> Iterator[tuple[str, Verdict]]:
     folders = {file.parent for file in _report_files(path)}
     if not folders:
         return
@@ -110,20 +183,24 @@ def _folder_verdicts(path: Path) -> Iterator[tuple[str, Verdict]]:
         names = listed(sorted(parent.name for parent in parents), most=4)
         raise DataError(f"{path} holds several runs or models ({names}); name the one to read")
     for folder in sorted(entry for entry in parents.pop().iterdir() if entry.is_dir()):
-        yield folder.name, _folder_verdict(folder)
+        yield folder.name, _folder_verdict(folder, problems)
 
 
-def _folder_verdict(folder: Path) -> Verdict:
+def _folder_verdict(folder: Path, problems: Problems) -> Verdict:
     report = folder / "report.json"
     if report.is_file():
-        found = read_json(report)
+        try:
+            found = read_json(report)
+        except DataError as error:
+            problems.add("have a report that is not JSON", folder.name)
+            return Verdict("", str(error))
         if not isinstance(found, dict) or not ("resolved" in found or isinstance(found.get(folder.name), dict)):
             raise DataError(f"{report} is no official report of {folder.name}, the instance its folder is named after")
         return of_report(found.get(folder.name, found))
-    log = folder / "run_instance.log"
+    log = folder / LOG
     text = read_text(log) if log.is_file() else ""
     if "Patch Apply Failed" in text:
-        return Outcome.NOT_APPLIED.value, "the patch did not apply"
+        return Verdict(Outcome.NOT_APPLIED, "the patch did not apply")
     if "Test timed out" in text or "Timeout error" in text:
-        return Outcome.TEST_TIMEOUT.value, "the tests timed out"
-    return Outcome.ERROR.value, "the harness left no report"
+        return Verdict(Outcome.TEST_TIMEOUT, "the tests timed out")
+    return Verdict(Outcome.ERROR, "the harness left no report")

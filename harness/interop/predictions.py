@@ -1,15 +1,18 @@
 """Predictions files (.json by instance or as a list, .jsonl), joined with verdicts and trajectories."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aem_harness.harness.ends import Ends, Whose
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Source
-from aem_harness.harness.interop.files import holds, peek_json
-from aem_harness.harness.interop.official import Verdict, read_verdicts
-from aem_harness.harness.interop.trajectories import read_trajectory
-from aem_harness.harness.io import read_json, read_json_lines
+from aem_harness.harness.interop.files import LINES, holds, is_file, peek_json, records
+from aem_harness.harness.interop.official import Verdict, read_verdicts, row_of
+from aem_harness.harness.interop.problems import Problems
+from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
+from aem_harness.harness.io import read_json
+from aem_harness.harness.overflow import names_overflow
 from aem_harness.harness.types import Outcome
 
 NAMES = ("preds.json", "all_preds.jsonl", "predictions.jsonl")
@@ -17,22 +20,32 @@ NAMES = ("preds.json", "all_preds.jsonl", "predictions.jsonl")
 REPORTS = ("results.json", "report.json", "results/results.json", "logs", "evaluation_logs", "eval_logs")
 
 
-def read_predictions(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Prediction by instance id. Raises DataError naming the entry that has no instance_id."""
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        entries = [(f"line {number}", line) for number, line in read_json_lines(path)]
-    else:
-        loaded = read_json(path)
-        if isinstance(loaded, dict):
-            entries = [(key, {"instance_id": key, **dict(value or {})}) for key, value in loaded.items()]
-        elif isinstance(loaded, list):
-            entries = [(f"entry {number}", value) for number, value in enumerate(loaded, start=1)]
+def read_predictions(path: Path, problems: Problems) -> dict[str, Mapping[str, Any]]:
+    """Prediction by instance id; entries that are none are named in `problems`. Raises DataError for a repeated id."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for where, entry in _entries(path, problems):
+        name = entry.get("instance_id") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            problems.add("have no instance_id", where)
+        elif name in found:
+            raise DataError(f"{path}, {where}: {name} occurred before; a predictions file has each instance once")
         else:
-            raise DataError(f"{path} is not a predictions file: it must hold an object or a list")
-    for where, entry in entries:
-        if not holds(entry, "instance_id"):
-            raise DataError(f"{path}, {where}: no instance_id")
-    return {entry["instance_id"]: entry for _, entry in entries}
+            found[name] = entry
+    return found
+
+
+def _entries(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+    if path.name.endswith(LINES):
+        yield from ((f"line {number}", line) for number, line in records(path, problems))
+        return
+    loaded = read_json(path)
+    if isinstance(loaded, dict):
+        for key, value in loaded.items():  # the key stands in for an id that is missing
+            yield key, {"instance_id": key} | value if isinstance(value, dict) else {"instance_id": key}
+    elif isinstance(loaded, list):
+        yield from ((f"entry {number}", value) for number, value in enumerate(loaded, start=1))
+    else:
+        raise DataError(f"{path} is not a predictions file: it must hold an object or a list")
 
 
 def find_predictions(folder: Path) -> Path | None:
@@ -43,15 +56,11 @@ def find_predictions(folder: Path) -> Path | None:
 def find_verdicts(source: Source) -> dict[str, Verdict]:
     """The verdicts for a run: `source.reports`, or what lies beside it. Raises DataError saying how to get them."""
     if source.reports is not None:
-        return read_verdicts(source.reports)
+        return read_verdicts(source.reports, source.problems)
     folder = source.path if source.path.is_dir() else source.path.parent
-    for name in REPORTS:
-        candidate = folder / name
+    for candidate in (*(folder / name for name in REPORTS), *sorted(folder.glob("*.json"))):
         if candidate.is_dir() or holds(peek_json(candidate), "resolved_ids"):
-            return read_verdicts(candidate)
-    for candidate in sorted(folder.glob("*.json")):
-        if holds(peek_json(candidate), "resolved_ids"):
-            return read_verdicts(candidate)
+            return read_verdicts(candidate, source.problems)
     raise DataError(
         f"{folder} has predictions but no verdicts; grade them (aem grade, or swebench eval) and name the report with "
         "--reports"
@@ -66,37 +75,33 @@ def row(
     trajectory: Path | None,
     arm: str,
 ) -> dict[str, Any]:
-    """One rollout from its prediction, its verdict and its trajectory, each of which may be missing."""
-    patch = (prediction or {}).get("model_patch") or ""
-    outcome, cause = verdict or ("", "no verdict in the report")
-    if not outcome and prediction is not None and not patch.strip():
-        outcome = Outcome.EMPTY_PATCH.value
-    found: dict[str, Any] = {"arm": arm, "instance_id": instance_id, "seed": source.seed, "resolved": None}
-    found |= {"outcome": outcome or None, "cause": cause, "patch_bytes": len(patch.encode()) if prediction else None}
+    """One rollout from its prediction, its verdict and its trajectory, each of which may be missing or damaged."""
+    patch = (prediction or {}).get("model_patch")
+    patch = patch if isinstance(patch, str) else ""
+    verdict = verdict or Verdict("", "no verdict in the report")
+    if not verdict.outcome and prediction is not None and not patch.strip():
+        verdict = Verdict(Outcome.EMPTY_PATCH)
+    found: dict[str, Any] = {"arm": arm, "instance_id": instance_id, "seed": source.seed, **row_of(verdict)}
+    found["patch_bytes"] = len(patch.encode("utf-8", "surrogatepass")) if prediction else None
     found["model"] = (prediction or {}).get("model_name_or_path")
-    if trajectory is not None:
-        read = read_trajectory(trajectory)
-        found |= {
-            "trajectory": str(trajectory),
-            "scaffold": read.scaffold,
-            "exit_status": EXITS.get(read.exit_status.lower(), read.exit_status),
-            "steps": len(read.turns),
-            "prompt_tokens": read.prompt_tokens,
-            "completion_tokens": read.completion_tokens,
-            "cost_usd": read.cost,
-        }
+    if trajectory is not None and is_file(trajectory):
+        try:
+            found |= _of_trajectory(read_trajectory(trajectory), source.ends) | {"trajectory": str(trajectory)}
+        except DataError as error:  # the verdict does not depend on it
+            source.problems.note(f"{error}: its steps, tokens and end are not known")
     return found
 
 
-# How mini-swe-agent and SWE-agent name the ends that we name too; others are kept as they are.
-EXITS = {
-    "submitted": "submitted",
-    "limitsexceeded": "step_limit",
-    "exit_cost": "token_limit",
-    "exit_context": "context_limit",
-    "exit_format": "format_errors",
-    "repeatedformaterror": "format_errors",
-    "timeexceeded": "wall_limit",
-    "submitted (exit_cost)": "token_limit",
-    "submitted (exit_context)": "context_limit",
-}
+def _of_trajectory(read: Trajectory, ends: Ends) -> dict[str, Any]:
+    end = ends.of(read.exit_status)
+    if end.whose is not Whose.MODEL and names_overflow(str(read.info.get("exception_str") or "")):
+        end = ends.of("context_limit")  # a client that has no class of its own for it
+    facts = {
+        "scaffold": read.scaffold,
+        "exit_status": end.status or read.exit_status,
+        "steps": len(read.turns),
+        "prompt_tokens": read.prompt_tokens,
+        "completion_tokens": read.completion_tokens,
+        "cost_usd": read.cost,
+    }
+    return facts | {"end": end.word} if read.exit_status and end.word.lower() != end.status else facts

@@ -13,7 +13,7 @@ def matches(path: Path) -> bool:
 def read(source: Source) -> list[Row]:
     files = {file.stem: file for file in _trajectories(source.path)}
     found = find_predictions(source.path)
-    predictions = read_predictions(found) if found else {}
+    predictions = read_predictions(found, source.problems) if found else {}
     verdicts = find_verdicts(source)
     arm = source.arm or source.path.name
     names = sorted({*files, *predictions, *verdicts})

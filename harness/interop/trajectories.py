@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop.files import table
+from aem_harness.harness.io import read_json
 
 _BLOCK = re.compile(r"```(?:bash|sh|mswea_bash_command)\s*\n(.*?)\n```", re.DOTALL)
 
@@ -47,80 +49,103 @@ class Trajectory:
 
 def read_trajectory(path: Path) -> Trajectory:
     """Read one trajectory file. Raises DataError naming the file and what is missing."""
-    try:
-        raw = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not a trajectory: {error}") from None
+    raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("info"), dict):
         raise DataError(f"{path} is not a trajectory: it has no `info`")
     info = raw["info"]
-    if isinstance(raw.get("messages"), list):
-        turns = tuple(_mini_turns(raw["messages"]))
+    if isinstance(messages := raw.get("messages"), list):
+        turns = tuple(_mini_turns(messages))
+        info = table(table(messages[-1] if messages else None).get("extra")) | info  # what ended it, where that is said
         scaffold = f"mini-swe-agent {info.get('mini_version', '')}".strip()
     elif isinstance(raw.get("trajectory"), list):
         turns = tuple(_swe_agent_turns(raw["trajectory"]))
         scaffold = f"SWE-agent {info.get('swe_agent_version', '')}".strip()
     else:
         raise DataError(f"{path} is not a trajectory: it has neither `messages` nor `trajectory`")
-    stats = info.get("model_stats") or {}
+    stats = table(info.get("model_stats"))
     return Trajectory(
         instance_id=raw.get("instance_id") or path.name.removesuffix(".json").removesuffix(".traj"),
         turns=turns,
-        exit_status=info.get("exit_status") or "",
+        exit_status=str(info.get("exit_status") or ""),
         submission=info.get("submission"),
-        prompt_tokens=_sum([turn.prompt_tokens for turn in turns], stats.get("tokens_sent")),
-        completion_tokens=_sum([turn.completion_tokens for turn in turns], stats.get("tokens_received")),
+        prompt_tokens=_sum([turn.prompt_tokens for turn in turns], _count(stats.get("tokens_sent"))),
+        completion_tokens=_sum([turn.completion_tokens for turn in turns], _count(stats.get("tokens_received"))),
         cost=stats.get("instance_cost"),
         info=info,
         scaffold=scaffold,
     )
 
 
-def _mini_turns(messages: list[Mapping[str, Any]]) -> Iterator[Turn]:
+def _mini_turns(messages: list[Any]) -> Iterator[Turn]:
     for message in messages:
-        extra = message.get("extra") or {}
+        if not isinstance(message, dict):
+            continue
+        extra = table(message.get("extra"))
         if "model_response" in extra:  # a reply that held no valid action; the message is the scaffold's complaint
-            yield _mini_turn(str(extra["model_response"]), (), extra, malformed=True)
+            yield _mini_turn(_text(extra["model_response"]), (), extra, {}, malformed=True)
         elif message.get("role") == "assistant":
-            text = message.get("content") or ""
-            if isinstance(text, list):
-                text = "".join(part.get("text", "") for part in text)
-            yield _mini_turn(text, _commands(text, message, extra), extra, malformed=bool(extra.get("malformed")))
+            text = _text(message.get("content"))
+            commands = _commands(text, message, extra)
+            yield _mini_turn(text, commands, extra, {}, malformed=bool(extra.get("malformed")))
+        elif message.get("object") == "response":  # the Responses API: one message holds a list of output items
+            items = [table(item) for item in message.get("output") or ()]
+            text = "".join(_text(item.get("content")) for item in items if item.get("type") == "message")
+            calls = [{"function": item} for item in items if item.get("type") == "function_call"]
+            commands = _commands(text, {"tool_calls": calls}, extra)
+            usage = table(message.get("usage"))
+            yield _mini_turn(text, commands, extra, usage, malformed=bool(extra.get("malformed")))
 
 
-def _mini_turn(text: str, commands: tuple[str, ...], extra: Mapping[str, Any], *, malformed: bool) -> Turn:
-    usage = (extra.get("response") or {}).get("usage") or {}
+def _text(content: Any) -> str:
+    """The text of a message: a string, null, or a list of parts, which are objects with `text` or bare strings."""
+    if isinstance(content, list):
+        return "".join(_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in content)
+    return "" if content is None else str(content)
+
+
+def _mini_turn(
+    text: str, commands: tuple[str, ...], extra: Mapping[str, Any], usage: Mapping[str, Any], *, malformed: bool
+) -> Turn:
+    usage = usage or table(table(extra.get("response")).get("usage"))
+    prompt, completion = (
+        _count(extra.get(name, usage.get(name, usage.get(other))))
+        for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+    )
     return Turn(
         text=text,
         commands=commands,
         malformed=malformed,
         entropy=extra.get("mean_entropy"),
         surprisal=extra.get("surprisal"),
-        prompt_tokens=extra.get("prompt_tokens", usage.get("prompt_tokens")),
-        completion_tokens=extra.get("completion_tokens", usage.get("completion_tokens")),
+        prompt_tokens=prompt,
+        completion_tokens=completion,
     )
 
 
+def _count(value: Any) -> int | None:
+    """`value` where it is a number of tokens."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _commands(text: str, message: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ...]:
-    if "actions" in extra:
-        return tuple(str(action.get("command", "")) for action in extra["actions"])
-    if calls := message.get("tool_calls"):
-        return tuple(_argument(call) for call in calls)
+    if isinstance(actions := extra.get("actions"), list):
+        return tuple(str(action.get("command", "")) for action in actions if isinstance(action, dict))
+    if isinstance(calls := message.get("tool_calls"), list) and calls:
+        return tuple(_argument(table(call)) for call in calls)
     return tuple(block.strip() for block in _BLOCK.findall(text))
 
 
 def _argument(call: Mapping[str, Any]) -> str:
-    arguments = (call.get("function") or {}).get("arguments", "")
+    arguments = table(call.get("function")).get("arguments", "")
     try:
-        return str(json.loads(arguments)["command"])
+        said = arguments if isinstance(arguments, dict) else json.loads(arguments)
+        return str(said["command"])
     except (ValueError, KeyError, TypeError):
         return str(arguments)
 
 
-def _swe_agent_turns(steps: list[Mapping[str, Any]]) -> Iterator[Turn]:
-    for step in steps:
+def _swe_agent_turns(steps: list[Any]) -> Iterator[Turn]:
+    for step in map(table, steps):
         action = str(step.get("action") or "").strip()
         yield Turn(text=str(step.get("response") or ""), commands=(action,) if action else (), malformed=not action)
 
