@@ -1,5 +1,6 @@
 """The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -7,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from aem_harness.harness.errors import EXIT_USAGE, AemError
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError
 
 # typer carries its own copy of click since 0.26 and used the package before: reach the classes through typer itself.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -32,7 +33,7 @@ COMMANDS: tuple[str, ...] = (
     "doctor",
 )
 
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143  # as shells number SIGINT and SIGTERM
+EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143  # as shells number SIGINT, SIGPIPE and SIGTERM
 
 app = typer.Typer(
     name="aem",
@@ -76,6 +77,12 @@ def main() -> None:
     except AemError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output has gone: `aem show ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
+        sys.exit(EXIT_PIPE)
+    except OSError as error:
+        typer.secho(f"error: {error.filename or 'this machine'}: {error.strerror or error}", fg="red", err=True)
+        sys.exit(EXIT_INFRASTRUCTURE)
     if code == EXIT_INTERRUPTED:  # Typer turns most interrupts into this code itself
         typer.echo("interrupted; what is finished is kept, and the same command goes on", err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -21,6 +21,7 @@ from aem_harness.aem_checkpoints import client
 from aem_harness.aem_checkpoints.command import Program, arguments, explain, find_program
 from aem_harness.aem_checkpoints.registry import Entry, Registry
 from aem_harness.harness.errors import PolicyFault
+from aem_harness.harness.io import append_line
 from aem_harness.harness.run.store import now
 
 START_SECONDS = 3600.0  # a large model on a cold disk takes many minutes to load
@@ -194,7 +195,7 @@ class Server:
         entry = {"event": event, "at": now(), "detail": detail}
         self.events.append(entry)
         with self.log.with_suffix(".events.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+            append_line(file, json.dumps(entry))
 
 
 def free_port() -> int:

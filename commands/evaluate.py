@@ -1,6 +1,5 @@
 """From settings to a finished run: what `aem run` and `aem gate` share."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
+from aem_harness.harness.io import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +176,7 @@ def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int
 
 
 def _suspect(folder: Path) -> list[str]:
-    marked = json.loads((folder / "audit.json").read_text())
+    marked = read_json(folder / "audit.json")
     suspect = [
         entry["instance_id"]
         for entry in marked

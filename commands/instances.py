@@ -8,6 +8,7 @@ import typer
 from aem_harness.commands import options
 from aem_harness.commands.evaluate import choose
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import write_json_lines
 
 if TYPE_CHECKING:
     from aem_harness.harness.types import Task
@@ -103,7 +104,6 @@ def export(
     repos: options.Repos = None,
 ) -> None:
     """Write instances in the format of swebench 5, derived fields filled in: what `swebench eval` reads."""
-    import json
 
     from rich.console import Console
 
@@ -112,5 +112,5 @@ def export(
     if file.suffix != ".jsonl":
         raise ConfigError(f"{file} must end in .jsonl")
     tasks = choose(dataset, Console(stderr=True), ids=ids, repos=repos).tasks
-    file.write_text("".join(json.dumps(to_row(task)) + "\n" for task in tasks))
+    write_json_lines(file, map(to_row, tasks))
     typer.echo(f"{len(tasks)} instances written to {file}")

@@ -105,16 +105,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that takes the place of `path` when the block ends well; until then nobody sees any of it.
 
     The bytes, then the rename are on the disk when the block has ended. A link stays a link: what it leads to is
-    replaced. A device or a pipe (`/dev/stdout`) is written straight to.
+    replaced. A device or a pipe (`/dev/stdout`) is written straight to. Raises ConfigError where it cannot be.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        with target.open("wb") as file:
+        with _opened(target, "wb", path) as file:
             yield file
         return
     scratch = target.with_name(f".{target.name[:100]}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        with scratch.open("xb") as file:
+        with _opened(scratch, "xb", path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -124,6 +124,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             scratch.unlink()
         raise
     make_durable(target.parent)
+
+
+def _opened(path: Path, mode: str, shown: Path) -> IO[bytes]:
+    try:
+        return path.open(mode)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(f"cannot write {shown}: {error.strerror}") from None
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -145,12 +152,10 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
-def append_line(file: IO[str], line: str, *, durable: bool = False) -> None:
-    """Add a whole line to an open file and hand it to the system; with `durable` wait until it is on the disk."""
+def append_line(file: IO[str], line: str) -> None:
+    """Add a whole line to an open file and hand it to the system."""
     file.write(line + "\n")
     file.flush()
-    if durable:
-        os.fsync(file.fileno())
 
 
 def temporary_folder(parent: Path, name: str) -> Path:

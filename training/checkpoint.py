@@ -1,10 +1,7 @@
 """Weights and training state on disk: Hugging Face folders for serving, one state file for going on after a kill."""
 
 import hashlib
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ import torch
 
 from aem_harness.aem_checkpoints.card import CARD, Card
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import read_json, replacing, temporary_folder, write_json, write_text
 from aem_harness.training.model import Model, ModelConfig
 
 STATE = "state.pt"
@@ -24,16 +22,16 @@ def save_policy(folder: Path, model: Model, tokenizer: Any, card: Card) -> None:
     from safetensors.torch import save_file
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    new = temporary_folder(folder.parent, folder.name)
     weights = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.named_parameters()}
     save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(new)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    _write_json(new / "config.json", {**hf_config(model.config), "eos_token_id": end, "pad_token_id": pad})
-    _write_json(new / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
+    write_json(new / "config.json", {**hf_config(model.config), "eos_token_id": end, "pad_token_id": pad})
+    write_json(new / "generation_config.json", {"eos_token_id": end, "pad_token_id": pad})
     digests = {path.name: digest(path) for path in sorted(new.iterdir())}
-    (new / CARD).write_text(card.model_copy(update={"digests": digests}).to_yaml())
+    write_text(new / CARD, card.model_copy(update={"digests": digests}).to_yaml())
     for path in (new, *new.iterdir()):  # some writers give files to their owner alone
         path.chmod(0o755 if path.is_dir() else 0o644)
     if folder.exists():
@@ -48,7 +46,7 @@ def load_policy(folder: Path) -> tuple[Model, Any]:
 
     if not (folder / "config.json").is_file():
         raise ConfigError(f"no checkpoint at {folder}: it has no config.json")
-    values = json.loads((folder / "config.json").read_text())
+    values = read_json(folder / "config.json")
     config = ModelConfig(**{name: values[name] for name in ModelConfig.model_fields if name in values})
     model = Model(config)
     weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
@@ -79,11 +77,8 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Replace the training state atomically: after a kill at any moment the old or the new one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{STATE}-", delete=False) as file:
+    with replacing(folder / STATE) as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(folder / STATE)
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
@@ -95,7 +90,3 @@ def load_state(folder: Path) -> dict[str, Any] | None:
 
 def digest(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import append_line, write_json_lines, write_text
 from aem_harness.training.checkpoint import load_state, save_state
 from aem_harness.training.config import Common
 
@@ -30,7 +31,7 @@ class Folder:
                 "give its own config, or another --out"
             )
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
+        write_text(path / "config.json", config.model_dump_json(indent=2) + "\n")
         self._keep_metrics_up_to(self.step)
 
     def __enter__(self) -> "Folder":
@@ -55,8 +56,7 @@ class Folder:
         save_state(self.path, self.state)
 
     def log(self, metrics: Mapping[str, Any]) -> None:
-        self._metrics.write(json.dumps(metrics) + "\n")
-        self._metrics.flush()
+        append_line(self._metrics, json.dumps(metrics))
         if self._board is not None:
             for name, value in metrics.items():
                 if isinstance(value, int | float) and name != "step":
@@ -65,9 +65,7 @@ class Folder:
     def _keep_metrics_up_to(self, step: int) -> None:
         file = self.path / "metrics.jsonl"
         kept = [line for line in read_metrics(file) if line["step"] <= step]
-        new = file.with_suffix(".new")
-        new.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        new.replace(file)
+        write_json_lines(file, kept)
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

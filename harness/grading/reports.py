@@ -12,7 +12,6 @@ In the run's folder:
 so that `swebench report <run_id>`, called in that folder, grades the run again from its logs.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.instances.rows import to_row
-from aem_harness.harness.io import read_json, write_json, write_text
+from aem_harness.harness.io import read_json, write_json, write_json_lines
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Prediction, Task
 
@@ -143,7 +142,7 @@ def _dataset(logs: Path, tasks: Sequence[Task]) -> str:
     if "/" in name and not any(task.provenance for task in tasks):
         return name
     rows = logs / "dataset.jsonl"
-    write_text(rows, "".join(json.dumps(to_row(task)) + "\n" for task in tasks))
+    write_json_lines(rows, map(to_row, tasks))
     return str(rows.relative_to(logs.parents[2]))
 
 

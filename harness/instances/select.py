@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import read_text
 from aem_harness.harness.types import Task
 
 _MAGIC = frozenset("*?[")
@@ -51,10 +52,7 @@ def expand(ids: Iterable[str]) -> list[str]:
         if not entry.startswith("@"):
             expanded.append(entry)
             continue
-        try:
-            lines = Path(entry[1:]).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the list of instance ids {entry[1:]}: {error}") from None
+        lines = read_text(Path(entry[1:])).splitlines()
         expanded += [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return expanded
 

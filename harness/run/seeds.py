@@ -6,10 +6,12 @@ than the K of the others.
 
 import csv
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import read_text
 
 Plan = dict[str, Any]
 
@@ -37,11 +39,7 @@ def widened(plan: Mapping[str, Any], other: Mapping[str, Any]) -> Plan:
 
 def read_allocation(path: Path) -> dict[str, int]:
     """Seeds by instance, from a CSV with the columns instance_id and seeds, as `aem plan --allocate` writes it."""
-    try:
-        with path.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+    rows = list(csv.DictReader(StringIO(read_text(path), newline="")))
     if not rows or not {"instance_id", "seeds"} <= set(rows[0]):
         raise DataError(f"{path} is no allocation: it needs the columns instance_id, seeds, and a row an instance")
     found: dict[str, int] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.io import write_json
+from aem_harness.harness.io import append_line, read_json_lines, write_json
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
@@ -25,8 +25,7 @@ class TrajectoryWriter:
 
     def message(self, message: Mapping[str, Any]) -> None:
         stamped = {**message, "extra": {"timestamp": time.time(), **message.get("extra", {})}}
-        self._lines.write(json.dumps(stamped, default=str) + "\n")
-        self._lines.flush()
+        append_line(self._lines, json.dumps(stamped, default=str))
         self.summary.add(stamped)
         if stamped["role"] == "exit":
             self._exit = stamped["extra"].get("exit_status", "")
@@ -38,7 +37,7 @@ class TrajectoryWriter:
         """Close the growing file and turn it into `<instance>.traj.json`."""
         self._lines.close()
         growing = self._folder / "trajectory.jsonl"
-        messages = [json.loads(line) for line in growing.read_text().splitlines()]
+        messages = [message for _, message in read_json_lines(growing)]
         document = {
             "info": {
                 "model_stats": {"instance_cost": 0.0, "api_calls": self.summary.steps},

@@ -178,10 +178,18 @@ def test_bytes_that_were_no_text_come_out_as_they_were(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"caf\xe9"
 
 
-def test_an_appended_line_is_on_the_disk_at_once(tmp_path: Path) -> None:
+def test_an_appended_line_can_be_read_at_once(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("a") as file:
-        append_line(file, "one", durable=True)
+        append_line(file, "one")
         assert (tmp_path / "a.jsonl").read_text() == "one\n"
+
+
+@pytest.mark.parametrize("name", ["missing/file", "folder", "file/below"])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"cannot write {tmp_path / name}: "):
+        write_text(tmp_path / name, "")
 
 
 @pytest.mark.parametrize("home", ["absolute", "relative", "empty", "unset"])

@@ -16,6 +16,7 @@ import torch
 from aem_harness.aem_checkpoints.card import CARD, Card, Method, Serving, Training
 from aem_harness.agents.templates import Prompts
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import read_json, write_json, write_text
 from aem_harness.training import tasks
 from aem_harness.training.checkpoint import digest
 from aem_harness.training.config import TrlConfig
@@ -211,9 +212,9 @@ def _enter(out: Path, config: TrlConfig) -> None:
     """A folder is continued only under its own settings."""
     out.mkdir(parents=True, exist_ok=True)
     file, settings = out / "config.json", json.loads(config.model_dump_json())
-    if file.is_file() and json.loads(file.read_text()) != settings:
+    if file.is_file() and read_json(file) != settings:
         raise ConfigError(f"{out} was started under other settings: give its own config, or another --out")
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(file, settings)
 
 
 def _callback(file: Path, report: Report, last: Path | None) -> Any:
@@ -223,7 +224,7 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
     done = int(last.name.partition("-")[2]) if last else 0
     lines = file.read_text().splitlines() if file.is_file() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
-    file.write_text("".join(f"{line}\n" for line in kept))
+    write_text(file, "".join(f"{line}\n" for line in kept))
 
     class Log(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -248,7 +249,7 @@ def save(trainer: Any, tokenizer: Any, config: TrlConfig, folder: Path) -> Path:
     (folder / "training_args.bin").unlink(missing_ok=True)
     digests = {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != CARD}
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    (folder / CARD).write_text(card(config, settings).model_copy(update={"digests": digests}).to_yaml())
+    write_text(folder / CARD, card(config, settings).model_copy(update={"digests": digests}).to_yaml())
     return folder
 
 
