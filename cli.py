@@ -30,6 +30,7 @@ COMMANDS: tuple[str, ...] = (
     "images",
     "import_",
     "fsck",
+    "export",
     "doctor",
 )
 

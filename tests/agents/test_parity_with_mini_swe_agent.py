@@ -8,16 +8,15 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from aem_harness.agents.bash import BashAgent, BashOptions
 from aem_harness.agents.templates import MINI_SWE_AGENT, Prompts
-from aem_harness.harness.io import cache_folder
 from aem_harness.harness.types import Completion
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
+from tests.peers import packages, peer
 
 VERSION = "2.4.6"
 DRIVER = Path(__file__).with_name("mini_driver.py")
@@ -27,24 +26,13 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 @pytest.fixture(scope="session")
 def mini_python() -> Path:
     """The interpreter of a virtual environment that holds mini-swe-agent; skips where it cannot be installed."""
-    venv = cache_folder() / f"mini-swe-agent-{VERSION}"
-    python = venv / "bin" / "python"
-    if not (venv / ".complete").exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        pip = [str(python), "-m", "pip", "install", "-q", f"mini-swe-agent=={VERSION}"]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"mini-swe-agent cannot be installed: {done.stderr.strip()[-200:]}")
-        (venv / ".complete").touch()
-    return python
+    return peer(f"mini-swe-agent=={VERSION}")
 
 
 @pytest.fixture
 def prompts(mini_python, monkeypatch):
     """Loads mini-swe-agent's prompts as an installation beside us would offer them."""
-    site = next((mini_python.parents[1] / "lib").glob("python*/site-packages"))
-    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.syspath_prepend(str(packages(mini_python)))
     return Prompts.load
 
 

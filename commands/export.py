@@ -1,0 +1,39 @@
+"""`aem export`: a run in the files of other people's viewers, leaderboards and trainers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """
+Examples:
+
+  aem export results/base-1a2b3c4d5e6f --to inspect --out base.eval
+
+  aem export results/base-1a2b3c4d5e6f --to swebench-experiments --seed 0 --out 20261129_my-model
+
+  aem export results/base-1a2b3c4d5e6f --to sft --out rollouts.jsonl
+
+Formats: inspect (.eval), atif (Harbor), swebench-experiments (a leaderboard submission), mini (mini-swe-agent),
+hf-dataset (Parquet and a card), sft (messages with rewards), csv, parquet. mini-swe-agent's inspector opens the
+trajectories of a run as they are.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(export)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    to: Annotated[str, typer.Option("--to", help="Format; see below.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Only this rollout of every task.")] = None,
+) -> None:
+    """Write a run for another tool: Inspect, Harbor, the SWE-bench leaderboard, mini-swe-agent, trainers, tables."""
+    from aem_harness.harness.export import export as write
+
+    written = write(run, to, out, seed)
+    typer.echo(f"{out}: {written.rollouts} rollouts")
+    if written.left_out:
+        typer.echo(f"left out: {written.left_out} rollouts {written.why}", err=True)

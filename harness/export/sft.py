@@ -1,0 +1,55 @@
+"""Messages with rewards, one JSON object a line: what supervised fine-tuning and preference data are made from.
+
+`messages` are role and content (and tool calls where the policy made them), in the conversational form that TRL reads.
+`reward` is 1 for a resolved rollout and 0 for one that is not; lost rollouts have no reward and are left out. A reply
+without an action is an assistant message, followed by the complaint it got.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of
+
+
+def write(run: Run, out: Path) -> Written:
+    count = lost = 0
+    with out.open("w", encoding="utf-8") as handle:
+        for one in run.rollouts():
+            if one.resolved is None:
+                lost += 1
+                continue
+            handle.write(json.dumps(row(run, one), ensure_ascii=False) + "\n")
+            count += 1
+    return Written(count, lost, "without a verdict")
+
+
+def row(run: Run, one: Rollout) -> dict[str, Any]:
+    """One rollout as a line of the file."""
+    return {
+        "messages": list(messages(one)),
+        "reward": None if one.resolved is None else float(one.resolved),
+        "instance_id": one.instance_id,
+        "seed": one.seed,
+        "outcome": one.outcome.value if one.outcome else None,
+        "exit_status": one.event["exit_status"],
+        "arm": run.arm,
+        "model": run.model,
+        "patch": plain(one.patch()),
+    }
+
+
+def messages(one: Rollout) -> Iterator[dict[str, Any]]:
+    """The conversation as the policy saw it."""
+    for message in one.trajectory()["messages"]:
+        if message.get("role") == "exit":
+            continue
+        reply = said(message)
+        if reply is not None and message["role"] != "assistant":
+            yield {"role": "assistant", "content": reply}
+        yield {"role": message["role"], "content": text_of(message), **_calls(message)}
+
+
+def _calls(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: plain(message[key]) for key in ("tool_calls", "tool_call_id") if message.get(key)}

@@ -1,0 +1,33 @@
+"""Other people's packages in virtual environments of their own, made on first use and kept outside the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def peer(requirement: str, *options: str) -> Path:
+    """The interpreter of an environment that holds `requirement` (`name==version`); skips where it cannot be installed.
+
+    `options` go to pip install, for example --no-deps.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem-harness"
+    venv = cache / requirement.replace("==", "-")
+    python = venv / "bin" / "python"
+    if not (venv / ".complete").exists():
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pip = [str(python), "-m", "pip", "install", "-q", *options, requirement]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"{requirement} cannot be installed: {done.stderr.strip()[-200:]}")
+        (venv / ".complete").touch()
+    return python
+
+
+def packages(python: Path) -> Path:
+    """Where that environment keeps its packages."""
+    return next((python.parents[1] / "lib").glob("python*/site-packages"))
