@@ -25,6 +25,7 @@ COMMANDS: tuple[str, ...] = (
     "train",
     "checkpoints",
     "serve",
+    "failures",
     "runs",
     "instances",
     "images",

@@ -161,12 +161,14 @@ def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id, or the unique end of one.")],
     seed: Annotated[int, typer.Option(help="Which rollout of the instance.")] = 0,
+    gold: Annotated[bool, typer.Option("--gold", help="Show the reference patch beside the rollout's.")] = False,
 ) -> None:
-    """Read one trajectory, its patch and its verdict in the terminal."""
+    """Read one trajectory, its patch, its verdict and what the failing tests said in the terminal."""
     from rich.console import Console
 
-    from aem_harness.harness.report.show import rollout_view
+    from aem_harness.harness.report.show import reference_patch, rollout_view
 
     console = Console()
+    reference = reference_patch(folder, instance) if gold else None
     with console.pager(styles=True) if console.is_terminal else nullcontext():
-        console.print(rollout_view(folder, instance, seed))
+        console.print(rollout_view(folder, instance, seed, reference))

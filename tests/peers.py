@@ -1,5 +1,6 @@
 """Other people's packages in virtual environments of their own, made on first use and kept outside the repository."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,14 +18,17 @@ def peer(requirement: str, *options: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aem-harness"
     venv = cache / requirement.replace("==", "-")
     python = venv / "bin" / "python"
-    if not (venv / ".complete").exists():
-        shutil.rmtree(venv, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        pip = [str(python), "-m", "pip", "install", "-q", *options, requirement]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"{requirement} cannot be installed: {done.stderr.strip()[-200:]}")
-        (venv / ".complete").touch()
+    cache.mkdir(parents=True, exist_ok=True)
+    with venv.with_name(f"{venv.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests that run side by side make it once
+        if not (venv / ".complete").exists():
+            shutil.rmtree(venv, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+            pip = [str(python), "-m", "pip", "install", "-q", *options, requirement]
+            done = subprocess.run(pip, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                pytest.skip(f"{requirement} cannot be installed: {done.stderr.strip()[-200:]}")
+            (venv / ".complete").touch()
     return python
 
 

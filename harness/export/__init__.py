@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import read_json
 from aem_harness.harness.run.listing import newest
-from aem_harness.harness.run.store import read_journal, read_json, read_patch
+from aem_harness.harness.run.store import read_journal, read_patch
 from aem_harness.harness.types import Outcome
 
 # What each writes, for `aem export --help` and the documentation.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.export import Rollout, Run, Written, numbered, plain, said, text_of
-from aem_harness.harness.run.store import write_json
+from aem_harness.harness.io import write_json
 
 VERSION = "ATIF-v1.7"
 SOURCES = {"system": "system", "user": "user", "assistant": "agent", "tool": "user"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.export import Rollout, Run, Written, plain
-from aem_harness.harness.run.store import write_json, write_text
+from aem_harness.harness.io import write_json, write_text
 from aem_harness.harness.types import Outcome
 
 LOGS = ("patch.diff", "report.json", "test_output.txt", "eval.sh", "run_instance.log")

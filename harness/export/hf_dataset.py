@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.export import Rollout, Run, Written, sft
-from aem_harness.harness.run.store import write_text
+from aem_harness.harness.io import write_text
 
 
 def write(run: Run, out: Path) -> Written:

@@ -70,8 +70,7 @@ def eval_log(run: Run) -> "EvalLog":
 
 
 def _sample(run: Run, one: Rollout) -> "EvalSample":
-    from inspect_ai._util.error import EvalError
-    from inspect_ai.log import EvalSample
+    from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput, ModelUsage
     from inspect_ai.scorer import Score
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from aem_harness.harness.export import Rollout, Run, Written, plain
-from aem_harness.harness.run.store import write_json
+from aem_harness.harness.io import write_json
 
 
 def write(run: Run, out: Path) -> Written:

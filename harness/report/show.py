@@ -1,29 +1,35 @@
 """One rollout as a person reads it: the conversation, the patch, the verdict."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import read_json
 from aem_harness.harness.report.live import STYLE
+from aem_harness.harness.report.why import cause, end_words, failing, printable, read_tests
 from aem_harness.harness.run.store import read_patch
 from aem_harness.harness.types import Outcome
 
 BORDER = {"system": "dim", "user": "blue", "assistant": "green", "tool": "cyan", "exit": "magenta"}
 
 
-def rollout_view(run: Path, instance: str, seed: int) -> RenderableType:
-    """The trajectory of `instance` (its id, or the unique end of one) at `seed`, with patch and grade."""
+def rollout_view(run: Path, instance: str, seed: int, gold: str | None = None) -> RenderableType:
+    """The trajectory of `instance` (its id, or the unique end of one) at `seed`, with patch and grade.
+
+    `gold` is the reference patch, shown beside the rollout's.
+    """
     folder = find_rollout(run, instance, seed)
-    return Group(*_parts(folder))
+    return Group(*_parts(folder, gold))
 
 
 def find_rollout(run: Path, instance: str, seed: int) -> Path:
@@ -44,53 +50,114 @@ def find_rollout(run: Path, instance: str, seed: int) -> Path:
     return folder
 
 
-def _parts(folder: Path) -> Iterator[RenderableType]:
+def reference_patch(run: Path, instance: str) -> str:
+    """The gold patch of an instance of a run, from the dataset that the run names."""
+    from aem_harness.harness.instances.load import load
+
+    if not (run / "run.json").exists():
+        raise ConfigError(f"{run} is not a run folder: it has no run.json")
+    facts = read_json(run / "run.json")
+    names = [name for name in facts["plan"]["instances"] if name == instance or name.endswith(instance)]
+    tasks = {task.instance_id: task for task in load(facts["config"]["dataset"]).tasks}
+    for name in names:
+        if name in tasks:
+            return tasks[name].patch
+    raise ConfigError(f"{facts['config']['dataset']} has no instance {instance}, so its reference patch is not known")
+
+
+def _parts(folder: Path, gold: str | None) -> Iterator[RenderableType]:
     rollout = read_json(folder / "rollout.json")
     yield Rule(f"{rollout['instance_id']}  seed {rollout['seed']}")
-    for number, message in enumerate(_messages(folder, rollout["instance_id"])):
-        yield _message(number, message)
-    yield Rule("patch")
-    patch = read_patch(folder / "patch.diff").encode("utf-8", "replace").decode()
-    yield Syntax(patch, "diff", word_wrap=True, background_color="default") if patch.strip() else Text("(empty)", "dim")
+    document = _document(folder, rollout["instance_id"])
+    for number, message in enumerate(document["messages"]):
+        yield from _message(number, message)
+    yield Rule("patch" if gold is None else "patch, and the reference patch")
+    patches = [_patch("patch", read_patch(folder / "patch.diff"))]
+    if gold is not None:
+        patches.append(_patch("reference (gold)", gold))
+    yield Beside(patches) if len(patches) > 1 else patches[0]
     yield Rule("verdict")
     yield from _verdict(folder, rollout)
+    if trace := (document.get("info") or {}).get("traceback"):
+        yield Text("the exception of the agent's own code:", "bold")
+        yield Text(printable(str(trace)).rstrip(), "red")
 
 
-def _messages(folder: Path, instance_id: str) -> list[dict[str, Any]]:
-    document = read_json(folder / f"{instance_id}.traj.json")
+@dataclass(frozen=True)
+class Beside:
+    """Parts side by side where the terminal is wide enough for lines of code, else one below the other."""
+
+    parts: Sequence[RenderableType]
+    each: int = 70  # columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < self.each * len(self.parts):
+            yield from self.parts
+            return
+        grid = Table.grid(expand=True)
+        for _ in self.parts:
+            grid.add_column(ratio=1)
+        grid.add_row(*self.parts)
+        yield grid
+
+
+def _patch(title: str, text: str) -> RenderableType:
+    body = printable(text)
+    if not body.strip():
+        return Text(f"{title}: empty", "dim")
+    return Panel(Syntax(body, "diff", word_wrap=True, background_color="default"), title=title, title_align="left")
+
+
+def _document(folder: Path, instance_id: str) -> dict[str, Any]:
+    path = folder / f"{instance_id}.traj.json"
+    document: dict[str, Any] = read_json(path)
     if "messages" not in document:
-        raise DataError(f"{folder / instance_id}.traj.json has no messages")
-    messages: list[dict[str, Any]] = document["messages"]
-    return messages
+        raise DataError(f"{path} has no messages")
+    return document
 
 
-def _message(number: int, message: Mapping[str, Any]) -> RenderableType:
+def _message(number: int, message: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """A message; a reply without a valid action, which is kept in the complaint about it, comes before that."""
+    extra = message.get("extra") or {}
+    facts = [
+        f"{extra[key]:.3g} {unit}" for key, unit in (("mean_entropy", "nats"), ("model_seconds", "s")) if extra.get(key)
+    ]
+    role = str(message["role"])
+    if "model_response" in extra:
+        yield _panel(f"{number} assistant, malformed", facts, str(extra["model_response"]), "assistant")
+        facts = []
+    if extra.get("reasoning"):
+        yield _panel(f"{number} {role}, reasoning", [], str(extra["reasoning"]), "system")
     content = message.get("content") or ""
     body = content if isinstance(content, str) else json.dumps(content, indent=1)
     for call in message.get("tool_calls") or ():
         body += f"\n{call['function']['name']}({call['function']['arguments']})"
-    extra = message.get("extra", {})
-    facts = [
-        f"{extra[key]:.3g} {unit}" for key, unit in (("mean_entropy", "nats"), ("model_seconds", "s")) if extra.get(key)
-    ]
-    title = f"{number} {message['role']}" + (f" ({', '.join(facts)})" if facts else "")
-    return Panel(Text(body), title=title, title_align="left", border_style=BORDER.get(message["role"], "white"))
+    yield _panel(f"{number} {role}", facts, body, role)
+
+
+def _panel(title: str, facts: list[str], body: str, role: str) -> Panel:
+    title += f" ({', '.join(facts)})" if facts else ""
+    return Panel(Text(printable(body)), title=title, title_align="left", border_style=BORDER.get(role, "white"))
 
 
 def _verdict(folder: Path, rollout: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield Text(f"ended: {rollout['exit_status']} {rollout['reason']}".rstrip())
+    reason = f" ({printable(rollout['reason'])})" if rollout["reason"] else ""
+    yield Text(f"ended: {rollout['exit_status']}: {end_words(rollout['exit_status'])}{reason}")
+    graded = (folder / "grade.json").exists()
+    grade = read_json(folder / "grade.json") if graded else None
+    tests = read_tests(folder) if graded else None
     if rollout["fault"]:
         yield Text(f"lost to infrastructure ({rollout['fault']['boundary']}): {rollout['fault']['message']}", "magenta")
-    if not (folder / "grade.json").exists():
+    if grade is None:
         yield Text("not graded", "dim")
         return
-    grade = read_json(folder / "grade.json")
     yield Text(f"graded: {grade['outcome']}  {grade['cause']}".rstrip(), STYLE[Outcome(grade["outcome"])])
-    if (folder / "report.json").exists():
-        (report,) = read_json(folder / "report.json").values()
-        for kind in ("FAIL_TO_PASS", "PASS_TO_PASS"):
-            lists = report.get("tests_status", {}).get(kind, {"success": [], "failure": []})
-            failed = lists["failure"]
-            yield Text(f"{kind}: {len(lists['success'])} passed, {len(failed)} failed")
-            for name in failed[:20]:
-                yield Text(f"  failed {name}", "red")
+    if why := cause(rollout, grade, tests):
+        yield Text(f"cause: {why}")
+    if tests is None:
+        return
+    yield Text(f"FAIL_TO_PASS: {tests.fixed} passed, {len(tests.not_fixed)} failed")
+    yield Text(f"PASS_TO_PASS: {tests.kept} passed, {len(tests.broken)} failed")
+    for name, lines in failing(folder, tests):
+        yield Text(f"  failed {printable(name)}", "red")
+        yield from (Text(f"    {printable(line)}", "dim") for line in lines)

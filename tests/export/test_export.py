@@ -16,7 +16,8 @@ from aem_harness.harness.compare.outcomes import import_outcomes, load_one
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.export import FORMATS, export, plain
-from aem_harness.harness.run.store import RunStore, now, write_json, write_patch
+from aem_harness.harness.io import write_json
+from aem_harness.harness.run.store import RunStore, now, write_patch
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.types import ExitStatus
 from tests.peers import packages, peer
@@ -106,7 +107,7 @@ def test_minis_folder_holds_no_empty_patch_for_a_rollout_that_was_lost(run, tmp_
     seeds = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("mini/*/preds.json")}
     assert {seed: sorted(preds) for seed, preds in seeds.items()} == {"seed0": NAMES, "seed1": [NAMES[0], NAMES[2]]}
     for path in tmp_path.glob("mini/*/*/*.traj.json"):
-        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} holds {name}"))
+        assert "Infinity" not in path.read_text()
 
 
 @pytest.mark.network
@@ -138,7 +139,8 @@ def test_a_submission_lists_what_was_lost_apart_and_is_read_as_the_leaderboards_
     assert results == {"no_generation": [], "no_logs": [NAMES[1]], "resolved": [NAMES[2]]}
     assert {path.name for path in (folder / "logs" / NAMES[0]).iterdir()} >= {"patch.diff", "report.json"}
     table = import_outcomes(folder).table.set_index("instance_id")["resolved"]
-    assert table[NAMES[2]] and not table[NAMES[0]]
+    assert table[NAMES[2]]
+    assert not table[NAMES[0]]
     assert pd.isna(table[NAMES[1]])
 
 
@@ -215,9 +217,7 @@ print(json.dumps({
     seen = inside(python, read, tmp_path / "run.eval")
     assert seen["status"] == "success"
     assert seen["mean"] == pytest.approx(2 / 5)
-    assert seen["ids"] == [
-        [name, epoch, True, ""] for name, epoch in [(n, e) for e in (1, 2) for n in NAMES]
-    ] or sorted(seen["ids"]) == sorted([[n, e, True, ""] for n in NAMES for e in (1, 2)])
+    assert sorted(seen["ids"]) == [[name, epoch, True, ""] for name in NAMES for epoch in (1, 2)]
     assert seen["roles"] == ["system", "user", "assistant", "user", "assistant", "tool", "assistant"]
     assert seen["unique"]
     assert [error for error in seen["errors"] if error] == ["environment: engine gone"]
@@ -245,7 +245,7 @@ def test_the_command_says_what_it_left_out_and_overwrites_nothing(run, tmp_path)
 def test_errors_name_what_is_wrong(run, tmp_path):
     with pytest.raises(ConfigError, match="unknown format 'xml'"):
         export(run, "xml", tmp_path / "x")
-    with pytest.raises(DataError, match="no run.json"):
+    with pytest.raises(DataError, match=r"no run\.json"):
         export(tmp_path, "csv", tmp_path / "x.csv")
     with pytest.raises(DataError, match="no finished rollout with seed 9"):
         export(run, "csv", tmp_path / "x.csv", seed=9)

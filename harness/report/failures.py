@@ -1,0 +1,96 @@
+"""The failed rollouts of a run, grouped by cause."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import read_json
+from aem_harness.harness.report.why import cause, read_tests
+from aem_harness.harness.run.listing import newest, read_state
+from aem_harness.harness.run.store import read_journal
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One rollout that is not resolved."""
+
+    folder: Path
+    instance_id: str
+    seed: int
+    cause: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.instance_id} seed {self.seed}"
+
+
+def failures(run: Path) -> list[Failure]:
+    """Every rollout of a run folder that is not resolved, in the order of instance and seed; DataError where it is no
+    run."""
+    read_state(run)
+    out = []
+    for (instance_id, seed), one in sorted(newest(read_journal(run)).items()):
+        folder = run / "rollouts" / instance_id / str(seed)
+        graded = one.grade is not None and one.rollout["fault"] is None
+        why = cause(one.rollout, one.grade, read_tests(folder) if graded else None)
+        if why:
+            said = one.rollout["fault"]["message"] if one.rollout["fault"] else one.rollout.get("reason") or ""
+            said = said or (one.grade or {}).get("cause") or ""
+            out.append(Failure(folder, instance_id, seed, why, str(said).split("\n")[0]))
+    return out
+
+
+def grouped(found: Iterable[Failure]) -> list[tuple[str, list[Failure]]]:
+    """Failures by cause, the most frequent first."""
+    groups: dict[str, list[Failure]] = {}
+    for one in found:
+        groups.setdefault(one.cause, []).append(one)
+    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+
+
+def chosen(found: Sequence[Failure], words: str) -> list[Failure]:
+    """The failures whose cause contains `words`; ConfigError names the causes there are."""
+    kept = [one for one in found if words.lower() in one.cause.lower()]
+    if not kept:
+        known = "; ".join(name for name, _ in grouped(found)) or "none"
+        raise ConfigError(f"no failure with the cause {words!r}; causes here: {known}")
+    return kept
+
+
+def failures_view(run: Path, found: Sequence[Failure], *, total: int, most: int = 3) -> RenderableType:
+    """Causes with their share of the `total` rollouts that ended, and up to `most` examples of each."""
+    title = Text(f"{run}: {len(found)} of {total} rollouts are not resolved", "bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("cause", overflow="fold")
+    table.add_column("rollouts", justify="right", no_wrap=True)
+    table.add_column("tasks", justify="right", no_wrap=True)
+    table.add_column("for example", overflow="fold")
+    for name, group in grouped(found):
+        names = [f"{one.name}{f': {one.reason}' if one.reason else ''}" for one in group]
+        more = f"\nand {len(names) - most} more" if len(names) > most else ""
+        tasks = len({one.instance_id for one in group})
+        share = f"{len(group)} ({100 * len(group) / total:.0f} %)"
+        table.add_row(name, share, str(tasks), Text("\n".join(names[:most]) + more, "dim"))
+    return Group(title, table)
+
+
+def as_rows(found: Iterable[Failure]) -> list[dict[str, object]]:
+    """The failures as JSON values."""
+    return [
+        {
+            "instance_id": one.instance_id,
+            "seed": one.seed,
+            "cause": one.cause,
+            "reason": one.reason,
+            "folder": str(one.folder),
+            "exit_status": read_json(one.folder / "rollout.json").get("exit_status"),
+        }
+        for one in found
+    ]
