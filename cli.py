@@ -30,6 +30,7 @@ COMMANDS: tuple[str, ...] = (
     "instances",
     "images",
     "import_",
+    "audit",
     "fsck",
     "export",
     "doctor",

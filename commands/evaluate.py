@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.instances.load import Loaded
-    from aem_harness.harness.run.store import Key, RunStore
+    from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
 
 
@@ -125,10 +125,12 @@ def perform(
     grade_workers: int,
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
+    canary: float | None = None,
 ) -> None:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
-    `release` wakes whoever waits for the policy when the run ends early.
+    `release` wakes whoever waits for the policy when the run ends early. `canary`: the share of the resolved rollouts
+    without marks that are then graded again with canaries, beside all marked ones; None: no canaries.
     """
     from aem_harness.harness.grading.reports import write_reports
     from aem_harness.harness.report.live import RunView
@@ -159,6 +161,35 @@ def perform(
             runner.run(keys, retry_infrastructure=retry_infrastructure)
         finally:
             write_reports(store.folder, selection.tasks, store.progress)
+    if canary is not None:
+        audit(store.folder, selection.tasks, store.config, store.progress, console, share=canary, workers=grade_workers)
+
+
+def audit(
+    folder: Path,
+    tasks: "Sequence[Task]",
+    config: "RunConfig",
+    progress: "Mapping[Key, Progress]",
+    console: "Console",
+    *,
+    share: float,
+    workers: int,
+) -> None:
+    """Grade resolved rollouts again with canaries, and say in one line what they found."""
+    from aem_harness.harness.grading.auditing import audit_run, line
+
+    found = audit_run(
+        folder,
+        tasks,
+        progress,
+        share=share,
+        workers=workers,
+        timeout=config.grade_timeout,
+        limits=config.limits,
+        tell=lambda key, seen: console.print(f"[dim]canaries: {key[0]} seed {key[1]}: {seen.state} {seen.reason}[/]"),
+    )
+    if found:
+        console.print(line(found), highlight=False, soft_wrap=True)
 
 
 def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int, seeds: int) -> None:

@@ -53,6 +53,8 @@ def grade(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of an instance may take.")] = 1800,
     memory: Annotated[str, typer.Option(help="Memory limit of a container, for example 8g.")] = "4g",
     retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+    canary: options.Canary = 0.05,
+    no_canary: options.NoCanary = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, start no container.")] = False,
     add_markers: Annotated[
         bool, typer.Option("--add-markers", help="With --logs: put test markers around logs of 2024, which have none.")
@@ -84,6 +86,7 @@ def grade(
         timeout=timeout,
         memory=memory,
         retry_infrastructure=retry is Retry.infra,
+        canary=None if no_canary else canary,
     )
 
 
@@ -116,6 +119,7 @@ def _grade_predictions(
     timeout: float,
     memory: str,
     retry_infrastructure: bool,
+    canary: float | None,
 ) -> None:
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.submission import Submission, enter
@@ -140,6 +144,7 @@ def _grade_predictions(
             workers=1,
             grade_workers=workers,
             retry_infrastructure=retry_infrastructure,
+            canary=canary,
         )
         counts = outcomes(store, keys)
     if missing := len(selection.tasks) - len(keys):

@@ -29,6 +29,16 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file wit
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run (default: results/<arm>-<digest>).")]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.")]
 GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings at a time.")]
+Canary = Annotated[
+    float,
+    typer.Option(
+        "--canary",
+        min=0,
+        max=1,
+        help="Share of resolved rollouts without marks that are graded again with canaries, beside all marked ones.",
+    ),
+]
+NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again with canaries, marked or not.")]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
 RegistryFolder = Annotated[
     Path | None,

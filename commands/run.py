@@ -81,6 +81,8 @@ def run(
         Path | None, typer.Option(help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds.")
     ] = None,
     retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+    canary: options.Canary = 0.05,
+    no_canary: options.NoCanary = False,
 ) -> None:
     """Drive a policy through instances in containers and grade its patches; run again to continue."""
     from rich.console import Console
@@ -147,6 +149,7 @@ def run(
                     grade_workers=grade_workers,
                     retry_infrastructure=retry is Retry.infra,
                     release=connected.release,
+                    canary=None if no_canary else canary,
                 )
                 counts = outcomes(store, keys)
         try:

@@ -54,19 +54,19 @@ def kind_of(task: Task) -> Kind | None:
         return "method"
     if task.log_parser == "parse_log_sympy":
         return "bare"
-    command = test_command(task.eval_script)
+    command = command_of(task.eval_script)
     if re.search(r"\bt\.py -v\b", command) and all(re.search(r"\.txt::\d+$", test) for test in task.fail_to_pass):
         return "example"
     return "function" if re.search(r"\bpytest\b|\btox\b|\bpy\.test\b", command) else None
 
 
-def test_command(eval_script: str) -> str:
+def command_of(eval_script: str) -> str:
     """The command between the markers, by which the listed tests are run."""
     start = _START_LINE.search(eval_script)
     return eval_script[start.end() :].strip().split("\n", 1)[0] if start else ""
 
 
-def test_files(task: Task) -> dict[str, tuple[str, ...]]:
+def listed_files(task: Task) -> dict[str, tuple[str, ...]]:
     """The files that hold listed tests, those of FAIL_TO_PASS first, each with its classes (for methods only)."""
     found: dict[str, dict[str, None]] = {}
     kind = kind_of(task)
@@ -76,7 +76,10 @@ def test_files(task: Task) -> dict[str, tuple[str, ...]]:
         elif kind == "method" and (match := re.fullmatch(r"\w+ \(([\w.]+?)\.(\w+)(?:\.test\w*)?\)", test)):
             found.setdefault(f"tests/{match[1].replace('.', '/')}.py", {})[match[2]] = None
     if kind == "bare":
-        found = {word: {} for word in test_command(task.eval_script).split() if word.endswith(".py")}
+        found = {word: {} for word in command_of(task.eval_script).split() if word.endswith(".py")}
+    if kind == "method" and not found:  # listed by their docstrings alone: the files that are run
+        labels = [word for word in command_of(task.eval_script).split() if re.fullmatch(r"\w+(\.\w+)+", word)]
+        found = {f"tests/{label.replace('.', '/')}.py": {} for label in labels}
     return {path: tuple(classes) for path, classes in found.items()}
 
 
@@ -87,7 +90,7 @@ def plant(task: Task, sources: Mapping[str, str], chance: random.Random) -> Plan
     run. The script writes them whole, with the canaries, right before the start marker.
     """
     kind, canaries, writes = kind_of(task), [], []
-    known = test_files(task)
+    known = listed_files(task)
     for path in [path for path in known if path in sources][:MOST_FILES]:
         owner = _owner(sources[path], known[path]) if kind == "method" else ""
         if kind is None or owner is None:
@@ -139,12 +142,17 @@ def _closed(write: str) -> str:
 
 
 def _owner(source: str, classes: Sequence[str]) -> str | None:
-    """The first of `classes` that the file defines at its top level."""
+    """The first of `classes` that the file defines at its top level; without any, the first that has tests."""
     try:
-        defined = {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+        defined = {node.name: ast.get_source_segment(source, node) or "" for node in _classes(ast.parse(source))}
     except (SyntaxError, ValueError):  # written for another Python
-        defined = set(re.findall(r"^class (\w+)", source, re.MULTILINE))
-    return next((name for name in classes if name in defined), None)
+        defined = dict.fromkeys(re.findall(r"^class (\w+)", source, re.MULTILINE), "")
+    wanted = classes or [name for name, text in defined.items() if _TEST_NAME.search(text)]
+    return next((name for name in wanted if name in defined), None)
+
+
+def _classes(module: ast.Module) -> list[ast.ClassDef]:
+    return [node for node in module.body if isinstance(node, ast.ClassDef)]
 
 
 def _names(source: str, count: int, chance: random.Random) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from aem_harness.harness.errors import AemError
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
-from aem_harness.harness.grading.canary import Canary, Planted, misread, plant, test_files
+from aem_harness.harness.grading.canary import Canary, Planted, listed_files, misread, plant
 from aem_harness.harness.types import Prediction, Record, Task
 
 STEP_SECONDS = 300.0
@@ -119,7 +119,7 @@ class Regrader:
             trust = f"git config --global --add safe.directory {workdir}"
             environment.execute(trust, timeout=STEP_SECONDS, cwd="/")
             environment.execute(placed[0] if placed else "true", timeout=STEP_SECONDS, cwd=workdir)
-            for path in test_files(self._task):
+            for path in listed_files(self._task):
                 try:
                     data = environment.read_file(f"{workdir}/{path}")
                 except FileNotFoundError:

@@ -4,7 +4,8 @@ In the run's folder:
 
     predictions.jsonl                                   seed 0; predictions.seed<k>.jsonl for the others
     report.json                                         the official run report of seed 0; report.seed<k>.json
-    audit.json                                          our integrity marks of patches and logs, of those that bear any
+    audit.json                                          our integrity marks of patches and logs, of those that bear any,
+                                                        and what canaries said of those that were graded again
     logs/run_evaluation/<run_id>/run.json               what `swebench report` reads to find the dataset
     logs/run_evaluation/<run_id>/<arm>/<instance>       links to rollouts/<instance>/<seed>
     logs/run_evaluation/<run_id>/gold                   a link to <arm>: `swebench report` 5.0.2 looks for no other name
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.grading import official
+from aem_harness.harness.grading import auditing, official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.instances.rows import to_row
@@ -53,16 +54,19 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
         write_predictions(folder / f"predictions{suffix}.jsonl", predictions)
         write_json(folder / f"report{suffix}.json", run_report(chosen, outcomes, folders))
         _link_logs(folder, f"{run_id}{suffix}", arm, list(chosen.values()), folders)
-        marked += [
-            {
-                "instance_id": name,
-                "seed": seed,
-                "outcome": outcome.value,
-                "marks": [mark.model_dump() for mark in marks],
-            }
-            for name, outcome in sorted(outcomes.items())
-            if (marks := integrity_marks(folders[name], chosen[name], outcome))
-        ]
+        for name, outcome in sorted(outcomes.items()):
+            marks = integrity_marks(folders[name], chosen[name], outcome)
+            canary = auditing.stored(folders[name]) if outcome is Outcome.RESOLVED else None
+            if marks or canary:
+                marked.append(
+                    {
+                        "instance_id": name,
+                        "seed": seed,
+                        "outcome": outcome.value,
+                        "canary": canary.state if canary else None,
+                        "marks": [mark.model_dump() for mark in marks],
+                    }
+                )
     write_json(folder / "audit.json", marked)
 
 
@@ -79,6 +83,7 @@ def integrity_marks(rollout: Path, task: Task, outcome: Outcome) -> list[Mark]:
     log = rollout / official.TEST_OUTPUT
     if outcome is Outcome.RESOLVED and log.exists():
         marks += audit_log(log.read_text(encoding="utf-8"), task)
+        marks += auditing.marks_of(rollout)
     return marks
 
 

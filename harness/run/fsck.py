@@ -6,7 +6,7 @@ run is continued and does them again.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def check(run: Path, *, repair: bool = True) -> Finding:
         found.recovered = len(events) - sum(1 for event in events if not event.pop("_recovered", False))
         if repair and (found.bad_lines or found.recovered or not (run / JOURNAL).exists()):
             found.rebuilt = _rewrite(run, events)
-        _judge(run, _progress(events), found)
+        _judge(run, progress_of(events), found)
     return found
 
 
@@ -78,7 +78,7 @@ def _lines(journal: Path, found: Finding) -> list[Event]:
 
 def _unjournaled(run: Path, events: list[Event]) -> list[Event]:
     """The events that lie in the rollouts' folders and not in the journal, marked as such."""
-    progress = _progress(events)
+    progress = progress_of(events)
     more: list[Event] = []
     for folder in sorted(run.glob("rollouts/*/*")):
         if not folder.name.isdigit():
@@ -94,7 +94,8 @@ def _unjournaled(run: Path, events: list[Event]) -> list[Event]:
     return more
 
 
-def _progress(events: list[Event]) -> dict[Key, Progress]:
+def progress_of(events: Iterable[Event]) -> dict[Key, Progress]:
+    """The newest rollout of each instance and seed, with its grade."""
     progress: dict[Key, Progress] = {}
     for event in events:
         key = event["instance_id"], event["seed"]

@@ -39,6 +39,7 @@ Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
 
 PATCH, ROLLOUT_EVENT, GRADE_EVENT = "patch.diff", "rollout.json", "grade.json"
+UNGRADED = ("canary.json",)  # what an audit leaves later, with hashes of its own
 ROLLOUT_AGAIN, GRADING_AGAIN = "the rollout is done again", "the grading is done again"
 
 
@@ -129,7 +130,7 @@ class RunStore:
         """Journal the grade of the newest rollout of an instance and seed, with the hashes of what grading left."""
         key = event["instance_id"], event["seed"]
         folder = self.rollout_folder(*key)
-        rolled = {ROLLOUT_EVENT, GRADE_EVENT, PATCH, *self.progress[key].rollout.get("files", ())}
+        rolled = {ROLLOUT_EVENT, GRADE_EVENT, PATCH, *UNGRADED, *self.progress[key].rollout.get("files", ())}
         event = {**event, "files": files_of(folder, without=rolled)}
         for name in event["files"]:
             make_durable(folder / name)

@@ -1,0 +1,208 @@
+"""Which resolved rollouts of a run are graded again with canaries, and what share of them is estimated to be tampered.
+
+All that bear a mark, and of the others a random sample: each is in it with the same probability, decided by a hash of
+run, instance and seed, so that a run that is continued, or audited again, keeps its sample. A finding is a file
+`canary.json` beside the rollout, with the hash of the patch it speaks of; it is never made twice.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from aem_harness.harness.errors import AemError, DataError
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.audit import Mark
+from aem_harness.harness.grading.regrade import Regrade, Regrader, passed_tests
+from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.types import Outcome, Record, Task
+
+CANARY, SUMMARY = "canary.json", "canaries.json"  # of a rollout, and of a run
+SHARE = 0.05  # of the resolved rollouts without marks, by default
+
+
+class Audited(Record):
+    """What canaries say of the resolved rollouts of a run, in two strata: those with marks, and a sample of the others.
+
+    `tampered` is the estimated share among all resolved rollouts, `low` and `high` its 95 % interval (Clopper-Pearson
+    for the sample; what was looked at in full is known). `cost` is the share of grading time spent on it.
+    """
+
+    resolved: int
+    marked: int
+    marked_regraded: int
+    others_regraded: int
+    found_marked: int  # with a canary mark, of those that bore marks before
+    found_others: int
+    unaudited: int
+    tampered: float | None
+    low: float
+    high: float
+    cost: float
+
+
+def chosen(run_id: str, keys: Iterable[Key], marked: Iterable[Key], share: float) -> list[Key]:
+    """The rollouts to be graded again: every marked one, and each other with probability `share`."""
+    known = set(marked)
+    return [key for key in keys if key in known or drawn(run_id, key, share)]
+
+
+def drawn(run_id: str, key: Key, share: float) -> bool:
+    digest = hashlib.sha256(f"{run_id}/{key[0]}/{key[1]}".encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
+
+
+def stored(folder: Path) -> Regrade | None:
+    """What canaries found of the rollout in `folder`; None where its patch was not graded again, or is another one."""
+    try:
+        found = Regrade(**read_json(folder / CANARY)) if (folder / CANARY).is_file() else None
+        patch = read_patch(folder / official.PATCH).encode("utf-8", "surrogateescape")
+    except (AemError, OSError, TypeError, ValueError):
+        return None
+    return found if found and found.patch_sha256 == hashlib.sha256(patch).hexdigest() else None
+
+
+def regrade_run(
+    folder: Path,
+    tasks: Mapping[str, Task],
+    keys: Sequence[Key],
+    *,
+    workers: int,
+    timeout: float,
+    limits: Any,
+    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+) -> None:
+    """Grade these resolved rollouts again, as far as that is not done; `tell` is called after each."""
+    rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
+    todo = [key for key, path in rollouts.items() if (was := stored(path)) is None or was.state == "unaudited"]
+
+    regraders: dict[str, Regrader] = {}  # one a task: it reads the task's test files once
+    making = threading.Lock()
+
+    def one(key: Key) -> tuple[Key, Regrade]:
+        try:
+            with making:
+                if key[0] not in regraders:
+                    labels = {"aem.run": folder.name}
+                    regraders[key[0]] = Regrader(tasks[key[0]], timeout=timeout, limits=limits, labels=labels)
+            report = read_json(rollouts[key] / official.REPORT)
+            found = regraders[key[0]].regrade(read_patch(rollouts[key] / official.PATCH), passed_tests(report))
+        except (AemError, KeyError) as error:
+            found = Regrade(state="unaudited", reason=str(error))
+        return key, found
+
+    with ThreadPoolExecutor(workers, "canary") as pool:
+        for key, found in pool.map(one, todo):
+            write_json(rollouts[key] / CANARY, found.model_dump(mode="json"))
+            tell(key, found)
+
+
+def summary(folder: Path, progress: Mapping[Key, Progress], marked: Iterable[Key]) -> Audited | None:
+    """What is known of a run from canaries; None where nothing was graded again."""
+    known = set(marked)
+    resolved = resolved_keys(progress)
+    found = {key: each for key in resolved if (each := stored(folder / "rollouts" / key[0] / str(key[1])))}
+    if not found:
+        return None
+    told = {key: each.state == "marked" for key, each in found.items() if each.state != "unaudited"}
+    inside, outside = [key for key in resolved if key in known], [key for key in resolved if key not in known]
+    low, high, estimate = 0.0, 0.0, 0.0
+    for stratum in (inside, outside):
+        seen = [told[key] for key in stratum if key in told]
+        share = len(stratum) / len(resolved)
+        least, most = _interval(sum(seen), len(seen), len(stratum))
+        low, high = low + share * least, high + share * most
+        estimate = estimate + share * (sum(seen) / len(seen)) if seen else (estimate if not stratum else float("nan"))
+    graded = sum(state.grade["seconds"] for key, state in progress.items() if key in found and state.grade)
+    return Audited(
+        resolved=len(resolved),
+        marked=len(inside),
+        marked_regraded=sum(key in told for key in inside),
+        others_regraded=sum(key in told for key in outside),
+        found_marked=sum(told.get(key, False) for key in inside),
+        found_others=sum(told.get(key, False) for key in outside),
+        unaudited=len(found) - len(told),
+        tampered=None if estimate != estimate else estimate,
+        low=low,
+        high=high,
+        cost=sum(each.seconds for each in found.values()) / graded if graded else 0.0,
+    )
+
+
+def _interval(hits: int, seen: int, size: int) -> tuple[float, float]:
+    """95 % bounds of a share of `size` rollouts, of which `seen` were looked at: exact where all were."""
+    if seen == size:
+        share = hits / size if size else 0.0
+        return share, share
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, hits, seen - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(0.975, hits + 1, seen - hits)) if hits < seen else 1.0
+    return max(low, hits / size), min(high, (size - seen + hits) / size)
+
+
+def resolved_keys(progress: Mapping[Key, Progress]) -> list[Key]:
+    return [key for key, state in progress.items() if state.grade and state.grade["outcome"] == Outcome.RESOLVED.value]
+
+
+def audit_run(
+    folder: Path,
+    tasks: Sequence[Task],
+    progress: Mapping[Key, Progress],
+    *,
+    share: float = SHARE,
+    workers: int = 2,
+    timeout: float = 1800,
+    limits: Any = None,
+    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+) -> Audited | None:
+    """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
+
+    `progress` as the run's journal has it; `share` in [0, 1]. Returns None where no rollout was chosen.
+    """
+    from aem_harness.harness.grading.reports import write_reports
+
+    known = {task.instance_id: task for task in tasks}
+    write_reports(folder, tasks, progress)
+    marked = marked_keys(folder)
+    keys = chosen(folder.name, [key for key in resolved_keys(progress) if key[0] in known], marked, share)
+    regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell)
+    write_reports(folder, tasks, progress)
+    found = summary(folder, progress, marked)
+    if found:
+        write_json(folder / SUMMARY, {"share": share, **found.model_dump(mode="json")})
+    return found
+
+
+def marks_of(folder: Path) -> list[Mark]:
+    """The marks that canaries left on the rollout in `folder`."""
+    found = stored(folder)
+    return list(found.marks) if found else []
+
+
+def marked_keys(folder: Path) -> set[Key]:
+    """The resolved rollouts that bear a mark in the run's audit.json, other than those of canaries themselves."""
+    path = folder / "audit.json"
+    if not path.is_file():
+        raise DataError(f"{path} is missing: run `aem run` or `aem grade` again to write it")
+    return {
+        (entry["instance_id"], entry["seed"])
+        for entry in read_json(path)
+        if any(mark["name"] not in ("canary", "result changed") for mark in entry["marks"])
+    }
+
+
+def line(found: Audited) -> str:
+    """One line for a person."""
+    others = found.resolved - found.marked
+    share = "unknown" if found.tampered is None else f"{100 * found.tampered:.1f} %"
+    unheard = f", {found.unaudited} could not be" if found.unaudited else ""
+    return (
+        f"canaries: {found.marked_regraded} of {found.marked} resolved rollouts with marks and "
+        f"{found.others_regraded} of {others} others were graded again{unheard}: {found.found_marked} and "
+        f"{found.found_others} bear a canary mark; tampered with, of all {found.resolved} resolved: {share}, "
+        f"95 % [{100 * found.low:.1f}, {100 * found.high:.1f}]; cost: {found.cost:.2f} of their grading"
+    )
