@@ -132,9 +132,9 @@ def perform(
     `release` wakes whoever waits for the policy when the run ends early. `canary`: the share of the resolved rollouts
     without marks that are then graded again with canaries, beside all marked ones; None: no canaries.
     """
-    from aem_harness.harness.grading.reports import write_reports
     from aem_harness.harness.report.live import RunView
     from aem_harness.harness.run.counts import outcomes
+    from aem_harness.harness.run.reports import write_reports
     from aem_harness.harness.run.runner import Runner
     from aem_harness.harness.sandbox.reaping import reap
 

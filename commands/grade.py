@@ -122,8 +122,8 @@ def _grade_predictions(
     canary: float | None,
 ) -> None:
     from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.grading.submission import Submission, enter
     from aem_harness.harness.run.counts import outcomes
+    from aem_harness.harness.run.submission import Submission, enter
 
     models = {prediction.model_name_or_path for prediction in predictions}
     if len(models) > 1:

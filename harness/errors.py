@@ -5,7 +5,7 @@ up unhandled, and is recorded once, by the runner. What the policy itself gets w
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,6 +111,12 @@ def fault_in(error: BaseException) -> AemError | None:
 def in_one_line(error: BaseException, most: int = 300) -> str:
     """The kind and the words of an exception, on one line of at most `most` characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:most].removesuffix(": ")
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """`a, b and 3 more`."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 from aem_harness.training.aem import AemConfig
 from aem_harness.training.bases import Base, base_named
-from aem_harness.training.engines.verl_config import VerlConfig
 from aem_harness.training.model import ModelConfig
+from aem_harness.training.verl_config import VerlConfig
 
 
 class Common(Record):

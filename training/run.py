@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
-from aem_harness.training.engines.verl_config import VerlConfig
 from aem_harness.training.reference import Report
+from aem_harness.training.verl_config import VerlConfig
 
 
 def train(config: Settings, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:

@@ -10,10 +10,10 @@ from aem_harness.harness.compare.drift import STAMPS
 from aem_harness.harness.compare.intervals import estimate
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
-from aem_harness.harness.compare.schema import listed, suspect, without_suspects
 from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, rates
 from aem_harness.harness.compare.winner import best_of
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
+from aem_harness.harness.schema import suspect, without_suspects
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 KINDS: tuple[PassKind, PassKind] = ("pass@k", "pass^k")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from aem_harness.harness.compare.schema import COLUMNS, KEY, listed
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.io import read_text
+from aem_harness.harness.schema import COLUMNS, KEY
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 ALIASES = {"instance": "instance_id", "task": "instance_id", "run": "seed", "epoch": "seed"}

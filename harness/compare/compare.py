@@ -28,8 +28,7 @@ from aem_harness.harness.compare.records import (
     Flip,
     MetricRow,
 )
-from aem_harness.harness.compare.schema import listed
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
 
 Against = Literal["baseline", "previous"]
 DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard similarity of the seeds' commands")

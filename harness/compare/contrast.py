@@ -21,9 +21,9 @@ from aem_harness.harness.compare.records import (
     Question,
     Test,
 )
-from aem_harness.harness.compare.schema import suspect, without_suspects
 from aem_harness.harness.compare.values import Trials, count_trials, rates
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.schema import suspect, without_suspects
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from aem_harness.harness.compare.outcomes import ArmFacts
-from aem_harness.harness.compare.schema import listed
+from aem_harness.harness.errors import listed
 
 STAMPS = ("grader", "dataset", "scaffold")
 # Where arms of a comparison are meant to differ: names, addresses and the weights themselves.

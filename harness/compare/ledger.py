@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from aem_harness.harness.compare.records import LedgerRow
-from aem_harness.harness.compare.schema import listed
 from aem_harness.harness.ends import Ends, Whose
+from aem_harness.harness.errors import listed
 from aem_harness.harness.types import Outcome
 
 if TYPE_CHECKING:

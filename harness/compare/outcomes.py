@@ -14,9 +14,9 @@ import pandas as pd
 
 from aem_harness.harness.compare.columns import is_outcomes_csv, read_table, rename_columns
 from aem_harness.harness.compare.ledger import settle
-from aem_harness.harness.compare.schema import COLUMNS, KEY, REQUIRED, listed, normalise
 from aem_harness.harness.ends import Ends, read_ends
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
+from aem_harness.harness.schema import COLUMNS, KEY, REQUIRED, normalise
 from aem_harness.harness.types import Outcome, Record
 
 

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.records import Group as Part
-from aem_harness.harness.compare.schema import listed
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
     amount,
@@ -26,6 +25,7 @@ from aem_harness.harness.compare.words import (
     title_of,
     unit_of,
 )
+from aem_harness.harness.errors import listed
 
 MANY = 2  # candidates of which intervals still fit beside each other
 SHOWN, WARNINGS = 12, 8  # flips and warnings in the terminal; all are in the JSON

@@ -7,8 +7,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from aem_harness.harness.compare.records import BestOf, Comparison, Contrast, Decision
-from aem_harness.harness.compare.schema import listed
 from aem_harness.harness.compare.words import bracket, headline, percent, points, title_of
+from aem_harness.harness.errors import listed
 
 COLOURS = {"better": "green", "non-inferior": "green", "superior": "green", "worse": "red", "inferior": "red"}
 MANY = 5  # contrasts that are each put into words; of more, only which way they went

@@ -23,9 +23,9 @@ from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift
-from aem_harness.harness.grading.reports import write_reports
 from aem_harness.harness.report.live import RunView
 from aem_harness.harness.run.counts import outcomes
+from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import Event, RunStore
 from aem_harness.harness.sandbox.reaping import reap

@@ -12,8 +12,7 @@ import pandas as pd
 
 from aem_harness.harness.compare.drift import differences
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
-from aem_harness.harness.compare.schema import listed
-from aem_harness.harness.errors import ConfigError, DataError, DriftFault
+from aem_harness.harness.errors import ConfigError, DataError, DriftFault, listed
 from aem_harness.harness.gate.design import Arm
 
 

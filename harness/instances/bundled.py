@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from aem_harness.harness.instances.rows import default_image
+from aem_harness.harness.instances.legacy import default_image
 
 ROOT = Path(__file__).with_name("sample")
 TINY = Path(__file__).with_name("tiny")

@@ -1,7 +1,7 @@
 """One dataset row as published -> one `Task`, or one clear line saying which field is wrong.
 
 Two generations of the format are in the wild. Rows of 2024-25 (swebench 4 and before) lack `image`, `eval_script`,
-`log_parser` and `eval_type`; rows of swebench 5 carry them. What a row lacks is derived (`harness.grading.legacy`) and
+`log_parser` and `eval_type`; rows of swebench 5 carry them. What a row lacks is derived (`legacy.py`) and
 named in `Task.provenance`. Test lists come as JSON text or as lists. Beyond the published columns a local row may say
 how its image is built and graded: `dockerfile` (a folder, relative to the file), `build_args`, `network`.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.legacy import complete_row, default_image
 from aem_harness.harness.types import Instance, Task
 
 Row = Mapping[str, Any]
@@ -92,11 +93,6 @@ def to_row(task: Task) -> dict[str, Any]:
     }
 
 
-def default_image(instance_id: str) -> str:
-    """The name under which the official image of an instance is published (swebench 4.1.0 and 5.0.2)."""
-    return f"swebench/sweb.eval.x86_64.{instance_id.replace('__', '_1776_')}:latest".lower()
-
-
 def digest(rows: Iterable[Row]) -> str:
     """sha256 (hex) over rows, whatever their order, file format or way of writing test lists and empty fields."""
     lines = sorted(json.dumps(_canonical(row), sort_keys=True, ensure_ascii=False) for row in rows)
@@ -133,8 +129,6 @@ def _grading_fields(row: Row) -> tuple[dict[str, str], dict[str, str]]:
     derived = {"image": default_image(row["instance_id"])}
     provenance = {"image": "swebench image naming"}
     if set(GRADING) - given.keys() - {"image"}:
-        from aem_harness.harness.grading.legacy import complete_row
-
         completed, sources = complete_row(dict(row))
         derived |= {name: completed[name] for name in GRADING if name in completed}
         provenance |= dict(sources)

@@ -1,7 +1,7 @@
 """Other people's results as rows of our outcomes table: one small file per foreign format.
 
 Each format module has `matches(path)`, true when `path` looks like that format, and `read(source)`, which returns rows
-with the columns of `aem_harness.harness.compare.schema` that the format knows. A row states what the tool says: how the
+with the columns of `aem_harness.harness.schema` that the format knows. A row states what the tool says: how the
 rollout ended (`end`, in the tool's own word) and the verdict; whose fault an end is, is decided for all formats at
 once, in `aem_harness.harness.compare.ledger`. A record that cannot be read costs one verdict, and is named in
 `source.problems`.
@@ -14,11 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.compare.schema import COLUMNS, KEY, REQUIRED, listed
 from aem_harness.harness.ends import Ends, read_ends
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.interop.problems import Problems
 from aem_harness.harness.io import read_bytes
+from aem_harness.harness.schema import COLUMNS, KEY, REQUIRED
 
 if TYPE_CHECKING:
     import pandas as pd

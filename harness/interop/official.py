@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aem_harness.harness.compare.schema import listed
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import LINES, holds, peek_json, peek_line, records, strings, table
 from aem_harness.harness.interop.problems import Problems

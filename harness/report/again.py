@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load
-from aem_harness.harness.compare.schema import KEY
 from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report.paper import DEFAULT_COLUMNS
+from aem_harness.harness.schema import KEY
 from aem_harness.harness.types import Record
 
 TABLES = Path("results") / "tables"

@@ -29,9 +29,9 @@ from aem_harness.harness.compare.metrics import (
     with_derived,
 )
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes, load
-from aem_harness.harness.compare.schema import normalise
 from aem_harness.harness.interop.trajectories import read_trajectory
 from aem_harness.harness.run.trajectory import TrajectoryWriter
+from aem_harness.harness.schema import normalise
 from aem_harness.harness.types import ExitStatus
 
 PATCH = "diff --git a/x.py b/x.py\n--- a/x.py\n+++ b/x.py\n@@ -1 +1,2 @@\n-old\n+new\n+newer\n"

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.compare.ledger import ledger, settle
 from aem_harness.harness.compare.outcomes import load, write_csv
-from aem_harness.harness.compare.schema import normalise
 from aem_harness.harness.ends import TABLE, Whose, read_ends
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.schema import normalise
 
 DOCS = Path(__file__).parents[2] / "docs" / "ends.md"
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from aem_harness.harness.compare.outcomes import combine, load, read_csv, write_csv
-from aem_harness.harness.compare.schema import COLUMNS, normalise, repo_of
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.schema import COLUMNS, normalise, repo_of
 
 CSV = "arm,instance_id,seed,resolved,steps\nbase,astropy__astropy-1,0,1,12\nbase,astropy__astropy-2,0,,\n"
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
-from aem_harness.harness.compare.schema import normalise
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError, DriftFault
 from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
+from aem_harness.harness.schema import normalise
 
 
 def outcomes(rows, facts=None, **columns) -> Outcomes:

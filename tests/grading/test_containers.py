@@ -13,7 +13,7 @@ from aem_harness.harness.config import Limits
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.container import run_tests
-from aem_harness.harness.grading.reports import integrity_marks
+from aem_harness.harness.run.reports import integrity_marks
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.types import Grade, Outcome, Task

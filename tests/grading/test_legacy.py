@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.grading.legacy import NAMING, SPECIFICATION, complete_row
+from aem_harness.harness.instances.legacy import NAMING, SPECIFICATION, complete_row
 
 # What swebench 4.1.0 itself generates; run by an interpreter that has that release.
 GENERATE = """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aem_harness.harness.grading import official
-from aem_harness.harness.grading.reports import write_reports
 from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.store import Progress, write_patch
 from aem_harness.harness.types import Outcome, Task
 from tests.grading.conftest import prediction, stored_log

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.instances.rows import default_image, digest, parse_row, to_row
+from aem_harness.harness.instances.legacy import default_image
+from aem_harness.harness.instances.rows import digest, parse_row, to_row
 
 ROW = {
     "instance_id": "owner__repo-1",

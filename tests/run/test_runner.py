@@ -157,7 +157,7 @@ def test_when_everything_is_lost_the_run_stops_instead_of_losing_the_rest(tmp_pa
 
 
 def test_official_files_describe_the_run(tmp_path, selection):
-    from aem_harness.harness.grading.reports import write_reports
+    from aem_harness.harness.run.reports import write_reports
 
     _, done = perform(tmp_path / "r", selection, submit, seeds=2)
     from aem_harness.harness.run.store import read_journal

@@ -31,7 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.instances.rows import default_image
+from aem_harness.harness.instances.legacy import default_image
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.sandbox.build import BASE, Say, build_base, silent
 from aem_harness.harness.sandbox.build import build as build_image

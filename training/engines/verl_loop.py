@@ -31,7 +31,7 @@ from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.sandbox.container import Sandbox as Container
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.types import Completion, ExitStatus, Outcome, Prediction, Task
-from aem_harness.training.engines.verl_config import Sandbox
+from aem_harness.training.verl_config import Sandbox
 
 AT_A_LIMIT = {
     ExitStatus.STEP_LIMIT,

@@ -21,7 +21,7 @@ from typing import Any
 
 from aem_harness.harness.errors import ConfigError, EnvironmentFault
 from aem_harness.harness.types import Task
-from aem_harness.training.engines.verl_config import VerlConfig
+from aem_harness.training.verl_config import VerlConfig
 
 VERSION = "0.9.1"  # what the plug-in is written against and tested with
 PLUGIN = "aem_harness.training.engines.verl_plugin"

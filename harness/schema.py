@@ -1,12 +1,12 @@
 """What a row of the outcomes table may hold: its columns, their types, and the checks a foreign table has to pass."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.types import Outcome
 
 
@@ -99,12 +99,6 @@ def suspect(table: pd.DataFrame) -> pd.Series:
 def without_suspects(table: pd.DataFrame) -> pd.DataFrame:
     """The rollouts with the suspect ones counted as unresolved."""
     return table.assign(resolved=table["resolved"] & ~suspect(table))
-
-
-def listed(names: Iterable[object], most: int = 8) -> str:
-    """`a, b and 3 more`."""
-    texts = [str(name) for name in names]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def _settle_verdicts(table: pd.DataFrame, source: str) -> None:

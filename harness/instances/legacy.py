@@ -27,8 +27,6 @@ def complete_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Fields that the row has are left alone. Raises DataError for a repository or version that swebench 4.1.0 could not
     evaluate, or whose script it made from more than the row (the multilingual and multimodal sets).
     """
-    from aem_harness.harness.instances.rows import default_image
-
     specification = _specification(row)
     derived = {
         "image": (lambda: default_image(row["instance_id"]), NAMING),
@@ -41,6 +39,11 @@ def complete_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         row | {name: value() for name, (value, _) in missing.items()},
         {name: source for name, (_, source) in missing.items()},
     )
+
+
+def default_image(instance_id: str) -> str:
+    """The name under which the official image of an instance is published (swebench 4.1.0 and 5.0.2)."""
+    return f"swebench/sweb.eval.x86_64.{instance_id.replace('__', '_1776_')}:latest".lower()
 
 
 def _specification(row: dict[str, Any]) -> dict[str, Any]:

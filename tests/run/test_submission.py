@@ -10,9 +10,9 @@ from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.grading.predictions import write_predictions
-from aem_harness.harness.grading.submission import Submission, enter
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.store import RunStore, read_journal
+from aem_harness.harness.run.submission import Submission, enter
 from aem_harness.harness.types import Outcome, Prediction
 from tests.grading import tiny
 
