@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aem_harness.harness.grading import official
-from aem_harness.harness.grading.auditing import chosen, drawn, regrade_run, stored, summary
 from aem_harness.harness.grading.canary import Planted, _values, kind_of, listed_files, misread, plant
 from aem_harness.harness.grading.container import Attempt, TestRun
 from aem_harness.harness.grading.regrade import Regrade, Regrader
 from aem_harness.harness.grading.verdict import Witness
 from aem_harness.harness.io import write_json
+from aem_harness.harness.run.auditing import chosen, drawn, regrade_run, stored, summary
 from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Task
 from tests.grading import tiny
@@ -264,7 +264,7 @@ def test_a_finding_about_another_patch_does_not_count(tmp_path: Path) -> None:
 
 def test_what_was_found_is_never_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_with(tmp_path, {"a": "clean", "b": "marked"})
-    monkeypatch.setattr("aem_harness.harness.grading.auditing.Regrader", lambda *_, **__: pytest.fail("again"))
+    monkeypatch.setattr("aem_harness.harness.run.auditing.Regrader", lambda *_, **__: pytest.fail("again"))
     regrade_run(tmp_path, {}, [("a", 0), ("b", 0)], workers=1, timeout=1, limits=None)
 
 
