@@ -1,7 +1,8 @@
 """`aem compare`: two or many arms, side by side, with honest intervals."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,11 +14,20 @@ from aem_harness.commands.options import (
     EndsFile,
     Level,
     Margin,
+    RegistryFolder,
     Series,
     Tax,
     names,
     warn,
 )
+
+if TYPE_CHECKING:
+    from aem_harness.harness.compare.outcomes import Outcomes
+
+
+class Unit(StrEnum):
+    rollout, run = "rollout", "run"
+
 
 EXAMPLES = """
 Examples:
@@ -29,6 +39,8 @@ Examples:
   aem compare base=other.csv:gpt results/aem --margin 2    an arm of a CSV file under another name; margin in points
 
   aem compare leaderboard.csv.gz --pairs                   every pair of many arms, as CSV
+
+  aem compare results/* --unit run --group grpo=grpo-* --group aem=aem-*    methods: the training run is the unit
 """
 
 
@@ -44,6 +56,17 @@ def compare(
     baseline: Baseline = None,
     series: Series = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
+    unit: Annotated[
+        Unit, typer.Option(help="run: compare methods; each training run is one observation of its method.")
+    ] = Unit.rollout,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="With --unit run: NAME=GLOB, the arms that are training runs of a method; repeated."),
+    ] = None,
+    run_column: Annotated[
+        str | None, typer.Option(help="With --unit run: the arms are methods, and this column tells their runs.")
+    ] = None,
+    registry: RegistryFolder = None,
     level: Level = 0.95,
     margin: Margin = None,
     common: Common = False,
@@ -65,12 +88,14 @@ def compare(
     """
     from rich.console import Console
 
+    from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.compare import Options
     from aem_harness.harness.compare.compare import compare as run
     from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.compare.pairs import all_pairs
     from aem_harness.harness.ends import read_ends
+    from aem_harness.harness.errors import ConfigError
 
     faults = read_ends(ends)
     outcomes = load(arms, faults)
@@ -78,8 +103,13 @@ def compare(
     if instances:
         outcomes = describe_tasks(outcomes, instances)
     if pairs:
-        typer.echo(all_pairs(outcomes.table, level).to_csv(index=False), nl=False)
+        typer.echo(all_pairs(outcomes.table, level, common=common).to_csv(index=False), nl=False)
         return
+    if unit is Unit.run:
+        _compare_methods(as_methods(outcomes, group or (), run_column, registry), baseline, level, out, as_json=as_json)
+        return
+    if group or run_column:
+        raise ConfigError("--group and --run-column are for --unit run")
     options = Options(
         level=level,
         against="previous" if series else "baseline",
@@ -101,3 +131,23 @@ def compare(
             ledger.show(rows, Console())
     if out:
         export.write_folder(comparison, out)
+
+
+def _compare_methods(
+    outcomes: "Outcomes", baseline: str | None, level: float, out: Path | None, *, as_json: bool
+) -> None:
+    from rich.console import Console
+
+    from aem_harness.harness.compare.units import compare_runs
+    from aem_harness.harness.compare.units_view import show_runs
+    from aem_harness.harness.io import write_text
+
+    found = compare_runs(outcomes, baseline, level=level)
+    text = found.model_dump_json(indent=1)
+    if as_json:
+        typer.echo(text)
+    else:
+        show_runs(found, Console())
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "methods.json", text + "\n")

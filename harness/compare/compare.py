@@ -11,20 +11,17 @@ from aem_harness import __version__
 from aem_harness.harness.compare import tools
 from aem_harness.harness.compare.arms import best, passes, sample, summarise
 from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
-from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.contrast import judge
 from aem_harness.harness.compare.curves import budget_curves, entropy_curve
-from aem_harness.harness.compare.decisions import difference_decision, holm
 from aem_harness.harness.compare.drift import warnings
+from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.flips import flips, unique_solves
 from aem_harness.harness.compare.groups import groups
 from aem_harness.harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import (
-    QUESTIONS,
     Comparison,
-    Contrast,
     Curve,
-    Decision,
     Flip,
     MetricRow,
 )
@@ -75,17 +72,17 @@ def compare(
     tables = {arm: table[table["arm"] == arm] for arm in names}
     samples = {arm: sample(arm, table) for arm, table in tables.items()}
     pairs = [(baseline if options.against == "baseline" else a, b) for a, b in pairwise(names)]
-    contrasts = [
-        contrast(a, tables[a], b, tables[b], level=options.level, common=options.common, margin=options.margin)
+    judged = [
+        judge(a, tables[a], b, tables[b], level=options.level, common=options.common, margin=options.margin)
         for a, b in pairs
     ]
     if options.tax:
-        contrasts += tools.tool_tax(tables, *_arms_of(options.tax, 4, tables, "tax"), level=options.level)
+        judged += tools.tool_tax(tables, *_arms_of(options.tax, 4, tables, "tax"), level=options.level)
     return Comparison(
         level=options.level,
         baseline=baseline,
         arms=tuple(summarise(arm, tables[arm], samples[arm], options.level) for arm in names),
-        contrasts=tuple(adjusted(contrasts)),
+        contrasts=tuple(settle(judged)),
         passes=tuple(passes(samples, options.level)),
         groups=tuple(groups(tables, baseline, level=options.level)),
         metrics=tuple(_metrics(tables, baseline, read, options)),
@@ -98,25 +95,6 @@ def compare(
     )
 
 
-def adjusted(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    """Holm over the contrasts of a table, for each question; a verdict of better or worse has to survive it.
-
-    The contrasts without marked rollouts are a table of their own.
-    """
-    if any(one.unmarked for one in contrasts):
-        official = adjusted([one.model_copy(update={"unmarked": None}) for one in contrasts])
-        clean = adjusted([one.unmarked or one for one in contrasts])
-        pairs = zip(contrasts, official, clean, strict=True)
-        return [b.model_copy(update={"unmarked": c if a.unmarked else None}) for a, b, c in pairs]
-    out = list(contrasts)
-    for question in QUESTIONS:
-        found = [(i, test) for i, c in enumerate(out) for test in c.tests if test.question == question]
-        for (index, test), p in zip(found, holm([test.p for _, test in found]), strict=True):
-            tests = tuple(t.model_copy(update={"p_holm": p}) if t == test else t for t in out[index].tests)
-            out[index] = out[index].model_copy(update={"tests": tests})
-    return [_with_family(one, len(out)) for one in out] if len(out) > 1 else out
-
-
 def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str]) -> tuple[str, list[str]]:
     arms = outcomes.arms
     for arm in (*([baseline] if baseline else []), *candidates):
@@ -127,21 +105,6 @@ def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str])
     if not others:
         raise DataError(f"only one arm ({first}); give a second run folder or file to compare it with")
     return first, [first, *others]
-
-
-def _with_family(one: Contrast, family: int) -> Contrast:
-    p = {test.question: test.p_holm for test in one.tests}
-    result = one.difference
-
-    def redecided(decision: Decision) -> Decision:
-        interval = result.these if decision.question == "these tasks" else result.like
-        p_holm = p[decision.question]
-        if decision.verdict not in ("better", "worse", "no difference detected") or interval is None or p_holm is None:
-            return decision
-        return difference_decision(result.value, interval, p_holm, family=family)
-
-    decisions = tuple(redecided(decision) for decision in one.decisions)
-    return one.model_copy(update={"decision": redecided(one.decision), "decisions": decisions})
 
 
 def _metrics(

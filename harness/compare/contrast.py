@@ -1,20 +1,27 @@
 """One candidate against one baseline: the paired difference, its tests and decisions, what missing work could do."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from aem_harness.harness.compare.bootstrap import bootstrap_differences
-from aem_harness.harness.compare.decisions import difference_decision, noninferiority, superiority
-from aem_harness.harness.compare.intervals import detectable, estimate_difference, p_value
+from aem_harness.harness.compare.decisions import (
+    Claim,
+    decide,
+    difference_claim,
+    noninferiority_claim,
+    superiority_claim,
+)
+from aem_harness.harness.compare.family import settle
+from aem_harness.harness.compare.intervals import agreeing, detectable, estimate_difference, p_value
 from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango
 from aem_harness.harness.compare.permutation import Permutation, stratified_permutation
 from aem_harness.harness.compare.records import (
     Bounds,
     Contrast,
-    Decision,
     Discordance,
     Estimate,
     Interval,
@@ -28,15 +35,28 @@ from aem_harness.harness.schema import suspect, without_suspects
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The difference of two arms on tasks that both have, and everything that is decided from it; `first` leads."""
+    """The difference of two arms on tasks that both have, and all that can be claimed from it; the first leads."""
 
     difference: Estimate
     tests: tuple[Test, ...]
     discordance: Discordance | None
-    first: Decision
-    others: tuple[Decision, ...]
+    claims: tuple[Claim, ...]
     gained: int
     lost: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A contrast before its family is known: as scored and, where rollouts are missing, at both extremes of these.
+
+    `low`: all that the baseline lacks had passed and all that the candidate lacks had failed; `high`: the reverse.
+    """
+
+    contrast: Contrast
+    claims: tuple[Claim, ...]
+    low: tuple[Claim, ...] = ()
+    high: tuple[Claim, ...] = ()
+    unmarked: "Judged | None" = None
 
 
 def contrast(
@@ -48,44 +68,75 @@ def contrast(
     level: float = 0.95,
     common: bool = False,
     margin: float | None = None,
-    label: str = "",
 ) -> Contrast:
+    """Candidate minus baseline, one contrast by itself: `judge`, with its decisions."""
+    (found,) = settle([judge(baseline, table_a, candidate, table_b, level=level, common=common, margin=margin)])
+    return found
+
+
+def judge(
+    baseline: str,
+    table_a: pd.DataFrame,
+    candidate: str,
+    table_b: pd.DataFrame,
+    *,
+    level: float = 0.95,
+    common: bool = False,
+    margin: float | None = None,
+    label: str = "",
+) -> Judged:
     """Candidate minus baseline. `table_a` and `table_b` hold the rollouts of one arm each.
 
     The difference is taken over tasks on which both have a verdict. Tasks that only one arm has count as missing in the
-    other, unless `common` says that this was meant. `margin` adds decisions on non-inferiority and superiority by it.
-    A decision that would be another one if the missing rollouts had failed in one arm and passed in the other becomes
-    inconclusive. Integrity marks do not touch the verdict; what it would be without the marked rollouts is `unmarked`.
+    other, unless `common` says that this was meant. `margin` adds claims of non-inferiority and superiority by it.
+    Integrity marks do not touch the verdict; what it would be without the marked rollouts is `unmarked`.
     """
     tasks, repos = aligned_tasks(table_a, table_b, common=common)
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
+    found = judge_trials((baseline, candidate), a, b, repos, level=level, margin=margin, label=label)
+    both = (a.rollouts > 0) & (b.rollouts > 0)
+    bootstrap = _bootstrap(a.where(both), b.where(both), level)
+    found = replace(found, contrast=found.contrast.model_copy(update={"bootstrap": bootstrap}))
+    if not (suspect(table_a).any() or suspect(table_b).any()):
+        return found
+    clean_a, clean_b = without_suspects(table_a), without_suspects(table_b)
+    unmarked = judge(baseline, clean_a, candidate, clean_b, level=level, common=common, margin=margin, label=label)
+    return replace(found, unmarked=unmarked)
+
+
+def judge_trials(
+    arms: tuple[str, str],
+    a: Trials,
+    b: Trials,
+    repos: NDArray[np.str_],
+    *,
+    level: float = 0.95,
+    margin: float | None = None,
+    label: str = "",
+) -> Judged:
+    """The same from counts, aligned on N tasks that either arm has; `repos` (N,) are their clusters."""
     both = (a.rollouts > 0) & (b.rollouts > 0)
     if both.sum() < 2:
-        found = f"{baseline!r} and {candidate!r} both have verdicts on {both.sum()} tasks"
+        found = f"{arms[0]!r} and {arms[1]!r} both have verdicts on {both.sum()} tasks"
         raise DataError(f"{found}; 2 or more are needed")
     scored = evaluate(a.where(both), b.where(both), repos[both], level=level, margin=margin)
-    unmarked: Contrast | None = None
-    if suspect(table_a).any() or suspect(table_b).any():
-        clean_a, clean_b = without_suspects(table_a), without_suspects(table_b)
-        unmarked = contrast(baseline, clean_a, candidate, clean_b, level=level, common=common, margin=margin)
-    bounds, first, others = bounded(scored, a, b, repos, level=level, margin=margin)
+    bounds, low, high = _extremes(a, b, repos, level=level, margin=margin)
     result = scored.difference
-    return Contrast(
-        baseline=baseline,
-        candidate=candidate,
+    found_contrast = Contrast(
+        baseline=arms[0],
+        candidate=arms[1],
         label=label,
         difference=result,
-        bootstrap=_bootstrap(a.where(both), b.where(both), level),
         tests=scored.tests,
         discordance=scored.discordance,
         gained=scored.gained,
         lost=scored.lost,
         bounds=bounds,
-        decision=first,
-        decisions=others,
+        decision=decide(scored.claims[0]),
+        decisions=tuple(map(decide, scored.claims[1:])),
         detectable={one.question: detectable(one) for one in (result.these, result.like) if one is not None},
-        unmarked=unmarked,
     )
+    return Judged(found_contrast, scored.claims, low, high)
 
 
 def evaluate(
@@ -98,50 +149,39 @@ def evaluate(
     result = estimate_difference(before, after, level)
     if table is not None:
         result = result.model_copy(update={"these": _by_tango(result, table)})
-    permuted = stratified_permutation(a, b)
-    tests = _tests(result, permuted)
+    exact = Permutation(table.p_exact, table.p_mid, exact=True) if table else stratified_permutation(a, b)
+    tests = _tests(result, exact)
+    result = _reconciled(result, tests)
     return Evaluation(
         difference=result,
         tests=tests,
         discordance=table,
-        first=difference_decision(result.value, result.these, permuted.p),
-        others=_decisions(result, tests, table, margin),
+        claims=tuple(_claims(result, tests, table, margin)),
         gained=int((after.values > before.values).sum()),
         lost=int((after.values < before.values).sum()),
     )
 
 
-def bounded(
-    scored: Evaluation, a: Trials, b: Trials, repos: NDArray[np.str_], *, level: float, margin: float | None = None
-) -> tuple[Bounds | None, Decision, tuple[Decision, ...]]:
-    """The extremes of the missing rollouts, and the decisions, inconclusive where they do not hold at both of them."""
+def _extremes(
+    a: Trials, b: Trials, repos: NDArray[np.str_], *, level: float, margin: float | None
+) -> tuple[Bounds | None, tuple[Claim, ...], tuple[Claim, ...]]:
+    """What the missing rollouts could make of the difference, and the claims at either end; nothing if none misses."""
     if not (a.missing.any() or b.missing.any()):
-        return None, scored.first, scored.others
+        return None, (), ()
     low = evaluate(a.filled(True), b.filled(False), repos, level=level, margin=margin)
     high = evaluate(a.filled(False), b.filled(True), repos, level=level, margin=margin)
-    failed = evaluate(a.filled(False), b.filled(False), repos, level=level)
+    failed = a.filled(False), b.filled(False)
+    as_failed = failed[1].solved / failed[1].rollouts - failed[0].solved / failed[0].rollouts
     bounds = Bounds(
         missing_baseline=int(a.missing.sum()),
         missing_candidate=int(b.missing.sum()),
         low=low.difference.value,
         high=high.difference.value,
-        as_failed=failed.difference.value,
-        verdict_low=low.first.verdict,
-        verdict_high=high.first.verdict,
+        as_failed=float(as_failed.mean()),
+        verdict_low=decide(low.claims[0]).verdict,
+        verdict_high=decide(high.claims[0]).verdict,
     )
-    triples = zip(scored.others, low.others, high.others, strict=True)
-    return bounds, _held(bounds, scored.first, low.first, high.first), tuple(_held(bounds, *three) for three in triples)
-
-
-def _held(bounds: Bounds, decision: Decision, low: Decision, high: Decision) -> Decision:
-    if low.verdict == high.verdict == decision.verdict:
-        return decision
-    lost = bounds.missing_baseline + bounds.missing_candidate
-    reason = (
-        f"{lost} rollouts have no verdict; depending on them the difference lies between {100 * bounds.low:+z.1f} "
-        f"({low.verdict}) and {100 * bounds.high:+z.1f} ({high.verdict}); without them: {decision.verdict}"
-    )
-    return decision.model_copy(update={"verdict": "inconclusive", "reason": reason})
+    return bounds, low.claims, high.claims
 
 
 def aligned_tasks(
@@ -192,17 +232,23 @@ def _tests(result: Estimate, permuted: Permutation) -> tuple[Test, ...]:
     return permutation, clustered
 
 
-def _decisions(
+def _claims(
     result: Estimate, tests: tuple[Test, ...], table: Discordance | None, margin: float | None
-) -> tuple[Decision, ...]:
-    decisions = []
+) -> Iterator[Claim]:
+    yield difference_claim(result.value, result.these, tests[0].p)
     if result.like is not None:
-        decisions.append(difference_decision(result.value, result.like, tests[1].p))
+        yield difference_claim(result.value, result.like, tests[1].p)
     if margin is not None:
         for question in [test.question for test in tests]:
-            decisions.append(noninferiority(result, margin, question, table))
-            decisions.append(superiority(result, margin, question, table))
-    return tuple(decisions)
+            yield noninferiority_claim(result, margin, question, table)
+            yield superiority_claim(result, margin, question, table)
+
+
+def _reconciled(result: Estimate, tests: tuple[Test, ...]) -> Estimate:
+    """Intervals that reach zero where the test of their question does not reject it: the two must not contradict."""
+    p = {test.question: test.p for test in tests}
+    like = result.like and agreeing(result.like, p["tasks like these"])
+    return result.model_copy(update={"these": agreeing(result.these, p["these tasks"]), "like": like})
 
 
 def _bootstrap(a: Trials, b: Trials, level: float) -> dict[Question, tuple[float, float]]:

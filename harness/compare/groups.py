@@ -7,7 +7,7 @@ import pandas as pd
 
 from aem_harness.harness.compare.arms import sample
 from aem_harness.harness.compare.decisions import holm
-from aem_harness.harness.compare.intervals import estimate, estimate_difference
+from aem_harness.harness.compare.intervals import agreeing, estimate, estimate_difference
 from aem_harness.harness.compare.permutation import stratified_permutation
 from aem_harness.harness.compare.records import Estimate, Group
 from aem_harness.harness.compare.values import count_trials, rates
@@ -51,8 +51,9 @@ def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str,
         a, b = count_trials(scored[baseline], tasks), count_trials(scored[arm], tasks)
         clusters = scored[arm].drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
         labels = clusters.to_numpy(dtype=str)
-        differences[arm] = estimate_difference(rates(a, tasks, labels), rates(b, tasks, labels), level)
         ps[arm] = stratified_permutation(a, b).p
+        found = estimate_difference(rates(a, tasks, labels), rates(b, tasks, labels), level)
+        differences[arm] = found.model_copy(update={"these": agreeing(found.these, ps[arm])})
     return Group(
         by=by,
         value=name,

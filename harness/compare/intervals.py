@@ -6,13 +6,14 @@ tasks second. For *these tasks* only the second stage is random, for *tasks like
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from aem_harness.harness.compare.mcnemar import square_and_add, wilson
 from aem_harness.harness.compare.records import Estimate, Interval
 from aem_harness.harness.compare.values import Floats, TaskValues, difference
 
 FEW = "upper bound: too few rollouts to estimate run noise better"
+FEW_MOVED = "too few tasks moved to estimate a spread: what n tasks without a change exclude"
 ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout, or all agree"
 
 
@@ -48,14 +49,17 @@ def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
     )
 
 
-def like_these(sample: TaskValues, level: float = 0.95, *, clustered: bool = True) -> Interval | None:
+def like_these(
+    sample: TaskValues, level: float = 0.95, *, clustered: bool = True, rate: bool = False
+) -> Interval | None:
     """Interval of the mean for new tasks of the same kind, clustered by repository where there are at least two.
 
     Clustered: CR2 variance with Bell and McCaffrey's degrees of freedom (2002; Imbens and Kolesar 2016), which stays
     honest with few clusters of very unequal size (docs/statistics.md has the simulation; t with G - 1 does not).
-    Otherwise the variance over tasks with Student t, N - 1. None with fewer than two tasks.
+    Otherwise the variance over tasks with Student t, N - 1. Not narrower than `unseen` tasks allow. `rate`: of one
+    arm's proportion, by Wilson's interval. None with fewer than two tasks.
     """
-    n = len(sample)
+    n, value = len(sample), float(sample.values.mean())
     if n < 2:
         return None
     repos = len(np.unique(sample.clusters))
@@ -66,13 +70,28 @@ def like_these(sample: TaskValues, level: float = 0.95, *, clustered: bool = Tru
         variance, df = float(sample.values.var(ddof=1)) / n, n - 1.0
         method = "Student t over tasks"
         note = "tasks of one repository: says nothing about others" if clustered else "tasks taken as independent"
-    floor = (float(sample.grain.max()) / n) ** 2
-    return Interval(
-        question="tasks like these",
-        **_t_interval(float(sample.values.mean()), float(np.sqrt(max(variance, floor))), df, level),
-        method=method,
-        note=note,
-    )
+    se, least = float(np.sqrt(variance)), unseen(n, level)
+    smallest = float(sample.grain.max()) / n if rate else least / float(special.stdtrit(df, (1 + level) / 2))
+    if sample.grain.any() and se < smallest:
+        se, note = smallest, FEW_MOVED
+    ends = _t_interval(value, se, df, level)
+    found = Interval(question="tasks like these", **ends, method=method, note=note)
+    if not rate:
+        return found
+    found = of_a_rate(found, value, n)
+    low, high = min(found.low, max(value - least, 0.0)), max(found.high, min(value + least, 1.0))
+    return found.model_copy(update={"low": low, "high": high})
+
+
+def unseen(tasks: int, level: float = 0.95) -> float:
+    """The share of new tasks that may move outright although none of `tasks` did: z^2 / (n + z^2).
+
+    The end of Wilson's interval of 0 out of n, and of Tango's without a discordant task. No half-width for new tasks
+    is smaller: where few tasks moved, their spread says nothing about those that did not. With four or more outright
+    changes Student's interval is the wider one.
+    """
+    z = float(special.ndtri((1 + level) / 2))
+    return z * z / (tasks + z * z)
 
 
 def cr2(values: Floats, clusters: NDArray[np.str_]) -> tuple[float, float]:
@@ -106,7 +125,7 @@ def of_a_rate(interval: Interval, rate: float, observations: int) -> Interval:
     """
     inside = 0 < rate < 1
     number = rate * (1 - rate) / interval.se**2 if inside else float(observations)
-    quantile = float(stats.t.ppf((1 + interval.level) / 2, interval.df)) if inside else None
+    quantile = float(special.stdtrit(interval.df, (1 + interval.level) / 2)) if inside else None
     low, high = wilson(rate, number, interval.level, quantile)
     return interval.model_copy(
         update={"low": low, "high": high, "method": f"Wilson with effective n; {interval.method}"}
@@ -117,17 +136,17 @@ def p_value(value: float, interval: Interval, null: float = 0.0) -> float:
     """Two-sided p-value of "the mean is `null`", from the interval's standard error and degrees of freedom."""
     if interval.se == 0:  # a metric that never varied
         return float(value == null)
-    return float(2 * stats.t.sf(abs(value - null) / interval.se, interval.df))
+    return float(2 * special.stdtr(interval.df, -abs(value - null) / interval.se))
 
 
 def p_above(value: float, interval: Interval, null: float) -> float:
     """One-sided p-value against "the mean is at most `null`"."""
-    return float(stats.t.sf((value - null) / interval.se, interval.df))
+    return float(special.stdtr(interval.df, (null - value) / interval.se))
 
 
 def detectable(interval: Interval, *, power: float = 0.8) -> float:
     """The difference that the two-sided test at 1 - level finds with this power: (t_(1 - alpha/2) + t_power) * SE."""
-    quantiles = stats.t.ppf((1 + interval.level) / 2, interval.df) + stats.t.ppf(power, interval.df)
+    quantiles = special.stdtrit(interval.df, (1 + interval.level) / 2) + special.stdtrit(interval.df, power)
     return float(quantiles * interval.se)
 
 
@@ -144,12 +163,12 @@ def estimate(
     `each` is how many rollouts make one observation of the proportion (k of pass@k). `within` are the ends of the
     scale, beyond which no interval reaches.
     """
-    value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level)
+    value, these, like = float(values.values.mean()), these_tasks(values, level), like_these(values, level, rate=rate)
     if rate:
         these = of_a_rate(these, value, sum(int(count.sum()) for count in values.counts))
         observations = len(values) * (_fewest(values) // each)
         these = narrower(these, *wilson(value, observations, level), observations, "Wilson")
-        like = never_surer(of_a_rate(like, value, len(values)), these) if like else None
+        like = never_surer(like, these) if like else None
     elif like and not these.bound:
         like = never_surer(like, these)
     if within:
@@ -179,7 +198,7 @@ def narrower(these: Interval, low: float, high: float, rollouts: int, by: str) -
     """
     if high - low >= these.high - these.low:
         return these
-    se = (high - low) / 2 / float(stats.norm.ppf((1 + these.level) / 2))
+    se = (high - low) / 2 / float(special.ndtri((1 + these.level) / 2))
     method = f"{by}, all rollouts as if of one task"
     ends = {"low": low, "high": high, "se": se, "df": float(rollouts)}
     return these.model_copy(update={**ends, "method": method, "bound": True, "note": FEW})
@@ -198,6 +217,17 @@ def never_surer(like: Interval, these: Interval) -> Interval:
     return these.model_copy(update={"question": like.question, "note": note})
 
 
+def agreeing(interval: Interval, p: float) -> Interval:
+    """The interval, with an end moved to zero where a test of another method does not reject zero at its level.
+
+    An exact test may hold what an asymptotic interval excludes by a hair. Wider, the interval covers no less.
+    """
+    if p <= 1 - interval.level or interval.low <= 0 <= interval.high:
+        return interval
+    ends = {"low": min(interval.low, 0.0), "high": max(interval.high, 0.0)}
+    return interval.model_copy(update={**ends, "method": f"{interval.method}, to where its test does not reject"})
+
+
 def _clipped(interval: Interval, least: float, most: float) -> Interval:
     return interval.model_copy(update={"low": max(interval.low, least), "high": min(interval.high, most)})
 
@@ -213,5 +243,5 @@ def _estimate(values: TaskValues, value: float, these: Interval, like: Interval 
 
 
 def _t_interval(mean: float, se: float, df: float, level: float) -> dict[str, float]:
-    half = float(stats.t.ppf((1 + level) / 2, df)) * se
+    half = float(special.stdtrit(df, (1 + level) / 2)) * se
     return {"low": mean - half, "high": mean + half, "se": se, "df": df, "level": level}

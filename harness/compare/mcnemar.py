@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,17 @@ def mcnemar(gained: int, lost: int, tasks: int) -> McNemar:
     Null hypothesis: a task is as likely to be gained as lost.
     """
     discordant, fewer = gained + lost, min(gained, lost)
-    coin = stats.binom(discordant, 0.5)
-    p = min(1.0, 2 * float(coin.cdf(fewer)))
+    below = float(special.bdtr(fewer, discordant, 0.5))
+    at = below - float(special.bdtr(fewer - 1, discordant, 0.5)) if fewer else below
+    p = min(1.0, 2 * below)
     tie = gained == lost  # both tails then hold the observed count
-    p_mid = 1 - float(coin.pmf(fewer)) / 2 if tie else 2 * float(coin.cdf(fewer)) - float(coin.pmf(fewer))
+    p_mid = 1 - at / 2 if tie else 2 * below - at
     return McNemar(gained, lost, tasks, p, p_mid if discordant else 1.0)
 
 
 def tango(gained: int, lost: int, tasks: int, level: float = 0.95) -> tuple[float, float]:
     """Score interval of the difference of paired proportions (Tango 1998): the differences its test does not reject."""
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(special.ndtri((1 + level) / 2))
     estimate = (gained - lost) / tasks
 
     def beyond(delta: float) -> float:
@@ -91,7 +92,7 @@ def square_and_add(a: tuple[float, int], b: tuple[float, int], level: float = 0.
 
 def wilson(p: float, n: float, level: float = 0.95, quantile: float | None = None) -> tuple[float, float]:
     """Wilson's score interval of a proportion `p` out of an (effective) `n`; `quantile` replaces the normal one."""
-    z = quantile if quantile is not None else float(stats.norm.ppf((1 + level) / 2))
+    z = quantile if quantile is not None else float(special.ndtri((1 + level) / 2))
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -272,6 +272,69 @@ class Comparison(Record):
     versions: Mapping[str, Any] = {}
 
 
+# --- training runs as units -----------------------------------------------------------------------------------------
+
+
+class TrainingRun(Record):
+    """One training run: the mean resolve rate of its rollouts on the tasks that all runs have."""
+
+    name: str
+    rate: float
+    rollouts: int
+
+
+class MethodSummary(Record):
+    """A method: its runs, their mean, and what makes it vary, as standard deviations of a resolve rate.
+
+    sd_run: between training runs, beyond what their rollouts explain, with its interval; None with one run.
+    sd_rerun: of one run's rate over re-runs of its rollouts. sd_task: of the tasks' rates.
+    """
+
+    method: str
+    runs: tuple[TrainingRun, ...]
+    rate: float
+    sd_run: float | None
+    sd_run_ends: tuple[float, float] | None
+    sd_rerun: float
+    sd_task: float
+
+
+class RunContrast(Record):
+    """Candidate minus baseline method, over their training runs. `p` is of the t test, which decides.
+
+    `p_permutation` deals the runs to the methods in every way; it cannot be less than `least_p`, so that few runs can
+    never reject by it.
+    """
+
+    baseline: str
+    candidate: str
+    runs: tuple[int, int]
+    difference: float
+    these: Interval
+    like: Interval | None
+    p: float
+    p_holm: float | None = None
+    p_permutation: float
+    least_p: float
+    decision: Decision
+
+
+class RunComparison(Record):
+    """`aem compare --unit run`. `pooled` is what the same rollouts say if runs are taken for seeds: of these runs only.
+
+    `left_out` tasks lack a verdict in some run; `missing` rollouts have none.
+    """
+
+    level: float
+    baseline: str
+    tasks: int
+    left_out: int
+    missing: int
+    methods: tuple[MethodSummary, ...]
+    contrasts: tuple[RunContrast, ...]
+    pooled: Mapping[str, Contrast]
+
+
 # --- planning -------------------------------------------------------------------------------------------------------
 
 

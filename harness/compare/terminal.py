@@ -14,12 +14,12 @@ from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Compariso
 from aem_harness.harness.compare.records import Group as Part
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
+    adjusted_p,
     amount,
     bracket,
     headline,
     percent,
     points,
-    probability,
     seeds_of,
     short,
     title_of,
@@ -109,14 +109,14 @@ def _contrasts(comparison: Comparison) -> Table:
     table = table_of(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
     for contrast in comparison.contrasts:
         delta = contrast.difference
-        p = {test.question: test.p_holm if many and test.p_holm is not None else test.p for test in contrast.tests}
+        p = {t.question: adjusted_p(t.p, t.p_holm if many else None, comparison.level) for t in contrast.tests}
         table.add_row(
             escape(short(contrast.candidate, 24) if same and not contrast.label else title_of(contrast)),
             *([str(delta.tasks)] if "tasks" in names else []),
             points(delta.value),
             bracket(delta.these, signed=True),
             bracket(delta.like, signed=True),
-            *(probability(p[question]) if question in p else "-" for question in QUESTIONS),
+            *(p.get(question, "-") for question in QUESTIONS),
             f"{contrast.gained}/{contrast.lost}",
         )
     return table
@@ -164,11 +164,12 @@ def _part_cells(group: Part, candidates: Sequence[str]) -> list[str]:
     cells = [percent(rate.value) for rate in group.rates.values()]
     for arm in candidates:
         delta = group.differences[arm]
-        p = group.p_holm.get(arm, group.p[arm])
+        p, holm = group.p[arm], group.p_holm.get(arm)
         if len(candidates) > MANY:
-            cells.append(points(delta.value) + ("!" if p <= 0.05 else ""))
+            cells.append(points(delta.value) + ("!" if (p if holm is None else holm) <= 0.05 else ""))
         else:
-            cells += [points(delta.value), bracket(delta.these, signed=True), probability(p)]
+            words = adjusted_p(p, holm, delta.these.level)
+            cells += [points(delta.value), bracket(delta.these, signed=True), words]
     return cells
 
 
@@ -212,11 +213,12 @@ def _metric_cells(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]
         if delta is None:
             cells += ["-"] if len(candidates) > MANY else ["-", "-", "-"]
             continue
-        p = row.p_holm.get(arm, row.p[arm])
+        p, holm = row.p[arm], row.p_holm.get(arm)
         if len(candidates) > MANY:
-            cells.append(amount(delta.value, signed=True) + ("!" if p <= 0.05 else ""))
+            cells.append(amount(delta.value, signed=True) + ("!" if (p if holm is None else holm) <= 0.05 else ""))
             continue
-        cells += [amount(delta.value, signed=True), _ends(delta.these, signed=True), probability(p)]
+        words = adjusted_p(p, holm, delta.these.level)
+        cells += [amount(delta.value, signed=True), _ends(delta.these, signed=True), words]
     return cells
 
 
@@ -279,6 +281,10 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
+    if len(comparison.contrasts) > 1 or comparison.groups or comparison.metrics:
+        lines.append(
+            "alone: the p-value before Holm; an interval is of its row alone, and may exclude what Holm does not"
+        )
     if _any_bound(comparison):
         lines.append("* from an upper bound of the run noise: one rollout a task, too few rollouts, or all alike")
     for name in ("grader", "dataset", "scaffold"):

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.contrast import Judged, judge
 from aem_harness.harness.compare.intervals import estimate
-from aem_harness.harness.compare.records import Contrast, MetricRow
+from aem_harness.harness.compare.records import MetricRow
 from aem_harness.harness.compare.values import TaskValues, common, task_values
 from aem_harness.harness.errors import DataError
 
@@ -52,7 +52,7 @@ def necessity(tables: Mapping[str, pd.DataFrame], free: str, without: str, force
 
 def tool_tax(
     tables: Mapping[str, pd.DataFrame], native: str, prompt: str, null: str, tool: str, *, level: float = 0.95
-) -> list[Contrast]:
+) -> list[Judged]:
     """Four arms on the same tasks: no tools; tool-style prompt without calls; a tool that does nothing; the real tool.
 
     format cost = prompt - native, protocol tax = null - prompt, execution gain = tool - null, net = tool - native.
@@ -63,7 +63,7 @@ def tool_tax(
         ("execution gain", null, tool),
         ("net effect of tools", native, tool),
     )
-    return [contrast(a, tables[a], b, tables[b], level=level, label=label) for label, a, b in steps]
+    return [judge(a, tables[a], b, tables[b], level=level, label=label) for label, a, b in steps]
 
 
 def _product(marked: pd.DataFrame, column: str, other: TaskValues) -> TaskValues:

@@ -32,6 +32,14 @@ def p_words(p: float) -> str:
     return f"p {probability(p)}" if p < 1e-4 else f"p = {probability(p)}"
 
 
+def adjusted_p(p: float, holm: float | None, level: float) -> str:
+    """A p-value after Holm; where only that keeps it from rejecting, which its interval does not know, also before."""
+    if holm is None:
+        return probability(p)
+    turned = p <= 1 - level < holm
+    return probability(holm) + (f" (alone {probability(p)})" if turned else "")
+
+
 def seeds_of(estimate: Estimate) -> str:
     """Rollouts a task: `4`, or `3-4` where they are not equal."""
     fewest, most = estimate.seeds

@@ -33,7 +33,9 @@ class Cell:
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    sign: str = ""  # behind the interval: † its standard error is an upper bound, ‡ a published figure's
+    # behind the interval: † its standard error is an upper bound, ‡ a published figure's, § zero is outside it, but
+    # not after Holm
+    sign: str = ""
 
     @property
     def mark(self) -> str:
@@ -134,7 +136,8 @@ def _metric(row: MetricRow, *, difference: bool) -> Column:
     def change(arm: ArmSummary, _: Contrast | None) -> Cell:
         if arm.arm not in row.differences:
             return Cell()
-        return _amount("change", row.differences[arm.arm], row.p_holm.get(arm.arm, row.p[arm.arm]))
+        delta, p, holm = row.differences[arm.arm], row.p[arm.arm], row.p_holm.get(arm.arm)
+        return _turned(_amount("change", delta, p if holm is None else holm), p, delta.these.level)
 
     head = ", ".join(filter(None, (row.name, unit_of(row))))
     if difference:
@@ -172,7 +175,15 @@ def _difference(contrast: Contrast | None, question: Question) -> Cell:
     if contrast is None:
         return Cell()
     cell = Cell("points", value=contrast.difference.value, p=_adjusted(contrast, question))
-    return _with(cell, interval_of(contrast.difference, question))
+    alone = next((test.p for test in contrast.tests if test.question == question), None)
+    return _turned(_with(cell, interval_of(contrast.difference, question)), alone, contrast.difference.these.level)
+
+
+def _turned(cell: Cell, alone: float | None, level: float) -> Cell:
+    """The cell with a sign where only Holm keeps its p-value, `alone` before it, from rejecting."""
+    if alone is None or cell.p is None or not alone <= 1 - level < cell.p:
+        return cell
+    return replace(cell, sign=f"{cell.sign}§")
 
 
 def _adjusted_difference(_: ArmSummary, contrast: Contrast | None) -> Cell:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, Estimate, Group
-from aem_harness.harness.compare.words import percent, probability, seeds_of
+from aem_harness.harness.compare.words import adjusted_p, percent, seeds_of
 from aem_harness.harness.report import plots, words
 
 
@@ -65,7 +65,6 @@ def differences(comparison: Comparison, number: dict[str, int]) -> Forest:
     scale = plots.forest_scale(_ends(pairs))
     rows = []
     for contrast, (these, like) in zip(comparison.contrasts, pairs, strict=True):
-        p = {test.question: test.p if test.p_holm is None else test.p_holm for test in contrast.tests}
         rows.append(
             ForestRow(
                 name=pair_name(comparison, contrast),
@@ -74,11 +73,13 @@ def differences(comparison: Comparison, number: dict[str, int]) -> Forest:
                 value=words.signed(contrast.difference.value),
                 interval=words.ends(contrast.difference.these),
                 like=words.ends(contrast.difference.like) if contrast.difference.like else "",
-                p=" / ".join(probability(p[q]) for q in p),
+                p=" / ".join(adjusted_p(test.p, test.p_holm, comparison.level) for test in contrast.tests),
                 arm=number[contrast.candidate],
             )
         )
-    caption = "Paired by task." + (" p adjusted over the differences (Holm)." if len(rows) > 1 else "")
+    caption = "Paired by task." + (
+        " p adjusted over the differences (Holm); alone: before it." if len(rows) > 1 else ""
+    )
     title = "Difference" + (f" to {comparison.baseline}" if one_baseline(comparison) else "") + ", points"
     return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), ("candidate", "tasks moved"))
 
@@ -118,11 +119,12 @@ def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Fores
                 svg=plots.interval(scale, delta.value, these, None, number),
                 value=words.signed(delta.value),
                 interval=words.ends(delta.these),
-                p=probability(group.p_holm.get(arm, group.p[arm])),
+                p=adjusted_p(group.p[arm], group.p_holm.get(arm), delta.these.level),
                 arm=number,
             )
         )
-    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm)."
+    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm); "
+    caption += "alone: before it, as the intervals."
     title = f"By {by}, {arm} − {baseline}"
     return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))
 

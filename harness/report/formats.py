@@ -49,7 +49,7 @@ def interval_text(cell: Cell) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", MINUS: "$-$",
-    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "…": r"\dots{}", "≥": r"$\ge$", "≤": r"$\le$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "…": r"\dots{}", "≥": r"$\ge$", "≤": r"$\le$",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from aem_harness.harness.compare.flips import surest
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from aem_harness.harness.compare.words import amount, headline, percent, probability, seeds_of, unit_of
+from aem_harness.harness.compare.words import adjusted_p, amount, headline, percent, seeds_of, unit_of
 from aem_harness.harness.report import forests, words
 from aem_harness.harness.report.again import outcome_digest
 from aem_harness.harness.report.figures import figures
@@ -124,13 +124,13 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
             changes.append({"value": "", "interval": "", "p": "", "sure": False})
             continue
         low, high = (amount(end, signed=True) for end in (delta.these.low, delta.these.high))
-        p = row.p_holm.get(arm, row.p[arm])
+        p, holm = row.p[arm], row.p_holm.get(arm)
         changes.append(
             {
                 "value": amount(delta.value, signed=True).replace("-", "−"),
                 "interval": f"[{low}, {high}]".replace("-", "−") + ("†" if delta.these.bound else ""),
-                "p": probability(p),
-                "sure": p <= 0.05,
+                "p": adjusted_p(p, holm, delta.these.level),
+                "sure": (p if holm is None else holm) <= 0.05,
             }
         )
     means = [amount(row.arms[arm].value) if arm in row.arms else "" for arm in arms]

@@ -31,7 +31,9 @@ def notes_of(
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):
         yield _about_marks(comparison, columns)
-    if any(cell.sign == "†" for cell in cells):
+    if any("§" in cell.sign for cell in cells):
+        yield "§ the interval, of its row alone, excludes zero; after Holm over the rows zero is not rejected."
+    if any("†" in cell.sign for cell in cells):
         yield (
             "† interval from an upper bound of the run noise: of one rollout a task, too few rollouts, or rollouts all "
             "alike, it cannot be estimated better."

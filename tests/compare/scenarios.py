@@ -5,22 +5,24 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
+from scipy import special
 
 from aem_harness.harness.compare.bootstrap import bootstrap_differences
-from aem_harness.harness.compare.contrast import bounded, discordance, evaluate
-from aem_harness.harness.compare.decisions import holm, noninferiority
+from aem_harness.harness.compare.contrast import discordance, judge_trials
+from aem_harness.harness.compare.decisions import decide, holm, noninferiority_claim
+from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.intervals import (
     estimate,
     estimate_difference,
     like_these,
-    of_a_rate,
     p_value,
     these_tasks,
 )
 from aem_harness.harness.compare.mcnemar import tango
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
-from aem_harness.harness.compare.simulate import World, draw_world, observed, roll
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS, World, draw_runs, draw_world, observed, roll
+from aem_harness.harness.compare.units import run_variance
 from aem_harness.harness.compare.values import Ints, TaskValues, Trials, difference
 from aem_harness.harness.compare.winner import best_of
 
@@ -103,6 +105,36 @@ def difference_like(reps: int, seeds: tuple[Seeds, Seeds], shift: float = 0.0, *
     return repeat(reps, 0.95, once)
 
 
+def difference_few_moved(
+    reps: int,
+    tasks: int,
+    seeds: int,
+    *,
+    gained: float = 0.0,
+    noise: float = 0.0,
+    rate: float = 0.0,
+    one_repo: bool = False,
+) -> Share:
+    """Interval for tasks like these where hardly a task moves: weak and saturated checkpoints.
+
+    A share `gained` of new tasks is solved always instead of never. Of the others, in both arms alike, a share `rate`
+    is always solved, and a share `noise` is solved in half of the rollouts.
+    """
+    names = np.repeat(list(VERIFIED_REPOS), list(VERIFIED_REPOS.values()))
+
+    def once(rng: np.random.Generator) -> bool:
+        repos = np.full(tasks, "a/a") if one_repo else names[np.sort(rng.choice(500, tasks, replace=False))]
+        before = np.where(rng.random(tasks) < noise, 0.5, (rng.random(tasks) < rate).astype(float))
+        moved = rng.random(tasks) < gained
+        a = roll(np.where(moved, 0.0, before), seeds, rng)
+        b = roll(np.where(moved, 1.0, before), seeds, rng)
+        interval = estimate_difference(observed(a, repos), observed(b, repos)).like
+        assert interval is not None
+        return interval.low <= gained <= interval.high
+
+    return repeat(reps, 0.95, once)
+
+
 def difference_tango(reps: int, **world: object) -> Share:
     """Tango's interval at one rollout a task, on independent new tasks."""
 
@@ -143,9 +175,8 @@ def rate_like(reps: int, seeds: Seeds, rate: float, **world: object) -> Share:
         w = draw_world(rng, rate=rate, **world)  # type: ignore[arg-type]
         trials, _ = roll_pair(w, (seeds, 1), rng)
         values = observed(trials, w.repos)
-        interval = like_these(values, clustered=False)
+        interval = like_these(values, clustered=False, rate=True)
         assert interval is not None
-        interval = of_a_rate(interval, float(values.values.mean()), len(values))
         return interval.low <= rate <= interval.high
 
     return repeat(reps, 0.95, once)
@@ -184,6 +215,26 @@ def best_interval(reps: int, arms: int, seeds: int, spread: float) -> tuple[Shar
     return covered, dict(zip(("observed", "shrunken", "held_out"), np.mean(biases, axis=0).tolist(), strict=True))
 
 
+def method_difference(reps: int, sd: float, *, runs: int, seeds: int, tasks: int = 500) -> tuple[Share, Share]:
+    """Equal methods whose training runs differ: t over run means, and the same rollouts pooled as seeds."""
+    pooled: list[bool] = []
+
+    def once(rng: np.random.Generator) -> bool:
+        w = draw_world(rng) if tasks == 500 else draw_world(rng, {"a/a": tasks})
+        solved = [np.array(draw_runs(w.baseline, sd, runs, seeds, rng)) for _ in range(2)]
+        means = [one.mean(axis=1) / seeds for one in solved]
+        variance, df, _ = run_variance(*means)
+        half = special.stdtrit(df, 0.975) * np.sqrt(variance)
+        each = np.full(tasks, runs * seeds)
+        arms = [Trials(one.sum(axis=0), each, 0 * each) for one in solved]
+        interval = these_tasks(difference(*(observed(arm, w.repos) for arm in arms)))
+        pooled.append(interval.low <= 0 <= interval.high)
+        return bool(abs(means[1].mean() - means[0].mean()) <= half)
+
+    unit = repeat(reps, 0.95, once)
+    return unit, Share(sum(pooled), reps, 0.95)
+
+
 # --- false positives and power --------------------------------------------------------------------------------------
 
 
@@ -219,7 +270,7 @@ def noninferiority_passes(reps: int, seeds: tuple[int, int], shift: float) -> Sh
         w = draw_world(rng, shift=shift)
         a, b = roll_pair(w, seeds, rng)
         result = estimate_difference(observed(a, w.repos), observed(b, w.repos))
-        found = noninferiority(result, -w.difference, "these tasks", discordance(a, b, 0.95))
+        found = decide(noninferiority_claim(result, -w.difference, "these tasks", discordance(a, b, 0.95)))
         return found.verdict == "non-inferior"
 
     return repeat(reps, 0.025, once)
@@ -245,9 +296,9 @@ def bounds_turn(reps: int, seeds: int, lost: float) -> tuple[Share, Share]:
         a, b = roll_pair(w, (seeds, seeds), rng)
         full = delta(w, a, b).values.mean()
         a, b = lose(a, lost, rng), lose(b, lost, rng)
-        found, decision, _ = bounded(evaluate(a, b, w.repos), a, b, w.repos, level=0.95)
-        held.append(found is None or found.low <= full <= found.high)
-        return decision.verdict in ("better", "worse")
+        (found,) = settle([judge_trials(("a", "b"), a, b, w.repos)])
+        held.append(found.bounds is None or found.bounds.low <= full <= found.bounds.high)
+        return found.decision.verdict in ("better", "worse")
 
     differs = repeat(reps, 0.05, once)
     return Share(sum(held), len(held), 1.0), differs
@@ -267,7 +318,7 @@ def noninferiority_clears(reps: int, seeds: tuple[int, int], margin: float) -> S
         w = draw_world(rng)
         a, b = roll_pair(w, seeds, rng)
         result = estimate_difference(observed(a, w.repos), observed(b, w.repos))
-        found = noninferiority(result, margin, "these tasks", discordance(a, b, 0.95))
+        found = decide(noninferiority_claim(result, margin, "these tasks", discordance(a, b, 0.95)))
         return found.verdict == "non-inferior"
 
     return repeat(reps, 0.5, once)

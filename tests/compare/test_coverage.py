@@ -37,6 +37,17 @@ def test_difference_on_tasks_like_these_is_covered_with_few_unequal_clusters(see
     assert covered.share <= 0.995  # without any effect of repositories it errs to the wide side, as documented
 
 
+@pytest.mark.parametrize("one_repo", [False, True])
+@pytest.mark.parametrize(
+    ("tasks", "seeds", "gained", "rate"), [(100, 4, 0.01, 0.0), (120, 4, 0.015, 0.95), (500, 16, 0.004, 0.0)]
+)
+def test_new_tasks_are_covered_where_hardly_a_task_moves(
+    tasks: int, seeds: int, gained: float, rate: float, one_repo: bool
+) -> None:
+    """Weak and saturated checkpoints: a spread of two or three tasks says nothing about those that did not move."""
+    assert sim.difference_few_moved(300, tasks, seeds, gained=gained, rate=rate, one_repo=one_repo).at_least()
+
+
 def test_three_clusters_are_still_covered() -> None:
     assert sim.difference_like(REPS, (4, 4), repos=FEW, repo_spread=0.1).at_least()
 

@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from aem_harness.harness.compare.bootstrap import bootstrap_differences
 from aem_harness.harness.compare.decisions import holm
-from aem_harness.harness.compare.intervals import cr2, like_these, of_a_rate, these_tasks
+from aem_harness.harness.compare.intervals import cr2, estimate_difference, like_these, of_a_rate, these_tasks
 from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
 from aem_harness.harness.compare.passk import pass_at_k, pass_hat_k, pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
@@ -206,6 +206,18 @@ def test_all_or_nothing_rates_keep_an_interval() -> None:
     assert interval.high == 1
     change = difference(sure, sure)
     assert these_tasks(change).low < 0 < these_tasks(change).high
+
+
+def test_tasks_without_a_change_exclude_of_new_ones_what_tango_excludes() -> None:
+    none = np.zeros(120, dtype=np.int64)
+    same = Trials(none, none + 4, none)
+    labels = np.array(["a/a"] * 60 + ["b/b"] * 60)
+    found = estimate_difference(rates(same, ("",) * 120, labels), rates(same, ("",) * 120, labels)).like
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(tango(0, 0, 120))
+    low = like_these(rates(same, ("",) * 120, labels), rate=True)
+    assert low is not None
+    assert low.high == pytest.approx(wilson(0, 120)[1])
 
 
 # --- bootstrap ------------------------------------------------------------------------------------------------------

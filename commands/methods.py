@@ -1,0 +1,56 @@
+"""Which arms are training runs of which method: as the command line groups them, else as checkpoints' cards say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aem_harness.harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aem_harness.aem_checkpoints.card import Card
+    from aem_harness.harness.compare.outcomes import Outcomes
+
+
+def as_methods(
+    outcomes: "Outcomes", groups: Sequence[str], column: str | None, registry: Path | None = None
+) -> "Outcomes":
+    """The outcomes with methods as arms and the column `training_run`.
+
+    By `--group`, by `--run-column`, by a column `training_run` that is there, or by the cards of the checkpoints.
+    """
+    from aem_harness.harness.compare.methods import RUN, assigned, by_column, grouped
+
+    if groups and column:
+        raise ConfigError("--group gathers arms, --run-column parts them: give one of the two")
+    if groups:
+        return grouped(outcomes, groups)
+    if column or RUN in outcomes.table:
+        return by_column(outcomes, column or RUN)
+    return assigned(outcomes, _by_cards(outcomes, registry))
+
+
+def _by_cards(outcomes: "Outcomes", registry: Path | None) -> dict[str, tuple[str, str]]:
+    from aem_harness.aem_checkpoints.registry import Registry
+
+    cards = {entry.card.name: entry.card for entry in Registry(registry).entries()}
+    places: dict[str, tuple[str, str]] = {}
+    for arm in outcomes.arms:
+        facts = outcomes.facts.get(arm)
+        name = str(facts.config.get("checkpoint") or "") if facts else ""
+        if name not in cards:
+            what = f"checkpoint {name!r} has no card" if name else "it names no registered checkpoint"
+            raise ConfigError(
+                f"arm {arm!r}: {what}, so its method and training run are unknown; "
+                "say --group NAME=GLOB for each method, or --run-column COLUMN"
+            )
+        places[arm] = method_of(cards[name])
+    return places
+
+
+def method_of(card: "Card") -> tuple[str, str]:
+    """`("aem over grpo", "grpo-seed3")`: the method of a checkpoint and its training run."""
+    method = card.method
+    name = f"aem over {method.base}" if method.kind == "aem" and method.base else method.base or method.kind
+    seeds = "-".join(map(str, card.training.seeds))
+    run = card.training.run or (f"seed {seeds}" if seeds else card.series)
+    return name, run

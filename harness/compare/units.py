@@ -1,0 +1,211 @@
+"""The training run as the unit: "method B beats method A" is a claim about trainings; a checkpoint is one draw of it.
+
+Rollouts of one checkpoint tell how good that checkpoint is. Another training seed gives another checkpoint: pooling
+training runs as if they were more seeds counts their spread as if it were run noise, and covers far less than it says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from aem_harness.harness.compare.arms import sample
+from aem_harness.harness.compare.contrast import contrast
+from aem_harness.harness.compare.decisions import decide, difference_claim, holm
+from aem_harness.harness.compare.intervals import agreeing, cr2, never_surer
+from aem_harness.harness.compare.methods import RUN
+from aem_harness.harness.compare.outcomes import Outcomes
+from aem_harness.harness.compare.records import Interval, MethodSummary, RunComparison, RunContrast, TrainingRun
+from aem_harness.harness.compare.values import Floats
+from aem_harness.harness.errors import DataError, listed
+
+SPLITS = 200_000  # assignments of runs to methods that are enumerated; more are sampled
+
+
+@dataclass(frozen=True)
+class RunMeans:
+    """The resolve rates of one method's runs on the common tasks: rates (M, N), their run noise (M, N), repos (N,)."""
+
+    names: tuple[str, ...]
+    rates: Floats
+    noise: Floats
+
+    @property
+    def means(self) -> Floats:
+        return np.asarray(self.rates.mean(axis=1), dtype=float)
+
+    @property
+    def within(self) -> float:
+        """Mean over runs of the variance of a run's mean over a re-run of its rollouts."""
+        return float(self.noise.sum(axis=1).mean()) / self.rates.shape[1] ** 2
+
+
+def compare_runs(outcomes: Outcomes, baseline: str | None = None, *, level: float = 0.95) -> RunComparison:
+    """Every method against the baseline (by default the first), a training run being one observation.
+
+    Over the tasks on which every run has a verdict. Raises DataError where no spread of runs can be seen: one run of
+    each method.
+    """
+    table, methods = outcomes.table, outcomes.arms
+    first = baseline or methods[0]
+    if first not in methods or len(methods) < 2:
+        raise DataError(f"two methods are compared, one of them the baseline; there are: {listed(methods)}")
+    methods = [first, *(method for method in methods if method != first)]
+    found, repos, left_out = _run_means(table, methods)
+    contrasts = [_contrast(first, found[first], method, found[method], repos, level) for method in methods[1:]]
+    adjusted = holm([one.p for one in contrasts])
+    settled = tuple(_settled(one, p, len(contrasts)) for one, p in zip(contrasts, adjusted, strict=True))
+    pooled = {
+        one.candidate: contrast(
+            first, table[table["arm"] == first], one.candidate, table[table["arm"] == one.candidate], level=level
+        )
+        for one in settled
+    }
+    return RunComparison(
+        level=level,
+        baseline=first,
+        tasks=len(repos),
+        left_out=left_out,
+        missing=int(table["resolved"].isna().sum()),
+        methods=tuple(_summary(method, found[method], table[table["arm"] == method], level) for method in methods),
+        contrasts=settled,
+        pooled=pooled,
+    )
+
+
+def _run_means(table: pd.DataFrame, methods: Sequence[str]) -> tuple[dict[str, RunMeans], "np.ndarray", int]:
+    samples = {
+        (method, str(run)): sample(f"{method}, training run {run}", part)
+        for method in methods
+        for run, part in table[table["arm"] == method].groupby(RUN, sort=True)
+    }
+    shared = sorted(set.intersection(*(set(one.tasks) for one in samples.values())))
+    if len(shared) < 2:
+        raise DataError(
+            f"the {len(samples)} training runs have verdicts in common on {len(shared)} tasks; 2 are needed"
+        )
+    means: dict[str, RunMeans] = {}
+    for method in methods:
+        own = {run: one for (of, run), one in samples.items() if of == method}
+        values = [one.values.where(np.isin(one.tasks, shared)) for one in own.values()]
+        noise = np.array([np.where(np.isfinite(v.noise), v.noise, 0.0) for v in values])
+        means[method] = RunMeans(tuple(own), np.array([v.values for v in values]), noise)
+    repos = values[0].clusters
+    return means, repos, len(set(table["instance_id"])) - len(shared)
+
+
+def _contrast(
+    baseline: str, a: RunMeans, candidate: str, b: RunMeans, repos: "np.ndarray", level: float
+) -> RunContrast:
+    difference = float(b.means.mean() - a.means.mean())
+    variance, df, how = run_variance(a.means, b.means)
+    these = _interval("these tasks", difference, variance, df, level, f"Student t over training runs, {how}")
+    p = float(2 * special.stdtr(df, -abs(difference) / np.sqrt(variance))) if variance else float(difference == 0)
+    per_task = b.rates.mean(axis=0) - a.rates.mean(axis=0)
+    like = None
+    if len(set(repos)) > 1:
+        task_variance, task_df = cr2(per_task, repos)
+        rerun = a.within / len(a.names) + b.within / len(b.names)  # in both parts, to be counted once
+        total = max(variance + task_variance - rerun, variance, task_variance)
+        both = (variance + task_variance) ** 2 / (variance**2 / df + task_variance**2 / task_df)
+        method = "training runs and tasks, CR2 by repository, Satterthwaite's df"
+        like = never_surer(_interval("tasks like these", difference, total, both, level, method), these)
+    p_exact, least = permuted_runs(a.means, b.means)
+    return RunContrast(
+        baseline=baseline,
+        candidate=candidate,
+        runs=(len(a.names), len(b.names)),
+        difference=difference,
+        these=agreeing(these, p),
+        like=like,
+        p=p,
+        p_permutation=p_exact,
+        least_p=least,
+        decision=decide(difference_claim(difference, these, p)),
+    )
+
+
+def run_variance(a: Floats, b: Floats) -> tuple[float, float, str]:
+    """Variance of the difference of two methods' means over their runs' means, and its degrees of freedom.
+
+    Pooled where both have as many runs (the test then hardly minds unequal spreads) or one has a single run; else
+    Welch's (1947).
+    """
+    m, n = len(a), len(b)
+    if m + n < 3:
+        raise DataError("one training run of each method shows no spread of training runs: train at least one more")
+    if m == n or min(m, n) == 1:
+        squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
+        return squares / (m + n - 2) * (1 / m + 1 / n), m + n - 2.0, "pooled variance"
+    v, w = float(a.var(ddof=1)) / m, float(b.var(ddof=1)) / n
+    spread = v**2 / (m - 1) + w**2 / (n - 1)
+    return v + w, (v + w) ** 2 / spread if spread else min(m, n) - 1.0, "Welch"
+
+
+def permuted_runs(a: Floats, b: Floats, *, seed: int = 0) -> tuple[float, float]:
+    """Two-sided p-value of the difference of means if runs were dealt to the methods at random, and its least value.
+
+    Every way to deal them is counted where they are few enough, otherwise drawn. Null hypothesis: the methods'
+    training runs have the same distribution.
+    """
+    values, m = np.concatenate([a, b]), len(a)
+    observed = abs(float(b.mean() - a.mean()))
+    ways = comb(len(values), m)
+    if ways <= SPLITS:
+        chosen = np.array(list(combinations(range(len(values)), m)))
+    else:
+        order = np.random.default_rng(seed).random((SPLITS, len(values))).argsort(axis=1)
+        chosen = order[:, :m]
+    sums = values[chosen].sum(axis=1)
+    apart = np.abs((values.sum() - sums) / (len(values) - m) - sums / m)
+    extra = 0 if ways <= SPLITS else 1  # the observed deal is one of those that could be drawn
+    p = (int((apart >= observed - 1e-12).sum()) + extra) / (len(chosen) + extra)
+    return p, (2 if m == len(b) else 1) / ways
+
+
+def _settled(one: RunContrast, p_holm: float, family: int) -> RunContrast:
+    decision = decide(difference_claim(one.difference, one.these, one.p), [p_holm], family=family)
+    return one.model_copy(update={"decision": decision, "p_holm": p_holm})
+
+
+def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> MethodSummary:
+    """Components by the method of moments: run means vary by sd_run^2 + W / (N K), the second known from rollouts."""
+    m = len(runs.names)
+    between = float(runs.means.var(ddof=1)) if m > 1 else float("nan")
+    spread = max(between - runs.within, 0.0)
+    per_task = runs.rates.mean(axis=0)
+    task = max(float(per_task.var(ddof=1)) - float(runs.noise.mean(axis=0).mean()) / m, 0.0)
+    counts = table[table["resolved"].notna()].groupby(RUN).size()
+    names = pd.Index(runs.names)
+    return MethodSummary(
+        method=method,
+        runs=tuple(
+            TrainingRun(name=name, rate=float(rate), rollouts=int(count))
+            for name, rate, count in zip(runs.names, runs.means, counts.reindex(names), strict=True)
+        ),
+        rate=float(runs.means.mean()),
+        sd_run=float(np.sqrt(spread)) if m > 1 else None,
+        sd_run_ends=_spread_ends(between, m - 1, runs.within, level) if m > 1 else None,
+        sd_rerun=float(np.sqrt(runs.within)),
+        sd_task=float(np.sqrt(task)),
+    )
+
+
+def _spread_ends(between: float, df: int, within: float, level: float) -> tuple[float, float]:
+    """Ends of the standard deviation between runs: chi-square of their variance, less the rollouts' part."""
+    low, high = (
+        float(np.sqrt(max(df * between / float(stats.chi2.ppf(tail, df)) - within, 0.0)))
+        for tail in ((1 + level) / 2, (1 - level) / 2)
+    )
+    return low, high
+
+
+def _interval(question: str, value: float, variance: float, df: float, level: float, method: str) -> Interval:
+    se = float(np.sqrt(variance))
+    half = float(special.stdtrit(df, (1 + level) / 2)) * se
+    ends = {"low": max(value - half, -1.0), "high": min(value + half, 1.0)}
+    return Interval.model_validate({"question": question, **ends, "se": se, "df": df, "level": level, "method": method})

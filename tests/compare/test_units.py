@@ -1,0 +1,122 @@
+"""The training run as the unit: what several checkpoints of a method can say about the method."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.compare.columns import normalise
+from aem_harness.harness.compare.methods import by_column, grouped
+from aem_harness.harness.compare.outcomes import Outcomes, load, write_csv
+from aem_harness.harness.compare.simulate import draw_runs
+from aem_harness.harness.compare.units import compare_runs, permuted_runs, run_variance
+from aem_harness.harness.errors import DataError
+from tests.compare import scenarios as sim
+
+
+def checkpoints(sd: float, runs: tuple[int, int] = (3, 3), seeds: int = 2, tasks: int = 60, seed: int = 0) -> Outcomes:
+    """Arms `grpo-0`, `grpo-1`, ... and `aem-0`, ...: equal methods whose training runs differ by `sd` (logit)."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(0.5, 0.5, tasks)
+    rows = []
+    for method, number in zip(("grpo", "aem"), runs, strict=True):
+        for run, solved in enumerate(draw_runs(p, sd, number, seeds, rng)):
+            for task, count in enumerate(solved):
+                rows += [(f"{method}-{run}", f"a__a-{task}", k, int(k < count)) for k in range(seeds)]
+    return Outcomes(normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made"))
+
+
+GROUPS = ["grpo=grpo-*", "aem=aem-*"]
+
+
+def test_the_interval_over_training_runs_is_students_over_their_means() -> None:
+    found = compare_runs(grouped(checkpoints(0.5), GROUPS)).contrasts[0]
+    a, b = ([run.rate for run in method.runs] for method in compare_runs(grouped(checkpoints(0.5), GROUPS)).methods)
+    expected = stats.ttest_ind(b, a)
+    ends = expected.confidence_interval()
+    assert found.runs == (3, 3)
+    assert (found.p, found.these.low, found.these.high) == pytest.approx((expected.pvalue, ends.low, ends.high))
+
+
+def test_unequal_numbers_of_runs_are_compared_by_welch() -> None:
+    a, b = np.array([0.4, 0.45, 0.41, 0.5]), np.array([0.5, 0.52])
+    variance, df, _ = run_variance(a, b)
+    expected = stats.ttest_ind(b, a, equal_var=False)
+    assert (df, (b.mean() - a.mean()) / np.sqrt(variance)) == pytest.approx((expected.df, expected.statistic))
+
+
+def test_dealing_the_runs_is_scipys_permutation_test_and_says_how_small_it_can_be() -> None:
+    a, b = np.array([0.4, 0.45, 0.41, 0.47]), np.array([0.5, 0.52, 0.46])
+    p, least = permuted_runs(a, b)
+    expected = stats.permutation_test(
+        (a, b), lambda x, y, axis: abs(np.mean(y, axis=axis) - np.mean(x, axis=axis)), vectorized=True,
+        alternative="greater", n_resamples=np.inf,
+    )  # fmt: skip
+    assert p == pytest.approx(expected.pvalue)
+    assert least == pytest.approx(1 / 35)
+    assert permuted_runs(a[:3], b)[1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.1, 0.3])
+def test_other_training_runs_are_covered_as_stated_where_pooled_rollouts_are_not(sd: float) -> None:
+    unit, pooled = sim.method_difference(300, sd, runs=3, seeds=4)
+    assert unit.at_least()
+    if sd >= 0.3:
+        assert pooled.share < 0.6
+
+
+def test_the_spread_of_training_runs_is_told_from_that_of_rollouts() -> None:
+    same, apart = (compare_runs(grouped(checkpoints(sd, runs=(8, 8), tasks=300), GROUPS)) for sd in (0.0, 0.8))
+    for low, high in zip(same.methods, apart.methods, strict=True):
+        assert low.sd_run is not None
+        assert high.sd_run is not None
+        assert low.sd_run < low.sd_rerun < high.sd_run
+        assert high.sd_run_ends is not None
+        assert high.sd_run_ends[0] < high.sd_run < high.sd_run_ends[1]
+
+
+def test_runs_come_from_groups_of_arms_or_from_a_column() -> None:
+    arms = checkpoints(0.3)
+    table = arms.table.assign(step=arms.table["arm"].str.partition("-")[2], arm=arms.table["arm"].str.partition("-")[0])
+    table["seed"] = table.groupby(["arm", "instance_id"]).cumcount()
+    by_step = compare_runs(by_column(Outcomes(table), "step"))
+    assert by_step.contrasts[0].these == compare_runs(grouped(arms, GROUPS)).contrasts[0].these
+    with pytest.raises(DataError, match="no arm matches"):
+        grouped(arms, ["grpo=nobody*"])
+    with pytest.raises(DataError, match="two groups"):
+        grouped(arms, ["grpo=*", "aem=aem-*"])
+
+
+def test_one_training_run_of_each_method_says_nothing_of_methods() -> None:
+    with pytest.raises(DataError, match="train at least one more"):
+        compare_runs(grouped(checkpoints(0.3, runs=(1, 1)), GROUPS))
+
+
+def test_three_real_looking_runs_a_method_are_shown_beside_the_pooled_answer(shared: Path) -> None:
+    path = str(shared / "cases/stats/trainseeds_arms.csv.gz")
+    groups = [word for name in ("grpo", "aem") for word in ("--group", f"{name}={name}-t*")]
+    shown = CliRunner().invoke(app, ["compare", path, "--unit", "run", *groups])
+    assert shown.exit_code == 0
+    for words in ("3 + 3 training runs", "never less than 0.1", "sd between runs", "pooled"):
+        assert words in shown.output
+
+
+def test_without_cards_or_groups_the_command_says_what_to_give(tmp_path: Path) -> None:
+    write_csv(checkpoints(0.1).table, tmp_path / "arms.csv")
+    shown = CliRunner().invoke(app, ["compare", str(tmp_path / "arms.csv"), "--unit", "run"])
+    assert shown.exit_code != 0
+    assert "--group NAME=GLOB" in str(shown.exception)
+    assert load([tmp_path / "arms.csv"]).arms[0] == "grpo-0"
+
+
+def test_a_cards_method_and_training_run_place_a_checkpoint() -> None:
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.commands.methods import method_of
+
+    cards = {entry.card.name: entry.card for entry in Registry().entries()}
+    assert method_of(cards["tiny-grpo"]) == ("grpo", "tiny-grpo-seed0")
+    assert method_of(cards["tiny-aem"])[0] == "aem over grpo"
