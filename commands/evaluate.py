@@ -176,7 +176,8 @@ def audit(
     workers: int,
 ) -> None:
     """Grade resolved rollouts again with canaries, and say in one line what they found."""
-    from aem_harness.harness.run.auditing import audit_run, line
+    from aem_harness.harness.run.auditing import line
+    from aem_harness.harness.run.reports import audit_run
 
     found = audit_run(
         folder,

@@ -148,35 +148,6 @@ def resolved_keys(progress: Mapping[Key, Progress]) -> list[Key]:
     return [key for key, state in progress.items() if state.grade and state.grade["outcome"] == Outcome.RESOLVED.value]
 
 
-def audit_run(
-    folder: Path,
-    tasks: Sequence[Task],
-    progress: Mapping[Key, Progress],
-    *,
-    share: float = SHARE,
-    workers: int = 2,
-    timeout: float = 1800,
-    limits: Any = None,
-    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
-) -> Audited | None:
-    """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
-
-    `progress` as the run's journal has it; `share` in [0, 1]. Returns None where no rollout was chosen.
-    """
-    from aem_harness.harness.grading.reports import write_reports
-
-    known = {task.instance_id: task for task in tasks}
-    write_reports(folder, tasks, progress)
-    marked = marked_keys(folder)
-    keys = chosen(folder.name, [key for key in resolved_keys(progress) if key[0] in known], marked, share)
-    regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell)
-    write_reports(folder, tasks, progress)
-    found = summary(folder, progress, marked)
-    if found:
-        write_json(folder / SUMMARY, {"share": share, **found.model_dump(mode="json")})
-    return found
-
-
 def marks_of(folder: Path) -> list[Mark]:
     """The marks that canaries left on the rollout in `folder`."""
     found = stored(folder)

@@ -13,15 +13,17 @@ In the run's folder:
 so that `swebench report <run_id>`, called in that folder, grades the run again from its logs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.grading import auditing, official
+from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
+from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.instances.rows import to_row
 from aem_harness.harness.io import read_json, write_json, write_json_lines
+from aem_harness.harness.run import auditing
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Prediction, Task
 
@@ -154,3 +156,31 @@ def _dataset(logs: Path, tasks: Sequence[Task]) -> str:
 def _link(link: Path, target: Path) -> None:
     if not link.is_symlink():
         link.symlink_to(target)
+
+
+def audit_run(
+    folder: Path,
+    tasks: Sequence[Task],
+    progress: Mapping[Key, Progress],
+    *,
+    share: float = auditing.SHARE,
+    workers: int = 2,
+    timeout: float = 1800,
+    limits: Any = None,
+    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+) -> auditing.Audited | None:
+    """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
+
+    `progress` as the run's journal has it; `share` in [0, 1]. Returns None where no rollout was chosen.
+    """
+    known = {task.instance_id: task for task in tasks}
+    write_reports(folder, tasks, progress)
+    marked = auditing.marked_keys(folder)
+    resolved = [key for key in auditing.resolved_keys(progress) if key[0] in known]
+    keys = auditing.chosen(folder.name, resolved, marked, share)
+    auditing.regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell)
+    write_reports(folder, tasks, progress)
+    found = auditing.summary(folder, progress, marked)
+    if found:
+        write_json(folder / auditing.SUMMARY, {"share": share, **found.model_dump(mode="json")})
+    return found
