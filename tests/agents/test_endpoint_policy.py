@@ -294,7 +294,7 @@ MESSAGE = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(message=MESSAGE, usage=JSON, finish=JSON, logprobs=JSON)
 def test_any_message_of_the_model_becomes_a_completion_that_can_be_sent_back(message, usage, finish, logprobs):
     body = json.dumps(

@@ -290,9 +290,9 @@ def test_one_pass_serves_old_policy_and_loss_when_there_is_one_update(policy, mo
 @pytest.mark.parametrize("modulation", [None, {}])
 def test_reinforcement_learning_solves_the_few_tasks_that_it_is_given_again_and_again(tmp_path, modulation):
     """The trainer as a whole: whatever breaks advantages, masks, ratios or the update keeps success where it was."""
-    train(config(aem=modulation, steps=12, prompts=8, group=8, tasks=8, learning_rate=1.5e-3), tmp_path)
-    rewards = [line["reward"] for line in read_metrics(tmp_path / "metrics.jsonl")]
-    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.2
+    train(config(aem=modulation, steps=5, prompts=4, group=8, tasks=4, learning_rate=2e-3), tmp_path)
+    first, *later = [line["reward"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert sum(later) / len(later) > first + 0.2
 
 
 def test_warm_start_learns_the_demonstrations(tmp_path):
