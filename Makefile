@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS ?= results
 
-.PHONY: setup engine demo test test-all fuzz data check docs lock vllm clean
+.PHONY: setup engine demo test test-all fuzz data check docs findings lock vllm clean
 
 setup: .venv/.installed engine
 
@@ -42,6 +42,15 @@ check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation site into build/site; warnings are errors.
+docs: .venv/.installed
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What other tools do, each script in an environment of its own; needs a package index.
+findings: .venv/.installed
+	for script in findings/*.sh; do echo "== $$script"; PYTHON=$(PYTHON) bash $$script || exit 1; done
 
 # vLLM for machines without a GPU; with it `make test` serves and drives real checkpoints too.
 vllm:

@@ -2,12 +2,13 @@
 
     python -m benchmarks.leaderboard ../shared/data/verified-leaderboard.csv.gz docs/figures/leaderboard.svg
 
-Prints the tables of docs/leaderboard.md and draws its figure. The file holds one outcome a task and submission; anything
-that `aem import` reads as such will do. Needs matplotlib.
+Prints the tables of docs/leaderboard.md and draws its figure. Any outcomes that `aem compare` reads will do, with
+one rollout a task and submission. Needs matplotlib.
 """
 
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -68,13 +69,13 @@ def short(name: str) -> str:
 def main(source: Path, figure: Path) -> None:
     rates, pairs = ranked(load([source]).table)
     names = list(rates.index)
-    neighbours = pairs.loc[list(zip(names[:-1], names[1:], strict=True))]
+    neighbours = pairs.loc[list(pairwise(names))]
     print(f"{len(names)} submissions, {len(pairs)} pairs\n")
     print(
         "| place | submission | resolved, % | gap to next, points | p | seeds, these tasks | seeds, tasks like these |"
     )
     print("|---:|---|---:|---:|---:|---:|---:|")
-    for place, (name, below) in enumerate(zip(names[:10], names[1:11], strict=True), start=1):
+    for place, (name, below) in enumerate(pairwise(names[:11]), start=1):
         pair = pairs.loc[(name, below)]
         these, like = seeds_for(pair["gap"], rates[below])
         gap = f"{100 * pair['gap']:.1f} | {pair['p']:.2f}"
@@ -89,7 +90,7 @@ def main(source: Path, figure: Path) -> None:
         )
     print("\n| gap, points | pairs | differ at 5 %, these tasks | tasks like these |\n|---|---:|---:|---:|")
     edges = [0, 0.01, 0.02, 0.03, 0.05, 0.1, 1]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         part = pairs[(pairs["gap"] >= low) & (pairs["gap"] < high)]
         told = [f"{100 * (part[column] < 0.05).mean():.0f} %" for column in ("p", "p_like")]
         label = f"{100 * low:g} to {100 * high:g}" if high < 1 else f"{100 * low:g} and more"

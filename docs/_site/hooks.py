@@ -1,8 +1,7 @@
 """Pages of the site that are made from code while it is built, so that they cannot go stale.
 
-The reference of the commands comes from the command line itself, the page of findings from the headers of findings/*.sh,
-changelog and contributing guide from the files at the top of the repository. Links from docs/*.md to files outside docs/
-point to the repository.
+The reference of the commands comes from the command line itself, the page of findings from the headers of
+findings/*.sh, changelog and contributing guide from the files at the top of the repository.
 """
 
 import re
@@ -13,7 +12,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from docs._site.commands import commands_page  # noqa: E402
 from docs._site.findings import findings_page  # noqa: E402
@@ -31,17 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to files of the repository that are no pages become plain code: the site can be read without them."""
-    return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?!docs/)[^)#]*\)|\[(`[^\]]+`)\]\(ci/[^)]+\)", _plain, markdown)
-
-
-def _plain(link: re.Match[str]) -> str:
-    return (
-        link[0] if re.search(r"\]\((\.\./)*[\w/-]+\.md\)$", link[0]) and "README" not in link[0] else link[1] or link[2]
-    )
-
-
 def _from_top(name: str) -> str:
     """A file at the top of the repository, with its links to docs/ made links between pages."""
-    return re.sub(r"\]\(docs/", "](", (ROOT / name).read_text())
+    text = (ROOT / name).read_text()
+    return re.sub(r"\]\(docs/", "](", text).replace("](CHANGELOG.md)", "](changelog.md)")

@@ -1,0 +1,75 @@
+"""The documentation does what it says: its commands run, and its generated parts fit the code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+SOURCES = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCES, "NO_MKDOCS_2_WARNING": "1"}
+
+
+def blocks(page: Path) -> list[str]:
+    """The blocks marked `bash`, which are run; those marked `sh` need what a test has not, and are only shown."""
+    return re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+PAGES = sorted(page for page in DOCS.rglob("*.md") if blocks(page))
+
+
+@pytest.mark.docker
+@pytest.mark.extended
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs_in_its_order(page, tmp_path):
+    pytest.importorskip("torch", reason="the fallback server runs on torch")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "aem").write_text(f'#!/bin/sh\nexec {sys.executable} -m aem_harness.cli "$@"\n')
+    (programs / "aem").chmod(0o755)
+    work = tmp_path / page.stem
+    work.mkdir()
+    environment = {**ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "AEM_SERVER": "transformers"}
+    for block in blocks(page):
+        words = ["bash", "-euo", "pipefail", "-c", block.replace("PYTHONPATH=.", f"PYTHONPATH={work}:{SOURCES}")]
+        done = subprocess.run(words, cwd=work, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_the_tutorial_and_the_guides_have_blocks_that_run():
+    assert {"tutorial", "own-agent", "own-dataset", "own-format"} <= {page.stem for page in PAGES}
+
+
+def test_the_reference_holds_the_help_of_every_command():
+    words = [sys.executable, "-c", "from docs._site.commands import commands_page; print(commands_page())"]
+    page = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+    for command in ("run", "grade", "compare", "gate", "plan", "checkpoints add", "runs archive"):
+        assert f"\nUsage: aem {command} [OPTIONS]" in page
+
+
+def test_every_finding_says_what_was_guessed_and_what_happens():
+    words = [
+        sys.executable,
+        "-c",
+        "import json, pathlib; from docs._site.findings import header; "
+        "print(json.dumps({p.name: header(p.read_text()) for p in pathlib.Path('findings').glob('*.sh')}))",
+    ]
+    found = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    for name, fields in found.items():
+        assert all(fields.get(field) for field in ("Guess", "Version", "Behaviour", "Output", "Why here")), name
+        assert "set -euo pipefail" in (ROOT / "findings" / name).read_text()
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "aem compare" in (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
