@@ -45,6 +45,7 @@ COLUMNS: Mapping[str, Column] = {
     "patch_bytes": Column("count", "size of the patch, bytes"),
     "trajectory": Column("text", "path of the trajectory file"),
     "integrity": Column("text", "grave integrity marks of the patch or its log (docs/grading.md), empty without any"),
+    "canary": Column("text", "what a second grading with canaries found: clean, marked, unaudited (docs/integrity.md)"),
     "image_digest": Column("text", "content digest of the container image"),
     "grader": Column("text", "grader and version, for example swebench 5.0.2"),
     "dataset": Column("text", "dataset and digest or revision"),
@@ -94,6 +95,16 @@ def repo_of(instance_id: str) -> str:
 def suspect(table: pd.DataFrame) -> pd.Series:
     """Which rollouts are resolved, but by a patch or a log that bears a grave integrity mark."""
     return table["resolved"].fillna(False) & table["integrity"].notna()
+
+
+def tampered(table: pd.DataFrame) -> pd.Series:
+    """Which rollouts are resolved, but were seen to tamper with their tests when they were graded with canaries."""
+    return table["resolved"].fillna(False) & table["canary"].eq("marked").fillna(False)
+
+
+def without_tampered(table: pd.DataFrame) -> pd.DataFrame:
+    """The rollouts with the tampered ones counted as unresolved."""
+    return table.assign(resolved=table["resolved"] & ~tampered(table))
 
 
 def without_suspects(table: pd.DataFrame) -> pd.DataFrame:

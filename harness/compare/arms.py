@@ -13,7 +13,7 @@ from aem_harness.harness.compare.records import ArmSummary, BestOf, PassKind, Pa
 from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, rates
 from aem_harness.harness.compare.winner import best_of
 from aem_harness.harness.errors import DataError, listed
-from aem_harness.harness.schema import suspect, without_suspects
+from aem_harness.harness.schema import suspect, tampered, without_suspects, without_tampered
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 KINDS: tuple[PassKind, PassKind] = ("pass@k", "pass^k")
@@ -41,6 +41,7 @@ def sample(arm: str, table: pd.DataFrame) -> Sample:
 def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> ArmSummary:
     """One arm: counts, resolved rate over rollouts with a verdict, and the rates if all others had failed or passed."""
     trials = count_trials(table, tuple(sorted(set(table["instance_id"]))))
+    regraded = table["canary"].isin(["clean", "marked"])
     as_failed, as_passed = trials.filled(False), trials.filled(True)
     return ArmSummary(
         arm=arm,
@@ -55,6 +56,9 @@ def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> Ar
         highest=float((as_passed.solved / as_passed.rollouts).mean()),
         marked=int(suspect(table).sum()),
         unmarked=estimate(sample(arm, without_suspects(table)).values, level, rate=True),
+        regraded=int(regraded.sum()),
+        tampered=int(tampered(table).sum()),
+        audited=estimate(sample(arm, without_tampered(table)).values, level, rate=True) if regraded.any() else None,
         outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
         versions={name: listed(table[name].dropna().unique(), most=3) for name in (*STAMPS, "model")},
     )

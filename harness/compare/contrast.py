@@ -172,6 +172,10 @@ def _extremes(
     high = evaluate(a.filled(False), b.filled(True), repos, level=level, margin=margin)
     failed = a.filled(False), b.filled(False)
     as_failed = failed[1].solved / failed[1].rollouts - failed[0].solved / failed[0].rollouts
+    seen = a.rollouts > 0
+    excused = None
+    if b.missing.any() and seen.sum() > 1:
+        excused = evaluate(a.where(seen), b.filled(False).where(seen), repos[seen], level=level, margin=margin)
     bounds = Bounds(
         missing_baseline=int(a.missing.sum()),
         missing_candidate=int(b.missing.sum()),
@@ -180,6 +184,8 @@ def _extremes(
         as_failed=float(as_failed.mean()),
         verdict_low=decide(low.claims[0]).verdict,
         verdict_high=decide(high.claims[0]).verdict,
+        excused_failed=excused.difference.value if excused else None,
+        verdict_excused=decide(excused.claims[0]).verdict if excused else None,
     )
     return bounds, low.claims, high.claims
 

@@ -163,7 +163,7 @@ def read_run(folder: Path) -> Outcomes:
     from aem_harness.harness.run.seeds import seeds_of
     from aem_harness.harness.run.store import read_journal
 
-    marks = _grave_marks(folder)
+    marks, canaries = _audited(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
     facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
@@ -193,6 +193,7 @@ def read_run(folder: Path) -> Outcomes:
             **constant,
             **about.get(key[0], {}),
             "integrity": marks.get(key),
+            "canary": canaries.get(key),
             **_run_row(folder, key, rollouts.get(key), grades.get(key)),
         }
         for key in keys
@@ -219,17 +220,21 @@ def _run_row(
     return row | {"outcome": grade["outcome"], "cause": grade.get("cause")}
 
 
-def _grave_marks(folder: Path) -> dict[tuple[str, int], str]:
-    """The names of the grave marks of each rollout that bears any."""
+def _audited(folder: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:
+    """Of the rollouts in audit.json: the names of the grave marks of those that bear any, and what canaries found."""
     from aem_harness.harness.io import read_json
 
     if not (folder / "audit.json").is_file():
-        return {}
-    grave = {
-        (entry["instance_id"], entry["seed"]): [mark["name"] for mark in entry["marks"] if mark["grave"]]
-        for entry in read_json(folder / "audit.json")
-    }
-    return {key: ", ".join(dict.fromkeys(names)) for key, names in grave.items() if names}
+        return {}, {}
+    grave: dict[tuple[str, int], str] = {}
+    canaries: dict[tuple[str, int], str] = {}
+    for entry in read_json(folder / "audit.json"):
+        key = entry["instance_id"], entry["seed"]
+        if names := [mark["name"] for mark in entry["marks"] if mark["grave"]]:
+            grave[key] = ", ".join(dict.fromkeys(names))
+        if entry.get("canary"):
+            canaries[key] = entry["canary"]
+    return grave, canaries
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -102,6 +102,8 @@ class Bounds(Record):
     as_failed: float
     verdict_low: Verdict
     verdict_high: Verdict
+    excused_failed: float | None = None  # the difference with the candidate's missing rollouts alone counted as failed
+    verdict_excused: Verdict | None = None
 
 
 class Contrast(Record):
@@ -132,7 +134,8 @@ class ArmSummary(Record):
 
     `resolved` leaves rollouts without a verdict out; `official` counts them as unresolved, and `lowest` and `highest`
     are the rates if all of them had failed or passed. `unmarked` counts the `marked` rollouts, which are resolved but
-    bear a grave integrity mark, as unresolved.
+    bear a grave integrity mark, as unresolved; `audited` those that were seen to tamper with their tests, among the
+    `regraded` ones that were graded again with canaries (None where none was).
     """
 
     arm: str
@@ -147,6 +150,9 @@ class ArmSummary(Record):
     highest: float
     marked: int = 0
     unmarked: Estimate
+    regraded: int = 0
+    tampered: int = 0
+    audited: Estimate | None = None
     outcomes: Mapping[str, int] = {}
     versions: Mapping[str, str] = {}
 

@@ -92,8 +92,10 @@ def _asides(arm: ArmSummary) -> list[tuple[str, list[str]]]:
         out.append((f"{arm.retried} retried after faults", []))
     if arm.missing:
         out.append(("lost ones failed / passed", ["", f"{percent(arm.official)} / {percent(arm.highest)}"]))
+    if arm.audited is not None:
+        out.append((f"audited: {arm.tampered} of {arm.regraded} tampered", _rate_cells(arm.audited)))
     if arm.marked:
-        out.append((f"less {arm.marked} marked", _rate_cells(arm.unmarked)))
+        out.append((f"adjusted: less {arm.marked} marked", _rate_cells(arm.unmarked)))
     return out
 
 
@@ -279,6 +281,10 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
     ]
     if any(arm.marked for arm in comparison.arms):
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
+    if any(arm.regraded for arm in comparison.arms):
+        lines.append(
+            "audited: resolved rollouts that were graded again with canaries, less those that tamper with tests"
+        )
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
     if len(comparison.contrasts) > 1 or comparison.groups or comparison.metrics:

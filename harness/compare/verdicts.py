@@ -43,6 +43,12 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
             f"  without a verdict are {lost}: the difference would be {points(one.low)} to {points(one.high)} points "
             f"at the extremes, {points(one.as_failed)} with all of them failed"
         )
+        if one.verdict_excused is not None and one.excused_failed is not None:
+            turned = "" if one.verdict_excused == contrast.decision.verdict else ", which turns the answer"
+            yield Text(
+                f"  with the candidate's {one.missing_candidate} alone counted as failures: {one.verdict_excused} "
+                f"({points(one.excused_failed)} points){turned}"
+            )
     if contrast.unmarked is not None:
         yield _unmarked(comparison, contrast, contrast.unmarked)
 

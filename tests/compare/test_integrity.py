@@ -72,3 +72,42 @@ def test_the_marks_of_a_run_are_read_from_its_audit(tmp_path: Path) -> None:
     found = load([folder]).table.set_index(["instance_id", "seed"])["integrity"]
     assert found["x__y-1", 0] == "runner hook"
     assert found.notna().sum() == 1
+
+
+def canaried(n: int) -> Outcomes:
+    """As `marked(n)`, the marks being those of canaries, and ten other rollouts found clean."""
+    outcomes = marked(n)
+    hooked = outcomes.table["integrity"].notna()
+    clean = (outcomes.table["arm"] == "new") & outcomes.table["instance_id"].isin([f"x__y-{i}" for i in range(5)])
+    states = pd.Series("clean", index=hooked.index).where(clean)
+    outcomes.table["canary"] = states.mask(hooked, "marked")
+    return outcomes
+
+
+def test_official_audited_and_adjusted_rates_stand_side_by_side() -> None:
+    outcomes = canaried(10)
+    more = (outcomes.table["arm"] == "new") & (outcomes.table["instance_id"] == "x__y-6")
+    outcomes.table.loc[more, "integrity"] = "runner hook"  # marked by its wording, and not graded again
+    found = compare(outcomes)
+    new = found.arms[1]
+    assert (new.regraded, new.tampered, new.marked) == (30, 20, 22)
+    assert new.audited is not None
+    assert (new.resolved.value, new.audited.value, new.unmarked.value) == (0.75, 0.5, 0.475)
+    assert found.arms[0].audited is None
+    text = to_text(found)
+    assert "audited: 20 of 30 tampered" in text
+    assert "adjusted: less 22 marked" in text
+
+
+def test_a_verdict_that_excused_rollouts_of_the_candidate_carry_is_said_to_turn() -> None:
+    """The candidate is better on what it has verdicts for; counted as failures, its lost rollouts undo that."""
+    outcomes = table(base=counts([2] * 20 + [0] * 20, 2), new=counts([2] * 32 + [0] * 8, 2))
+    lost = (outcomes.table["arm"] == "new") & outcomes.table["instance_id"].isin([f"x__y-{i}" for i in range(12)])
+    outcomes.table.loc[lost, "resolved"] = pd.NA
+    outcomes.table.loc[lost, "outcome"] = "error"
+    (contrast,) = compare(outcomes).contrasts
+    assert contrast.bounds is not None
+    assert contrast.difference.value > 0.2
+    assert contrast.bounds.excused_failed == pytest.approx(0.0)
+    text = " ".join(to_text(compare(outcomes)).split())
+    assert "with the candidate's 24 alone counted as failures: no difference detected" in text.replace("│ │ ", "")
