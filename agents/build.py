@@ -1,7 +1,10 @@
 """From the words of a run configuration to an agent: `bash`, `replay:NAME`, `command:...`, `module:attribute`."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aem_harness.harness.errors import ConfigError, validating
@@ -80,6 +83,14 @@ def endpoint_policy(
     return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server, gpus=gpus)
 
 
+def _import(module: str) -> ModuleType:
+    """A module of the installation, or else of the working folder (which comes last: it shadows nothing)."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    return import_module(module)
+
+
 def _needed(policy: Policy | None, spec: str) -> Policy:
     if policy is None:
         raise ConfigError(f"agent {spec!r} needs a model: give --checkpoint NAME or --endpoint URL")
@@ -98,7 +109,7 @@ def _options(record: type[Options], options: Mapping[str, Any], kind: str, *, wh
 
 def _entry_point(module: str, attribute: str, policy: Policy | None, options: Mapping[str, Any]) -> Agent:
     try:
-        make = import_module(module)
+        make = _import(module)
         for part in attribute.split("."):
             make = getattr(make, part)
     except (ImportError, AttributeError) as error:

@@ -45,7 +45,7 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
 
 
 def pull(
-    dataset: options.DataSet = "verified",
+    dataset: options.DataSet = "sample",
     ids: options.Ids = None,
     repos: options.Repos = None,
     slice_: options.Slice = None,
@@ -67,20 +67,24 @@ def build(
 
 
 def prune(
-    dataset: options.DataSet,
+    dataset: options.DataSet = "sample",
     ids: options.Ids = None,
     repos: options.Repos = None,
     slice_: options.Slice = None,
     base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would go, and remove nothing.")] = False,
 ) -> None:
-    """Remove images of a task set from the engine; those in use stay."""
+    """Remove images of a task set from the engine, those of earlier recipes too; images in use stay."""
     from rich.console import Console
 
     from aem_harness.harness.sandbox.images import prune as remove
 
     console = Console()
     tasks = choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks
-    console.print(f"removed {remove(tasks, base=base)} images")
+    removed = remove(tasks, base=base, whole=not (ids or repos or slice_), dry_run=dry_run)
+    if dry_run:
+        typer.echo("\n".join(removed))
+    console.print(f"{'would remove' if dry_run else 'removed'} {len(removed)} of the images of {dataset}")
 
 
 def _each(

@@ -103,14 +103,17 @@ def export(
     ids: options.Ids = None,
     repos: options.Repos = None,
 ) -> None:
-    """Write instances in the format of swebench 5, derived fields filled in: what `swebench eval` reads."""
+    """Write instances in the format of swebench 5, derived fields filled in: what `swebench eval` reads.
+
+    Columns of our own (dockerfile, build_args, network) are kept, so that the file can be run here too.
+    """
 
     from rich.console import Console
 
-    from aem_harness.harness.instances.rows import to_row
+    from aem_harness.harness.instances.rows import local_columns, to_row
 
     if file.suffix != ".jsonl":
         raise ConfigError(f"{file} must end in .jsonl")
     tasks = choose(dataset, Console(stderr=True), ids=ids, repos=repos).tasks
-    write_json_lines(file, map(to_row, tasks))
+    write_json_lines(file, (to_row(task) | local_columns(task, file) for task in tasks))
     typer.echo(f"{len(tasks)} instances written to {file}")

@@ -8,6 +8,7 @@ how its image is built and graded: `dockerfile` (a folder, relative to the file)
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -91,6 +92,18 @@ def to_row(task: Task) -> dict[str, Any]:
         "log_parser": task.log_parser,
         "eval_type": task.eval_type,
     }
+
+
+def local_columns(task: Task, file: Path) -> dict[str, Any]:
+    """What a local row says beyond the published columns, where the task has it; `dockerfile` relative to `file`."""
+    columns: dict[str, Any] = {}
+    if task.dockerfile:
+        columns["dockerfile"] = os.path.relpath(Path(task.dockerfile).resolve(), file.resolve().parent)
+    if task.build_args:
+        columns["build_args"] = dict(task.build_args)
+    if not task.network:
+        columns["network"] = False
+    return columns
 
 
 def digest(rows: Iterable[Row]) -> str:

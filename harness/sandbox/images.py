@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
-from aem_harness.harness.sandbox.build import BASE, Say, build_folder, silent
+from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
@@ -54,28 +54,44 @@ def local_images(tasks: Iterable[Task]) -> list[LocalImage]:
     with boundary(EnvironmentFault, "the Docker engine does not answer"):
         present = [(name, _find(name)) for name in dict.fromkeys(task.instance.image for task in tasks)]
     return [
-        LocalImage(name, image.id, image.attrs["Size"], "aem.recipe" in image.labels)
+        LocalImage(name, image.id, image.attrs["Size"], RECIPE in image.labels)
         for name, image in present
         if image is not None
     ]
 
 
-def prune(tasks: Iterable[Task], *, base: bool = False) -> int:
-    """Remove the images of `tasks` (and the base with `base`); returns how many went. Images in use stay."""
+def prune(tasks: Iterable[Task], *, base: bool = False, whole: bool = False, dry_run: bool = False) -> list[str]:
+    """Remove the images of `tasks` and with `base` the base image; returns their names. Images in use stay.
+
+    `whole` says that `tasks` are a whole set: images of it that were built here under an earlier tag then go too.
+    `dry_run` removes nothing.
+    """
     from docker.errors import APIError, ImageNotFound
 
     names = [*dict.fromkeys(task.instance.image for task in tasks), *([BASE] if base else [])]
-    removed = 0
-    for name in names:
+    removed: list[str] = []
+    for name in [*(name for name in names if _find(name) is not None), *(_earlier(names) if whole else [])]:
         try:
-            client().images.remove(name)
-            removed += 1
+            if not dry_run:
+                client().images.remove(name)
+            removed.append(name)
         except ImageNotFound:
             continue
         except APIError as error:
-            if error.status_code != 409:  # in use by a container
+            if error.status_code != 409:  # in use by a container, or a layer of another image
                 raise EnvironmentFault(f"cannot remove {name}: {error.explanation}") from None
     return removed
+
+
+def _earlier(names: Iterable[str]) -> list[str]:
+    """Images of a bundled set under a tag that it no longer uses: its recipe has changed since they were built."""
+    with boundary(EnvironmentFault, "the Docker engine does not answer"):
+        built = client().images.list(filters={"label": RECIPE})
+    current = set(names)
+    repositories = {name.rpartition(":")[0] for name in current if name.startswith("aem/") and name != BASE}
+    return [
+        tag for image in built for tag in image.tags if tag not in current and tag.rpartition(":")[0] in repositories
+    ]
 
 
 def _pull(name: str, say: Say) -> None:

@@ -27,6 +27,18 @@ class Own:
         return {"kind": "own"}
 
 
+def test_a_module_of_the_working_folder_is_found_and_shadows_nothing(tmp_path, monkeypatch):
+    (tmp_path / "mine_of_the_folder.py").write_text(f"from {__name__} import Own\n\n\nclass agents:\n    Mine = Own\n")
+    (tmp_path / "json.py").write_text("raise AssertionError('the standard library comes first')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != ""])
+    assert build("mine_of_the_folder:Own").name == "own"
+    assert build("mine_of_the_folder:agents.Mine").name == "own"
+    import json
+
+    assert json.loads("1") == 1
+
+
 def not_an_agent(*, policy, options):
     return object()
 

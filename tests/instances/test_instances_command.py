@@ -1,6 +1,7 @@
 """`aem instances` on the bundled set and on files with bad rows."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -40,6 +41,17 @@ def test_exported_rows_load_to_the_same_content(tmp_path):
     assert "19 instances written" in run("export", str(file)).output
     assert load(file).digest == load("sample").digest
     assert load_tasks(file)[0].eval_script == load_tasks("sample")[0].eval_script
+
+
+def test_exported_rows_say_how_their_image_is_built_so_that_they_run_from_the_file(tmp_path):
+    file = tmp_path / "elsewhere" / "rows.jsonl"
+    file.parent.mkdir()
+    run("export", str(file), "-i", "aem-sample__calx-9")
+    (row,) = map(json.loads, file.read_text().splitlines())
+    assert row["network"] is False
+    (here,), (there,) = load_tasks(file), [t for t in load_tasks("sample") if t.instance_id == "aem-sample__calx-9"]
+    assert Path(here.dockerfile).resolve() == Path(there.dockerfile).resolve()
+    assert (here.build_args, here.network) == (there.build_args, False)
 
 
 def test_bad_rows_are_warnings_or_with_strict_an_error(tmp_path):

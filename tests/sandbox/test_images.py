@@ -42,7 +42,7 @@ ROW = {
 @pytest.fixture
 def name() -> Iterator[str]:
     """The name of an image of this test alone, removed when it ends."""
-    made = f"aem/test-image:{uuid4().hex[:12]}"
+    made = f"aem/test-image-{uuid4().hex[:12]}:now"
     yield made
     for tag in (made, f"{made}-below"):
         subprocess.run(["docker", "image", "rm", "--force", tag], capture_output=True)
@@ -126,7 +126,7 @@ def test_images_are_listed_and_removed_by_task_set(task: Task, name: str, tmp_pa
     assert name in aem("build")
     assert "1 of 1 images" in aem("list")
     assert [(image.name, image.built_here) for image in local_images([task])] == [(name, True)]
-    assert "removed 1 images" in aem("prune")
+    assert "removed 1 of the images" in aem("prune")
     assert local_images([task]) == []
 
 
@@ -134,10 +134,20 @@ def test_an_image_in_use_stays(task: Task, name: str) -> None:
     ensure_image(task)
     container = client().containers.run(name, ["sleep", "60"], detach=True, labels={"aem.test": "1"})
     try:
-        assert prune([task]) == 0
+        assert prune([task]) == []
     finally:
         container.remove(force=True)
-    assert prune([task]) == 1
+    assert prune([task], dry_run=True) == [name]
+    assert prune([task]) == [name]
+
+
+def test_images_of_an_earlier_recipe_go_with_the_whole_set_alone(task: Task, name: str) -> None:
+    ensure_image(task)
+    earlier = name.replace(":now", ":before")
+    client().images.get(name).tag(earlier)
+    assert prune([task], dry_run=True) == [name]
+    assert prune([task], whole=True) == [name, earlier]
+    assert prune([task], whole=True) == []
 
 
 # --- a registry ---------------------------------------------------------------------------------------------------
