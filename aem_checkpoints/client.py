@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from aem_harness.harness.errors import PolicyFault
+from aem_harness.harness.web import open_url, through
 
 
 class Refused(PolicyFault):
@@ -32,7 +33,7 @@ def root(url: str) -> str:
 
 def health(url: str) -> Health:
     try:
-        with urllib.request.urlopen(f"{root(url)}/health", timeout=5) as answer:
+        with open_url(f"{root(url)}/health", timeout=5) as answer:
             return Health.READY if answer.status == 200 else Health.SILENT
     except urllib.error.HTTPError as error:
         return Health.DEAD if error.code >= 500 else Health.SILENT
@@ -43,7 +44,7 @@ def health(url: str) -> Health:
 def ask(url: str) -> Any:
     """The JSON answer of a GET; None when there is none."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=_headers()), timeout=10) as answer:
+        with open_url(urllib.request.Request(url, headers=_headers()), timeout=10) as answer:
             return json.load(answer)
     except (OSError, http.client.HTTPException, ValueError):
         return None
@@ -53,7 +54,7 @@ def post(url: str, body: Mapping[str, Any], *, timeout: float = 300) -> Any:
     """The JSON answer of a POST; Refused with the server's words when it declines, PolicyFault when it fails."""
     request = urllib.request.Request(url, json.dumps(body).encode(), _headers())
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with open_url(request, timeout=timeout) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         if error.code >= 500:
@@ -61,7 +62,7 @@ def post(url: str, body: Mapping[str, Any], *, timeout: float = 300) -> Any:
         words = " ".join(error.read(2000).decode("utf-8", "replace").split())
         raise Refused(f"{url} refused the request (HTTP {error.code}): {words[:300]}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise PolicyFault(f"{url} gave no answer: {error}") from None
+        raise PolicyFault(f"{url} gave no answer{through(url)}: {error}") from None
 
 
 def _headers() -> dict[str, str]:

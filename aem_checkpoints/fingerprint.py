@@ -19,10 +19,13 @@ CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff 
 CANARY_TOKENS = 8
 
 
-def fingerprint(url: str, model: str, entry: Entry | None = None, registry: Registry | None = None) -> dict[str, Any]:
+def fingerprint(
+    url: str, model: str, entry: Entry | None = None, registry: Registry | None = None, dtype: str = ""
+) -> dict[str, Any]:
     """Ask a server (base URL ending in /v1) what it serves; `entry` adds what its card and files say.
 
-    Keys: model; server (version, context length, options of the card); template and tokenizer (digests, "" where the
+    `dtype` is what the server computes in, where that is known. Keys: model; server (version, context length, dtype,
+    options of the card); template and tokenizer (digests, "" where the
     files are not on this machine); weights (digests, or hub and revision); canary (log-probabilities in nats, rounded
     to 2 decimals: kernels and batch sizes move the third).
     """
@@ -44,11 +47,19 @@ def fingerprint(url: str, model: str, entry: Entry | None = None, registry: Regi
         "server": {
             "version": (client.ask(f"{at}/version") or {}).get("version", "unknown"),
             "context": own.get("max_model_len") or parent.get("max_model_len"),
+            "dtype": dtype,
             "options": chosen,
         },
         **known,
         "canary": {prompt: canary(url, model, prompt) for prompt in CANARIES},
     }
+
+
+def stored_dtype(entry: Entry, registry: Registry) -> str:
+    """The type that the weights are stored in, by their config.json; empty where it does not say."""
+    folder = (registry.base(entry) or entry).folder
+    found = setting(folder, "config.json", "dtype") or setting(folder, "config.json", "torch_dtype")
+    return str(found or "").removeprefix("torch.")
 
 
 def canary(url: str, model: str, prompt: str) -> list[float]:

@@ -8,6 +8,7 @@ ends the whole group, engine workers included.
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ RESTARTS = 1
 POLL_SECONDS = 0.2
 HEALTH_EVERY = 10  # polls
 STOP_SECONDS = 10
+
+_DTYPE = re.compile(r"(?:dtype=torch\.|torch [\w.+]+, )(\w+)(?=[,)\s])")
 
 _GUARD = f"""
 "$@" < /dev/null & server=$!
@@ -74,6 +77,12 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, by its log: the files' own type is not always kept. Empty where the log does not say."""
+        found = _DTYPE.findall(self.log.read_text("utf-8", "replace")[-200_000:]) if self.log.is_file() else []
+        return str(found[-1]) if found else ""
 
     @property
     def pid(self) -> int | None:

@@ -86,7 +86,7 @@ class BashAgent:
         end = meter.spent()
         while end is None:
             try:
-                completion = self.policy.complete(conversation, tools=self._tools, seed=seed)
+                completion = self.policy.complete(conversation, tools=self.tools, seed=seed)
             except ContextOverflow as overflow:
                 end = AgentExit(status=ExitStatus.CONTEXT_LIMIT, reason=str(overflow))
                 break
@@ -106,7 +106,7 @@ class BashAgent:
     # --- reading a reply --------------------------------------------------------------------------------------------
 
     @property
-    def _tools(self) -> Sequence[Mapping[str, Any]]:
+    def tools(self) -> Sequence[Mapping[str, Any]]:
         return (BASH_TOOL,) if self.prompts.action == "tool" else ()
 
     def _actions(self, completion: Completion) -> Iterator[dict[str, Any]]:

@@ -43,7 +43,9 @@ def build(
         case "bash" if not separator:
             from aem_harness.agents.bash import BashAgent, BashOptions
 
-            return BashAgent(_needed(policy, spec), _options(BashOptions, options, kind))
+            agent = BashAgent(_needed(policy, spec), _options(BashOptions, options, kind))
+            _check_tools(policy, agent.tools)
+            return agent
         case "deepswe" if not separator:
             from aem_harness.agents.deepswe import DeepsweAgent, DeepsweOptions
 
@@ -71,6 +73,7 @@ def endpoint_policy(
     ConfigError for bad sampling parameters or an ambiguous or unserved model, PolicyFault when nothing answers.
     """
     from aem_harness.agents.policy import EndpointPolicy, Sampling, served_models
+    from aem_harness.agents.refusals import check_context
 
     asked = _options(Sampling, sampling or {}, "sampling", where="sampling")
     for endpoint in endpoints:
@@ -80,6 +83,7 @@ def endpoint_policy(
         if model not in served:
             lacks = f", not {model!r}" if model else ""
             raise ConfigError(f"{endpoint} serves {', '.join(served) or 'no model'}{lacks}: name one with --model")
+        check_context(endpoint, api_key, model, asked.max_tokens)
     return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server, gpus=gpus)
 
 
@@ -95,6 +99,17 @@ def _needed(policy: Policy | None, spec: str) -> Policy:
     if policy is None:
         raise ConfigError(f"agent {spec!r} needs a model: give --checkpoint NAME or --endpoint URL")
     return policy
+
+
+def _check_tools(policy: Policy | None, tools: Sequence[Mapping[str, Any]]) -> None:
+    """ConfigError where the model would never see its tools: every rollout would end in malformed replies."""
+    heeds = getattr(policy, "heeds_tools", None)
+    if tools and heeds is not None and heeds(tools) is False:
+        raise ConfigError(
+            "the model's chat template ignores `tools`: the prompt is no longer with them than without, so the model "
+            "never sees them; take prompts that ask for actions in text (-c agent_options.prompts=NAME), or serve with "
+            "a chat template that shows tools (--chat-template)"
+        )
 
 
 def _no_options(kind: str, options: Mapping[str, Any]) -> None:

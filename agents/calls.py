@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from aem_harness.agents.reply import Unreadable
+from aem_harness.harness.web import is_loopback
 
 BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 60 MiB
 
@@ -28,7 +29,14 @@ class Calls:
         timeout = openai.Timeout(seconds, connect=min(seconds / 2, 10.0))
         self._seconds = seconds
         self._clients = [
-            openai.AsyncOpenAI(base_url=url, api_key=api_key, max_retries=0, timeout=timeout) for url in urls
+            openai.AsyncOpenAI(
+                base_url=url,
+                api_key=api_key,
+                max_retries=0,
+                timeout=timeout,
+                http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(url) else None,
+            )
+            for url in urls
         ]
         self._lock = threading.Lock()
         self._pending: set[Future[tuple[bytes, str]]] = set()

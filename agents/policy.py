@@ -1,32 +1,41 @@
 """A policy behind an OpenAI-compatible endpoint (vLLM, or any other): messages in, one completion out.
 
-Three kinds of trouble are kept apart. What the model says, however broken, is a `Completion`. A conversation that no
-longer fits is `ContextOverflow`, an end of the rollout. Whatever else the server does wrong is retried, and raises
-`PolicyFault` in the end: infrastructure, never the model's failure.
+Four kinds of trouble are kept apart. What the model says, however broken, is a `Completion`. A conversation that no
+longer fits is `ContextOverflow`, an end of the rollout; one that never could is a wrong setting, `ConfigError`.
+Whatever else the server does wrong is retried, and raises `PolicyFault` in the end: infrastructure, not the model.
 """
 
 import hashlib
 import json
-import os
+import logging
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field
 
 from aem_harness.agents.accelerator import GpuClock
 from aem_harness.agents.calls import Calls, CallsClosed
-from aem_harness.agents.reply import Unreadable, read_reply
+from aem_harness.agents.refusals import (
+    Asked,
+    ContextOverflow,
+    Failure,
+    base_url,
+    classify,
+    heeds_tools,
+    key_or_default,
+    served_models,
+    transient,
+)
+from aem_harness.agents.reply import read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.types import Completion, Record
 
+__all__ = ["ContextOverflow", "EndpointPolicy", "Retry", "Sampling", "served_models"]
 
-class ContextOverflow(Exception):
-    """The conversation no longer fits the model's context: an end of the rollout, the same in every arm, no fault."""
+log = logging.getLogger(__name__)
 
 
 class Sampling(Record):
@@ -109,10 +118,12 @@ class EndpointPolicy:
         self._retry = retry or Retry()
         self._await_server = await_server
         self._closed = threading.Event()
-        self._urls = [_base(url) for url in endpoints]
-        self._key = api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+        self._urls = [base_url(url) for url in endpoints]
+        self._key = key_or_default(api_key)
         self._calls = Calls(self._urls, self._key, self._retry.seconds)
         self._clocks = [GpuClock(gpus) for _ in self._urls]
+        self._begun: set[bytes] = set()  # rollouts that had a reply
+        self._others: set[str] = set()  # names of models that replies bore
 
     def __enter__(self) -> Self:
         return self
@@ -128,10 +139,14 @@ class EndpointPolicy:
     def describe(self) -> Mapping[str, Any]:
         return {"kind": "endpoint", "model": self.model, "sampling": self.sampling.model_dump(mode="json")}
 
+    def heeds_tools(self, tools: Sequence[Mapping[str, Any]]) -> bool | None:
+        """Does the model's chat template show `tools` to the model? None where the server cannot tell."""
+        return heeds_tools(self._urls[0], self._key, self.model, tools)
+
     def complete(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (), seed: int | None = None
     ) -> Completion:
-        """One completion. Raises ContextOverflow, or PolicyFault (after all retries; names the remedy where known)."""
+        """One completion. Raises ContextOverflow, ConfigError, or PolicyFault (after all retries), with the remedy."""
         rollout = _rollout(messages, seed)
         request = {"model": self.model, "messages": list(messages), **self.sampling.request()}
         if tools:
@@ -139,7 +154,7 @@ class EndpointPolicy:
         if seed is not None:
             request["seed"] = _call_seed(rollout, len(messages))
         asked = time.monotonic()
-        failures: list[_Failure] = []
+        failures: list[Failure] = []
         while True:
             place = self._endpoint(rollout, failures)
             url, began = self._urls[place], time.monotonic()
@@ -149,10 +164,13 @@ class EndpointPolicy:
                 said = read_reply(body, top=self.sampling.logprobs, vocabulary=self.sampling.vocabulary)
             except CallsClosed:
                 raise PolicyFault("the policy was closed during a call") from None
-            except _transient() as error:
-                failures.append(_classify(error, url, self._key, self.model))
+            except transient() as error:
+                first = rollout not in self._begun and all(one.get("role") != "assistant" for one in messages)
+                asked_for = self.sampling.max_tokens
+                failures.append(classify(error, Asked(url, self._key, self.model, first, asked_for, messages, tools)))
                 self._wait(failures, url)
                 continue
+            self._begun.add(rollout)
             measured = {
                 "seconds": time.monotonic() - began,
                 "queue_seconds": began - asked,
@@ -160,14 +178,24 @@ class EndpointPolicy:
                 "retries": len(failures),
                 "request_id": said.request_id or request_id,
                 "model": said.model or self.model,
+                "anomalies": (*said.anomalies, *self._remark(said.model)),
             }
             return said.model_copy(update=measured)
 
-    def _endpoint(self, rollout: bytes, failures: Sequence["_Failure"]) -> int:
+    def _remark(self, named: str) -> list[str]:
+        """What to say of a reply that names a model: nothing where it is the one asked for, or a dated form of it."""
+        if not named or named == self.model or named.startswith(f"{self.model}-"):
+            return []
+        if named not in self._others:
+            self._others.add(named)
+            log.warning("%s was asked for the model %s and answers as %s", self._urls[0], self.model, named)
+        return [f"the reply names the model {named[:100]}, not {self.model[:100]}"]
+
+    def _endpoint(self, rollout: bytes, failures: Sequence[Failure]) -> int:
         home = int.from_bytes(rollout[:4], "big")
         return (home + sum(failure.move for failure in failures)) % len(self._urls)
 
-    def _wait(self, failures: Sequence["_Failure"], url: str) -> None:
+    def _wait(self, failures: Sequence[Failure], url: str) -> None:
         """Sleep before the next attempt; PolicyFault if there is none."""
         last, retry = failures[-1], self._retry
         if len(failures) >= retry.attempts or sum(failure.timeout for failure in failures) >= retry.timeouts:
@@ -179,26 +207,6 @@ class EndpointPolicy:
             self._await_server()
 
 
-def served_models(url: str, api_key: str | None = None, *, seconds: float = 10.0) -> list[str]:
-    """The models that an endpoint serves. PolicyFault, with the remedy, when it does not answer."""
-    import openai
-
-    base, key = _base(url), api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
-    with openai.OpenAI(base_url=base, api_key=key, max_retries=0, timeout=seconds) as client:
-        try:
-            return [str(model.id) for model in client.models.list().data or []]
-        except _transient() as error:
-            raise PolicyFault(
-                f"no OpenAI-compatible server answers at {base} ({_line(error)}): "
-                "start one (aem serve NAME), or mend --endpoint"
-            ) from error
-
-
-def _base(url: str) -> str:
-    base = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
-    return base if base.count("/") > 2 else f"{base}/v1"
-
-
 def _rollout(messages: Sequence[Mapping[str, Any]], seed: int | None) -> bytes:
     """Names the rollout: a digest of its first two messages (they hold the instance) and its seed."""
     head = json.dumps([[dict(message) for message in messages[:2]], seed], sort_keys=True, default=str)
@@ -208,82 +216,3 @@ def _rollout(messages: Sequence[Mapping[str, Any]], seed: int | None) -> bytes:
 def _call_seed(rollout: bytes, step: int) -> int:
     digest = hashlib.blake2b(rollout + step.to_bytes(4, "big"), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-# --- what went wrong ------------------------------------------------------------------------------------------------
-
-# How servers word it: vLLM (three generations), SGLang, llama.cpp, OpenAI.
-_OVERFLOW = re.compile(
-    r"maximum context length|context_length_exceeded|longer than the maximum model length|max_model_len"
-    r"|(longer than|exceeds?) the model's (maximum )?context length|max_tokens must be at least 1, got -"
-    r"|exceeds? the available context size|exceed_context_size",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """One attempt that failed but may be repeated; on the next endpoint where `move` says so."""
-
-    what: str
-    error: Exception
-    move: bool = False
-    timeout: bool = False
-    retry_after: float = 0.0
-
-
-def _transient() -> tuple[type[Exception], ...]:
-    """What a call may raise without our doing. Bugs of our own are not among it: they must not pass for faults."""
-    import openai
-
-    return openai.OpenAIError, OSError, Unreadable
-
-
-def _classify(error: Exception, url: str, key: str, model: str) -> _Failure:
-    """What may be tried again; raises ContextOverflow or PolicyFault for what would fail again."""
-    import openai
-
-    what = _line(error)
-    if isinstance(error, openai.APIStatusError):
-        status = error.status_code
-        if status not in (408, 425, 429) and status < 500:
-            raise _refused(status, _message(error), url, key, model) from error
-        return _Failure(f"HTTP {status}: {_message(error)}", error, status >= 500, retry_after=_retry_after(error))
-    names = {type(error).__name__, type(error.__cause__).__name__}
-    if isinstance(error, openai.APITimeoutError | TimeoutError) or "ReadTimeout" in names:
-        # A server that cannot even be connected to may be starting: that is tried as often as anything.
-        unreached = "ConnectTimeout" in names
-        return _Failure(f"no answer in time ({what})", error, move=unreached, timeout=not unreached)
-    return _Failure(what, error, move=not isinstance(error, Unreadable))
-
-
-def _refused(status: int, message: str, url: str, key: str, model: str) -> Exception:
-    if status in (400, 413, 422) and _OVERFLOW.search(message):
-        return ContextOverflow(message)
-    if status in (401, 403):
-        return PolicyFault(f"{url} refused the key (HTTP {status}): set OPENAI_API_KEY")
-    if status == 404:
-        try:
-            served = ", ".join(served_models(url, key)) or "none"
-        except PolicyFault:
-            served = "unknown"
-        return PolicyFault(f"{url} does not serve {model!r} (it serves: {served}): name one of these, or mend the URL")
-    return PolicyFault(f"{url} refused the request (HTTP {status}): {message}")
-
-
-def _message(error: Any) -> str:
-    """The server's own words, on one line."""
-    body = error.body if isinstance(error.body, dict) else {}
-    return " ".join(str(body.get("message") or error).split())[:500]
-
-
-def _line(error: BaseException) -> str:
-    cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
-    return " ".join(f"{type(error).__name__}: {error}{cause}".split())[:300]
-
-
-def _retry_after(error: Any) -> float:
-    try:
-        return max(0.0, float(error.response.headers.get("retry-after", 0)))
-    except (TypeError, ValueError):
-        return 0.0

@@ -17,13 +17,19 @@ _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
 
 
 class Unreadable(Exception):
-    """The server's answer is no chat completion."""
+    """The server's answer is no chat completion. `words` is what it says instead, where it says anything."""
+
+    def __init__(self, what: str, words: str = "") -> None:
+        super().__init__(what)
+        self.words = words
 
 
 def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     """Read one response body; `top` and `vocabulary` say how entropies are estimated. Raises Unreadable."""
     try:
         reply = json.loads(body)
+        if words := _error(reply):
+            raise Unreadable(f"the server answered 200 with an error: {words}", words)
         choice = reply["choices"][0]
         message = choice["message"]
         if not isinstance(message, dict):
@@ -56,6 +62,16 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
         model=_unicode(str(reply.get("model") or ""), odd),
         anomalies=tuple(dict.fromkeys(odd)),
     )
+
+
+def _error(reply: Any) -> str:
+    """The words of an error in a body that should be a completion, on one line; empty where there is none."""
+    found = reply.get("error") if isinstance(reply, dict) and not reply.get("choices") else None
+    if isinstance(reply, dict) and reply.get("object") == "error":
+        found = found or reply.get("message")
+    if isinstance(found, dict):
+        found = found.get("message") or found
+    return " ".join(str(found).split())[:500] if found else ""
 
 
 def _text(content: Any, odd: list[str]) -> str:

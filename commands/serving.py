@@ -74,8 +74,10 @@ def connect(
 
     Without `model`, the checkpoint's name, else the only model the endpoint serves.
     """
+    from rich.console import Console as RichConsole
+
     from aem_harness.aem_checkpoints.command import gpus
-    from aem_harness.aem_checkpoints.fingerprint import fingerprint
+    from aem_harness.aem_checkpoints.fingerprint import fingerprint, stored_dtype
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.agents.build import endpoint_policy
 
@@ -84,15 +86,18 @@ def connect(
         return
     name, known = model or (entry.card.name if entry else ""), Registry(registry)
     await_server: Callable[[], None] | None = None
-    program = None
+    program, dtype = None, ""
     with ExitStack() as stack:
         if entry is not None and not endpoints:
             server = stack.enter_context(serve([entry], known, log or Path("server.log"), console))
             endpoints, name, await_server = [server.url], entry.card.name, server.await_ready
-            program = server.program
+            program, dtype = server.program, server.dtype
+            if (own := stored_dtype(entry, known)) and dtype and own != dtype:
+                say = (console or RichConsole(stderr=True)).print
+                say(f"[yellow]{entry.card.name} is stored in {own} and served in {dtype}[/]: both arms should be, too")
         count = gpus(entry, known, program) if entry else None
         policy = stack.enter_context(endpoint_policy(name, endpoints, sampling, await_server=await_server, gpus=count))
-        yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known), stack.close, endpoints[0])
+        yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known, dtype), stack.close, endpoints[0])
 
 
 @contextmanager

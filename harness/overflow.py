@@ -40,7 +40,7 @@ _OUTPUT = re.compile(
     r"max_(?:completion_|output_|new_)?tokens\W*=?\W*\d+\W*cannot be greater than"  # vLLM from 0.16
     r"|supports at most \d+ (?:completion|output) tokens"  # OpenAI, SGLang
     r"|maximum allowed number of output tokens"  # Anthropic
-    r"|max_(?:completion_|output_|new_)?tokens\W+(?:must|should|has to|cannot|can't) (?:be )?"
+    r"|(?<!\+ )(?<!\+ `)max_(?:completion_|output_|new_)?tokens\W+(?:must|should|has to|cannot|can't) (?:be )?"
     r"(?:<=|less|at most|lower|below|exceed)",
     re.IGNORECASE,
 )
@@ -48,10 +48,10 @@ _OUTPUT = re.compile(
 _SIZES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?:{_CONTEXT}|maximum (?:context|prompt) length)\W+(?:\w+\W+){{0,3}}?=?(\d{{2,}})",
-        r"(?:allowed|limit)\W+(\d{2,})",
         r">\W*(\d{2,})",
         r"must be <=\W*(\d{2,})",
+        rf"(?:{_CONTEXT}|maximum (?:context|prompt) length|maximum allowed length)\W+(?:\w+\W+){{0,3}}?=?(\d{{2,}})",
+        r"(?:allowed|limit)\W+(\d{2,})",
         r"\bn_ctx\W+(\d{2,})",
         r"at most (\d{2,})",
     )

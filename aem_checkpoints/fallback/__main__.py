@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aem_harness.aem_checkpoints.fallback.api import chat_body, error_body, models_body, read_query, text_body, to_ask
+from aem_harness.aem_checkpoints.fallback.api import (
+    chat_body,
+    error_body,
+    models_body,
+    read_query,
+    text_body,
+    to_ask,
+    tokens_body,
+)
 from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served, load
 from aem_harness.aem_checkpoints.fallback.rounds import Rounds
 from aem_harness.harness.errors import ConfigError
@@ -56,13 +64,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("content-length") or 0))
         try:
-            if self.path not in BODIES:
+            if self.path not in (*BODIES, "/tokenize"):
                 raise BadRequest(f"no such page: {self.path}", 404)
             query = read_query(raw)
             if (served := self.server.models.get(query.model)) is None:
                 raise BadRequest(f"no model {query.model!r}; there are: {', '.join(self.server.models)}", 404)
-            ask = to_ask(query, served)
-            value = BODIES[self.path](served, ask, self.server.rounds.ask(served, ask))
+            if self.path == "/tokenize":
+                value = tokens_body(query, served)
+            else:
+                ask = to_ask(query, served)
+                value = BODIES[self.path](served, ask, self.server.rounds.ask(served, ask))
         except BadRequest as error:
             self._send(error.status, error_body(error.status, str(error)))
         except Exception as error:

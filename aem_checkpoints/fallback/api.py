@@ -17,6 +17,8 @@ class Query(Record):
 
     model: str
     messages: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    add_generation_prompt: Literal[True] | None = None
     prompt: str | tuple[int, ...] = ""
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -48,13 +50,15 @@ def read_query(body: bytes) -> Query:
 
 def to_ask(query: Query, served: Served) -> Ask:
     """The request in ids. As with vLLM, `max_tokens` is cut to the room that the context leaves; BadRequest if none."""
-    if query.messages:
-        ids = served.chat(query.messages)
-    else:
-        ids = served.encode(query.prompt) if isinstance(query.prompt, str) else query.prompt
+    if query.tools:
+        raise BadRequest("tools: not known here, tool calls are not read (this server knows less than vLLM)")
+    ids = to_ids(query, served)
+    asked = query.max_completion_tokens or query.max_tokens
     room = served.context - len(ids)
-    if not ids:
-        raise BadRequest("messages: nothing is asked")
+    if asked and asked > served.context:
+        raise BadRequest(
+            f"max_tokens={asked} cannot be greater than max_model_len={served.context}. Ask for fewer tokens."
+        )
     if room < 1:
         raise BadRequest(
             f"This model's maximum context length is {served.context} tokens. However, your prompt contains {len(ids)} "
@@ -62,7 +66,7 @@ def to_ask(query: Query, served: Served) -> Ask:
         )
     return Ask(
         ids=ids,
-        max_tokens=min(room, query.max_completion_tokens or query.max_tokens or room),
+        max_tokens=min(room, asked or room),
         temperature=query.temperature,
         top_p=query.top_p,
         top_k=max(0, query.top_k),
@@ -71,6 +75,23 @@ def to_ask(query: Query, served: Served) -> Ask:
         stop=(query.stop,) if isinstance(query.stop, str) else query.stop or (),
         listed=query.listed,
     )
+
+
+def to_ids(query: Query, served: Served) -> tuple[int, ...]:
+    """The prompt in ids; BadRequest when there is none."""
+    if query.messages:
+        ids = served.chat(query.messages, query.tools)
+    else:
+        ids = served.encode(query.prompt) if isinstance(query.prompt, str) else query.prompt
+    if not ids:
+        raise BadRequest("messages: nothing is asked")
+    return ids
+
+
+def tokens_body(query: Query, served: Served) -> dict[str, Any]:
+    """The answer of `/tokenize`, as vLLM gives it."""
+    ids = to_ids(query, served)
+    return {"count": len(ids), "max_model_len": served.context, "tokens": list(ids)}
 
 
 def chat_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
@@ -128,7 +149,9 @@ def _body(kind: str, served: Served, ask: Ask, reply: Answer, choice: dict[str, 
         "object": kind,
         "created": int(time.time()),
         "model": served.name,
-        "choices": [{"index": 0, **choice, "finish_reason": reply.finish_reason}],
+        "choices": [
+            {"index": 0, **choice, "finish_reason": reply.finish_reason, "stop_reason": reply.stop_reason},
+        ],
         "usage": {
             "prompt_tokens": len(ask.ids),
             "completion_tokens": len(reply.ids),

@@ -39,6 +39,7 @@ class Answer:
     logprobs: list[float] = field(default_factory=list)
     top: list[list[tuple[int, float]]] = field(default_factory=list)
     finish_reason: str = "length"
+    stop_reason: str | None = None  # the stop string that ended it, as vLLM names it; None for an end token
     text: str = ""
     queue_seconds: float = 0.0
 
@@ -135,8 +136,9 @@ def _ended(reply: Answer, ask: Ask, tokenizer: Any, ends: frozenset[int]) -> boo
     ended, full = reply.ids[-1] in ends, len(reply.ids) >= ask.max_tokens
     if ended or full or ask.stop:
         reply.text = tokenizer.decode(reply.ids, skip_special_tokens=True)
-        if found := [at for stop in ask.stop if (at := reply.text.find(stop)) >= 0]:
-            reply.text, ended = reply.text[: min(found)], True
+        if found := [(at, stop) for stop in ask.stop if (at := reply.text.find(stop)) >= 0]:
+            at, reply.stop_reason = min(found)
+            reply.text, ended = reply.text[:at], True
     if ended:
         reply.finish_reason = "stop"
     return ended or full

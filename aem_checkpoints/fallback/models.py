@@ -35,14 +35,18 @@ class Served:
     _tokenizing: threading.Lock = field(default_factory=threading.Lock)  # fast tokenizers are not to be shared
     _texts: dict[int, str] = field(default_factory=dict)
 
-    def chat(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """The ids of a conversation through the chat template; BadRequest with the template's own words."""
         flat = [{**message, "content": _text(message.get("content"))} for message in messages]
         try:
             with self._tokenizing:
                 return tuple(
                     self.tokenizer.apply_chat_template(
-                        flat, chat_template=self.template, add_generation_prompt=True, return_dict=False
+                        flat,
+                        tools=list(tools) or None,
+                        chat_template=self.template,
+                        add_generation_prompt=True,
+                        return_dict=False,
                     )
                 )
         except Exception as error:  # templates raise what they like
@@ -102,7 +106,9 @@ def load(options: argparse.Namespace) -> Iterator[Served]:
 
 
 def _text(content: Any) -> Any:
-    """A list of text parts as one text; anything else as it is."""
+    """A list of text parts as one text, null (a turn of tool calls alone) as none; anything else as it is."""
+    if content is None:
+        return ""
     if not isinstance(content, list):
         return content
     return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))

@@ -15,6 +15,8 @@ WEIGHTS = {
     "weight_digest", "revision", "path", "card", "started_at", "created_at", "canary", "canaries",
 }  # fmt: skip
 
+LATER = {"fingerprint.server.dtype"}
+
 
 def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
     """One line for everything but the weights in which arms differ, and for differing sets of tasks."""
@@ -62,6 +64,8 @@ def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
     flat = {arm: dict(_flatten(one.model_dump(include=_COMPARED))) for arm, one in facts.items()}
     for key in dict.fromkeys(key for settings in flat.values() for key in settings):
         found = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
+        if key in LATER and not all(found[arm] not in ("", "not set") for arm in found):
+            continue  # older runs did not record it: unknown is no difference
         if len({str(value) for value in found.values()}) > 1:
             yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in found.items())
 

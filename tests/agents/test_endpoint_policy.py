@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Retry, Sampling, served_models
+from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
 from aem_harness.agents.reply import Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from tests.agents.model_server import Handler, chat, model_server, say
@@ -134,24 +134,6 @@ def test_a_server_that_drips_runs_into_the_time_limit():
 
     with pytest.raises(PolicyFault, match="did not end in time"):
         ask(drip, retry=HURRIED)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4500 in the messages, "
-        "500 in the completion). Please reduce the length of the messages or completion.",
-        "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 4096 "
-        "tokens and your request has 500 input tokens (4000 > 4096 - 500).",
-        "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
-        "max_tokens must be at least 1, got -186.",
-        "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
-        "the request exceeds the available context size, try increasing it",
-    ],
-)
-def test_a_conversation_that_no_longer_fits_is_an_end_and_no_fault(message):
-    with pytest.raises(ContextOverflow, match=r"\d|context size"):
-        ask(failing(*[http(400, message)] * 5))
 
 
 def test_an_unknown_model_names_those_that_are_served():

@@ -16,10 +16,11 @@ from aem_harness.aem_checkpoints import client
 from aem_harness.aem_checkpoints.adding import add, cards
 from aem_harness.aem_checkpoints.card import Card, Serving
 from aem_harness.aem_checkpoints.command import find_program
-from aem_harness.aem_checkpoints.fingerprint import fingerprint
+from aem_harness.aem_checkpoints.fingerprint import fingerprint, stored_dtype
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Sampling
+from aem_harness.agents.refusals import context_size, heeds_tools, token_count
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.io import read_json
@@ -160,7 +161,28 @@ def test_a_reply_ends_at_a_stop_string_at_its_limit_or_at_the_end_of_the_context
     answer = chat(server, messages=[{"role": "user", "content": "1 " * 180}])
     assert answer["usage"]["total_tokens"] <= 384
     with EndpointPolicy("tiny-aem", [server.url]) as policy, pytest.raises(ContextOverflow, match="maximum context"):
-        policy.complete([{"role": "user", "content": "1 " * 400}])
+        policy.complete([{"role": "user", "content": "1 " * 400}, {"role": "assistant", "content": "2"}])
+
+
+def test_turns_without_text_stop_strings_and_token_counts_are_as_with_vllm(server):
+    turns = [*MESSAGES, {"role": "assistant", "content": None}, {"role": "user", "content": "go on\n"}]
+    empty = [*MESSAGES, {"role": "assistant", "content": ""}, {"role": "user", "content": "go on\n"}]
+    null, blank = (chat(server, temperature=0, messages=messages) for messages in (turns, empty))
+    assert null["choices"][0]["message"] == blank["choices"][0]["message"]
+    stopped = chat(server, temperature=0, stop=["lib/", "rope"])["choices"][0]
+    assert (stopped["finish_reason"], stopped["stop_reason"]) == ("stop", "lib/")
+    assert chat(server, temperature=0, max_tokens=2)["choices"][0]["stop_reason"] is None
+    counted = token_count(server.url, None, "tiny-aem", MESSAGES)
+    assert counted == chat(server, max_tokens=1)["usage"]["prompt_tokens"]
+    assert context_size(server.url, None, "adapted") == 384
+    tool = {"type": "function", "function": {"name": "bash"}}
+    assert heeds_tools(server.url, None, "tiny-aem", [tool]) is False, "the shipped template shows no tools"
+
+
+def test_the_type_that_is_computed_in_is_part_of_the_fingerprint(server, registry):
+    assert server.dtype == "float32"
+    assert fingerprint(server.url, "tiny-aem", dtype=server.dtype)["server"]["dtype"] == "float32"
+    assert stored_dtype(registry.get("adapted"), registry) == stored_dtype(registry.get("tiny-aem"), registry) != ""
 
 
 def test_an_adapter_is_served_beside_its_base_model_and_says_something_else(server, registry):
@@ -180,7 +202,8 @@ def test_an_adapter_is_served_beside_its_base_model_and_says_something_else(serv
 @pytest.mark.parametrize(
     ("more", "named"),
     [
-        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "bash"}}]}, "tools"),
+        ({"max_tokens": 385}, "max_tokens=385 cannot be greater than max_model_len=384"),
         ({"presence_penalty": 1.0}, "presence_penalty"),
         ({"stream": True}, "stream"),
         ({"n": 2}, "n: "),

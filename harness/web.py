@@ -1,0 +1,47 @@
+"""Calls of servers by URL: those on this machine never go through a proxy, the others say which one they go through."""
+
+import ipaddress
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def is_loopback(url: str) -> bool:
+    """Does the address lead to this machine? Clusters set `http_proxy` for all, and a proxy cannot reach it."""
+    host = (urlsplit(url if "://" in url else f"http://{url}").hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def open_url(request: "urllib.request.Request | str", *, timeout: float) -> Any:
+    """`urllib.request.urlopen`, past any proxy where the address is this machine's."""
+    url = request if isinstance(request, str) else request.full_url
+    if not is_loopback(url):
+        return urllib.request.urlopen(request, timeout=timeout)
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
+
+
+def proxy_of(url: str) -> str:
+    """The proxy that calls of `url` go through by the environment, without its password; empty where none."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    host = parts.hostname or ""
+    if is_loopback(url) or urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+        return ""
+    proxies = urllib.request.getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all") or ""
+    return found.rpartition("@")[2] if "@" in found else found
+
+
+def through(url: str) -> str:
+    """` through the proxy X`, for an error about `url`; empty where there is none."""
+    proxy = proxy_of(url)
+    return (
+        f" through the proxy {proxy} (from http_proxy, https_proxy or all_proxy; no_proxy excepts hosts)"
+        if proxy
+        else ""
+    )
