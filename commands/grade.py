@@ -38,7 +38,7 @@ def grade(
     ] = None,
     logs: Annotated[
         Path | None,
-        typer.Option(help="Grade <instance>/<submission>/{test_output.txt,patch.diff} in this folder again (.gz too)."),
+        typer.Option(help="Grade the test output in <run>/<model>/<instance>/ or <instance>/<submission>/ again."),
     ] = None,
     dataset: Annotated[
         str,

@@ -1,7 +1,8 @@
 """Grade stored test output again, without containers: what today's grader says of logs from any run.
 
-Layout: `<root>/<instance>/<submission>/` with `test_output.txt`, `patch.diff` and, where there is one, the official
-`report.json` and `run_instance.log`; each may be gzipped. The rollouts of a run of ours are such a folder too.
+Layout: `<instance>/<submission>/` under the root, or the official `<run>/<model>/<instance>/`, from any of its levels
+on; with `test_output.txt`, `patch.diff` and, where there are any, `report.json` and `run_instance.log`; each may be
+gzipped. The rollouts of a run of ours are such a folder too.
 """
 
 import csv
@@ -29,6 +30,8 @@ COLUMNS = (
     "grader",
     "differs",
 )
+FILES = (official.TEST_OUTPUT, official.PATCH, official.REPORT, official.NOTES)
+DEEPEST = 4  # run_evaluation/<run>/<model>/<instance>
 _LISTS = {
     f"{short}_{side}": (kind, list_name)
     for short, kind in (("f2p", "FAIL_TO_PASS"), ("p2p", "PASS_TO_PASS"))
@@ -72,13 +75,33 @@ def write_csv(path: Path, regraded: Iterable[Regraded]) -> None:
 
 
 def find_logs(root: Path) -> list[Path]:
-    """The `<instance>/<submission>` folders under `root`, sorted. Raises DataError where there is none."""
+    """The folders of single gradings under `root`, sorted: those with logs, and those beside them that have none.
+
+    Raises DataError where there is none.
+    """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder")
-    folders = sorted(path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith("."))
-    if not folders:
-        raise DataError(f"{root} holds no <instance>/<submission>/ folders with test_output.txt")
-    return folders
+    levels = ["/".join("*" * depth) for depth in range(1, DEEPEST + 1)]
+    holding = {
+        file.parent for level in levels for name in FILES for file in root.glob(f"{level}/{name}*") if file.is_file()
+    }
+    if not holding:
+        raise DataError(
+            f"{root} holds no logs: neither <instance>/<submission>/ nor <run>/<model>/<instance>/ folders with "
+            f"{official.TEST_OUTPUT}"
+        )
+    depths = {len(folder.relative_to(root).parts) for folder in holding}
+    above = {parent for folder in holding for parent in folder.parents}
+    beside = {path for depth in depths for path in root.glob(levels[depth - 1]) if path.is_dir()} - above
+    return sorted(path for path in holding | beside if not path.name.startswith("."))
+
+
+def name_of(folder: Path, root: Path, tasks: Mapping[str, Task]) -> tuple[str, str]:
+    """Instance and submission of one grading's folder: the instance is the innermost part that the dataset has."""
+    parts = folder.relative_to(root).parts
+    if folder.name in tasks or (len(parts) != 2 and folder.parent.name not in tasks):
+        return folder.name, "/".join(parts[:-1]) or root.name
+    return folder.parent.name, folder.name
 
 
 def regrade(root: Path, tasks: Mapping[str, Task], *, add_markers: bool = False) -> Iterator[Regraded]:
@@ -88,27 +111,27 @@ def regrade(root: Path, tasks: Mapping[str, Task], *, add_markers: bool = False)
     swebench reads no results from since 3.0.
     """
     for folder in find_logs(root):
-        instance_id = folder.parent.name
+        instance_id, submission = name_of(folder, root, tasks)
         try:
             if instance_id not in tasks:
                 raise DataError(f"{instance_id} is not in the dataset")
-            yield _regrade(folder, tasks[instance_id], add_markers)
+            yield _regrade(folder, submission, tasks[instance_id], add_markers)
         except AemError as error:
-            yield Regraded(folder.name, _ended(instance_id, Outcome.ERROR, f"{error.boundary}: {error}"))
+            yield Regraded(submission, _ended(instance_id, Outcome.ERROR, f"{error.boundary}: {error}"))
 
 
-def _regrade(folder: Path, task: Task, add_markers: bool) -> Regraded:
+def _regrade(folder: Path, submission: str, task: Task, add_markers: bool) -> Regraded:
     log = _read(folder / official.TEST_OUTPUT)
     patch = _read(folder / official.PATCH)
     if log is None:
-        return Regraded(folder.name, _without_log(folder, task, patch))
+        return Regraded(submission, _without_log(folder, task, patch))
     if add_markers and START not in log and END not in log:
         log = f"{START}\n{log}\n{END}\n"
-    prediction = Prediction(instance_id=task.instance_id, model_name_or_path=folder.name, model_patch=patch or "")
+    prediction = Prediction(instance_id=task.instance_id, model_name_or_path=submission, model_patch=patch or "")
     grade = official.grade_log(task, prediction, log)
     if patch is None:
         grade = grade.model_copy(update={"cause": "; ".join(filter(None, (grade.cause, "patch.diff is missing")))})
-    return Regraded(folder.name, grade, _differences(folder, task, grade, log))
+    return Regraded(submission, grade, _differences(folder, task, grade, log))
 
 
 def _without_log(folder: Path, task: Task, patch: str | None) -> Grade:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances import hub
 from aem_harness.harness.instances.rows import digest, parse_row
 from aem_harness.harness.io import json_lines, read_bytes, read_json
 from aem_harness.harness.types import Task
+
+log = logging.getLogger(__name__)
 
 HUB = {
     "verified": "SWE-bench/SWE-bench_Verified",
@@ -22,7 +25,7 @@ HUB = {
     "full": "SWE-bench/SWE-bench",
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
 }
-SUFFIXES = (".json", ".jsonl", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
 SOURCES = f"{', '.join(HUB)}, sample, tiny, or a local {', '.join(SUFFIXES)} file (also with .gz)"
 
 
@@ -96,6 +99,9 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
     path = Path(source)
     if (path / f"{split}.parquet").is_file():  # a folder as `swebench` publishes and reads it
         path /= f"{split}.parquet"
+    if saved := _saved_files(path, split):
+        rows = (row.value for file in saved for row in _arrow_rows(file))
+        return path.name, _numbered(rows), path
     if _kind(path):
         if not path.is_file():
             raise DataError(f"no such file: {path}")
@@ -113,13 +119,23 @@ def _kind(path: Path) -> str:
 
 
 def _file_rows(path: Path) -> Iterator[_Raw]:
-    return {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[_kind(path)](path)
+    readers = {".json": _json_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".arrow": _arrow_rows}
+    return readers[_kind(path)](path)
 
 
 def _json_rows(path: Path) -> Iterator[_Raw]:
-    rows = read_json(path)
+    """A list of rows; or one row a line, as `Dataset.to_json` of the library `datasets` writes whatever the suffix."""
+    try:
+        rows = read_json(path)
+    except DataError:
+        lines = list(_jsonl_rows(path))
+        if not any(isinstance(line.value, dict) for line in lines):
+            raise
+        return iter(lines)
+    if isinstance(rows, dict) and "instance_id" in rows:
+        rows = [rows]
     if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a list of rows; for one row a line use the suffix .jsonl")
+        raise DataError(f"{path} must hold a list of rows, or one row a line")
     return _numbered(rows)
 
 
@@ -139,18 +155,40 @@ def _parquet_rows(path: Path) -> Iterator[_Raw]:
 
 
 def _hub_rows(hub_id: str, split: str) -> Iterator[_Raw]:
-    from datasets import load_dataset
-
-    # Its client logs two lines for each of five tries; what is wrong, and how to mend it, is said once below.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    """From the hub; where that does not answer, from the copy that `datasets` keeps of an earlier download."""
+    unreached = hub.unreached()
     try:
-        rows = load_dataset(hub_id, split=split)
+        rows = hub.rows(hub_id, split, offline=bool(unreached))
     except Exception as error:  # the library raises a dozen kinds, by what is down and by its version
+        why = f"{unreached}, and there is no copy of an earlier download" if unreached else type(error).__name__
         raise DataError(
-            f"cannot load {hub_id} (split {split}) from the Hugging Face hub ({type(error).__name__}): check the name "
-            f"and the network (HF_ENDPOINT names a mirror), or pass a local {', '.join(SUFFIXES)} file"
+            f"cannot load {hub_id} (split {split}) from the Hugging Face hub ({why}): check the name and the network "
+            f"(HF_ENDPOINT names a mirror), or pass a local {', '.join(SUFFIXES)} file with --set FILE"
         ) from error
+    if unreached:
+        log.warning("%s: taken from the copy of an earlier download (%s)", hub_id, unreached)
     return _numbered(rows)
+
+
+def _arrow_rows(path: Path) -> Iterator[_Raw]:
+    """A file of `Dataset.save_to_disk` of the library `datasets`: a stream of Arrow record batches."""
+    import pyarrow
+
+    try:
+        rows = pyarrow.ipc.open_stream(BytesIO(read_bytes(path))).read_all().to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not an Arrow file: {error}") from None
+    return _numbered(rows)
+
+
+def _saved_files(folder: Path, split: str) -> list[Path]:
+    """The data files of a folder that `Dataset.save_to_disk` wrote, in order; of a `DatasetDict`, those of the split."""
+    place = folder / split if (folder / "dataset_dict.json").is_file() else folder
+    state = place / "state.json"
+    if not state.is_file():
+        return []
+    names = [entry.get("filename", "") for entry in read_json(state).get("_data_files", ())]
+    return [place / name for name in names if name]
 
 
 def _numbered(rows: Any) -> Iterator[_Raw]:

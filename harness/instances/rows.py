@@ -8,10 +8,11 @@ how its image is built and graded: `dockerfile` (a folder, relative to the file)
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,14 @@ Row = Mapping[str, Any]
 REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement")  # text, not empty
 TEXT = ("patch", "test_patch")  # text, may be empty
 OPTIONAL = ("version", "hints_text", "created_at", "difficulty")  # text or null; empty where absent
+MOMENT = "created_at"  # text as published, a timestamp (parquet), or milliseconds since 1970 (pandas, datasets)
 TEST_LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 GRADING = ("image", "eval_script", "log_parser", "eval_type")  # absent from rows older than swebench 5
+UNITS = (
+    (1e17, 1e9),
+    (1e14, 1e6),
+    (1e11, 1e3),
+)  # a count since 1970 at least so large is in nano-, micro-, milliseconds
 EVAL_TYPES = ("pass_and_fail", "fail_only")
 
 # Ids become folder and container names, commits become words of shell commands: both are held to safe characters.
@@ -196,9 +203,28 @@ def _optional_text(row: Row, name: str) -> str:
     value = row.get(name)
     if value is None:
         return ""
-    if isinstance(value, date):  # parquet files written by pandas hold timestamps in created_at
-        return value.isoformat()
+    if name == MOMENT and not isinstance(value, str):
+        return _moment(value)
     return _text(row, name, empty=True)
+
+
+def _moment(value: object) -> str:
+    """A moment in the published spelling, `2022-03-03T15:14:54Z`, so that every form gives one digest."""
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isnan(value):
+                return ""
+            unit = next((unit for least, unit in UNITS if abs(value) >= least), 1)
+            value = datetime.fromtimestamp(value / unit, UTC)
+        elif isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+    except (OverflowError, OSError, ValueError) as error:
+        raise DataError(f"{MOMENT} is no moment in time: {error}") from None
+    if not isinstance(value, datetime):
+        raise DataError(f"{MOMENT} must be text or a time, is {_kind(value)}")
+    if value.tzinfo is not None:
+        value = value.astimezone(UTC)
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _kind(value: object) -> str:

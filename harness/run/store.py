@@ -10,7 +10,6 @@ a rollout whose files are not as they were (power loss, a full disk, a deleted f
 grading: neither is taken from half a file.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -31,6 +30,7 @@ from aem_harness.harness.io import (
     write_bytes,
     write_json,
 )
+from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.proof import Files, damage, files_of
 from aem_harness.harness.run.seeds import widened
 from aem_harness.harness.types import Outcome
@@ -307,8 +307,8 @@ def locked(folder: Path) -> Iterator[None]:
 def _lock(folder: Path) -> IO[str]:
     handle = (folder / ".lock").open("w")
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        lock(handle)
+    except Held:
         handle.close()
         raise ConfigError(f"another aem process is writing {folder}; wait for it, or choose another --out") from None
     return handle

@@ -4,10 +4,10 @@ Every image built here carries the label `aem.recipe`, a digest of all that went
 not built again. Processes that want the same image wait for each other.
 """
 
-import fcntl
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -22,7 +22,8 @@ from typing import Any
 from aem_harness import __version__
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.io import cache_folder
-from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.locks import lock
+from aem_harness.harness.sandbox.engine import client, explained
 
 RECIPE = "aem.recipe"
 DEBIAN, BASE = "aem/debian:bookworm", "aem/base:bookworm"
@@ -100,16 +101,19 @@ def build(
 def _run_build(name: str, files: Mapping[str, bytes], recipe: str, args: Mapping[str, str]) -> str:
     """What failed, with the end of the log; empty when the image is there."""
     lines: list[str] = []
-    steps: Any = client().api.build(
-        fileobj=_archive(files),
-        custom_context=True,
-        tag=name,
-        buildargs=dict(args),
-        labels={RECIPE: recipe, "aem": __version__},
-        rm=True,
-        forcerm=True,
-        decode=True,
-    )
+    try:
+        steps: Any = client().api.build(
+            fileobj=_archive(files),
+            custom_context=True,
+            tag=name,
+            buildargs=dict(args),
+            labels={RECIPE: recipe, "aem": __version__},
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+    except RuntimeError as error:  # docker-py asks every credential helper of the user's before it builds
+        raise EnvironmentFault(f"cannot build {name}: {explained(error)}") from None
     for step in steps:
         lines.append(step.get("stream", ""))
         if "error" in step:
@@ -130,8 +134,9 @@ def _debian(say: Say) -> None:
         try:
             image = client().images.pull(PUBLIC_DEBIAN)
         except Exception as error:
+            why = explained(error)
             raise EnvironmentFault(
-                f"{PUBLIC_DEBIAN} cannot be pulled ({error}); on Debian/Ubuntu, as root: apt-get install debootstrap"
+                f"{PUBLIC_DEBIAN} cannot be pulled ({why}); on Debian/Ubuntu, as root: apt-get install debootstrap"
             ) from None
         image.tag(*DEBIAN.split(":"))
 
@@ -151,9 +156,19 @@ def _debootstrap() -> None:
         with archive.open("rb") as data:
             repository, tag = DEBIAN.split(":")
             importing: Any = client().api
-            importing.import_image_from_data(
+            said = importing.import_image_from_data(
                 data.read(), repository=repository, tag=tag, changes=[f"LABEL {RECIPE}=debootstrap"]
             )
+        if _label(DEBIAN) is None:  # Podman drops the tag of an import: it is given to the id that came back
+            importing.tag(_imported(said), repository, tag)
+
+
+def _imported(said: str) -> str:
+    """The id of the image in the answer to an import; EnvironmentFault with the engine's words where there is none."""
+    found = re.findall(r"(?:sha256:)?[0-9a-f]{64}", said if isinstance(said, str) else str(said))
+    if not found:
+        raise EnvironmentFault(f"the engine imported no image: {str(said).strip()[-300:]}")
+    return str(found[-1])
 
 
 def _parent(dockerfile: str) -> str:
@@ -201,5 +216,5 @@ def _archive(files: Mapping[str, bytes]) -> io.BytesIO:
 def _locked(name: str) -> Iterator[None]:
     """Hold the lock of one image name, across threads and processes of this user."""
     with (cache_folder() / f"{name.replace('/', '_').replace(':', '_')}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, wait=True)
         yield

@@ -1,5 +1,6 @@
 """The connection to the Docker engine: one client per thread, since its HTTP sessions are not to be shared."""
 
+import re
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,29 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _local = threading.local()
+
+_HELPER = re.compile(r"(docker-credential-[\w.-]+)[^']*not installed|credential helper.*?(docker-credential-[\w.-]+)")
+_UNREACHED = re.compile(
+    r"connection refused|no such host|timeout|timed out|dial tcp|pinging container registry|network is unreachable"
+    r"|name resolution|proxyconnect|TLS handshake",
+    re.IGNORECASE,
+)
+
+
+def explained(error: Exception) -> str:
+    """What the engine says is wrong, on one line, without the address of the call; with the remedy if it is known."""
+    text = " ".join(str(getattr(error, "explanation", None) or error).split())
+    if found := _HELPER.search(text):
+        return (
+            f"the credential helper {found[1] or found[2]} is not installed: install it, or take `credsStore` and "
+            "`credHelpers` out of ~/.docker/config.json"
+        )
+    return text[:500]
+
+
+def unreached(error: Exception) -> bool:
+    """Does the engine say that it could not reach a registry?"""
+    return bool(_UNREACHED.search(str(getattr(error, "explanation", None) or error)))
 
 
 def client() -> "DockerClient":

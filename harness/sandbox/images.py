@@ -9,7 +9,7 @@ from typing import Any
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
-from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.engine import client, explained, unreached
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
@@ -95,7 +95,7 @@ def _earlier(names: Iterable[str]) -> list[str]:
 
 
 def _pull(name: str, say: Say) -> None:
-    from docker.errors import APIError, ImageNotFound, NotFound
+    from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
     repository, _, tag = name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
     pause = PULL_PAUSE
@@ -106,12 +106,14 @@ def _pull(name: str, say: Say) -> None:
                 if "progress" in step:
                     say(f"{name}: {step.get('status', '')} {step['progress']}")
             return
-        except (ImageNotFound, NotFound):
+        except (ImageNotFound, NotFound) as error:
+            if unreached(error):  # Podman says "not found" also of a registry that does not answer
+                raise EnvironmentFault(f"image {name} cannot be pulled: {explained(error)}") from None
             raise EnvironmentFault(f"image {name} is neither in the engine nor in its registry") from None
-        except (APIError, EnvironmentFault) as error:
+        except (DockerException, EnvironmentFault) as error:
             limited = "toomanyrequests" in str(error).lower() or "rate limit" in str(error).lower()
-            if not limited or attempt == PULL_TRIES:
-                why = "the registry's pull limit is reached; log in with docker login" if limited else str(error)
+            if not limited or attempt == PULL_TRIES or not isinstance(error, APIError | EnvironmentFault):
+                why = "the registry's pull limit is reached; log in with docker login" if limited else explained(error)
                 raise EnvironmentFault(f"image {name} cannot be pulled: {why}") from None
             say(f"{name}: the registry limits pulls, waiting {pause:.0f} s")
             time.sleep(pause)

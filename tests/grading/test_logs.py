@@ -168,7 +168,22 @@ def test_exit_code_is_zero_unless_nothing_could_be_graded(odd: Path, shared: Pat
 
 
 def test_a_folder_without_logs_is_refused_in_one_line(tmp_path: Path, verified: dict[str, Task]) -> None:
-    with pytest.raises(DataError, match="holds no <instance>/<submission>/"):
+    with pytest.raises(DataError, match="holds no logs: neither <instance>/<submission>/"):
         list(regrade(tmp_path, verified))
     with pytest.raises(DataError, match="is not a folder"):
         list(regrade(tmp_path / "missing", verified))
+
+
+@pytest.mark.parametrize("start", ["logs", "logs/run_evaluation", "logs/run_evaluation/r1", "logs/run_evaluation/r1/m"])
+def test_the_layout_of_the_official_harness_is_read_from_any_of_its_levels(
+    tmp_path: Path, logs: Path, verified: dict[str, Task], start: str
+) -> None:
+    source = logs / "pallets__flask-5014"
+    target = tmp_path / "logs/run_evaluation/r1/m/pallets__flask-5014"
+    shutil.copytree(next(folder for folder in sorted(source.iterdir()) if folder.is_dir()), target)
+    (tmp_path / "logs/run_evaluation/r1/m/psf__requests-1142").mkdir()  # its container was lost
+    found = {each.grade.instance_id: each for each in regrade(tmp_path / start, verified)}
+    assert sorted(found) == ["pallets__flask-5014", "psf__requests-1142"]
+    assert found["pallets__flask-5014"].grade.outcome is not Outcome.ERROR
+    assert found["psf__requests-1142"].grade.outcome is Outcome.ERROR
+    assert found["pallets__flask-5014"].submission.endswith("m")

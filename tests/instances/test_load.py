@@ -6,8 +6,9 @@ import json
 import pytest
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances import hub
 from aem_harness.harness.instances.load import load, load_tasks
-from aem_harness.harness.instances.rows import to_row
+from aem_harness.harness.instances.rows import digest, parse_row, to_row
 
 
 def row(number: int, **change: object) -> dict:
@@ -69,7 +70,7 @@ def test_parquet_lists_and_timestamps_are_read(tmp_path):
     write(tmp_path / "rows.parquet", [row(1, FAIL_TO_PASS=["a"], created_at=datetime(2024, 1, 2))])
     (task,) = load_tasks(tmp_path / "rows.parquet")
     assert task.fail_to_pass == ("a",)
-    assert task.instance.created_at == "2024-01-02T00:00:00"
+    assert task.instance.created_at == "2024-01-02T00:00:00Z"
 
 
 def test_a_folder_of_splits_is_read_as_swebench_reads_it(tmp_path):
@@ -142,10 +143,11 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_the_remedy(monkeypatch):
     import datasets.config
     from huggingface_hub import constants
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        DataError, match=r"cannot load nobody/nothing .*pass a local .json, .jsonl, .parquet file"
+        DataError, match=r"cannot load nobody/nothing .*pass a local .json, .jsonl, .parquet, .arrow file"
     ) as caught:
         load("nobody/nothing")
     assert "\n" not in str(caught.value)
@@ -166,3 +168,78 @@ def test_all_published_rows_of_verified_load(shared, tmp_path):
     completed = load(tmp_path / "completed.jsonl")
     assert [t.eval_script for t in completed.tasks] == [t.eval_script for t in loaded.tasks]
     assert all(not t.provenance for t in completed.tasks)
+
+
+MOMENT = "2024-01-02T03:04:05Z"
+
+
+def moments():
+    from datetime import UTC, datetime, timedelta, timezone
+
+    at = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    seconds = at.timestamp()
+    yield from (MOMENT, at, at.replace(tzinfo=None), at.astimezone(timezone(timedelta(hours=5))))
+    yield from (int(seconds), int(seconds * 1e3), int(seconds * 1e6), int(seconds) * 10**9, seconds * 1e3)
+
+
+def test_a_moment_has_one_digest_however_it_is_written():
+    texts = {parse_row(row(1, created_at=value)).instance.created_at for value in moments()}
+    assert texts == {MOMENT}
+    assert len({digest([row(1, created_at=value)]) for value in moments()}) == 1
+    assert digest([row(1)]) == "29835fded5b274be7e9496494d89ba04f7ef51600a0c5e41fb2e9387bfd4061d", (
+        "digests of published rows stay what they were"
+    )
+
+
+@pytest.mark.parametrize("value", [True, [], {}, float("inf"), 10**30])
+def test_what_is_no_moment_is_refused_by_name(value):
+    with pytest.raises(DataError, match="created_at"):
+        parse_row(row(1, created_at=value))
+
+
+@pytest.mark.parametrize("form", ["to_json", "to_parquet", "save_to_disk", "dict"])
+def test_rows_that_the_datasets_library_wrote_are_read(tmp_path, form):
+    datasets = pytest.importorskip("datasets")
+    from datetime import UTC, datetime
+
+    write(tmp_path / "plain.jsonl", [row(number, created_at=MOMENT) for number in (1, 2)])
+    moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    table = datasets.Dataset.from_list([row(number, created_at=moment) for number in (1, 2)])
+    path = tmp_path / {"to_json": "rows.json", "to_parquet": "rows.parquet"}.get(form, "folder")
+    if form == "dict":
+        datasets.DatasetDict(test=table).save_to_disk(path)
+    else:
+        getattr(table, form)(path)
+    assert load(path).digest == load(tmp_path / "plain.jsonl").digest
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """A hub address at which nothing listens."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        yield
+
+
+def test_without_the_hub_the_copy_of_an_earlier_download_serves(no_hub, monkeypatch, caplog):
+    asked = []
+    monkeypatch.setattr(hub, "rows", lambda name, split, offline: asked.append(offline) or [row(1)])
+    assert [task.instance_id for task in load("verified").tasks] == ["o__r-1"]
+    assert asked == [True]
+    assert "taken from the copy of an earlier download" in caplog.text
+
+
+def test_without_the_hub_and_a_copy_the_remedy_is_a_local_file(no_hub, monkeypatch):
+    def missing(name, split, offline):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(hub, "rows", missing)
+    with pytest.raises(DataError, match=r"does not answer.*no copy of an earlier download.*--set FILE") as caught:
+        load("verified")
+    assert "\n" not in str(caught.value)

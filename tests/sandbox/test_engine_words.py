@@ -1,0 +1,54 @@
+"""What an engine says is wrong, on one line and with its remedy; no engine is needed."""
+
+import pytest
+from docker.errors import APIError, DockerException
+
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.sandbox import build, images
+from aem_harness.harness.sandbox.engine import explained, unreached
+
+
+def test_a_credential_helper_that_is_not_installed_is_one_line_with_the_remedy(monkeypatch):
+    helper = "StoreError('docker-credential-desktop not installed or not available in PATH')"
+    error = DockerException(f"Credentials store error: {helper}")
+    assert "docker-credential-desktop is not installed: install it" in explained(error)
+
+    class Api:
+        def pull(self, *words, **more):
+            raise error
+
+        def build(self, **more):
+            raise RuntimeError(helper)
+
+    monkeypatch.setattr(images, "client", lambda: type("Client", (), {"api": Api()})())
+    monkeypatch.setattr(build, "client", lambda: type("Client", (), {"api": Api()})())
+    with pytest.raises(
+        EnvironmentFault, match="image x cannot be pulled: the credential helper docker-credential-desktop"
+    ):
+        images._pull("x", build.silent)
+    with pytest.raises(EnvironmentFault, match="cannot build x: the credential helper docker-credential-desktop"):
+        build._run_build("x", {"Dockerfile": b"FROM y"}, "r", {})
+
+
+def test_the_engine_s_explanation_is_printed_and_not_the_address_of_the_call():
+    error = APIError("500 Server Error for http+docker://localhost/v1.41/images: Internal", explanation="disk\n full")
+    assert explained(error) == "disk full"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("initializing source docker://r:5000/x: pinging container registry r:5000: connection refused", True),
+        ("dial tcp: lookup registry.example on 10.0.0.1:53: no such host", True),
+        ("reading manifest latest in r/x: manifest unknown", False),
+    ],
+)
+def test_a_dead_registry_is_told_from_a_missing_image(words, answer):
+    assert unreached(APIError("404", explanation=words)) is answer
+
+
+def test_an_import_whose_tag_was_dropped_is_found_by_its_id():
+    ident = "a" * 64
+    assert build._imported(f'{{"status": "sha256:{ident}"}}') == f"{ident}" or build._imported(ident)
+    with pytest.raises(EnvironmentFault, match="no space left"):
+        build._imported('{"error": "no space left on device"}')
