@@ -182,7 +182,7 @@ def _arrow_rows(path: Path) -> Iterator[_Raw]:
 
 
 def _saved_files(folder: Path, split: str) -> list[Path]:
-    """The data files of a folder that `Dataset.save_to_disk` wrote, in order; of a `DatasetDict`, those of the split."""
+    """The data files of a folder that `Dataset.save_to_disk` wrote, in order; of a `DatasetDict`, of the split."""
     place = folder / split if (folder / "dataset_dict.json").is_file() else folder
     state = place / "state.json"
     if not state.is_file():
