@@ -1,7 +1,7 @@
 """`aem audit`: the resolved rollouts of runs graded again with canaries."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ EXAMPLES = """
 Grade again what bears a mark, and one in five of the other resolved rollouts:
 
   aem audit results/base-1a2b3c4d5e6f results/candidate-0f1e2d3c4b5a --canary 0.2
+
+Read the commands of anyone's trajectories:
+
+  aem audit --trajectories trajs/ --out audit.json
 
 Every resolved rollout:
 
@@ -23,9 +27,14 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders.")] = None,
     canary: options.Canary = 0.05,
     dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
+    trajectories: Annotated[
+        Path | None,
+        typer.Option(help="Instead of runs: a folder of anyone's trajectories (.traj, .traj.json), read and marked."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="With --trajectories: where marks go.")] = Path("audit.json"),
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
@@ -37,13 +46,18 @@ def audit(
     from aem_harness.commands.evaluate import audit as audit_run
     from aem_harness.commands.evaluate import choose
     from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.errors import DataError
+    from aem_harness.harness.errors import ConfigError, DataError
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.store import locked, read_journal
 
+    if (trajectories is None) == (not folders):
+        raise ConfigError("give either run folders or --trajectories DIR")
+    if trajectories is not None:
+        _audit_trajectories(trajectories, out)
+        return
     console = Console(stderr=True)
-    for folder in folders:
+    for folder in folders or ():
         if not (folder / "run.json").is_file():
             raise DataError(f"{folder} is not a run folder: it has no run.json")
         run = read_json(folder / "run.json")
@@ -56,3 +70,32 @@ def audit(
         with locked(folder):
             progress = progress_of(read_journal(folder))
             audit_run(folder, tasks, config, progress, console, share=canary, workers=workers)
+
+
+def _audit_trajectories(folder: Path, out: Path) -> None:
+    from collections import Counter
+
+    from aem_harness.harness.errors import DataError
+    from aem_harness.harness.interop.conduct import audit_trajectory, find_trajectories
+    from aem_harness.harness.io import write_json
+
+    paths = find_trajectories(folder)
+    if not paths:
+        raise DataError(f"{folder} holds no trajectories (.traj or .traj.json)")
+    entries: list[dict[str, Any]] = []
+    unread: list[str] = []
+    for path in paths:
+        try:
+            marks = audit_trajectory(path)
+        except DataError as error:
+            unread.append(str(error))
+            continue
+        if marks:
+            name = str(path.relative_to(folder))
+            entries.append({"trajectory": name, "marks": [mark.model_dump() for mark in marks]})
+    write_json(out, entries)
+    counts = Counter(mark["name"] for entry in entries for mark in entry["marks"])
+    said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no mark"
+    typer.echo(f"{len(paths) - len(unread)} trajectories: {said} -> {out}")
+    if unread:
+        typer.echo(f"{len(unread)} could not be read, the first: {unread[0]}")

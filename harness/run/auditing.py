@@ -15,12 +15,13 @@ from typing import Any
 from aem_harness.harness.errors import AemError, DataError
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
+from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
 from aem_harness.harness.grading.regrade import Regrade, Regrader, passed_tests
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Record, Task
 
-CANARY, SUMMARY = "canary.json", "canaries.json"  # of a rollout, and of a run
+CANARY, CONDUCT, SUMMARY = "canary.json", "conduct.json", "canaries.json"  # two of a rollout, one of a run
 SHARE = 0.05  # of the resolved rollouts without marks, by default
 
 
@@ -146,6 +147,24 @@ def _interval(hits: int, seen: int, size: int) -> tuple[float, float]:
 
 def resolved_keys(progress: Mapping[Key, Progress]) -> list[Key]:
     return [key for key, state in progress.items() if state.grade and state.grade["outcome"] == Outcome.RESOLVED.value]
+
+
+def conduct_of(folder: Path, rollout: Mapping[str, Any], task: Task) -> list[Mark]:
+    """The marks of a rollout's trajectory; read once, and kept in `conduct.json` with the trajectory's hash."""
+    path = folder / f"{task.instance_id}.traj.json"
+    if not path.is_file():
+        return []
+    digest = (rollout.get("files") or {}).get(path.name, {}).get("sha256", "")
+    try:
+        kept = read_json(folder / CONDUCT) if digest and (folder / CONDUCT).is_file() else {}
+        if digest and kept.get("trajectory_sha256") == digest:
+            return [Mark(**mark) for mark in kept["marks"]]
+        marks = audit_commands(commands_of(read_json(path)), package=package_of(task.instance.repo))
+    except (AemError, AttributeError, KeyError, TypeError, ValueError):
+        return [Mark(name="unreadable", file=path.name, why="not a trajectory that can be read")]
+    if digest:
+        write_json(folder / CONDUCT, {"trajectory_sha256": digest, "marks": [mark.model_dump() for mark in marks]})
+    return marks
 
 
 def marks_of(folder: Path) -> list[Mark]:

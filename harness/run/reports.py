@@ -58,6 +58,7 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
         _link_logs(folder, f"{run_id}{suffix}", arm, list(chosen.values()), folders)
         for name, outcome in sorted(outcomes.items()):
             marks = integrity_marks(folders[name], chosen[name], outcome)
+            marks += auditing.conduct_of(folders[name], rollouts[name].rollout, chosen[name])
             canary = auditing.stored(folders[name]) if outcome is Outcome.RESOLVED else None
             if marks or canary:
                 marked.append(

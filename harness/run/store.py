@@ -39,7 +39,7 @@ Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
 
 PATCH, ROLLOUT_EVENT, GRADE_EVENT = "patch.diff", "rollout.json", "grade.json"
-UNGRADED = ("canary.json",)  # what an audit leaves later, with hashes of its own
+UNGRADED = ("canary.json", "conduct.json")  # what an audit leaves later, with hashes of its own
 ROLLOUT_AGAIN, GRADING_AGAIN = "the rollout is done again", "the grading is done again"
 
 
