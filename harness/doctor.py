@@ -1,11 +1,8 @@
 """What a run needs from this machine, checked: each finding comes with its remedy."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from typing import Literal
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from aem_harness.harness.errors import AemError
 from aem_harness.harness.types import Record
@@ -23,18 +20,19 @@ class Finding(Record):
     remedy: str = ""
 
 
-def examine(dataset: str, endpoints: tuple[str, ...] = ()) -> Iterator[Finding]:
-    """Look at the engine, its disk, the grader, the dataset and any model endpoint, one finding at a time."""
+def examine(dataset: str) -> Iterator[Finding]:
+    """Look at the engine, its disk, the grader and the dataset, one finding at a time."""
     yield from _engine()
     yield _grader()
     yield _dataset(dataset)
-    for endpoint in endpoints:
-        yield _endpoint(endpoint)
 
 
 def _engine() -> Iterator[Finding]:
     import docker
     from docker.errors import DockerException
+
+    from aem_harness.harness.sandbox.engine import explained
+    from aem_harness.harness.sandbox.trial import why_no_start
 
     try:
         info = docker.from_env().info()
@@ -42,7 +40,7 @@ def _engine() -> Iterator[Finding]:
         yield Finding(
             level="problem",
             what="engine",
-            detail=f"no Docker engine answers: {error}",
+            detail=f"no Docker engine answers: {explained(error)}",
             remedy="start Docker, or as root on Debian/Ubuntu: make engine",
         )
         return
@@ -51,6 +49,15 @@ def _engine() -> Iterator[Finding]:
         what="engine",
         detail=f"Docker {info['ServerVersion']}, {info['Driver']}, {info['NCPU']} CPUs, {info['MemTotal'] // GIB} GiB",
     )
+    if wrong := why_no_start():
+        yield Finding(
+            level="problem",
+            what="engine",
+            detail=f"no container can start; the engine says: {wrong}",
+            remedy="mend the engine first (limits, cgroups, storage): docker run or podman run says the same",
+        )
+    else:
+        yield Finding(level="ok", what="engine", detail="a container starts")
     root = info["DockerRootDir"]
     try:
         free = shutil.disk_usage(root).free / GIB
@@ -92,19 +99,3 @@ def _dataset(source: str) -> Finding:
         + f", {bad} bad rows" * bool(bad),
         remedy=loaded.problems[0] if bad else "",
     )
-
-
-def _endpoint(url: str) -> Finding:
-    try:
-        with urlopen(
-            Request(f"{url.rstrip('/')}/models", headers={"Authorization": "Bearer EMPTY"}), timeout=10
-        ) as reply:
-            models = [model["id"] for model in json.load(reply)["data"]]
-    except (URLError, OSError, ValueError, KeyError, TypeError) as error:
-        return Finding(
-            level="problem",
-            what="endpoint",
-            detail=f"{url} does not answer as an OpenAI-compatible server: {error}",
-            remedy="start it (vllm serve ...) and give its base URL, which usually ends in /v1",
-        )
-    return Finding(level="ok", what="endpoint", detail=f"{url} serves {', '.join(models)}")

@@ -23,7 +23,7 @@ from aem_harness import __version__
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.locks import lock
-from aem_harness.harness.sandbox.engine import client, explained
+from aem_harness.harness.sandbox.engine import client, explained, raise_for
 
 RECIPE = "aem.recipe"
 DEBIAN, BASE = "aem/debian:bookworm", "aem/base:bookworm"
@@ -132,7 +132,10 @@ def _debian(say: Say) -> None:
             return
         say(f"pulling {PUBLIC_DEBIAN}")
         try:
-            image = client().images.pull(PUBLIC_DEBIAN)
+            name, tag = PUBLIC_DEBIAN.split(":")
+            for step in client().api.pull(name, tag=tag, stream=True, decode=True):
+                raise_for(step)
+            image = client().images.get(PUBLIC_DEBIAN)
         except Exception as error:
             why = explained(error)
             raise EnvironmentFault(
@@ -154,16 +157,20 @@ def _debootstrap() -> None:
         archive = Path(folder) / "root.tar"
         subprocess.run(["tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."], check=True)
         with archive.open("rb") as data:
-            repository, tag = DEBIAN.split(":")
-            importing: Any = client().api
-            said = importing.import_image_from_data(
-                data.read(), repository=repository, tag=tag, changes=[f"LABEL {RECIPE}=debootstrap"]
-            )
-        if _label(DEBIAN) is None:  # Podman drops the tag of an import: it is given to the id that came back
-            importing.tag(_imported(said), repository, tag)
+            import_root(data.read(), DEBIAN, {RECIPE: "debootstrap"})
 
 
-def _imported(said: str) -> str:
+def import_root(archive: bytes, name: str, labels: Mapping[str, str]) -> None:
+    """Make an image of a tar archive of a root file system."""
+    repository, tag = name.split(":")
+    importing: Any = client().api
+    changes = [f"LABEL {label}={value}" for label, value in labels.items()]
+    said = importing.import_image_from_data(archive, repository=repository, tag=tag, changes=changes)
+    if _label(name) is None:  # Podman drops the tag of an import: it is given to the id that came back
+        importing.tag(imported_id(said), repository, tag)
+
+
+def imported_id(said: str) -> str:
     """The id of the image in the answer to an import; EnvironmentFault with the engine's words where there is none."""
     found = re.findall(r"(?:sha256:)?[0-9a-f]{64}", said if isinstance(said, str) else str(said))
     if not found:

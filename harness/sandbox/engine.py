@@ -2,7 +2,7 @@
 
 import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import EnvironmentFault
 
@@ -33,6 +33,12 @@ def explained(error: Exception) -> str:
 def unreached(error: Exception) -> bool:
     """Does the engine say that it could not reach a registry?"""
     return bool(_UNREACHED.search(str(getattr(error, "explanation", None) or error)))
+
+
+def raise_for(step: Any) -> None:
+    """The engine reports errors of a pull as a line of its progress stream."""
+    if "error" in step:
+        raise EnvironmentFault(" ".join(str(step["error"]).split()))
 
 
 def client() -> "DockerClient":

@@ -9,7 +9,7 @@ from typing import Any
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
-from aem_harness.harness.sandbox.engine import client, explained, unreached
+from aem_harness.harness.sandbox.engine import client, explained, raise_for, unreached
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
@@ -102,7 +102,7 @@ def _pull(name: str, say: Say) -> None:
     for attempt in range(1, PULL_TRIES + 1):
         try:
             for step in client().api.pull(repository, tag=tag, stream=True, decode=True):
-                _raise_for(step)
+                raise_for(step)
                 if "progress" in step:
                     say(f"{name}: {step.get('status', '')} {step['progress']}")
             return
@@ -120,12 +120,6 @@ def _pull(name: str, say: Say) -> None:
             pause *= 2
 
 
-def _raise_for(step: Any) -> None:
-    """The engine reports errors of a pull as a line of its progress stream."""
-    if "error" in step:
-        raise EnvironmentFault(" ".join(str(step["error"]).split()))
-
-
 def _find(name: str) -> Any:
     from docker.errors import ImageNotFound
 
@@ -137,11 +131,14 @@ def _find(name: str) -> Any:
 
 
 def _ref(name: str, source: ImageSource) -> ImageRef:
-    """The content of a present image: its registry digest if it has one, else its id."""
+    """The content of a present image: its registry digest if it came from one, else its id.
+
+    Podman gives every image such a digest, also those that were built here and are in no registry.
+    """
     image = _find(name)
     if image is None:
         raise EnvironmentFault(f"image {name} vanished")
-    digests = image.attrs.get("RepoDigests") or []
+    digests = [] if RECIPE in image.labels else image.attrs.get("RepoDigests") or []
     return ImageRef(name=name, digest=digests[0].rpartition("@")[2] if digests else image.id, source=source)
 
 

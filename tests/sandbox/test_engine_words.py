@@ -49,6 +49,6 @@ def test_a_dead_registry_is_told_from_a_missing_image(words, answer):
 
 def test_an_import_whose_tag_was_dropped_is_found_by_its_id():
     ident = "a" * 64
-    assert build._imported(f'{{"status": "sha256:{ident}"}}') == f"{ident}" or build._imported(ident)
+    assert build.imported_id(f'{{"status": "sha256:{ident}"}}') == f"{ident}" or build.imported_id(ident)
     with pytest.raises(EnvironmentFault, match="no space left"):
-        build._imported('{"error": "no space left on device"}')
+        build.imported_id('{"error": "no space left on device"}')

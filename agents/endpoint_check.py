@@ -1,0 +1,53 @@
+"""Is an endpoint fit for a run with these settings? What `aem doctor --endpoint` says of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from aem_harness.agents.bash import BASH_TOOL
+from aem_harness.agents.refusals import base_url, check_context, heeds_tools, served_models
+from aem_harness.harness.doctor import Finding
+from aem_harness.harness.errors import AemError
+from aem_harness.harness.web import through
+
+
+def look_at_endpoint(url: str, model: str = "", sampling: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+    """Who answers, the context against `max_tokens`, and whether the chat template shows tools."""
+    try:
+        served = served_models(url)
+    except AemError as error:
+        yield Finding(level="problem", what="endpoint", detail=str(error), remedy="vllm serve ..., or mend --endpoint")
+        return
+    chosen = model or served[0] if served else model
+    yield Finding(level="ok", what="endpoint", detail=f"{base_url(url)} serves {', '.join(served)}{through(url)}")
+    yield from _context(url, chosen, (sampling or {}).get("max_tokens"))
+    yield from _tools(url, chosen, [BASH_TOOL])
+
+
+def _context(url: str, model: str, max_tokens: Any) -> Iterator[Finding]:
+    limit = max_tokens if isinstance(max_tokens, int) else None
+    try:
+        size = check_context(url, None, model, limit)
+    except AemError as error:
+        yield Finding(
+            level="problem", what="context", detail=str(error), remedy="-c sampling.max_tokens=N, or --max-model-len"
+        )
+        return
+    if size is None:
+        detail = f"{model}: the server does not say how long its context is, so max_tokens cannot be compared with it"
+        yield Finding(level="warning", what="context", detail=detail)
+    else:
+        asked = f", max_tokens {limit}" if limit else ", max_tokens not set"
+        yield Finding(level="ok", what="context", detail=f"{model}: {size} tokens{asked}")
+
+
+def _tools(url: str, model: str, tools: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    heeds = heeds_tools(url, None, model, tools)
+    if heeds is False:
+        yield Finding(
+            level="warning",
+            what="tools",
+            detail=f"{model}: its chat template ignores `tools`: native tool calls would end in malformed replies",
+            remedy="use prompts that ask for actions in text (the default), or serve with --chat-template",
+        )
+    elif heeds:
+        yield Finding(level="ok", what="tools", detail=f"{model}: its chat template shows tools to the model")

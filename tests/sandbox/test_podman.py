@@ -1,0 +1,86 @@
+"""The same code against Podman's Docker-compatible socket: a service of the test's own, with storage of its own."""
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.sandbox import build, engine, images
+from aem_harness.harness.sandbox.trial import why_no_start
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("podman"), reason="podman is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the service of this test needs root"),
+]
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a fresh Podman, and this thread's client moved to it."""
+    folder = tmp_path_factory.mktemp("podman")
+    words = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+    address = f"unix://{folder}/socket"
+    with (folder / "log").open("w") as log:
+        service = subprocess.Popen([*words, "system", "service", "--time=0", address], stdout=log, stderr=log)
+    deadline = time.monotonic() + 60
+    while not (folder / "socket").exists():
+        if service.poll() is not None or time.monotonic() > deadline:
+            service.kill()
+            pytest.skip(f"podman offers no service here: {(folder / 'log').read_text()[-300:]}")
+        time.sleep(0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", address)
+        patch.delattr(engine._local, "client", raising=False)
+        try:
+            yield address
+        finally:
+            engine._local.__dict__.pop("client", None)
+            service.terminate()
+            service.wait(timeout=30)
+
+
+def root_file_system() -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("hello"))
+    return archive.getvalue()
+
+
+def test_an_imported_image_gets_the_name_that_podman_drops_and_its_id_as_identity(podman: str) -> None:
+    name = "aem-podman-test/root:one"
+    build.import_root(root_file_system(), name, {build.RECIPE: "test"})
+    image = engine.client().images.get(name)
+    assert image.labels[build.RECIPE] == "test"
+    assert images._ref(name, "local").digest == image.id
+
+
+def test_a_registry_that_does_not_answer_is_no_missing_image(podman: str) -> None:
+    with pytest.raises(EnvironmentFault, match="cannot be pulled") as caught:
+        images._pull("localhost:1/nobody/nothing:latest", build.silent)
+    assert "connection refused" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_doctor_says_whether_a_container_can_start_in_the_engine_s_words(podman: str, monkeypatch) -> None:
+    wrong = why_no_start()
+    shown = CliRunner().invoke(app, ["doctor", "--set", "sample"])
+    if wrong:
+        assert shown.exit_code == 3
+        assert "no container can start" in shown.output
+    else:
+        assert "a container starts" in shown.output
+    assert "http+docker" not in shown.output
+
+
+def test_nothing_is_left_of_the_trial(podman: str) -> None:
+    why_no_start()
+    assert [image for image in engine.client().images.list() if not image.labels] == []
+    assert engine.client().containers.list(all=True) == []
