@@ -82,6 +82,10 @@ class Asked:
         float | None, typer.Option(min=0, max=0.99, help="Give up below this share of the first chance; 0 never.")
     ] = None
 
+    launch_sd: Annotated[
+        float | None, typer.Option(min=0, help="Points: standard deviation of a rate from launch to launch, if known.")
+    ] = None
+
     def config(self, **settings: Any) -> "GateConfig":
         from aem_harness.harness.gate.config import Budget, configure
 
@@ -93,6 +97,7 @@ class Asked:
             question=self.question.value if self.question else None,
             budget=Budget.parse(self.budget) if self.budget else None,
             futility=self.futility,
+            launch_sd=None if self.launch_sd is None else self.launch_sd / 100,
             **settings,
         )
 
@@ -122,6 +127,14 @@ class Arms:
         list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
     ] = None
     order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None
+    orders: Annotated[
+        int | None,
+        typer.Option(help="Orders or runs in which this candidate may be gated, planned before the first (default 1)."),
+    ] = None
+    min_power: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Refuse if the chance to clear an equal checkpoint is less (0.8 is 80 %)."),
+    ] = 0.0
     retries: Annotated[
         int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
     ] = None
@@ -175,6 +188,12 @@ class Output:
 
     sequence: Annotated[
         Path | None, typer.Option(help="State file of a sequence of gates that share one false-alarm rate.")
+    ] = None
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Gates in a row that share the false-alarm rate (default 7).")
+    ] = None
+    ledger: Annotated[
+        Path | None, typer.Option(help="File in which every gate is written down (default: one a user).")
     ] = None
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None
     summary: Annotated[
@@ -235,7 +254,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )
         found = decide(
-            asked.config(seed=arms.order_seed, retries=arms.retries),
+            asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries),
             arms.baseline,
             candidate,
             arms.sources or (),
@@ -246,6 +265,9 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
                 pin=arms.pin,
                 allow=arms.allow or (),
                 sequence=output.sequence,
+                window=output.window,
+                ledger=output.ledger,
+                least_chance=arms.min_power,
                 calibrated=output.calibrated,
             ),
             Console(stderr=True),

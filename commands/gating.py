@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.gate.config import GateConfig
     from aem_harness.harness.gate.driver import Options
+    from aem_harness.harness.gate.gate import Gate
     from aem_harness.harness.gate.live import ArmPlan, Live, Side
     from aem_harness.harness.gate.report import GateReport
 
@@ -89,11 +90,15 @@ def decide(
 ) -> "GateReport":
     """Find where the outcomes come from, and put them through the gate."""
     from aem_harness.harness.gate.driver import drive
+    from aem_harness.harness.gate.report import chances
     from aem_harness.harness.gate.stored import Stored
 
+    def announce(gate: "Gate") -> None:
+        console.print(chances(gate), highlight=False, soft_wrap=True)
+
     if isinstance(candidate, Candidate):
-        return drive(live(baseline, candidate, options, console), config, options)
-    return drive(Stored.read(sources, baseline, str(candidate)), config, options)
+        return drive(live(baseline, candidate, options, console), config, options, announce)
+    return drive(Stored.read(sources, baseline, str(candidate)), config, options, announce)
 
 
 # --- arms that are run ------------------------------------------------------------------------------------------------
@@ -112,13 +117,27 @@ def live(baseline: str, candidate: Candidate, options: "Options", console: "Cons
         theirs = baseline_config(baseline, candidate.dataset, candidate.registry)
         mine = candidate_config(theirs, candidate)
         parent = candidate.out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
-        plans = [ArmPlan(BASELINE, theirs, parent / theirs.arm), ArmPlan(CANDIDATE, mine, parent / mine.arm)]
+        plans = [
+            ArmPlan(BASELINE, theirs, parent / theirs.arm),
+            ArmPlan(CANDIDATE, mine, parent / mine.arm, _weights(candidate)),
+        ]
     else:
         stored = Path(baseline)
         mine = candidate_config(stored, candidate)
-        plans = [ArmPlan(CANDIDATE, mine, candidate.out or Path("results") / f"gate-{mine.arm}-{mine.digest}")]
+        folder = candidate.out or Path("results") / f"gate-{mine.arm}-{mine.digest}"
+        plans = [ArmPlan(CANDIDATE, mine, folder, _weights(candidate))]
     arms = _Arms(halved(candidate) if options.fresh else candidate, mine.dataset, console)
     return Live(plans, candidate.seeds, Opening(arms.choose, arms.open), console, stored)
+
+
+def _weights(candidate: Candidate) -> str:
+    """The digest of a registered checkpoint's weights; empty for another candidate."""
+    from aem_harness.harness.gate.table import digest_of_weights
+
+    if not candidate.checkpoint:
+        return ""
+    card = one_checkpoint(candidate.checkpoint, candidate.registry).card
+    return digest_of_weights(dict(card.digests) or {"hub": card.hub, "revision": card.revision})
 
 
 class _Arms:

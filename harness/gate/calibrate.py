@@ -28,7 +28,7 @@ from aem_harness.harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 6  # of the cache; raised when the gate's mathematics changes
+FORMAT = 7  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):
@@ -98,7 +98,14 @@ def calibrate(
     the baseline is run beside the candidate.
     """
     rng = np.random.default_rng(seed)
-    drops = sorted({0.0, config.margin, *((0.05, 0.10, 0.20) if drops is None else drops)})
+    rate = float(surface(np.random.default_rng(0)).mean())
+    if rate <= config.margin:
+        raise ConfigError(
+            f"the surface resolves {100 * rate:.1f} %: a drop of {100 * config.margin:g} points is not possible; "
+            f"choose a margin below {100 * rate:.1f}"
+        )
+    wanted = (0.05, 0.10, 0.20) if drops is None else drops
+    drops = sorted({0.0, config.margin, *(drop for drop in wanted if drop < rate)})
     scenarios = []
     for drop in drops:
         verdicts, used = [], []

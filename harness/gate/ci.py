@@ -1,6 +1,7 @@
 """What a gate leaves for a CI system: JUnit XML, a Markdown summary, and GitHub's step outputs."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +25,15 @@ def published(junit: Path | None, summary: Path | None) -> Iterator[list[GateRep
     `rollouts`.
     """
     found: list[GateReport] = []
+    started = time.monotonic()
     try:
         yield found
     except AemError as error:
-        _write(junit, refusal_junit(str(error)))
+        _write(junit, refusal_junit(str(error), time.monotonic() - started))
         _append(_summary_file(summary), refusal_markdown(str(error)))
         raise
     for one in found:
-        _write(junit, to_junit(one))
+        _write(junit, to_junit(one, time.monotonic() - started))
         _append(_summary_file(summary), to_markdown(one))
         _append(_named_by("GITHUB_OUTPUT"), f"verdict={one.verdict}\nrollouts={one.rollouts}\n")
 

@@ -25,6 +25,9 @@ _UNITS: Mapping[str, tuple[Unit, float]] = {
 }
 
 
+FUTILITY = 0.25  # usual: of the first chance
+
+
 class Budget(Record):
     """The most that may be spent on the candidate (and on the baseline, where it is run too)."""
 
@@ -59,7 +62,13 @@ class GateConfig(Record):
         1, ge=0, description="how often a rollout lost to infrastructure may be repeated, in both arms"
     )
     sequential: bool = Field(True, description="look after every rollout; otherwise once, at the end")
-    futility: float = Field(0.3, ge=0, lt=1, description="give up below this share of the first chance of a verdict")
+    futility: float | None = Field(
+        None, ge=0, lt=1, description="give up below this share of the first chance of a verdict (None: FUTILITY)"
+    )
+    orders: int = Field(1, ge=1, le=100, description="orders that this candidate may be gated in; they share alpha")
+    launch_sd: float = Field(
+        0.0, ge=0, lt=0.5, description="standard deviation of an arm's rate from one launch to the next, if known"
+    )
 
     @property
     def blocks_beyond(self) -> float:
@@ -68,7 +77,13 @@ class GateConfig(Record):
     @property
     def alphas(self) -> tuple[float, float]:
         """For PASS and for BLOCK."""
-        return self.alpha, self.alpha if self.block_alpha is None else self.block_alpha
+        block_alpha = self.alpha if self.block_alpha is None else self.block_alpha
+        return self.alpha / self.orders, block_alpha / self.orders
+
+    @property
+    def gives_up_below(self) -> float:
+        """`futility`, or what is usual."""
+        return FUTILITY if self.futility is None else self.futility
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.gate.sequential import Truths
 
 Key = tuple[str, int]  # instance_id, seed
 
@@ -28,7 +29,8 @@ SMALLEST = 10  # tasks; a smaller stratum joins its neighbour: one rollout in it
 class Arm:
     """Outcomes of one arm: `resolved` has shape (tasks, seeds) and holds 1, 0 or nan (lost to infrastructure).
 
-    `tokens` and `gpu_seconds` of the rollouts, where they are known, have the same shape.
+    `tokens` and `gpu_seconds` of the rollouts, where they are known, have the same shape, and so has `planned`: False
+    where a task was never to get that seed (None: every task gets all seeds).
     """
 
     name: str
@@ -37,6 +39,27 @@ class Arm:
     resolved: Floats
     tokens: Floats | None = None
     gpu_seconds: Floats | None = None
+    planned: Truths | None = None
+
+    @cached_property
+    def due(self) -> Truths:
+        """Which rollouts were planned, (N, K)."""
+        return np.ones(self.resolved.shape, bool) if self.planned is None else self.planned
+
+    @cached_property
+    def missing(self) -> int:
+        """Planned rollouts without a verdict."""
+        return int((np.isnan(self.resolved) & self.due).sum())
+
+    @cached_property
+    def extremes(self) -> tuple[Floats, Floats]:
+        """Mean outcome of each task (N,) at worst and at best for the arm; the same array where nothing is missing."""
+        low = np.where(self.due, np.nan_to_num(self.resolved, nan=0.0), 0.0).sum(axis=1)
+        count = np.maximum(self.due.sum(axis=1), 1)
+        if not self.missing:
+            return (low / count,) * 2
+        high = np.where(self.due, np.nan_to_num(self.resolved, nan=1.0), 0.0).sum(axis=1)
+        return low / count, high / count
 
     @cached_property
     def means(self) -> Floats:
@@ -58,7 +81,9 @@ class Arm:
 
         resolved = pick(self.resolved, np.nan)
         assert resolved is not None
-        return Arm(self.name, tuple(tasks), self.seeds, resolved, pick(self.tokens, 0.0), pick(self.gpu_seconds, 0.0))
+        due = np.vstack([self.due, np.ones(len(self.seeds), bool)])[rows]
+        costs = pick(self.tokens, 0.0), pick(self.gpu_seconds, 0.0)
+        return Arm(self.name, tuple(tasks), self.seeds, resolved, *costs, None if due.all() else due)
 
     @property
     def digest(self) -> str:
@@ -88,9 +113,9 @@ class Forecast:
 class Design:
     """Tasks (N), seeds (K), forecast and stratum (N,) of each task, and the order of the rollouts.
 
-    `order` (N K, 2) holds task and visit; the k-th visit to task i is its rollout of seed `seed_of[i, k]`, for stored
-    seeds need not be alike (run on different nights, say). `baseline` is None where the baseline is run afresh beside
-    the candidate, seed by seed.
+    `order` (N K, 2) holds task and visit; it is shorter where tasks get unequal numbers of rollouts. The k-th visit to
+    task i is its rollout of seed `seed_of[i, k]`, for stored seeds need not be alike (run on different nights, say).
+    `baseline` is None where the baseline is run afresh beside the candidate, seed by seed.
     """
 
     tasks: tuple[str, ...]
@@ -112,8 +137,8 @@ class Design:
 
     @cached_property
     def places(self) -> Ints:
-        """Place of each rollout in the order, (N, K)."""
-        places = np.empty((len(self.tasks), self.seeds), dtype=np.int64)
+        """Place of each rollout in the order, (N, K); beyond its end for one that is not planned."""
+        places = np.full((len(self.tasks), self.seeds), len(self.tasks) * self.seeds + 1, dtype=np.int64)
         places[self.order[:, 0], self.order[:, 1]] = np.arange(len(self.order))
         return places
 
@@ -136,13 +161,18 @@ def design(
     history: Sequence[Arm] = (),
     stratified: bool = True,
     seed: int = 0,
+    due: Truths | None = None,
 ) -> Design:
     """Fix the order of `seeds` rollouts of every task; `baseline`, where stored, must have outcomes for all of them.
+
+    `due` (N, K), for tasks in the order given, says which rollouts there are where tasks have unequal numbers of them.
 
     Stratified: strata by the rate that baseline and history (past checkpoints) predict; more rollouts early where more
     is uncertain, the k-th rollout of a task only after the (k-1)-th of its whole stratum. Otherwise: a uniformly random
     order of all rollouts.
     """
+    if due is not None:
+        due = due[np.argsort(np.asarray(tasks, dtype=object), kind="stable")]
     tasks = tuple(sorted(tasks))
     rng = np.random.default_rng(seed)
     expected = forecast(tasks, baseline, history)
@@ -153,6 +183,11 @@ def design(
         strata = np.zeros(len(tasks), dtype=np.int64)
         order = np.stack(np.divmod(rng.permutation(len(tasks) * seeds), seeds), axis=1)
     seed_of = rng.permuted(np.tile(np.arange(seeds), (len(tasks), 1)), axis=1)
+    if due is not None:
+        # What is planned comes first among a task's visits; the rest of the order falls away.
+        first = np.argsort(~np.take_along_axis(due, seed_of, axis=1), axis=1, kind="stable")
+        seed_of = np.take_along_axis(seed_of, first, axis=1)
+        order = order[order[:, 1] < due.sum(axis=1)[order[:, 0]]]
     stored = None if baseline is None else baseline.select(tasks)
     return Design(tasks, seeds, expected, strata, order, seed_of, stored)
 

@@ -5,20 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from aem_harness.harness.compare.outcomes import Outcomes, load_one
+from aem_harness.harness.errors import ConfigError, EnvironmentFault
+from aem_harness.harness.gate import ledger
 from aem_harness.harness.gate.calibrate import cached
 from aem_harness.harness.gate.config import GateConfig
-from aem_harness.harness.gate.design import Arm, design
-from aem_harness.harness.gate.gate import Gate
+from aem_harness.harness.gate.design import Arm, Design, design
+from aem_harness.harness.gate.gate import BASELINE, Gate
 from aem_harness.harness.gate.report import GateReport, report
 from aem_harness.harness.gate.sequence import PastGate, open_sequence, record
+from aem_harness.harness.gate.sequential import Truths
 from aem_harness.harness.gate.table import read_arm
+from aem_harness.harness.gate.vacuous import refuse_vacuous
 from aem_harness.harness.run.store import now
 
 
 @dataclass(frozen=True)
 class Options:
-    """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to."""
+    """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to.
+
+    `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often.
+    """
 
     history: Sequence[str] = ()
     fresh: bool = False
@@ -26,6 +35,9 @@ class Options:
     pin: str | None = None
     allow: Collection[str] = ()
     sequence: Path | None = None
+    window: int | None = None
+    ledger: Path | None = None
+    least_chance: float = 0.0
     calibrated: bool = True
 
 
@@ -34,7 +46,9 @@ class Start:
     """What is known before the first outcome of the candidate.
 
     `baseline` is None where the baseline is run beside the candidate. `baseline_digest` and `candidate_digest` are what
-    a sequence knows them by (None: the candidate has no outcomes yet). `surface` is what the gate is calibrated on.
+    a sequence knows them by (None: the candidate has no outcomes yet). `candidate` is what the ledger knows it by (its
+    weights; "": unknown), `run` which of its rollouts these are. `surface` is what the gate is calibrated on; `due`
+    (N, K) says which rollouts the candidate has where its tasks have unequal numbers of them.
     """
 
     tasks: Sequence[str]
@@ -42,8 +56,11 @@ class Start:
     baseline: Arm | None
     baseline_digest: str
     candidate_digest: str | None
+    candidate: str
+    run: str
     history: Sequence[Arm]
     surface: Arm | None
+    due: Truths | None = None
 
 
 @dataclass(frozen=True)
@@ -63,10 +80,12 @@ class End:
 class Source(Protocol):
     """Where a gate's outcomes come from: a table, or runs that are made as far as the gate needs them.
 
-    `exhausted` says why nothing more comes when the gate is still undecided.
+    `exhausted` says why nothing more comes when the gate is still undecided. `futility` is when to give up if nothing
+    else is asked: outcomes that are stored cost nothing and are used to the end.
     """
 
     exhausted: str
+    futility: float
 
     def start(self, config: GateConfig, options: Options) -> Start:
         """Check what can be checked before anything is spent."""
@@ -90,32 +109,49 @@ def drive(
     """
     options = options or Options()
     start = source.start(config, options)
+    if config.futility is None:
+        config = config.model_copy(update={"futility": source.futility})
     number, past = None, None
     if options.sequence is not None:
-        past = open_sequence(options.sequence, start.baseline_digest, config.alphas[1])
+        past = open_sequence(options.sequence, start.baseline_digest, config.alpha, options.window)
         number = past.number(start.candidate_digest)
         config = config.model_copy(update={"block_alpha": past.block_alpha(number)})
-    plan = design(
-        start.tasks,
-        start.seeds,
-        baseline=start.baseline,
-        history=start.history,
-        stratified=config.question == "rates",
-        seed=config.seed,
-    )
+    plan = _planned(start, config)
+    attempt, where = _attempt(start, config, plan), options.ledger or ledger.default_ledger()
+    if attempt.candidate:
+        ledger.check(ledger.read(where), attempt, where)
+    refuse_vacuous(config, plan, start.baseline or start.surface)
     gate = Gate(config, plan)
+    if gate.chance < options.least_chance:
+        raise ConfigError(
+            f"an equal checkpoint is cleared with a chance of {gate.chance:.0%}, not {options.least_chance:.0%}; give "
+            "it more seeds or tasks, or a wider margin (`aem plan` says how many)"
+        )
     announce(gate)
     source.feed(gate)
     end = source.end(gate)
     gate.finish(source.exhausted)
+    _refuse_empty(gate, end)
     surface = start.surface or end.baseline
+    notes = [f"accepted: {line}" for line in end.accepted]
+    written = ledger.line(
+        attempt,
+        end.candidate,
+        margin=config.margin,
+        alpha=config.alpha,
+        verdict=gate.verdict.value if gate.verdict else "",
+        rollouts=gate.consumed,
+    )
+    if not ledger.record(where, written):
+        notes.append(f"this gate is not written down: the ledger {where} cannot be written; name another with --ledger")
     found = report(
         gate,
         start.baseline or end.baseline,
         end.candidate,
         calibration=cached(config, surface, start.seeds, fresh=options.fresh) if options.calibrated else None,
         number=number,
-        notes=[f"accepted: {line}" for line in end.accepted],
+        shared=past.guarantee if past else "",
+        notes=notes,
     )
     if options.sequence is not None and past is not None and number is not None:
         ended = PastGate(
@@ -142,3 +178,37 @@ def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int) 
             part = load_one(name)
             arms += [read_arm(part, arm, retries=retries) for arm in part.arms]
     return arms
+
+
+def _planned(start: Start, config: GateConfig) -> Design:
+    return design(
+        start.tasks,
+        start.seeds,
+        baseline=start.baseline,
+        history=start.history,
+        stratified=config.question == "rates",
+        seed=config.seed,
+        due=start.due,
+    )
+
+
+def _attempt(start: Start, config: GateConfig, plan: Design) -> ledger.Attempt:
+    return ledger.Attempt(
+        baseline=start.baseline_digest,
+        candidate=start.candidate,
+        order=plan.digest,
+        outcomes=start.run,
+        single_look=not config.sequential,
+        question=config.question,
+        orders=config.orders,
+        futility=config.gives_up_below,
+    )
+
+
+def _refuse_empty(gate: Gate, end: End) -> None:
+    """A baseline that was run beside the candidate and solved nothing: nothing could have been lost."""
+    if gate.design.baseline is None and gate.consumed and not np.nansum(gate.consumed_outcomes(BASELINE)):
+        raise EnvironmentFault(
+            f"the baseline {end.baseline.name} resolved none of {gate.consumed} rollouts: nothing can be lost, and a "
+            "gate says nothing; look at its trajectories with `aem show`"
+        )

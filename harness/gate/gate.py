@@ -12,10 +12,10 @@ import numpy as np
 
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, DataError
-from aem_harness.harness.gate import outcomes, rates
+from aem_harness.harness.gate import methods
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design, Key
-from aem_harness.harness.gate.looks import Cells, Path, looks, planned
+from aem_harness.harness.gate.looks import Cells, Path, planned
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 SHOWN = 12  # looks of the interval path in a report
@@ -61,8 +61,9 @@ class Gate:
 
     def __init__(self, config: GateConfig, design: Design) -> None:
         self.config, self.design = config, design
-        self._question = rates if config.question == "rates" else outcomes
-        self.chance = self._question.chance(design, config)
+        self._method = methods.choose(design, config)
+        self.method = methods.name(self._method, config)
+        self.chance = self._method.chance(design, config)
         self.most = planned(design, config)
         self.order: list[Key] = design.keys[: self.most]
         self.spent = Spent()
@@ -74,7 +75,7 @@ class Gate:
         shape = len(design.tasks), design.seeds
         self._values = {arm: np.zeros(shape) for arm in self._arms}
         self._known = {arm: np.zeros(len(design.order), bool) for arm in self._arms}
-        self._looks = looks(design, config)
+        self._looks = self._method.looks(design, config)
         self._looked = 0
 
     @property
@@ -132,11 +133,11 @@ class Gate:
         """The interval path up to where the gate stands, at no more than SHOWN looks."""
         if not self.consumed:
             return []
-        grid = np.linspace(0, self.consumed, min(SHOWN, self.consumed) + 1)[1:]
-        at = np.unique(grid.round().astype(np.int64))
+        at = np.union1d(self._looks[self._looks < self.consumed], self.consumed)
+        at = at[np.unique(np.linspace(0, len(at) - 1, min(SHOWN, len(at))).round().astype(np.int64))]
         cells = self._cells()
-        lower, upper = self._question.bounds(self.design, self.config, cells, at)
-        difference = self._question.follow(self.design, self.config, cells, at).difference
+        lower, upper = self._method.bounds(self.design, self.config, cells, at)
+        difference = self._method.follow(self.design, self.config, cells, at).difference
         return [
             Look(int(n), float(d), float(low), float(high))
             for n, d, low, high in zip(at, difference, lower, upper, strict=True)
@@ -171,7 +172,7 @@ class Gate:
             self.finish(f"the budget of {budget} is spent")
 
     def _look(self, at: Ints) -> None:
-        path = self._question.follow(self.design, self.config, self._cells(), at)
+        path = self._method.follow(self.design, self.config, self._cells(), at)
         stop = path.stop()
         if stop is None:
             return
@@ -188,15 +189,13 @@ class Gate:
         if stored is None:
             baseline = self._values[BASELINE]
             return Cells(*_extremes(candidate), *_extremes(baseline))
-        low, high = _extremes(stored.resolved)
-        means = low.mean(axis=1)
-        return Cells(*_extremes(candidate), means, means if high is low else high.mean(axis=1))
+        return Cells(*_extremes(candidate), *stored.extremes)
 
 
 def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
     """Verdict and rollouts used when all outcomes are known already, by visit; what `Gate` comes to, faster."""
-    question = rates if config.question == "rates" else outcomes
-    at = looks(design, config)
+    question = methods.choose(design, config)
+    at = question.looks(design, config)
     for part in np.array_split(at, max(1, len(at) // 40)):
         path = question.follow(design, config, cells, part)
         stop = path.stop()

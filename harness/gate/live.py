@@ -18,7 +18,7 @@ from rich.console import Console
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError, EnvironmentFault
-from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
@@ -34,11 +34,12 @@ from aem_harness.harness.types import Agent, Outcome, Task
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """An arm to be run: its role, settings and folder."""
+    """An arm to be run: its role, settings and folder; `weights` is the digest of a registered checkpoint's."""
 
     role: str
     config: RunConfig
     folder: Path
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Live:
     """
 
     exhausted = "the run ended before a verdict"
+    futility = FUTILITY
 
     def __init__(
         self, plans: Sequence[ArmPlan], seeds: int, opening: Opening, console: Console, stored: Path | None
@@ -101,6 +103,8 @@ class Live:
             baseline=self._baseline,
             baseline_digest=self._plans[0].config.digest if self._baseline is None else self._baseline.digest,
             candidate_digest=self._candidate_digest(),
+            candidate=self._plans[-1].weights,
+            run=self._plans[-1].folder.name,
             history=[*([past] if past and self.fresh else []), *history],
             surface=past,
         )

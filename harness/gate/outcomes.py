@@ -12,6 +12,7 @@ from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
 from aem_harness.harness.gate.looks import Cells, Path
+from aem_harness.harness.gate.looks import looks as looks
 from aem_harness.harness.gate.sequential import betting_interval, log_capital
 
 

@@ -13,7 +13,8 @@ from scipy.special import ndtr
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
-from aem_harness.harness.gate.looks import Cells, Path, looks, planned
+from aem_harness.harness.gate.looks import Cells, Path, planned
+from aem_harness.harness.gate.looks import looks as looks
 from aem_harness.harness.gate.sequential import Truths, largest_stake, log_evidence, reach_probability
 
 # BLOCK hedges between "a margin beyond the margin" and "far beyond": half of the capital on each. In margins.
@@ -82,12 +83,12 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     blocked |= for_block >= need_block
     blocked &= ~passed
     hopeless = np.zeros(len(at), bool)
-    if config.futility:
+    if config.gives_up_below:
         plan = _Plan(design, config, views)
         kind = np.sqrt(views.variance)  # one standard error in favour
         hope_pass = plan.hope(difference + margin, kind, need_pass - for_pass, 0)
         hope_block = plan.hope(-difference - beyond, kind, need_block - for_block, 1)
-        hopeless = np.maximum(hope_pass, hope_block) < config.futility * chance(design, config)
+        hopeless = np.maximum(hope_pass, hope_block) < config.gives_up_below * chance(design, config)
         hopeless &= plan.late & ~passed & ~blocked & (at < planned(design, config))
     return Path(at, difference, passed, blocked, hopeless)
 

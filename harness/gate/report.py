@@ -12,7 +12,8 @@ from aem_harness.harness.compare.values import Trials
 from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict
+from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
 FLIPS_SHOWN = 15
@@ -65,6 +66,8 @@ class GateReport(Record):
     baseline_digest: str
     order_digest: str
     number: int | None = None
+    shared: str = ""
+    method: str = ""
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
 
@@ -86,9 +89,13 @@ def report(
     *,
     calibration: Calibration | None = None,
     number: int | None = None,
+    shared: str = "",
     notes: Sequence[str] = (),
 ) -> GateReport:
-    """The report of a gate that has a verdict. Of a baseline that was run beside the candidate only the name counts."""
+    """The report of a gate that has a verdict. Of a baseline that was run beside the candidate only the name counts.
+
+    `shared` says over what a sequence shares the error rate of BLOCK.
+    """
     assert gate.verdict is not None
     fresh = gate.design.baseline is None
     theirs = gate.consumed_outcomes(BASELINE) if fresh else baseline.select(gate.design.tasks).resolved
@@ -115,15 +122,28 @@ def report(
         upper=path[-1].upper,
         chance=gate.chance,
         missing=gate.missing(CANDIDATE),
-        missing_baseline=gate.missing(BASELINE) if fresh else int(np.isnan(theirs).sum()),
+        missing_baseline=gate.missing(BASELINE) if fresh else baseline.select(gate.design.tasks).missing,
         path=tuple(path),
         flips=tuple(flips(gate.design.tasks, theirs, gate.consumed_outcomes(CANDIDATE))),
         baseline_digest=_consumed(gate, baseline.name).digest if fresh else baseline.digest,
         order_digest=gate.design.digest,
         number=number,
+        shared=shared,
+        method=gate.method,
         calibration=calibration,
-        notes=tuple(notes),
+        notes=(*notes, *_unexplained(gate, path[-1])),
     )
+
+
+def _unexplained(gate: Gate, last: PathPoint) -> list[str]:
+    """A word on an interval that excludes the margin although there is no verdict."""
+    config = gate.config
+    clear = last.lower > -config.margin or last.upper < -config.blocks_beyond
+    if gate.verdict is not Verdict.INCONCLUSIVE or not clear:
+        return []
+    return [
+        "the interval excludes the margin here, but this is not one of the looks that were planned: it decides nothing"
+    ]
 
 
 def _consumed(gate: Gate, name: str) -> Arm:
@@ -170,13 +190,26 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+z.1f}"
 
 
+def level(config: GateConfig) -> str:
+    """Of the intervals: the lower limit errs with alpha, the upper with the alpha of BLOCK, over all looks together."""
+    return f"{100 * (1 - sum(config.alphas)):.4g} %"
+
+
 def sentence(found: GateReport) -> str:
     """The verdict in one line."""
     return (
-        f"{found.verdict}: {found.candidate} against {found.baseline}, {points(found.difference)} points "
-        f"[{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of {found.planned} rollouts; "
-        f"{found.reason}"
+        f"{found.verdict}: {found.candidate} against {found.baseline}, {points(found.difference)} points, "
+        f"{level(found.config)} [{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of "
+        f"{found.planned} rollouts; {found.reason}"
     )
+
+
+METHODS = {
+    "stages": "group-sequential z-tests; error rates hold as far as sums are normal, and are measured",
+    "bets": "betting; error rates measured, not proven",
+    "one look": "one t-test at the end",
+    "finite population": "betting without replacement; error rates proven at any stopping time",
+}
 
 
 def details(found: GateReport) -> list[tuple[str, str]]:
@@ -185,14 +218,15 @@ def details(found: GateReport) -> list[tuple[str, str]]:
     alpha, block_alpha = config.alphas
     limits = f"PASS: drop below {100 * config.margin:g} points; BLOCK: drop above {100 * config.blocks_beyond:g}"
     question = {
-        "rates": "true resolve rates on these tasks; run noise of both arms counts",
+        "rates": "true resolve rates of this checkpoint on these tasks; run noise of both arms counts",
         "outcomes": "the full tables of outcomes, had every planned rollout been run; a re-run may differ",
     }[config.question]
-    looked = "at any stopping time" if config.sequential else "at the one look"
-    errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}, {looked}"
-    out = [("question", question), ("limits", limits), ("error rates", errors)]
+    if config.launch_sd:
+        question += f", and {100 * config.launch_sd:g} points from launch to launch"
+    errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}"
+    out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[found.method]}")]
     if found.calibration is not None:
-        out.append(("measured", measured(found.calibration)))
+        out.append(("measured", measured(found.calibration, config)))
     stored = "run beside the candidate" if found.fresh_baseline else f"{found.baseline_seeds} stored seeds"
     out.append(("design", f"{found.tasks} tasks x {found.seeds} seeds, baseline {stored}; {_chance(found)}"))
     out.append(("rollouts", f"{found.rollouts} of {found.planned} used, {found.planned - found.rollouts} saved"))
@@ -202,20 +236,42 @@ def details(found: GateReport) -> list[tuple[str, str]]:
         text = f"{found.missing} of the candidate, {found.missing_baseline} of the baseline; counted at worst for PASS"
         out.append(("missing", f"{text} and at best for BLOCK"))
     if found.number is not None:
-        out.append(("sequence", f"gate number {found.number}; false BLOCK at most {_percent(block_alpha)} in this one"))
+        shared = f"false BLOCK at most {_percent(config.alpha)} in {found.shared}, {_percent(block_alpha)} in this one"
+        out.append(("sequence", f"gate number {found.number}; {shared}"))
+    if config.orders > 1:
+        out.append(("orders", f"{config.orders} planned; each has its share of the error rates"))
     out.append(("baseline", found.baseline_digest))
     out.append(("order", f"seed {config.seed}, {found.order_digest}"))
     return out + [("note", note) for note in found.notes]
 
 
-def measured(found: Calibration) -> str:
-    """What an equal checkpoint costs and the error rates, as measured, with their intervals."""
+def measured(found: Calibration, config: GateConfig) -> str:
+    """What an equal checkpoint costs and the error rates, as measured; one above what is stated is named as that."""
     equal, trials = found.scenarios[0], found.false_pass.trials
-    return (
+    text = (
         f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; "
         f"false BLOCK {_share(found.false_block)}, false PASS of one exactly {100 * found.margin:g} points worse "
         f"{_share(found.false_pass)}; {trials} trials each on {found.source}"
     )
+    stated = zip(("false PASS", "false BLOCK"), (found.false_pass, found.false_block), config.alphas, strict=True)
+    for name, share, alpha in stated:
+        if share.low > alpha:
+            text += f"; MORE {name} THAN STATED: the {_percent(alpha)} above do not hold here"
+        elif share.value > alpha:
+            text += f"; {name} above the stated {_percent(alpha)}, within the error of the simulation"
+    return text
+
+
+def chances(gate: Gate) -> str:
+    """What to expect, before the first rollout."""
+    arms = 1 if gate.design.baseline is not None else 2
+    text = (
+        f"planned: {gate.most * arms} rollouts at most; an equal checkpoint is cleared with a chance of "
+        f"{_percent(gate.chance)}"
+    )
+    if gate.chance < 0.5:
+        text += ": more likely than not this ends INCONCLUSIVE (`aem plan` says how many seeds it takes)"
+    return text
 
 
 def _share(share: Share) -> str:
@@ -270,10 +326,10 @@ def to_markdown(found: GateReport) -> str:
         f"## aem gate: {found.verdict}",
         "",
         f"**{candidate}** against **{baseline}**: {points(found.difference)} points "
-        f"[{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of {found.planned} rollouts "
-        f"({100 * found.used:.0f} %). {found.reason[:1].upper()}{found.reason[1:]}.",
+        f"{level(found.config)} [{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of "
+        f"{found.planned} rollouts ({100 * found.used:.0f} %). {found.reason[:1].upper()}{found.reason[1:]}.",
         "",
-        "| rollouts | difference | confidence sequence |",
+        f"| rollouts | difference | {level(found.config)} confidence sequence |",
         "|---:|---:|---|",
         *(
             f"| {p.rollouts * (2 if found.fresh_baseline else 1)} | {points(p.difference)} | "
@@ -320,24 +376,25 @@ def refusal_markdown(message: str) -> str:
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit(found: GateReport) -> str:
+def to_junit(found: GateReport, seconds: float = 0.0) -> str:
     """One test case: BLOCK is a failure, INCONCLUSIVE is skipped; the job still ends with the gate's exit code."""
     name = f"{found.candidate} is at most {100 * found.config.margin:g} points worse than {found.baseline}"
     element = {"BLOCK": "failure", "INCONCLUSIVE": "skipped"}.get(found.verdict)
-    return _junit(name, element, sentence(found), to_markdown(found))
+    return _junit(name, element, sentence(found), to_markdown(found), seconds)
 
 
-def refusal_junit(message: str) -> str:
+def refusal_junit(message: str, seconds: float = 0.0) -> str:
     """A gate that gave no verdict: an error."""
-    return _junit("the gate gives a verdict", "error", message, message)
+    return _junit("the gate gives a verdict", "error", message, message, seconds)
 
 
-def _junit(name: str, element: str | None, message: str, output: str) -> str:
+def _junit(name: str, element: str | None, message: str, output: str, seconds: float) -> str:
     counts = {kind: str(int(element == tag)) for kind, tag in (("failures", "failure"), ("errors", "error"))}
     counts["skipped"] = str(int(element == "skipped"))
-    root = ET.Element("testsuites", {"name": "aem gate", "tests": "1", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": "aem gate", "tests": "1", **counts})
-    case = ET.SubElement(suite, "testcase", {"classname": "aem.gate", "name": name, "time": "0"})
+    took = {"time": f"{seconds:.3f}"}
+    root = ET.Element("testsuites", {"name": "aem gate", "tests": "1", **counts, **took})
+    suite = ET.SubElement(root, "testsuite", {"name": "aem gate", "tests": "1", **counts, **took, "timestamp": now()})
+    case = ET.SubElement(suite, "testcase", {"classname": "aem.gate", "name": name, **took})
     if element:
         ET.SubElement(case, element, {"message": message, "type": element}).text = message
     ET.SubElement(case, "system-out").text = output

@@ -1,9 +1,9 @@
-"""Gates night after night: what is spent so that the chance of *any* false alarm stays alpha, kept in one small file.
+"""Gates night after night: what is spent so that false alarms stay rare for ever, kept in one small file.
 
-The rule: the j-th gate of a sequence may BLOCK with probability alpha / (j (j + 1)); these sum to alpha however long
-the sequence gets (Bonferroni, valid under any dependence, so also with one baseline for all). A PASS keeps alpha:
-its error is per bad checkpoint, not per night. A new baseline begins a new sequence; one that is run afresh every night
-is known by its settings instead of its outcomes.
+The rule: of any `window` gates in a row, the chance of *any* false BLOCK is at most alpha, because each may BLOCK with
+probability alpha / window (Bonferroni, valid under any dependence, so also with one baseline for all). Every night
+has the same power. A PASS keeps alpha: its error is per bad checkpoint, not per night. A new baseline begins a new
+sequence; one that is run afresh every night is known by its settings instead of its outcomes.
 """
 
 from pathlib import Path
@@ -27,10 +27,11 @@ class PastGate(Record):
 
 
 class Sequence(Record):
-    """The state file."""
+    """The state file. Without `window`, one of an older kind: alpha / (j (j + 1)) for the j-th gate, alpha for ever."""
 
     baseline_digest: str
     alpha: float
+    window: int | None = None
     gates: tuple[PastGate, ...] = ()
 
     def number(self, candidate_digest: str | None) -> int:
@@ -42,21 +43,30 @@ class Sequence(Record):
         return known[-1] if known else len(self.gates) + 1
 
     def block_alpha(self, number: int) -> float:
-        return self.alpha / (number * (number + 1))
+        return self.alpha / (self.window or number * (number + 1))
+
+    @property
+    def guarantee(self) -> str:
+        """What the error rate of BLOCK is shared over."""
+        return f"any {self.window} gates in a row" if self.window else "all gates of the sequence"
 
 
-def open_sequence(path: Path, baseline: str, alpha: float) -> Sequence:
-    """Read the state file, or begin one. Raises ConfigError when it is of another baseline or another alpha.
+WINDOW = 7  # gates, a week of nights
+
+
+def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = None) -> Sequence:
+    """Read the state file, or begin one. Raises ConfigError when it is of another baseline, alpha or window.
 
     `baseline` is a digest: of its stored outcomes, or of its settings where it is run afresh.
     """
     if not path.exists():
-        return Sequence(baseline_digest=baseline, alpha=alpha)
+        return Sequence(baseline_digest=baseline, alpha=alpha, window=window or WINDOW)
     with validating(DataError, f"{path} is not the state of a sequence of gates"):
         found = Sequence.model_validate(read_json(path))
     for name, theirs, ours in (
         ("baseline", found.baseline_digest, baseline),
         ("alpha", found.alpha, alpha),
+        ("window", found.window, window or found.window),
     ):
         if theirs != ours:
             raise ConfigError(f"{path} belongs to {name} {theirs}, not {ours}; begin a new file for the new {name}")

@@ -10,13 +10,14 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
-from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks
+from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks, weights
 
 
 class Stored:
     """Two stored arms."""
 
     exhausted = "no more rollouts are stored"
+    futility = 0.0  # they cost nothing: used to the end
 
     def __init__(self, outcomes: Outcomes, baseline: str, candidate: str) -> None:
         self._outcomes, self._names = outcomes, (baseline, candidate)
@@ -36,8 +37,13 @@ class Stored:
         accepted = refuse_drift(self._outcomes, self._names, options.allow)
         check_pin(read[0], options.pin)
         theirs, mine = same_tasks(*read, common=options.common)
-        if options.fresh and len(theirs.seeds) != len(mine.seeds):
-            raise DataError(f"--fresh needs equal seeds; the arms have {len(theirs.seeds)} and {len(mine.seeds)}")
+        if options.fresh and not np.array_equal(theirs.due, mine.due):
+            raise DataError(f"--fresh needs the same seeds in both arms; they have {_seeds(theirs)} and {_seeds(mine)}")
+        if config.question == "outcomes" and not (theirs.due.all() and mine.due.all()):
+            raise DataError(
+                f"--question outcomes needs equally many seeds for every task; {theirs.name!r} has {_seeds(theirs)}, "
+                f"{mine.name!r} {_seeds(mine)}; ask for --question rates"
+            )
         check_costs(config, mine)
         self._arms = ({BASELINE: theirs} if options.fresh else {}) | {CANDIDATE: mine}
         self._end = End(theirs, candidate, read[1].digest, accepted)
@@ -47,8 +53,11 @@ class Stored:
             baseline=None if options.fresh else theirs,
             baseline_digest=read[0].digest,
             candidate_digest=read[1].digest,
+            candidate=weights(self._outcomes, candidate) or read[1].digest,
+            run=read[1].digest,
             history=past_arms(options.history, self._outcomes, retries=config.retries),
             surface=theirs,
+            due=mine.planned,
         )
 
     def feed(self, gate: Gate) -> None:
@@ -76,6 +85,11 @@ def replay(gate: Gate, arms: dict[str, Arm]) -> None:
             )
         if gate.decided:
             break
+
+
+def _seeds(arm: Arm) -> str:
+    least, most = int(arm.due.sum(axis=1).min()), int(arm.due.sum(axis=1).max())
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def load_arms(sources: Sequence[str], baseline: str, candidate: str) -> tuple[Outcomes, str, str]:

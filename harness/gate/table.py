@@ -5,7 +5,10 @@ still missing then, what came from a later try, and what has no row at all enter
 best case for BLOCK. Arms that differ in more than the weights get no verdict.
 """
 
-from collections.abc import Collection, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +20,7 @@ from aem_harness.harness.gate.design import Arm
 
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
-    """One arm as matrices. Every task is expected to have all the seeds that occur in the arm."""
+    """One arm as matrices. A rollout is planned where it has a row; one that was never planned is not lost."""
     if name not in outcomes.arms:
         raise ConfigError(f"there is no arm {name!r}; the outcomes have {listed(outcomes.arms)}")
     table = outcomes.table[outcomes.table["arm"] == name]
@@ -34,6 +37,8 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
     lawful = table["resolved"].where(table["attempt"].fillna(0) <= retries)
     if lawful.isna().all():
         raise DataError(f"arm {name!r} has no verdict at all ({len(table)} rollouts without one)")
+    planned = np.zeros((len(tasks), len(seeds)), bool)
+    planned[rows, columns] = True
     tokens = table["prompt_tokens"] + table["completion_tokens"]
     gpu = table["gpu_seconds"]
     return Arm(
@@ -43,6 +48,7 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
         matrix(lawful, np.nan),
         matrix(tokens, 0.0) if tokens.notna().any() else None,
         matrix(gpu, 0.0) if gpu.notna().any() else None,
+        None if planned.all() else planned,
     )
 
 
@@ -80,9 +86,25 @@ def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[st
     return accepted
 
 
+def weights(outcomes: Outcomes, arm: str) -> str:
+    """A digest of the weights that a run folder's arm was served with; empty where they are not known."""
+    facts = outcomes.facts.get(arm)
+    return digest_of_weights((facts.fingerprint.get("weights") if facts else None) or {})
+
+
+def digest_of_weights(digests: Mapping[str, Any]) -> str:
+    """One digest for the digests of a checkpoint's files (or hub and revision); empty for none."""
+    known = {name: value for name, value in digests.items() if value}
+    return "sha256:" + hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest() if known else ""
+
+
 def check_pin(baseline: Arm, pin: str | None) -> None:
-    """Raise DataError when the baseline's outcomes are not those of the digest `pin`."""
-    if pin and baseline.digest.removeprefix("sha256:") != pin.removeprefix("sha256:"):
+    """Raise DataError when the baseline's outcomes are not those of the digest `pin`, ConfigError for an empty one."""
+    if pin is not None and not pin.removeprefix("sha256:").strip():
+        raise ConfigError(
+            f"--pin is empty: the variable that should hold the digest is not set; this baseline's is {baseline.digest}"
+        )
+    if pin is not None and baseline.digest.removeprefix("sha256:") != pin.removeprefix("sha256:"):
         raise DataError(
             f"the outcomes of baseline {baseline.name!r} have the digest {baseline.digest}, not the pinned {pin}; "
             "restore the pinned outcomes, or pin the new ones"

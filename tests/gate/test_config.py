@@ -4,7 +4,7 @@ import pytest
 
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import TIERS, Budget, configure
-from aem_harness.harness.gate.sequence import PastGate, Sequence, open_sequence, record
+from aem_harness.harness.gate.sequence import WINDOW, PastGate, Sequence, open_sequence, record
 from tests.gate.worlds import drawn, surface
 
 
@@ -83,8 +83,8 @@ def test_a_gate_is_recorded_once_and_a_repeated_one_spends_nothing(tmp_path):
         record(path, sequence, ended(sequence, candidate))
     found = open_sequence(path, BASE.digest, 0.05)
     assert [(gate.number, gate.candidate, gate.block_alpha) for gate in found.gates] == [
-        (1, "night-1", 0.025),
-        (2, "night-2", 0.05 / 6),
+        (1, "night-1", 0.05 / WINDOW),
+        (2, "night-2", 0.05 / WINDOW),
     ]
 
 

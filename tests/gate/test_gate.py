@@ -45,7 +45,7 @@ def judged(config, baseline, candidate, **rest) -> Gate:
 
 @BOTH
 def test_identical_outcomes_pass_early(question):
-    gate = judged(configure(question=question), BASE, BASE)
+    gate = judged(configure(question=question, seed=1), BASE, BASE)
     assert gate.verdict is Verdict.PASS
     assert gate.consumed < 1000
 

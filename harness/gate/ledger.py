@@ -1,0 +1,98 @@
+"""Every gate is written down: a candidate has one order for each baseline, so that nobody tries until one passes.
+
+Each line of the file is one gate. A candidate is known by its weights, or where those are not known by its outcomes.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from aem_harness.harness.errors import ConfigError, DataError, validating
+from aem_harness.harness.io import read_json_lines
+from aem_harness.harness.run.store import now
+from aem_harness.harness.types import Record
+
+
+class Attempt(Record):
+    """What makes a gate one that was there before: both arms, the order, and which rollouts."""
+
+    baseline: str
+    candidate: str
+    order: str
+    outcomes: str
+    single_look: bool
+    question: str
+    orders: int
+    futility: float
+
+    def same_question(self, other: "Attempt") -> bool:
+        """Asked of the same two arms in the same way, in whatever order."""
+        names = ("baseline", "candidate", "single_look", "question")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def same_rollouts(self, other: "Attempt") -> bool:
+        return (self.order, self.outcomes) == (other.order, other.outcomes)
+
+
+class Line(Record):
+    """One gate in the ledger; margins and error rates are fractions."""
+
+    attempt: Attempt
+    name: str
+    margin: float
+    alpha: float
+    verdict: str
+    rollouts: int
+    at: str
+
+
+def default_ledger() -> Path:
+    """One file a user, in the place for state that the platform names."""
+    from platformdirs import user_state_path
+
+    return user_state_path("aem-harness") / "gates.jsonl"
+
+
+def read(path: Path) -> list[Line]:
+    """All gates of a ledger, the oldest first."""
+    if not path.exists():
+        return []
+    with validating(DataError, f"{path} is not a ledger of gates"):
+        return [Line.model_validate(value) for _, value in read_json_lines(path)]
+
+
+def check(past: Sequence[Line], attempt: Attempt, path: Path) -> None:
+    """Raise ConfigError when this candidate has had its orders against this baseline."""
+    before = [line for line in past if line.attempt.same_question(attempt)]
+    if not before:
+        return
+    last = before[-1]
+    when = f"{last.name} was gated against this baseline on {last.at[:10]} ({last.verdict}; {path})"
+    if last.attempt.orders != attempt.orders:
+        raise ConfigError(
+            f"{when}, planned with --orders {last.attempt.orders}, not {attempt.orders}; keep to the plan"
+        )
+    known = [line.attempt for line in before if line.attempt.same_rollouts(attempt)]
+    if known and known[-1].futility != attempt.futility:
+        raise ConfigError(f"{when} with --futility {known[-1].futility:g}; another one would change its error rates")
+    tried = {(line.attempt.order, line.attempt.outcomes) for line in before}
+    if not known and len(tried) >= attempt.orders:
+        raise ConfigError(
+            f"{when} in another order or by other rollouts; each try raises the error rates. Keep that verdict, or "
+            " plan the tries beforehand with --orders N, which divides alpha among them"
+        )
+
+
+def record(path: Path, line: Line) -> bool:
+    """Add a gate; False where the ledger cannot be written. A repeated gate is written down once more."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line.model_dump_json() + "\n")
+        return True
+    return False
+
+
+def line(attempt: Attempt, name: str, *, margin: float, alpha: float, verdict: str, rollouts: int) -> Line:
+    """A gate that ended now."""
+    return Line(attempt=attempt, name=name, margin=margin, alpha=alpha, verdict=verdict, rollouts=rollouts, at=now())

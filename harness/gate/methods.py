@@ -1,0 +1,46 @@
+"""The ways in which a gate decides, and which of them is right for a design."""
+
+from typing import Protocol, cast
+
+from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.gate import outcomes, rates, stages
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.design import Design
+from aem_harness.harness.gate.looks import Cells, Path
+
+
+class Method(Protocol):
+    """Pure functions of a design, its configuration and the outcomes so far."""
+
+    def looks(self, design: Design, config: GateConfig) -> Ints:
+        """After how many rollouts the gate looks."""
+
+    def follow(self, design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+        """What is proven at the looks `at`."""
+
+    def bounds(self, design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
+        """Lower and upper limit of the difference (L,)."""
+
+    def chance(self, design: Design, config: GateConfig) -> float:
+        """Planned probability that a checkpoint equal to the baseline is cleared."""
+
+
+def choose(design: Design, config: GateConfig) -> Method:
+    """By the design alone, before the first outcome of the candidate."""
+    if config.question == "outcomes":
+        return cast(Method, outcomes)
+    if config.sequential and suits_stages(design, config):
+        return cast(Method, stages)
+    return cast(Method, rates)
+
+
+def suits_stages(design: Design, config: GateConfig) -> bool:
+    return True
+
+
+def name(method: Method, config: GateConfig) -> str:
+    """What a report calls it."""
+    if not config.sequential:
+        return "one look"
+    names = {id(outcomes): "finite population", id(stages): "stages", id(rates): "bets"}
+    return names[id(method)]
