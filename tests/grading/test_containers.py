@@ -259,44 +259,30 @@ def test_the_second_grading_of_a_folder_leaves_nothing_of_the_first(task: Task, 
 
 
 HOOK = """\
-import pytest
-
-
-@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    report = (yield).get_result()
-    if report.when == "call":
-        report.outcome, report.longrepr = "passed", None
+    return None
 """
-FORGERY = """\
-import os
-for fd in range(3, 12):
-    try:
-        os.write(fd, b"PASSED test_double.py::test_two\\nPASSED test_double.py::test_three\\n")
-    except OSError:
-        pass
-os._exit({status})
+NOTE = """\
+# Words of the log, such as PASSED test_x.py::test_y, and a call, os._exit(0), in a comment that nobody runs.
 """
 
 
-def test_the_grader_is_still_fooled_by_two_exploits_and_the_audit_marks_both(task: Task, tmp_path: Path) -> None:
-    """The verdict stays swebench's (issues 631 and 620 of its repository); a reader is told by the marks."""
-    hook = tiny.creating("conftest.py", HOOK)
+def test_harmless_forms_of_what_can_touch_a_verdict_bear_their_marks_and_change_none(
+    task: Task, tmp_path: Path
+) -> None:
+    """Marks are for a reader (issues 631, 601 and 620 of swebench): the verdict stays the official one."""
+    hook = tiny.GOLD + tiny.creating("conftest.py", HOOK)
     assert grade(task, hook, tmp_path).outcome is Outcome.RESOLVED
-    assert {mark.name for mark in integrity_marks(tmp_path, task, Outcome.RESOLVED)} == {
-        "loaded unasked",
-        "runner hook",
-    }
-
-    forged = tiny.creating("conftest.py", FORGERY.format(status=0))
-    assert grade(task, forged, tmp_path).outcome is Outcome.RESOLVED
     marks = integrity_marks(tmp_path, task, Outcome.RESOLVED)
-    assert {mark.name for mark in marks} == {"loaded unasked", "forged log", "exit", "no summary"}
+    assert {mark.name for mark in marks} == {"loaded unasked", "runner hook"}
+
+    noted = tiny.GOLD + tiny.creating("notes.py", NOTE)
+    assert grade(task, noted, tmp_path).outcome is Outcome.RESOLVED
+    marks = integrity_marks(tmp_path, task, Outcome.RESOLVED)
+    assert {mark.name for mark in marks} == {"forged log", "exit"}
     assert all(mark.grave for mark in marks)
 
-    rejected = grade(task, tiny.creating("conftest.py", FORGERY.format(status=1)), tmp_path)
-    assert rejected.outcome is Outcome.UNRESOLVED
-    assert rejected.cause == "tests exited with status 1 but the log shows no failed test"
+    assert grade(task, tiny.creating("conftest.py", HOOK), tmp_path).outcome is Outcome.UNRESOLVED
 
 
 @pytest.mark.slow
