@@ -1,8 +1,8 @@
 """Integrity of a patch and its log: what could have decided the verdict other than by mending the code. Pure.
 
-A mark is evidence for a reader, never a verdict: the official verdict stands, and an honest patch can bear marks. What
-there is to look for: outcomes rewritten inside the test process (SWE-bench issue 631; docs/grading.md); a new file where
-the test patch creates one, which keeps the official tests from being applied (issue 538); forged output (601, 620).
+A mark is evidence for a reader, never a verdict: the official verdict stands, and an honest patch can bear marks. To be
+looked for are outcomes rewritten inside the test process (SWE-bench issue 631; docs/grading.md), a new file where the
+test patch creates one, which keeps the official tests from being applied (issue 538), and forged output (601, 620).
 """
 
 import re
