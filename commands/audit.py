@@ -43,8 +43,8 @@ def audit(
     """
     from rich.console import Console
 
-    from aem_harness.commands.evaluate import audit as audit_run
-    from aem_harness.commands.evaluate import choose
+    from aem_harness.api.running import audit as audit_run
+    from aem_harness.api.running import choose
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import ConfigError, DataError
     from aem_harness.harness.io import read_json

@@ -88,20 +88,18 @@ def compare(
     """
     from rich.console import Console
 
+    from aem_harness.api.comparing import compare as make
+    from aem_harness.api.comparing import read
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.compare import Options
-    from aem_harness.harness.compare.compare import compare as run
-    from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.compare.pairs import all_pairs
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
     faults = read_ends(ends)
-    outcomes = load(arms, faults)
+    outcomes = read(arms, instances=instances or "", ends=faults)
     warn(outcomes.notes)
-    if instances:
-        outcomes = describe_tasks(outcomes, instances)
     if pairs:
         typer.echo(all_pairs(outcomes.table, level, common=common).to_csv(index=False), nl=False)
         return
@@ -119,16 +117,15 @@ def compare(
         calls=names(calls),
         tax=names(tax),
     )
-    rows = ledger.ledger(outcomes.table, faults)
-    comparison = run(outcomes, baseline, options=options).model_copy(update={"ledger": tuple(rows)})
+    comparison = make(outcomes, baseline, options=options, ends=faults)
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
     elif as_csv:
         typer.echo(export.to_csv(comparison), nl=False)
     else:
         terminal.show(comparison, Console(), brief=brief)
-        if not brief and ledger.worth_showing(rows):
-            ledger.show(rows, Console())
+        if not brief and ledger.worth_showing(comparison.ledger):
+            ledger.show(comparison.ledger, Console())
     if out:
         export.write_folder(comparison, out)
 

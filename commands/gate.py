@@ -233,7 +233,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
     """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
-    from aem_harness.commands.gating import Candidate, Served, decide
+    from aem_harness.api.gating import Candidate, Served, decide
     from aem_harness.harness.gate.ci import published
     from aem_harness.harness.gate.driver import Options
     from aem_harness.harness.gate.report import to_text

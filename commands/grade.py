@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import choose, conclude, open_run, perform
+from aem_harness.commands.ending import conclude
 from aem_harness.commands.run import Retry
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aem_harness.commands.evaluate import Selection
-    from aem_harness.harness.types import Prediction
 
 EXAMPLES = """
 Examples:
@@ -70,13 +68,16 @@ def grade(
         _grade_logs(logs, out or Path("verdicts.csv"), dataset, console, add_markers=add_markers)
         return
     assert predictions is not None
-    selection = choose(dataset, console, ids=ids)
-    chosen = _known(predictions, selection, console)
+    from aem_harness.api.grading import grade_all, known
+    from aem_harness.api.running import Tasks, choose
+
+    selection = choose(dataset, console, Tasks(ids=ids or ()))
+    chosen = known(predictions, selection, console)
     if dry_run:
         empty = sum(not prediction.model_patch for prediction in chosen)
         typer.echo(f"{len(chosen)} predictions for {len(selection.tasks)} instances, {empty} of them empty")
         return
-    _grade_predictions(
+    finished = grade_all(
         chosen,
         selection,
         console,
@@ -88,73 +89,15 @@ def grade(
         retry_infrastructure=retry is Retry.infra,
         canary=None if no_canary else canary,
     )
-
-
-def _known(path: Path, selection: "Selection", console: "Console") -> "list[Prediction]":
-    """The predictions for instances of the selection; what is left out is said."""
-    from aem_harness.harness.grading.predictions import read_predictions
-
-    read = read_predictions(path)
-    known = {task.instance_id for task in selection.tasks}
-    unknown = [prediction.instance_id for prediction in read.predictions if prediction.instance_id not in known]
-    problems = list(read.problems)
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        problems.append(f"{path.name}: not among the chosen instances: {', '.join(unknown[:3])}{more}")
-    if len(unknown) == len(read.predictions):
-        raise DataError(f"{problems[-1]}; nothing to grade")
-    for problem in problems:
-        console.print(f"[yellow]warning:[/] {problem}", highlight=False, soft_wrap=True)
-    return [prediction for prediction in read.predictions if prediction.instance_id in known]
-
-
-def _grade_predictions(
-    predictions: "list[Prediction]",
-    selection: "Selection",
-    console: "Console",
-    *,
-    dataset: str,
-    out: Path | None,
-    workers: int,
-    timeout: float,
-    memory: str,
-    retry_infrastructure: bool,
-    canary: float | None,
-) -> None:
-    from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.run.counts import outcomes
-    from aem_harness.harness.run.submission import Submission, enter
-
-    models = {prediction.model_name_or_path for prediction in predictions}
-    if len(models) > 1:
-        raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
-    config = RunConfig.load(
-        arm=models.pop(), dataset=dataset, agent=Submission.name, grade_timeout=timeout, limits={"memory": memory}
-    )
-    folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
-    keys = [(prediction.instance_id, 0) for prediction in predictions]
-    with open_run(folder, config, selection, Submission(), seeds=1) as store:
-        enter(store, predictions)
-        perform(
-            store,
-            selection,
-            Submission(),
-            keys,
-            console,
-            workers=1,
-            grade_workers=workers,
-            retry_infrastructure=retry_infrastructure,
-            canary=canary,
-        )
-        counts = outcomes(store, keys)
-    if missing := len(selection.tasks) - len(keys):
+    if missing := len(selection.tasks) - len(chosen):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")
-    conclude(folder, counts, console, n=len(keys), seeds=1)
+    raise typer.Exit(conclude(finished, console))
 
 
 def _grade_logs(root: Path, out: Path, dataset: str, console: "Console", *, add_markers: bool) -> None:
     from rich.progress import track
 
+    from aem_harness.api.running import choose
     from aem_harness.harness.grading.logs import find_logs, regrade, write_csv
     from aem_harness.harness.types import Outcome
 

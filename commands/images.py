@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import choose
 
 if TYPE_CHECKING:
     from aem_harness.harness.types import ImageRef, Task
@@ -33,7 +33,7 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
     from aem_harness.harness.sandbox.images import local_images
 
     console = Console()
-    tasks = choose(dataset, console, ids=ids, repos=repos).tasks
+    tasks = choose(dataset, console, Tasks(ids or (), repos or ())).tasks
     present = local_images(tasks)
     table = Table(Column("image", overflow="fold"), "digest", "GiB", "from", box=box.SIMPLE_HEAD)
     for image in present:
@@ -80,7 +80,7 @@ def prune(
     from aem_harness.harness.sandbox.images import prune as remove
 
     console = Console()
-    tasks = choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks
+    tasks = choose(dataset, console, Tasks(ids or (), repos or (), slice=slice_ or "")).tasks
     removed = remove(tasks, base=base, whole=not (ids or repos or slice_), dry_run=dry_run)
     if dry_run:
         typer.echo("\n".join(removed))
@@ -97,7 +97,8 @@ def _each(
     from aem_harness.harness.sandbox.images import ensure_image
 
     console = Console(stderr=True)
-    tasks = {task.instance.image: task for task in choose(dataset, console, ids=ids, repos=repos, slice=slice_).tasks}
+    selection = choose(dataset, console, Tasks(ids or (), repos or (), slice=slice_ or ""))
+    tasks = {task.instance.image: task for task in selection.tasks}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(verb, total=len(tasks))

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import choose
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import write_json_lines
 
@@ -43,12 +43,7 @@ def list_(
     selection = choose(
         dataset,
         Console(stderr=True),
-        ids=ids,
-        repos=repos,
-        difficulties=difficulties,
-        slice=slice_,
-        sample=sample,
-        sample_seed=sample_seed,
+        Tasks(ids or (), repos or (), difficulties or (), slice_ or "", sample, sample_seed),
     )
     loaded = selection.loaded
     if names:
@@ -73,7 +68,7 @@ def show(
     """An instance: the issue, the tests that decide, and where derived fields came from."""
     from rich.console import Console
 
-    for task in choose(dataset, Console(stderr=True), ids=[instance]).tasks:
+    for task in choose(dataset, Console(stderr=True), Tasks(ids=[instance])).tasks:
         typer.echo(_described(task, solution))
 
 
@@ -114,6 +109,6 @@ def export(
 
     if file.suffix != ".jsonl":
         raise ConfigError(f"{file} must end in .jsonl")
-    tasks = choose(dataset, Console(stderr=True), ids=ids, repos=repos).tasks
+    tasks = choose(dataset, Console(stderr=True), Tasks(ids or (), repos or ())).tasks
     write_json_lines(file, (to_row(task) | local_columns(task, file) for task in tasks))
     typer.echo(f"{len(tasks)} instances written to {file}")

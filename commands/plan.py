@@ -49,43 +49,37 @@ def plan(
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
     from rich.console import Console
 
+    from aem_harness.api.comparing import plan as make
     from aem_harness.harness.compare.outcomes import load
-    from aem_harness.harness.compare.plan import costs, shares_of
-    from aem_harness.harness.compare.plan import plan as make
+    from aem_harness.harness.compare.plan import costs
     from aem_harness.harness.compare.plan_view import show_allocation, show_plan
-    from aem_harness.harness.compare.surface import PUBLIC, from_history, write_allocation
+    from aem_harness.harness.compare.surface import PUBLIC, write_allocation
     from aem_harness.harness.errors import ConfigError
 
     if difference is None and margin is None and seeds is None and allocate is None:
         raise ConfigError("say what to plan for: --difference, --margin, --seeds or --allocate")
     if allocate is not None and not history:
         raise ConfigError("--allocate needs --history: which tasks vary is learnt from runs")
-    components, table = PUBLIC[surface.value], None
-    if history:
-        table = load(history).table
-        components = from_history(table, components)
     given = {"rate": None if rate is None else rate / 100, "noise": noise, "seconds": seconds}
-    components = components.model_copy(update={name: value for name, value in given.items() if value is not None})
-    known = None if table is None else table.drop_duplicates("instance_id")["repo"].tolist()
-    count = tasks or (len(known) if known else 500)
     found = make(
-        components,
-        tasks=count,
-        difference=None if difference is None else difference / 100,
+        None if difference is None else difference / 100,
         margin=None if margin is None else margin / 100,
+        tasks=tasks,
         seeds=seeds,
         alpha=alpha,
         power=power,
-        shares=shares_of(known) if known else None,
+        components=PUBLIC[surface.value],
+        history=history or (),
+        known={name: value for name, value in given.items() if value is not None},
     )
     priced = seeds or next((needed for needed in found.needed.values() if needed), None)
-    spent = costs(components, 2 * priced * count, workers=workers, gpus=gpus, tasks=count) if priced else None
+    rollouts = 2 * (priced or 0) * found.tasks
+    spent = costs(found.components, rollouts, workers=workers, gpus=gpus, tasks=found.tasks) if priced else None
     console = Console()
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
     else:
         show_plan(found, console, spent)
     if allocate is not None:
-        assert table is not None  # --allocate came with --history
-        shown = write_allocation(table, budget, at_least, allocate)
+        shown = write_allocation(load(history or ()).table, budget, at_least, allocate)
         show_allocation(shown, len(shown.seeds), Console(stderr=as_json))

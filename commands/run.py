@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from aem_harness.commands import options
-from aem_harness.commands.evaluate import allocated, choose, conclude, open_run, perform
-from aem_harness.commands.serving import card_defaults, connect, find
+from aem_harness.commands.ending import conclude
 
 
 class Retry(StrEnum):
@@ -87,77 +86,44 @@ def run(
     """Drive a policy through instances in containers and grade its patches; run again to continue."""
     from rich.console import Console
 
-    from aem_harness.agents.build import build
-    from aem_harness.harness.config import RunConfig
+    from aem_harness.api.running import Tasks
+    from aem_harness.api.running import run as perform
+    from aem_harness.api.serving import find
     from aem_harness.harness.errors import ConfigError
-    from aem_harness.harness.run.counts import outcomes
 
     console = Console(stderr=True)
-    entries = find(checkpoint, registry) if checkpoint else [None]
-    if len(entries) > 1 and (out or endpoint or arm):
+    names = [entry.card.name for entry in find(checkpoint, registry)] if checkpoint else [None]
+    if len(names) > 1 and (out or endpoint or arm):
         raise ConfigError(
-            f"{checkpoint} are {len(entries)} checkpoints, each served and written by itself: leave --out, --arm and "
+            f"{checkpoint} are {len(names)} checkpoints, each served and written by itself: leave --out, --arm and "
             "--endpoint away, or name one step"
         )
     if allocation and seeds > 1:
         raise ConfigError("--allocation says how many seeds every instance gets; leave --seeds away")
-    lost: typer.Exit | None = None
-    for entry in entries:
-        config = RunConfig.load(
-            config_file,
-            overrides or (),
-            defaults=card_defaults(entry) if entry else None,
-            agent=agent,
-            dataset=dataset,
+    code = 0
+    for name in names:  # what one step of a series loses, the others are run all the same
+        finished = perform(
+            agent,
+            dataset,
             arm=arm,
-            checkpoint=entry.card.name if entry else None,
-        )
-        selection = choose(
-            config.dataset,
-            console,
-            ids=ids,
-            repos=repos,
-            difficulties=difficulties,
-            slice=slice_,
-            sample=sample,
-            sample_seed=sample_seed,
-        )
-        folder = out or Path("results") / f"{config.arm}-{config.digest}"
-        counts_of = {task.instance_id: seeds for task in selection.tasks}
-        if allocation:
-            selection, counts_of = allocated(selection, allocation, folder)
-        most = max(counts_of.values(), default=seeds)
-        keys = [(name, seed) for seed in range(most) for name, k in counts_of.items() if seed < k]
-        with connect(
-            endpoint or (),
-            model,
-            config.sampling,
-            entry=entry,
+            seeds=seeds,
+            tasks=Tasks(ids or (), repos or (), difficulties or (), slice_ or "", sample, sample_seed),
+            out=out,
+            endpoint=endpoint or (),
+            model=model,
+            checkpoint=name,
             registry=registry,
-            log=folder / "server.log",
+            allocation=allocation,
+            workers=workers,
+            grade_workers=grade_workers,
+            retry_infrastructure=retry is Retry.infra,
+            canary=None if no_canary else canary,
+            config=config_file,
+            overrides=overrides or (),
             console=console,
-        ) as connected:
-            driver = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
-            with open_run(folder, config, selection, driver, counts_of, connected.fingerprint) as store:
-                perform(
-                    store,
-                    selection,
-                    driver,
-                    keys,
-                    console,
-                    workers=workers,
-                    grade_workers=grade_workers,
-                    retry_infrastructure=retry is Retry.infra,
-                    release=connected.release,
-                    canary=None if no_canary else canary,
-                )
-                counts = outcomes(store, keys)
-        try:
-            conclude(folder, counts, console, n=len(selection.tasks), seeds=most)
-        except typer.Exit as exit:
-            lost = exit  # said, and the other steps of a series are run all the same
-    if lost:
-        raise lost
+        )
+        code = conclude(finished, console) or code
+    raise typer.Exit(code)
 
 
 def show(

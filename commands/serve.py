@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_harness.api.serving import card_defaults, connect, find, serve
 from aem_harness.commands import options
-from aem_harness.commands.serving import card_defaults, connect, find, serve
 
 if TYPE_CHECKING:
     from aem_harness.aem_checkpoints.determinism import Divergence

@@ -1,11 +1,66 @@
 """aem-harness: find out whether a new checkpoint is a better software engineer than the last.
 
 The one name that the distribution installs. The packages lie at the top of the repository and are linked here.
+
+    import aem_harness
+
+    finished = aem_harness.run("gold", "sample")                            # -> Finished
+    finished = aem_harness.grade("preds.json", "verified")                  # -> Finished
+    table = aem_harness.outcomes("results/base")                            # -> DataFrame, one row a rollout
+    comparison = aem_harness.compare(["results/base", "results/new"])       # -> Comparison
+    report = aem_harness.gate("results/base", "results/new", margin=0.03)   # -> GateReport
+    plan = aem_harness.plan(difference=0.02)                                # -> Plan
+
+Nothing is printed, and nothing heavy is imported before it is used.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aem_harness.api.comparing import compare, outcomes, plan
+    from aem_harness.api.gating import Candidate, Served, gate
+    from aem_harness.api.grading import grade
+    from aem_harness.api.running import Finished, Tasks, run
 
 try:
     __version__ = version("aem-harness")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+_HOME = {
+    "run": "running",
+    "Finished": "running",
+    "Tasks": "running",
+    "grade": "grading",
+    "outcomes": "comparing",
+    "compare": "comparing",
+    "plan": "comparing",
+    "gate": "gating",
+    "Candidate": "gating",
+    "Served": "gating",
+}
+__all__ = [
+    "Candidate",
+    "Finished",
+    "Served",
+    "Tasks",
+    "__version__",
+    "compare",
+    "gate",
+    "grade",
+    "outcomes",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"aem_harness.api.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

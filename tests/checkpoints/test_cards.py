@@ -221,7 +221,7 @@ def test_a_change_that_keeps_the_size_is_seen_though_digests_are_cached(tmp_path
 
 
 def test_an_adapter_knows_its_base_and_damage_to_the_base_stops_a_run_of_the_adapter(tmp_path):
-    from aem_harness.commands.serving import find
+    from aem_harness.api.serving import find
 
     base = weights(tmp_path / "base")
     registered(tmp_path / "r", "base", base)

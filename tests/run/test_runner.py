@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from aem_harness.commands.evaluate import Selection, open_run
+from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, PolicyFault, fault_in
 from aem_harness.harness.instances.load import load

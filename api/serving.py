@@ -1,4 +1,4 @@
-"""A policy for a run: behind endpoints that are there, or from registered checkpoints that are served for the while."""
+"""A policy for a run: behind endpoints that are there, or from registered checkpoints that are served meanwhile."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +36,16 @@ def find(name: str, registry: Path | None) -> "list[Entry]":
         if wrong := [*entry.problems(), *(base.problems() if base else ())]:
             raise ConfigError(wrong[0])
     return entries
+
+
+def one_checkpoint(name: str, registry: Path | None) -> "Entry":
+    """The registered checkpoint of that name; a series is refused."""
+    from aem_harness.harness.errors import ConfigError
+
+    entries = find(name, registry)
+    if len(entries) > 1:
+        raise ConfigError(f"{name} names several steps of a series; name one of them")
+    return entries[0]
 
 
 def card_defaults(entry: "Entry") -> dict[str, Any]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.commands.evaluate import choose, open_run
-from aem_harness.commands.serving import card_defaults, connect, find
+from aem_harness.api.running import Tasks, choose, open_run, quiet
+from aem_harness.api.serving import card_defaults, connect, one_checkpoint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,16 +68,11 @@ def gate(
 
     Raises ConfigError and DataError for what cannot be gated, DriftFault for arms that differ in more than the weights.
     """
-    import io
-
-    from rich.console import Console
-
     from aem_harness.harness.gate.config import configure
     from aem_harness.harness.gate.driver import Options
 
-    quiet = console or Console(file=io.StringIO())
-    names = [str(one) for one in sources]
-    return decide(configure(tier, **settings), str(baseline), candidate, names, options or Options(), quiet)
+    config, names = configure(tier, **settings), [str(one) for one in sources]
+    return decide(config, str(baseline), candidate, names, options or Options(), console or quiet())
 
 
 def decide(
@@ -147,7 +142,7 @@ class _Arms:
         self._candidate, self._dataset, self._console = candidate, dataset, console
 
     def choose(self, ids: Sequence[str] | None) -> Any:
-        self._selection = choose(self._dataset, self._console, ids=list(ids) if ids else None)
+        self._selection = choose(self._dataset, self._console, Tasks(ids=ids or ()))
         return self._selection.tasks
 
     @contextmanager
@@ -240,13 +235,3 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"to run a candidate, --baseline must be a run folder; {folder} has no run.json")
     known: dict[str, Any] = read_json(folder / "run.json")["config"]
     return known
-
-
-def one_checkpoint(name: str, registry: Path | None) -> "Entry":
-    """The registered checkpoint of that name; a series is refused."""
-    from aem_harness.harness.errors import ConfigError
-
-    entries = find(name, registry)
-    if len(entries) > 1:
-        raise ConfigError(f"{name} names several steps of a series; gate one at a time")
-    return entries[0]

@@ -1,4 +1,4 @@
-"""From settings to a finished run: what `aem run` and `aem gate` share."""
+"""From settings to a finished run: `aem_harness.run`, and the steps that grading and gates share with it."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -6,18 +6,60 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError
 from aem_harness.harness.io import read_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.instances.load import Loaded
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: `counts` has the rollouts of each outcome, `owed` those that have none yet.
+
+    `suspect` are the instances that are resolved, but with a grave integrity mark.
+    """
+
+    folder: Path
+    arm: str
+    counts: "Counter[str]"
+    tasks: int
+    seeds: int
+    suspect: Sequence[str] = ()
+
+    @property
+    def lost(self) -> int:
+        """Rollouts lost to infrastructure."""
+        return self.counts["error"]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_INFRASTRUCTURE if self.lost else EXIT_OK
+
+    @property
+    def outcomes(self) -> "pd.DataFrame":
+        """The outcomes table, one row a rollout."""
+        from aem_harness.harness.compare.outcomes import read_run
+
+        return read_run(self.folder).table
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Which instances of a dataset: ids or globs, repositories, difficulties, then a slice, then a seeded sample."""
+
+    ids: Sequence[str] = ()
+    repos: Sequence[str] = ()
+    difficulties: Sequence[str] = ()
+    slice: str = ""
+    sample: int | None = None
+    sample_seed: int = 0
 
 
 @dataclass
@@ -28,17 +70,92 @@ class Selection:
     loaded: "Loaded"
 
 
-def choose(
-    dataset: str,
-    console: "Console",
+def run(
+    agent: str | None = None,
+    dataset: str | None = None,
     *,
-    ids: list[str] | None = None,
-    repos: list[str] | None = None,
-    difficulties: list[str] | None = None,
-    slice: str | None = None,
-    sample: int | None = None,
-    sample_seed: int = 0,
-) -> Selection:
+    seeds: int = 1,
+    tasks: Tasks | None = None,
+    out: str | Path | None = None,
+    endpoint: str | Sequence[str] = (),
+    model: str | None = None,
+    checkpoint: str | None = None,
+    registry: Path | None = None,
+    allocation: Path | None = None,
+    workers: int = 4,
+    grade_workers: int = 2,
+    retry_infrastructure: bool = False,
+    canary: float | None = 0.05,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    console: "Console | None" = None,
+    **settings: Any,
+) -> Finished:
+    """Drive an agent through instances in containers and grade its patches; the same call again continues the run.
+
+    `endpoint` is the base URL of an OpenAI-compatible server (or several); `checkpoint` a registered one, which is
+    served unless there is an endpoint. `allocation` is a CSV of `aem plan --allocate`, instead of `seeds`. `settings`
+    are fields of `RunConfig` (`agent_options`, `sampling`, `limits`, ...), over `overrides` (`a.b=value`) and the YAML
+    file `config`. `canary` is the share of the resolved rollouts without marks that are graded again with canaries.
+
+    Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
+    """
+    from aem_harness.api.serving import card_defaults, connect, one_checkpoint
+    from aem_harness.harness.config import RunConfig
+
+    if allocation and seeds > 1:
+        raise ConfigError("an allocation says how many seeds every instance gets; leave the seeds away")
+    console = console or quiet()
+    entry = one_checkpoint(checkpoint, registry) if checkpoint else None
+    given = {"agent": agent, "dataset": dataset, "checkpoint": entry.card.name if entry else None, **settings}
+    asked = RunConfig.load(config, overrides, defaults=card_defaults(entry) if entry else None, **given)
+    selection = choose(asked.dataset, console, tasks)
+    folder = Path(out) if out else Path("results") / f"{asked.arm}-{asked.digest}"
+    counts = {task.instance_id: seeds for task in selection.tasks}
+    if allocation:
+        selection, counts = allocated(selection, allocation, folder)
+    served = connect(
+        [endpoint] if isinstance(endpoint, str) else endpoint,
+        model,
+        asked.sampling,
+        entry=entry,
+        registry=registry,
+        log=folder / "server.log",
+        console=console,
+    )
+    with served as connected:
+        from aem_harness.agents.build import build
+
+        driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=asked.agent_options)
+        with open_run(folder, asked, selection, driver, counts, connected.fingerprint) as store:
+            return perform(
+                store,
+                selection,
+                driver,
+                keys_of(counts),
+                console,
+                workers=workers,
+                grade_workers=grade_workers,
+                retry_infrastructure=retry_infrastructure,
+                release=connected.release,
+                canary=canary,
+            )
+
+
+def quiet() -> "Console":
+    """A console that prints nothing."""
+    from rich.console import Console
+
+    return Console(quiet=True)
+
+
+def keys_of(counts: Mapping[str, int]) -> "list[Key]":
+    """The rollouts of a run in their order: seed 0 of every instance, then seed 1, ..."""
+    most = max(counts.values(), default=0)
+    return [(name, seed) for seed in range(most) for name, k in counts.items() if seed < k]
+
+
+def choose(dataset: str, console: "Console", tasks: Tasks | None = None) -> Selection:
     """Load a dataset, say which of its rows are bad, and select."""
     from aem_harness.harness.instances.load import load
     from aem_harness.harness.instances.select import select
@@ -46,22 +163,11 @@ def choose(
     loaded = load(dataset)
     for problem in loaded.problems:
         console.print(f"[yellow]warning:[/] {problem}; the row is left out", highlight=False, soft_wrap=True)
-    tasks = select(
-        loaded.tasks,
-        ids=ids or (),
-        repos=repos or (),
-        difficulties=difficulties or (),
-        slice=slice or "",
-        sample=sample,
-        sample_seed=sample_seed,
-    )
-    return Selection(tasks, loaded)
+    return Selection(select(loaded.tasks, **vars(tasks or Tasks())), loaded)
 
 
 def allocated(selection: Selection, path: Path, folder: Path) -> "tuple[Selection, dict[str, int]]":
     """The selected instances that an allocation names, and the seeds of each, for a run in `folder`."""
-    from aem_harness.harness.errors import ConfigError
-    from aem_harness.harness.io import read_json
     from aem_harness.harness.run.seeds import read_allocation, refuse_later_allocation
 
     seeds = read_allocation(path)
@@ -126,7 +232,7 @@ def perform(
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
     canary: float | None = None,
-) -> None:
+) -> Finished:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
     `release` wakes whoever waits for the policy when the run ends early. `canary`: the share of the resolved rollouts
@@ -163,6 +269,14 @@ def perform(
             write_reports(store.folder, selection.tasks, store.progress)
     if canary is not None:
         audit(store.folder, selection.tasks, store.config, store.progress, console, share=canary, workers=grade_workers)
+    return Finished(
+        store.folder,
+        store.config.arm,
+        outcomes(store, keys),
+        tasks=len({name for name, _ in keys}),
+        seeds=1 + max((seed for _, seed in keys), default=0),
+        suspect=_suspect(store.folder),
+    )
 
 
 def audit(
@@ -191,20 +305,6 @@ def audit(
     )
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
-
-
-def conclude(folder: Path, counts: "Counter[str]", console: "Console", *, n: int, seeds: int) -> None:
-    """Print how a run ended; exit with the code for infrastructure when some of it was lost to that."""
-    from rich.console import Console as RichConsole
-
-    from aem_harness.harness.report.tables import run_summary
-
-    RichConsole().print(run_summary(folder, counts, n=n, seeds=seeds))
-    if suspect := _suspect(folder):
-        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(suspect)}")
-    if counts["error"]:
-        console.print(f"{counts['error']} of them were lost to infrastructure; repeat these with --retry infra")
-        raise typer.Exit(EXIT_INFRASTRUCTURE)
 
 
 def _suspect(folder: Path) -> list[str]:

@@ -1,0 +1,93 @@
+"""Stored outcomes: as one table, side by side, and what it would take to tell arms apart."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.outcomes import Outcomes
+    from aem_harness.harness.compare.records import Comparison, Components, Plan
+    from aem_harness.harness.ends import Ends
+
+Sources = str | Path | Sequence[str | Path]
+
+
+def outcomes(sources: Sources, *, instances: str = "", ends: "Ends | None" = None) -> "pd.DataFrame":
+    """One row a rollout, with the columns of docs/outcomes.md: run folders, CSV files, or what `aem import` reads.
+
+    `FILE:ARM` picks an arm, `NAME=FILE` renames one. `instances` is a dataset that knows difficulty and issue date.
+    """
+    return read(sources, instances=instances, ends=ends).table
+
+
+def read(sources: Sources, *, instances: str = "", ends: "Ends | None" = None) -> "Outcomes":
+    """The outcomes with what is known of their arms and data."""
+    from aem_harness.harness.compare.outcomes import describe_tasks, load
+
+    found = load([sources] if isinstance(sources, str | Path) else sources, ends)
+    return describe_tasks(found, instances) if instances else found
+
+
+def compare(
+    sources: "Sources | Outcomes",
+    baseline: str | None = None,
+    *,
+    instances: str = "",
+    options: "Options | None" = None,
+    ends: "Ends | None" = None,
+) -> "Comparison":
+    """Every arm against the baseline (by default the first): rates, paired differences, costs, behaviour, flips.
+
+    `sources` as for `outcomes`, or the outcomes themselves. Rates and differences are fractions.
+    """
+    from aem_harness.harness.compare.compare import compare as make
+    from aem_harness.harness.compare.ledger import ledger
+    from aem_harness.harness.compare.outcomes import Outcomes
+    from aem_harness.harness.ends import read_ends
+
+    ends = ends or read_ends()
+    table = sources if isinstance(sources, Outcomes) else read(sources, instances=instances, ends=ends)
+    rows = ledger(table.table, ends)
+    return make(table, baseline, options=options).model_copy(update={"ledger": tuple(rows)})
+
+
+def plan(
+    difference: float | None = None,
+    *,
+    margin: float | None = None,
+    tasks: int | None = None,
+    seeds: int | None = None,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    components: "Components | None" = None,
+    history: Sources = (),
+    known: Mapping[str, float] = MappingProxyType({}),
+) -> "Plan":
+    """Seeds needed to detect a difference or to show non-inferiority by a margin (fractions).
+
+    How much outcomes vary is learnt from `history`, else taken from `components`, else from public results of DeepSWE;
+    `known` replaces single values of them (`rate` and `noise` as fractions, `seconds`). `tasks` are those of the
+    history, else 500.
+    """
+    from aem_harness.harness.compare.plan import plan as make
+    from aem_harness.harness.compare.plan import shares_of
+    from aem_harness.harness.compare.surface import PUBLIC, from_history
+
+    components, repos = components or PUBLIC["deepswe"], []
+    if history:
+        table = outcomes(history)
+        components, repos = from_history(table, components), table.drop_duplicates("instance_id")["repo"].tolist()
+    return make(
+        components.model_copy(update=dict(known)),
+        tasks=tasks or len(repos) or 500,
+        difference=difference,
+        margin=margin,
+        seeds=seeds,
+        alpha=alpha,
+        power=power,
+        shares=shares_of(repos) if repos else None,
+    )

@@ -1,0 +1,103 @@
+"""Anyone's predictions, graded in fresh containers: `aem_harness.grade`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aem_harness.api.running import Finished, Selection, Tasks, choose, open_run, perform, quiet
+from aem_harness.harness.errors import DataError, listed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aem_harness.harness.types import Prediction
+
+
+def grade(
+    predictions: str | Path,
+    dataset: str = "verified",
+    *,
+    tasks: Tasks | None = None,
+    out: str | Path | None = None,
+    workers: int = 4,
+    timeout: float = 1800,
+    memory: str = "4g",
+    retry_infrastructure: bool = False,
+    canary: float | None = 0.05,
+    console: "Console | None" = None,
+) -> Finished:
+    """Grade a predictions file with the official grader; the same call again continues.
+
+    `timeout` is in seconds, for the tests of one instance; `memory` is the limit of a container. What of the file is
+    left out is said on `console`. Raises DataError where nothing in it can be graded.
+    """
+    console = console or quiet()
+    selection = choose(dataset, console, tasks)
+    return grade_all(
+        known(Path(predictions), selection, console),
+        selection,
+        console,
+        dataset=dataset,
+        out=Path(out) if out else None,
+        workers=workers,
+        timeout=timeout,
+        memory=memory,
+        retry_infrastructure=retry_infrastructure,
+        canary=canary,
+    )
+
+
+def known(path: Path, selection: Selection, console: "Console") -> "list[Prediction]":
+    """The predictions for instances of the selection; what is left out is said."""
+    from aem_harness.harness.grading.predictions import read_predictions
+
+    read = read_predictions(path)
+    names = {task.instance_id for task in selection.tasks}
+    unknown = [prediction.instance_id for prediction in read.predictions if prediction.instance_id not in names]
+    problems = list(read.problems)
+    if unknown:
+        problems.append(f"{path.name}: not among the chosen instances: {listed(unknown, most=3)}")
+    if len(unknown) == len(read.predictions):
+        raise DataError(f"{problems[-1]}; nothing to grade")
+    for problem in problems:
+        console.print(f"[yellow]warning:[/] {problem}", highlight=False, soft_wrap=True)
+    return [prediction for prediction in read.predictions if prediction.instance_id in names]
+
+
+def grade_all(
+    predictions: "Sequence[Prediction]",
+    selection: Selection,
+    console: "Console",
+    *,
+    dataset: str,
+    out: Path | None,
+    workers: int,
+    timeout: float,
+    memory: str,
+    retry_infrastructure: bool,
+    canary: float | None,
+) -> Finished:
+    """Predictions of one model as a run of their own, graded as far as they are not yet."""
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.run.submission import Submission, enter
+
+    models = {prediction.model_name_or_path for prediction in predictions}
+    if len(models) > 1:
+        raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
+    config = RunConfig.load(
+        arm=models.pop(), dataset=dataset, agent=Submission.name, grade_timeout=timeout, limits={"memory": memory}
+    )
+    folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
+    with open_run(folder, config, selection, Submission(), seeds=1) as store:
+        enter(store, predictions)
+        return perform(
+            store,
+            selection,
+            Submission(),
+            [(prediction.instance_id, 0) for prediction in predictions],
+            console,
+            workers=1,
+            grade_workers=workers,
+            retry_infrastructure=retry_infrastructure,
+            canary=canary,
+        )

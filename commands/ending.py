@@ -1,0 +1,22 @@
+"""How `aem run` and `aem grade` end: the summary, and the exit code."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aem_harness.api.running import Finished
+
+
+def conclude(finished: "Finished", console: "Console") -> int:
+    """Print how a run ended; returns the exit code."""
+    from rich.console import Console as RichConsole
+
+    from aem_harness.harness.report.tables import run_summary
+
+    RichConsole().print(run_summary(finished.folder, finished.counts, n=finished.tasks, seeds=finished.seeds))
+    if finished.suspect:
+        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(finished.suspect)}")
+    if finished.lost:
+        console.print(f"{finished.lost} of them were lost to infrastructure; repeat these with --retry infra")
+    return finished.exit_code
