@@ -81,6 +81,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="Also log to tensorboard, wandb or mlflow, one step a checkpoint.")
+    ] = None,
+    log_to: Annotated[Path, typer.Option(help="Folder for what --log writes.")] = Path("results/tracking"),
 ) -> None:
     """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
 
@@ -128,6 +132,10 @@ def compare(
             ledger.show(comparison.ledger, Console())
     if out:
         export.write_folder(comparison, out)
+    if log:
+        from aem_harness.harness.report.tracked import log as track
+
+        typer.echo(f"{track(comparison, log, log_to)} numbers logged to {log} in {log_to}", err=True)
 
 
 def _compare_methods(
