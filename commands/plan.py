@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from aem_harness.harness.compare.records import Components
 
 EXAMPLES = """
 Examples:
@@ -12,6 +15,8 @@ Examples:
   aem plan --difference 1.4                                how many seeds show +1.4 points
 
   aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      will 4 seeds clear an equal candidate, and what do they cost
+
+  aem plan --difference 1.4 --run-sd 0.9 --training-hours 400     training runs a method, and rollouts of each
 
   aem plan --history results/base --difference 3 --allocate seeds.csv --budget 2000
 """
@@ -44,6 +49,11 @@ def plan(
     allocate: Annotated[Path | None, typer.Option(help="Write seeds per task (from --history) to this CSV.")] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Rollouts an arm to allocate (default: 4 a task).")] = None,
     at_least: Annotated[int, typer.Option(min=1, help="Seeds that every task keeps.")] = 1,
+    run_sd: Annotated[
+        float | None,
+        typer.Option(min=0, help="Points by which training runs of a method vary (compare --unit run): plan methods."),
+    ] = None,
+    training_hours: Annotated[float, typer.Option(min=0, help="GPU hours of one training run.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
@@ -72,6 +82,11 @@ def plan(
         history=history or (),
         known={name: value for name, value in given.items() if value is not None},
     )
+    if run_sd is not None:
+        each = found.components.gpu_seconds or found.components.seconds * gpus / workers
+        hours = (training_hours, each / 3600)
+        _plan_methods(found.components, found.tasks, difference, run_sd, hours, (alpha, power), as_json=as_json)
+        return
     priced = seeds or next((needed for needed in found.needed.values() if needed), None)
     rollouts = 2 * (priced or 0) * found.tasks
     spent = costs(found.components, rollouts, workers=workers, gpus=gpus, tasks=found.tasks) if priced else None
@@ -83,3 +98,45 @@ def plan(
     if allocate is not None:
         shown = write_allocation(load(history or ()).table, budget, at_least, allocate)
         show_allocation(shown, len(shown.seeds), Console(stderr=as_json))
+
+
+def _plan_methods(
+    components: "Components",
+    tasks: int,
+    difference: float | None,
+    run_sd: float,
+    hours: tuple[float, float],
+    errors: tuple[float, float],
+    *,
+    as_json: bool,
+) -> None:
+    from rich.console import Console
+
+    from aem_harness.harness.compare.plan_runs import SEEDS, answer, plan_runs, rows
+    from aem_harness.harness.compare.plan_view import assumption_line
+    from aem_harness.harness.compare.terminal import table_of
+    from aem_harness.harness.errors import ConfigError
+
+    if difference is None:
+        raise ConfigError("--run-sd plans for a difference of methods: say which, --difference POINTS")
+    found = plan_runs(
+        components,
+        tasks=tasks,
+        difference=difference / 100,
+        run_sd=run_sd / 100,
+        training_hours=hours[0],
+        rollout_hours=hours[1],
+        alpha=errors[0],
+        power=errors[1],
+    )
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+        return
+    console = Console()
+    console.print(answer(found), soft_wrap=True)
+    console.print()
+    table = table_of("Power, %, these tasks", "training runs a method", [f"K = {k}" for k in SEEDS])
+    for row in rows(found):
+        table.add_row(*row)
+    console.print(table)
+    console.print(f"\n[dim]K: rollouts of each task and run. {assumption_line(components)}[/dim]", soft_wrap=True)

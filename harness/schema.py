@@ -43,6 +43,7 @@ COLUMNS: Mapping[str, Column] = {
     "mean_entropy": Column("number", "mean over responses of the mean token entropy, nats"),
     "malformed": Column("count", "replies that could not be parsed into an action"),
     "patch_bytes": Column("count", "size of the patch, bytes"),
+    "at": Column("text", "when the rollout ended, ISO 8601"),
     "trajectory": Column("text", "path of the trajectory file"),
     "integrity": Column("text", "grave integrity marks of the patch or its log (docs/grading.md), empty without any"),
     "canary": Column("text", "what a second grading with canaries found: clean, marked, unaudited (docs/integrity.md)"),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from aem_harness import __version__
 from aem_harness.harness.compare import tools
+from aem_harness.harness.compare.alarms import alarms
 from aem_harness.harness.compare.arms import best, passes, sample, summarise
 from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
 from aem_harness.harness.compare.contrast import judge
@@ -90,7 +91,11 @@ def compare(
         flips=tuple(_flips(tables, pairs, read)),
         unique=unique_solves(tables),
         best=best(samples, options.level) if len(names) > 2 else None,
-        warnings=(*warnings(tables, {arm: f for arm, f in outcomes.facts.items() if arm in names}), *_unread(problems)),
+        warnings=(
+            *alarms(tables),
+            *warnings(tables, {arm: f for arm, f in outcomes.facts.items() if arm in names}),
+            *_unread(problems),
+        ),
         versions={"aem": __version__},
     )
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aem_harness.harness.compare.records import QUESTIONS, Allocation, Plan, Question
+from aem_harness.harness.compare.records import QUESTIONS, Allocation, Components, Plan, Question
 from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.words import amount, percent, points
 
@@ -77,7 +77,11 @@ def answers(plan: Plan) -> list[str]:
 
 def assumptions(plan: Plan) -> str:
     """Where the numbers come from."""
-    c = plan.components
+    return assumption_line(plan.components)
+
+
+def assumption_line(c: Components) -> str:
+    """Variance components in words."""
     return (
         f"from {c.source}: {percent(c.rate)} % resolved; shares of rate * (1 - rate): run noise {c.noise:.2f}, change "
         f"between tasks {c.change:.3f}, between repositories {c.repository:.3f}"

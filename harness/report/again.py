@@ -17,7 +17,7 @@ from aem_harness.harness.schema import KEY
 from aem_harness.harness.types import Record
 
 TABLES = Path("results") / "tables"
-PLACES = {"source", "trajectory"}  # columns that say where a row came from, not what happened
+PLACES = {"source", "trajectory", "at"}  # columns that say where and when, not what happened
 
 
 class TableOptions(Record):
