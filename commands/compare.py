@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands.options import (
+    AllPairs,
     Baseline,
     Calls,
     Common,
+    Cutoff,
     Describe,
     EndsFile,
     Level,
@@ -55,6 +57,7 @@ def compare(
     ],
     baseline: Baseline = None,
     series: Series = False,
+    all_pairs: AllPairs = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
     unit: Annotated[
         Unit, typer.Option(help="run: compare methods; each training run is one observation of its method.")
@@ -76,6 +79,7 @@ def compare(
     instances: Describe = None,
     calls: Calls = None,
     tax: Tax = None,
+    cutoff: Cutoff = None,
     ends: EndsFile = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
@@ -97,7 +101,7 @@ def compare(
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.compare import Options
-    from aem_harness.harness.compare.pairs import all_pairs
+    from aem_harness.harness.compare.pairs import all_pairs as every_pair
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
@@ -105,7 +109,7 @@ def compare(
     outcomes = read(arms, instances=instances or "", ends=faults)
     warn(outcomes.notes)
     if pairs:
-        typer.echo(all_pairs(outcomes.table, level, common=common).to_csv(index=False), nl=False)
+        typer.echo(every_pair(outcomes.table, level, common=common).to_csv(index=False), nl=False)
         return
     if unit is Unit.run:
         _compare_methods(as_methods(outcomes, group or (), run_column, registry), baseline, level, out, as_json=as_json)
@@ -114,12 +118,13 @@ def compare(
         raise ConfigError("--group and --run-column are for --unit run")
     options = Options(
         level=level,
-        against="previous" if series else "baseline",
+        against="all" if all_pairs else "previous" if series else "baseline",
         common=common,
         margin=None if margin is None else margin / 100,
         trajectories=trajectories,
         calls=names(calls),
         tax=names(tax),
+        cutoff=cutoff,
     )
     comparison = make(outcomes, baseline, options=options, ends=faults)
     if as_json:

@@ -46,6 +46,7 @@ RegistryFolder = Annotated[
 ]
 Baseline = Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")]
 Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
+AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every arm with every other one.")]
 Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
 Margin = Annotated[
     float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
@@ -56,6 +57,9 @@ Common = Annotated[
 Describe = Annotated[
     str | None,
     typer.Option("--instances", help="Dataset that knows difficulty and issue date: a name, or a .jsonl file."),
+]
+Cutoff = Annotated[
+    str | None, typer.Option(help="A date, YYYY-MM-DD: is the difference another one on issues opened from then on?")
 ]
 Calls = Annotated[
     str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")

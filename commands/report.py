@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import Baseline, Calls, Common, Describe, Level, Margin, Series, Tax, names
+from aem_harness.commands.options import (
+    AllPairs,
+    Baseline,
+    Calls,
+    Common,
+    Cutoff,
+    Describe,
+    Level,
+    Margin,
+    Series,
+    Tax,
+    names,
+)
 
 EXAMPLES = """
 Examples:
@@ -28,12 +40,14 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
     baseline: Baseline = None,
     series: Series = False,
+    all_pairs: AllPairs = False,
     common: Common = False,
     level: Level = 0.95,
     margin: Margin = None,
     instances: Describe = None,
     calls: Calls = None,
     tax: Tax = None,
+    cutoff: Cutoff = None,
     embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
 ) -> None:
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
@@ -47,11 +61,12 @@ def report(
         outcomes = describe_tasks(outcomes, instances)
     options = Options(
         level=level,
-        against="previous" if series else "baseline",
+        against="all" if all_pairs else "previous" if series else "baseline",
         common=common,
         margin=None if margin is None else margin / 100,
         calls=names(calls),
         tax=names(tax),
+        cutoff=cutoff,
     )
     comparison = compare(outcomes, baseline, options=options)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import Baseline, Common, Describe, Level, Series
+from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, Level, Series
 
 EXAMPLES = """
 Examples:
@@ -18,6 +18,8 @@ Examples:
   aem table results/base results/aem --instances verified --columns resolved,difficulty --reference aem-paper
 
   aem table --again paper/main.tex                   the same bytes again, or one line that says what has changed
+
+  aem table --again paper/main.tex runs/base runs/aem        the same on another machine: where the arms are there
 
 Columns: tasks seeds rollouts lost resolved resolved-like official highest difference difference-like p p-like moved
 verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of `aem compare` by its name with dashes
@@ -53,21 +55,20 @@ def table(
     instances: Describe = None,
     reference: Annotated[list[str] | None, typer.Option(help="Published figures to add as rows: aem-paper.")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Arms as columns: for many metrics.")] = False,
+    all_pairs: AllPairs = False,
+    wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of a page (table*).")] = False,
     caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",
     label: Annotated[str, typer.Option(help="LaTeX label.")] = "tab:aem",
     again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
-    from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
-    from aem_harness.harness.report.formats import TEXT_WIDTH
+    from aem_harness.harness.report.formats import COLUMN_WIDTH, TEXT_WIDTH
     from aem_harness.harness.report.paper import DEFAULT_COLUMNS
 
     if again:
-        if arms:
-            raise ConfigError("--again takes the arms from the table's inputs; leave them out")
-        made = make_again(again)
+        made = make_again(again, sources=arms or ())
     else:
         chosen = format or SUFFIXES.get(out.suffix if out else "", Format.markdown)
         options = TableOptions(
@@ -82,10 +83,16 @@ def table(
             caption=caption,
             label=label,
             transpose=transpose,
+            all_pairs=all_pairs,
+            wide=wide,
         )
         made = make_table(arms or [], options)
+    options = made.inputs.options
+    tries = [name for name, used in (("--transpose", options.transpose), ("fewer --columns", False)) if not used]
     if made.width > 1.15 * TEXT_WIDTH:
-        typer.echo(f"about {made.width / TEXT_WIDTH:.1f} times as wide as a page of text: try --transpose", err=True)
+        typer.echo(f"about {made.width / TEXT_WIDTH:.1f} times as wide as a page: try {' or '.join(tries)}", err=True)
+    elif made.width > 1.15 * COLUMN_WIDTH and not options.wide:
+        typer.echo("wider than one column of a two-column paper: there, give --wide (table*)", err=True)
     if out is None:
         typer.echo(made.text, nl=False)
     else:

@@ -1,16 +1,16 @@
 """One arm by itself: its rate, what is missing from it, pass@k; and the best of several arms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from aem_harness.harness.compare.drift import STAMPS
-from aem_harness.harness.compare.intervals import estimate
+from aem_harness.harness.compare.intervals import estimate, p_value
 from aem_harness.harness.compare.passk import pass_values
-from aem_harness.harness.compare.records import ArmSummary, BestOf, PassKind, PassPoint
-from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, rates
+from aem_harness.harness.compare.records import ArmSummary, BestOf, PassDifference, PassKind, PassPoint
+from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, difference, rates
 from aem_harness.harness.compare.winner import best_of
 from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.schema import suspect, tampered, without_suspects, without_tampered
@@ -75,6 +75,36 @@ def passes(samples: Mapping[str, Sample], level: float) -> list[PassPoint]:
                 values = pass_values(one.tasks, one.values.clusters, one.trials.solved, one.trials.rollouts, k, kind)
                 out.append(PassPoint(arm=arm, kind=kind, k=k, estimate=estimate(values, level, rate=True, each=k)))
     return out
+
+
+def pass_differences(
+    samples: Mapping[str, Sample], pairs: Sequence[tuple[str, str]], level: float
+) -> list[PassDifference]:
+    """Paired differences of pass@k and pass^k, k from 2 on, on the tasks where both arms have k rollouts."""
+    out = []
+    for baseline, candidate in pairs:
+        most = min(int(np.median(samples[arm].trials.rollouts)) for arm in (baseline, candidate))
+        for kind in KINDS:
+            for k in [k for k in KS if 1 < k <= most]:
+                a, b = (
+                    pass_values(one.tasks, one.values.clusters, one.trials.solved, one.trials.rollouts, k, kind)
+                    for one in (samples[baseline], samples[candidate])
+                )
+                shared = sorted(set(a.tasks) & set(b.tasks))
+                if len(shared) < 2:
+                    continue
+                delta = difference(a.where(np.isin(a.tasks, shared)), b.where(np.isin(b.tasks, shared)))
+                found = estimate(delta, level, within=(-1, 1))
+                p = p_value(found.value, found.these)
+                out.append(PassDifference(baseline=baseline, candidate=candidate, kind=kind, k=k, estimate=found, p=p))
+    return out
+
+
+def bands(samples: Mapping[str, Sample], level: float) -> dict[str, tuple[float, float]]:
+    """Intervals of the arms' rates that hold for all of them at once, for these tasks: Sidak over independent arms."""
+    each = level ** (1 / len(samples))
+    found = {arm: estimate(one.values, each, rate=True).these for arm, one in samples.items()}
+    return {arm: (interval.low, interval.high) for arm, interval in found.items()}
 
 
 def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:

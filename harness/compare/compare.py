@@ -1,8 +1,8 @@
 """Two or many arms -> one `Comparison`: a pure function of the outcomes table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Literal
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from aem_harness import __version__
 from aem_harness.harness.compare import tools
 from aem_harness.harness.compare.alarms import alarms
-from aem_harness.harness.compare.arms import best, passes, sample, summarise
+from aem_harness.harness.compare.arms import Sample, bands, best, pass_differences, passes, sample, summarise
 from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
 from aem_harness.harness.compare.contrast import judge
 from aem_harness.harness.compare.curves import budget_curves, entropy_curve
@@ -18,9 +18,11 @@ from aem_harness.harness.compare.drift import warnings
 from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.flips import flips, unique_solves
 from aem_harness.harness.compare.groups import groups
+from aem_harness.harness.compare.interactions import interactions
 from aem_harness.harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import (
+    ArmSummary,
     Comparison,
     Curve,
     Flip,
@@ -28,7 +30,7 @@ from aem_harness.harness.compare.records import (
 )
 from aem_harness.harness.errors import DataError, listed
 
-Against = Literal["baseline", "previous"]
+Against = Literal["baseline", "previous", "all"]
 DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard similarity of the seeds' commands")
 
 
@@ -36,12 +38,13 @@ DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard 
 class Options:
     """What to compute beside rates and differences.
 
-    against: the baseline of every contrast, or the arm before it (a series of checkpoints).
-    common: tasks that only one arm of a pair has are left out on purpose, not missing.
+    against: the baseline of every contrast, the arm before it (a series of checkpoints), or every pair of arms.
+    common: tasks that not every arm has are left out on purpose, of the rates too, and are not missing.
     margin: adds non-inferiority and superiority by this fraction.
     trajectories: read them, for behaviour, entropy curves and the step at which rollouts part.
     calls: arms (free, without, and perhaps forced) for needless, harmful and missed tool calls.
     tax: arms (native, prompt, null tool, tool) for the tool-use tax.
+    cutoff: date before and from which issues were opened, for a contrast of contamination.
     """
 
     level: float = 0.95
@@ -51,6 +54,7 @@ class Options:
     trajectories: bool = True
     calls: tuple[str, ...] = ()
     tax: tuple[str, ...] = ()
+    cutoff: str | None = None
 
 
 def compare(
@@ -70,9 +74,11 @@ def compare(
     problems: list[str] = []
     if options.trajectories and table["trajectory"].notna().any():
         table, read, problems = with_features(table[table["arm"].isin(names)])
+    if options.common:
+        table = common_tasks(table[table["arm"].isin(names)])
     tables = {arm: table[table["arm"] == arm] for arm in names}
     samples = {arm: sample(arm, table) for arm, table in tables.items()}
-    pairs = [(baseline if options.against == "baseline" else a, b) for a, b in pairwise(names)]
+    pairs = _pairs(baseline, names, options.against)
     judged = [
         judge(a, tables[a], b, tables[b], level=options.level, common=options.common, margin=options.margin)
         for a, b in pairs
@@ -82,9 +88,12 @@ def compare(
     return Comparison(
         level=options.level,
         baseline=baseline,
-        arms=tuple(summarise(arm, tables[arm], samples[arm], options.level) for arm in names),
+        arms=tuple(_arm(arm, tables[arm], samples[arm], outcomes, options.level) for arm in names),
         contrasts=tuple(settle(judged)),
         passes=tuple(passes(samples, options.level)),
+        pass_differences=tuple(pass_differences(samples, pairs, options.level)),
+        bands=bands(samples, options.level) if options.against == "previous" else {},
+        interactions=tuple(interactions(tables, baseline, level=options.level, cutoff=options.cutoff)),
         groups=tuple(groups(tables, baseline, level=options.level)),
         metrics=tuple(_metrics(tables, baseline, read, options)),
         curves=tuple(_curves(tables, read, options.level)),
@@ -92,12 +101,42 @@ def compare(
         unique=unique_solves(tables),
         best=best(samples, options.level) if len(names) > 2 else None,
         warnings=(
+            *_unfinished(names, outcomes),
             *alarms(tables),
             *warnings(tables, {arm: f for arm, f in outcomes.facts.items() if arm in names}),
             *_unread(problems),
         ),
         versions={"aem": __version__},
     )
+
+
+def common_tasks(table: pd.DataFrame) -> pd.DataFrame:
+    """The rollouts of the tasks that every arm has, with a verdict or not."""
+    held = table.groupby("instance_id")["arm"].nunique()
+    kept = held.index[held == table["arm"].nunique()]
+    if len(kept) < 2:
+        raise DataError(f"the {table['arm'].nunique()} arms have {len(kept)} tasks in common; 2 or more are needed")
+    return table[table["instance_id"].isin(kept)]
+
+
+def _pairs(baseline: str, names: Sequence[str], against: Against) -> list[tuple[str, str]]:
+    if against == "all":
+        return list(combinations(names, 2))
+    return [(baseline if against == "baseline" else a, b) for a, b in pairwise(names)]
+
+
+def _arm(arm: str, table: pd.DataFrame, scored: Sample, outcomes: Outcomes, level: float) -> ArmSummary:
+    status = outcomes.facts[arm].status if arm in outcomes.facts else ""
+    return summarise(arm, table, scored, level).model_copy(update={"status": status})
+
+
+def _unfinished(arms: Sequence[str], outcomes: Outcomes) -> Iterator[str]:
+    for arm in arms:
+        status = outcomes.facts[arm].status if arm in outcomes.facts else ""
+        if status == "running":
+            yield f"{arm} is still running: rollouts without a verdict are on their way, not lost; compare again later"
+        if status == "stopped":
+            yield f"{arm} was stopped because of its results: its rate and difference are biased"
 
 
 def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str]) -> tuple[str, list[str]]:

@@ -12,6 +12,7 @@ from aem_harness.harness.compare.decisions import (
     Claim,
     decide,
     difference_claim,
+    equivalence_claim,
     noninferiority_claim,
     superiority_claim,
 )
@@ -41,6 +42,7 @@ class Evaluation:
     tests: tuple[Test, ...]
     discordance: Discordance | None
     claims: tuple[Claim, ...]
+    rates: tuple[float, float]
     gained: int
     lost: int
 
@@ -129,6 +131,7 @@ def judge_trials(
         difference=result,
         tests=scored.tests,
         discordance=scored.discordance,
+        rates=scored.rates,
         gained=scored.gained,
         lost=scored.lost,
         bounds=bounds,
@@ -157,6 +160,7 @@ def evaluate(
         tests=tests,
         discordance=table,
         claims=tuple(_claims(result, tests, table, margin)),
+        rates=(float(before.values.mean()), float(after.values.mean())),
         gained=int((after.values > before.values).sum()),
         lost=int((after.values < before.values).sum()),
     )
@@ -248,6 +252,7 @@ def _claims(
         for question in [test.question for test in tests]:
             yield noninferiority_claim(result, margin, question, table)
             yield superiority_claim(result, margin, question, table)
+            yield equivalence_claim(result, margin, question, table)
 
 
 def _reconciled(result: Estimate, tests: tuple[Test, ...]) -> Estimate:

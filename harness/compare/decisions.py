@@ -12,14 +12,15 @@ from aem_harness.harness.compare.mcnemar import tango_statistic
 from aem_harness.harness.compare.records import Decision, Discordance, Estimate, Interval, Question, Verdict
 from aem_harness.harness.compare.words import p_words
 
-Kind = Literal["difference", "non-inferiority", "superiority"]
+Kind = Literal["difference", "non-inferiority", "superiority", "equivalence"]
 
 
 @dataclass(frozen=True)
 class Claim:
     """What is to be decided: its interval and its p-values, one for each direction in which it can be shown.
 
-    A difference has one, two-sided; non-inferiority has one for "non-inferior" and one for "inferior"; superiority one.
+    A difference has one, two-sided; non-inferiority has one for "non-inferior" and one for "inferior"; superiority and
+    equivalence have one.
     """
 
     kind: Kind
@@ -63,6 +64,8 @@ def decide(claim: Claim, p: Sequence[float] | None = None, *, family: int = 1) -
             return _noninferiority(claim, ps[0], ps[1], family)
         case "superiority":
             return _superiority(claim, ps[0], family)
+        case "equivalence":
+            return _equivalence(claim, ps[0], family)
 
 
 def difference_claim(value: float, interval: Interval, p: float) -> Claim:
@@ -90,6 +93,19 @@ def superiority_claim(
     interval = _interval(estimate, question)
     p, _ = _one_sided(estimate, interval, margin, discordance)
     return Claim("superiority", estimate.value, interval, (p,), margin)
+
+
+def equivalence_claim(
+    estimate: Estimate, margin: float, question: Question, discordance: Discordance | None = None
+) -> Claim:
+    """Does the candidate differ by less than `margin` in either direction?
+
+    Two one-sided tests (Schuirmann 1987), each at (1 - level) / 2: both have to reject, so the larger p-value counts.
+    """
+    interval = _interval(estimate, question)
+    below, _ = _one_sided(estimate, interval, -margin, discordance)
+    _, above = _one_sided(estimate, interval, margin, discordance)
+    return Claim("equivalence", estimate.value, interval, (max(below, above),), margin)
 
 
 def _difference(claim: Claim, p: float, family: int) -> Decision:
@@ -129,6 +145,13 @@ def _superiority(claim: Claim, p: float, family: int) -> Decision:
     words = f"{how} {100 * claim.margin:.1f} points better ({p_words(p)}){_of(family)}"
     verdict: Verdict = "superior" if shown else "not superior"
     return Decision(question=claim.question, verdict=verdict, reason=words, p=p, margin=claim.margin)
+
+
+def _equivalence(claim: Claim, p: float, family: int) -> Decision:
+    shown = p <= (1 - claim.interval.level) / 2
+    words = f"{'less' if shown else 'not shown to be less'} than {100 * claim.margin:.1f} points apart ({p_words(p)})"
+    verdict: Verdict = "equivalent" if shown else "equivalence not shown"
+    return Decision(question=claim.question, verdict=verdict, reason=words + _of(family), p=p, margin=claim.margin)
 
 
 def _of(family: int) -> str:

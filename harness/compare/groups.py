@@ -13,6 +13,7 @@ from aem_harness.harness.compare.records import Estimate, Group
 from aem_harness.harness.compare.values import count_trials, rates
 
 By = Literal["repository", "difficulty", "issue year"]
+WAYS: tuple[By, ...] = ("repository", "difficulty", "issue year")
 DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")
 
 
@@ -23,9 +24,8 @@ def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 
     those on which both have. A part that only one arm has is left out.
     """
     out: list[Group] = []
-    ways: tuple[By, ...] = ("repository", "difficulty", "issue year")
-    for by in ways:
-        parts = {arm: _labels(table, by) for arm, table in tables.items()}
+    for by in WAYS:
+        parts = {arm: labels_of(table, by) for arm, table in tables.items()}
         names = sorted(set().union(*(set(labels.dropna()) for labels in parts.values())), key=_place)
         found = [
             group
@@ -69,7 +69,8 @@ def _place(name: str) -> tuple[int, str]:
     return (DIFFICULTIES.index(name) if name in DIFFICULTIES else 0), name
 
 
-def _labels(table: pd.DataFrame, by: By) -> pd.Series:
+def labels_of(table: pd.DataFrame, by: By) -> pd.Series:
+    """The part to which each rollout's task belongs."""
     if by == "repository":
         return table["repo"]
     if by == "difficulty":

@@ -32,6 +32,7 @@ class ArmFacts(Record):
     dataset: Mapping[str, Any] = {}
     versions: Mapping[str, Any] = {}
     fingerprint: Mapping[str, Any] = {}
+    status: str = ""  # "running" while a process writes the run, "stopped" where its results ended it early
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
     return Outcomes(table, outcomes.facts, outcomes.notes)
 
 
+def readable(source: str) -> bool:
+    """Whether there is something at the path of `[NAME=]path[:ARM]`."""
+    return _parse_source(source)[0].exists()
+
+
 def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
     """One arm of several."""
     if arm not in outcomes.arms:
@@ -160,13 +166,15 @@ def read_run(folder: Path) -> Outcomes:
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
     from aem_harness.harness.io import read_json
+    from aem_harness.harness.run.listing import STOPPED, is_written
     from aem_harness.harness.run.seeds import seeds_of
     from aem_harness.harness.run.store import read_journal
 
     marks, canaries = _audited(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
-    facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
+    status = "running" if is_written(folder) else "stopped" if (folder / STOPPED).is_file() else ""
+    facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder), "status": status})
     rollouts: dict[tuple[str, int], Mapping[str, Any]] = {}
     grades: dict[tuple[str, int], Mapping[str, Any]] = {}
     for event in read_journal(folder):

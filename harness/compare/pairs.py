@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from aem_harness.harness.compare.compare import common_tasks
 from aem_harness.harness.compare.contrast import judge_trials
 from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.records import QUESTIONS, Contrast
@@ -19,6 +20,8 @@ def all_pairs(table: pd.DataFrame, level: float = 0.95, *, common: bool = False)
     (`missing_baseline`, `missing_candidate`) with what they could make of the difference, and a verdict that they
     could turn is inconclusive. The p-values ending in `_holm`, and the verdicts, are those of all pairs together.
     """
+    if common:
+        table = common_tasks(table)
     names = list(dict.fromkeys(table["arm"]))
     if len(names) < 2:
         raise DataError(f"pairs need two arms or more; there is {len(names)}")
@@ -30,7 +33,7 @@ def all_pairs(table: pd.DataFrame, level: float = 0.95, *, common: bool = False)
     held = [np.isin(tasks, part["instance_id"].to_numpy(dtype=object)) for part in parts]
     judged = []
     for i, j in combinations(range(len(names)), 2):
-        keep = held[i] & held[j] if common else held[i] | held[j]
+        keep = held[i] | held[j]
         pair = (names[i], names[j])
         judged.append(judge_trials(pair, arms[i].where(keep), arms[j].where(keep), labels[keep], level=level))
     return pd.DataFrame([_row(one) for one in settle(judged)])

@@ -8,8 +8,9 @@ from aem_harness.harness.types import Record
 Question = Literal["these tasks", "tasks like these"]
 QUESTIONS: tuple[Question, Question] = ("these tasks", "tasks like these")
 Verdict = Literal[
-    "better", "worse", "no difference detected", "non-inferior", "inferior", "superior", "not superior", "inconclusive"
-]
+    "better", "worse", "no difference detected", "non-inferior", "inferior", "superior", "not superior", "equivalent",
+    "equivalence not shown", "inconclusive",
+]  # fmt: skip
 
 PassKind = Literal["pass@k", "pass^k"]
 CurveKind = Literal["resolved within steps", "resolved within generated tokens", "response entropy by turn"]
@@ -109,8 +110,9 @@ class Bounds(Record):
 class Contrast(Record):
     """Candidate minus baseline on the tasks that both have. Differences are fractions (0.014 is 1.4 points).
 
-    `gained` and `lost` count tasks whose resolved rate rose and fell. `unmarked` is the same contrast with the resolved
-    rollouts that bear a grave integrity mark counted as unresolved; None where no rollout of either arm bears one.
+    `rates` are those of the two arms on these tasks. `gained` and `lost` count tasks whose resolved rate rose and fell.
+    `unmarked` is the same contrast with the resolved rollouts that bear a grave integrity mark counted as unresolved;
+    None where no rollout of either arm bears one.
     """
 
     baseline: str
@@ -120,6 +122,7 @@ class Contrast(Record):
     bootstrap: Mapping[Question, tuple[float, float]] = {}
     tests: tuple[Test, ...] = ()
     discordance: Discordance | None = None
+    rates: tuple[float, float] | None = None
     gained: int = 0
     lost: int = 0
     bounds: Bounds | None = None
@@ -139,6 +142,7 @@ class ArmSummary(Record):
     """
 
     arm: str
+    status: str = ""
     tasks: int
     rollouts: int
     scored: int
@@ -164,6 +168,34 @@ class PassPoint(Record):
     kind: PassKind
     k: int
     estimate: Estimate
+
+
+class PassDifference(Record):
+    """Paired difference of pass@k or pass^k on the tasks on which both arms have k rollouts."""
+
+    baseline: str
+    candidate: str
+    kind: PassKind
+    k: int
+    estimate: Estimate
+    p: float
+
+
+class Interaction(Record):
+    """Whether the difference of two arms is another one in other parts of the tasks.
+
+    `p` tests that it is the same in every part, on these tasks. Of two parts (`after` and `before`), `change` is the
+    difference in the second less that in the first, with its interval; `like` takes tasks as independent.
+    """
+
+    by: str
+    candidate: str
+    parts: tuple[str, ...]
+    p: float
+    p_holm: float | None = None
+    change: float | None = None
+    these: Interval | None = None
+    like: Interval | None = None
 
 
 class Group(Record):
@@ -260,13 +292,19 @@ class LedgerRow(Record):
 
 
 class Comparison(Record):
-    """Everything `aem compare` prints, exports and hands to tables and reports."""
+    """Everything `aem compare` prints, exports and hands to tables and reports.
+
+    `bands`: of a series, intervals of the arms' rates that hold for all of them at once.
+    """
 
     level: float
     baseline: str
     arms: tuple[ArmSummary, ...]
     contrasts: tuple[Contrast, ...]
     passes: tuple[PassPoint, ...] = ()
+    pass_differences: tuple[PassDifference, ...] = ()
+    bands: Mapping[str, tuple[float, float]] = {}
+    interactions: tuple[Interaction, ...] = ()
     groups: tuple[Group, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     curves: tuple[Curve, ...] = ()

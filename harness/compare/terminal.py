@@ -1,6 +1,6 @@
 """A comparison in the terminal: the answer first, then tables that say their n, their seeds and their question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -10,8 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
-from aem_harness.harness.compare.records import Group as Part
+from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
     adjusted_p,
@@ -27,7 +26,7 @@ from aem_harness.harness.compare.words import (
 )
 from aem_harness.harness.errors import listed
 
-MANY = 2  # candidates of which intervals still fit beside each other
+MANY = 4  # candidates that are all shown in breakdowns; of more, those that differ
 SHOWN, WARNINGS = 12, 8  # flips and warnings in the terminal; all are in the JSON
 
 
@@ -48,8 +47,9 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
         out.append(Panel(lines, title="Mind: more than the weights differs", border_style="bold yellow", expand=False))
     out += [_arms(comparison), _contrasts(comparison)]
     if not brief:
-        out += _passes(comparison)
+        out += [*_passes(comparison), *_pass_differences(comparison)]
         out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
+        out += _interactions(comparison)
         out += [_metrics(comparison, section) for section in dict.fromkeys(row.section for row in comparison.metrics)]
         out += _flips(comparison)
     return [*out, _footer(comparison, brief=brief), Text(headline(comparison), "bold")]
@@ -74,9 +74,10 @@ def _arms(comparison: Comparison) -> Table:
     table = table_of("Resolved", "arm", names)
     for arm in comparison.arms:
         lost = "0" if not arm.missing else f"{arm.missing}/{arm.scored + arm.missing}"
+        lost += f" ({arm.status})" if arm.missing and arm.status else ""
         cells = [str(arm.resolved.tasks), seeds_of(arm.resolved), lost, *_rate_cells(arm.resolved)]
         table.add_row(escape(arm.arm), *cells)
-        for name, cells in _asides(arm):
+        for name, cells in _asides(arm, comparison.bands):
             table.add_row(f"[dim]  {name}[/]", "", "", "", *(f"[dim]{cell}[/]" for cell in cells))
     return table
 
@@ -85,13 +86,16 @@ def _rate_cells(rate: Estimate) -> list[str]:
     return [percent(rate.value), bracket(rate.these), bracket(rate.like)]
 
 
-def _asides(arm: ArmSummary) -> list[tuple[str, list[str]]]:
+def _asides(arm: ArmSummary, bands: Mapping[str, tuple[float, float]]) -> list[tuple[str, list[str]]]:
     """What else the rate of an arm would be, under its name."""
     out: list[tuple[str, list[str]]] = []
     if arm.retried:
         out.append((f"{arm.retried} retried after faults", []))
     if arm.missing:
         out.append(("lost ones failed / passed", ["", f"{percent(arm.official)} / {percent(arm.highest)}"]))
+    if arm.arm in bands:
+        low, high = bands[arm.arm]
+        out.append(("all arms at once", ["", f"[{percent(low)}, {percent(high)}]"]))
     if arm.audited is not None:
         out.append((f"audited: {arm.tampered} of {arm.regraded} tampered", _rate_cells(arm.audited)))
     if arm.marked:
@@ -146,82 +150,118 @@ def _pass_cell(estimate: Estimate, tasks: int) -> str:
     return percent(estimate.value) + ("" if estimate.tasks == tasks else f" ({estimate.tasks})")
 
 
+def _pass_differences(comparison: Comparison) -> list[Table]:
+    if not comparison.pass_differences:
+        return []
+    columns = list(dict.fromkeys((one.kind, one.k) for one in comparison.pass_differences))
+    heads = [f"pass{kind[-2]}{k}" for kind, k in columns]
+    table = table_of("Difference of pass@k and pass^k in points, on these tasks", "pair", heads)
+    for pair in dict.fromkeys((one.baseline, one.candidate) for one in comparison.pass_differences):
+        found = {(o.kind, o.k): o.estimate for o in comparison.pass_differences if (o.baseline, o.candidate) == pair}
+        cells = [
+            f"{points(found[at].value)} {bracket(found[at].these, signed=True)}" if at in found else "-"
+            for at in columns
+        ]
+        table.add_row(escape(f"{short(pair[1], 24)} - {short(pair[0], 24)}"), *cells)
+    return [table]
+
+
+def _interactions(comparison: Comparison) -> list[RenderableType]:
+    """Whether the difference is another one in other parts: one line each."""
+    lines = []
+    for one in comparison.interactions:
+        p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
+        if one.change is None:
+            lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): p = {p}")
+        else:
+            ends = f"{bracket(one.these, signed=True)} these, {bracket(one.like, signed=True)} like these"
+            lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, p = {p}")
+    if not lines:
+        return []
+    return ["[bold]Is the difference another one in other parts of the tasks?[/]\n" + escape("\n".join(lines))]
+
+
 # --- parts and metrics ----------------------------------------------------------------------------------------------
 
 
 def _parts(comparison: Comparison, by: str) -> Table:
     found = [group for group in comparison.groups if group.by == by]
-    candidates = list(dict.fromkeys(arm for group in found for arm in group.differences))
     shown = {group.value: group.value for group in found}
     if by == "repository" and len({value.split("/")[-1] for value in shown}) == len(shown):
         shown = {value: value.split("/")[-1] for value in shown}
-    names = ["tasks", *(f"{short(arm)} %" for arm in found[0].rates), *_columns(comparison, candidates, "points")]
-    table = table_of(f"By {by}" + _legend(candidates), by, names)
+    candidates = len(found[0].differences)
+    table = table_of(f"By {by}{_legend(candidates)}", by, ["tasks", *_heads(comparison, candidates, "%", "points")])
     for group in sorted(found, key=lambda group: -group.tasks if by == "repository" else 0):
-        table.add_row(escape(shown[group.value]), str(group.tasks), *_part_cells(group, candidates))
+        rates = {arm: percent(rate.value) for arm, rate in group.rates.items()}
+        changes = {
+            arm: _change(
+                points(delta.value), bracket(delta.these, signed=True), delta, group.p[arm], group.p_holm.get(arm)
+            )
+            for arm, delta in group.differences.items()
+        }
+        for name, cells in _rows(shown[group.value], rates, changes):
+            table.add_row(name, str(group.tasks) if name else "", *cells)
     return table
-
-
-def _part_cells(group: Part, candidates: Sequence[str]) -> list[str]:
-    cells = [percent(rate.value) for rate in group.rates.values()]
-    for arm in candidates:
-        delta = group.differences[arm]
-        p, holm = group.p[arm], group.p_holm.get(arm)
-        if len(candidates) > MANY:
-            cells.append(points(delta.value) + ("!" if (p if holm is None else holm) <= 0.05 else ""))
-        else:
-            words = adjusted_p(p, holm, delta.these.level)
-            cells += [points(delta.value), bracket(delta.these, signed=True), words]
-    return cells
-
-
-def _columns(comparison: Comparison, candidates: Sequence[str], what: str) -> list[str]:
-    """Difference, interval and p-value of each candidate; of many, only the difference."""
-    if len(candidates) > MANY:
-        return [f"{short(arm)} {what}" for arm in candidates]
-    level = f"{100 * comparison.level:.0f} % these"
-    alone = len(candidates) == 1
-    return [name for arm in candidates for name in (what if alone else f"{short(arm)} {what}", level, "p")]
-
-
-def _legend(candidates: Sequence[str]) -> str:
-    if len(candidates) > MANY:
-        return " (! adjusted p at most 0.05; intervals: --out, --json)"
-    return " (p adjusted, Holm)" if candidates else ""
 
 
 def _metrics(comparison: Comparison, section: str) -> Table:
-    rows = [row for row in comparison.metrics if row.section == section]
-    arms = list(dict.fromkeys(arm for row in rows for arm in row.arms))
-    candidates = list(dict.fromkeys(arm for row in rows for arm in row.differences))
-    names = [*map(short, arms), *_columns(comparison, candidates, "difference")]
-    most = max(one.tasks for row in rows for one in row.arms.values())
+    rows = [row for row in comparison.metrics if row.section == section and any(one.value for one in row.arms.values())]
+    candidates = max((len(row.differences) for row in rows), default=0)
+    most = max((one.tasks for row in rows for one in row.arms.values()), default=0)
     part = f" on the {most} tasks of all" if most < max(arm.resolved.tasks for arm in comparison.arms) else ""
-    table = table_of(section.capitalize() + part + _legend(candidates), "metric", names)
+    heads = _heads(comparison, candidates, "mean", "difference")
+    table = table_of(section.capitalize() + part + _legend(candidates), "metric", heads)
     for row in rows:
         name = ", ".join(filter(None, (row.name, unit_of(row))))
-        table.add_row(escape(name), *_metric_cells(row, arms, candidates))
+        means = {arm: amount(one.value) for arm, one in row.arms.items()}
+        if not row.differences:  # nothing to compare it with: its own interval then
+            means = {arm: f"{mean} {_ends(row.arms[arm].these)}" for arm, mean in means.items()}
+        changes = {}
+        for arm, one in row.differences.items():
+            value, ends = amount(one.value, signed=True), _ends(one.these, signed=True)
+            changes[arm] = _change(value, ends, one, row.p[arm], row.p_holm.get(arm))
+        for label, cells in _rows(name, means, changes):
+            table.add_row(label, *cells)
     return table
 
 
-def _metric_cells(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    cells = [amount(row.arms[arm].value) if arm in row.arms else "-" for arm in arms]
-    if not candidates:  # nothing to compare it with: its own interval then
-        return [
-            f"{cell} {_ends(row.arms[arm].these)}" for cell, arm in zip(cells, arms, strict=True) if arm in row.arms
-        ]
-    for arm in candidates:
-        delta = row.differences.get(arm)
-        if delta is None:
-            cells += ["-"] if len(candidates) > MANY else ["-", "-", "-"]
-            continue
-        p, holm = row.p[arm], row.p_holm.get(arm)
-        if len(candidates) > MANY:
-            cells.append(amount(delta.value, signed=True) + ("!" if (p if holm is None else holm) <= 0.05 else ""))
-            continue
-        words = adjusted_p(p, holm, delta.these.level)
-        cells += [amount(delta.value, signed=True), _ends(delta.these, signed=True), words]
-    return cells
+def _heads(comparison: Comparison, candidates: int, mean: str, change: str) -> list[str]:
+    """The columns beside the name: arms side by side for one candidate, below each other for more."""
+    level = f"{100 * comparison.level:.0f} % these"
+    if candidates == 0:
+        return ["arm", mean]
+    if candidates == 1:
+        before, after = comparison.baseline, next(a.arm for a in comparison.arms if a.arm != comparison.baseline)
+        return [f"{short(before)} {mean}" if mean == "%" else short(before), short(after), change, level, "p"]
+    return ["arm", mean, change, level, "p"]
+
+
+def _rows(
+    name: str, means: Mapping[str, str], changes: Mapping[str, tuple[list[str], bool]]
+) -> Iterator[tuple[str, list[str]]]:
+    """One line for a single candidate; else one an arm, of many candidates only those that differ after Holm."""
+    if len(changes) == 1 and len(means) == 2:
+        ((arm, (cells, _)),) = changes.items()
+        others = [mean for other, mean in means.items() if other != arm]
+        yield escape(name), [*others, means[arm], *cells]
+        return
+    first = True
+    for arm, mean in means.items():
+        cells, differs = changes.get(arm, (["", "", ""] if changes else [], True))
+        if differs or len(changes) <= MANY:
+            yield escape(name) if first else "", [escape(short(arm)), mean, *cells]
+            first = False
+
+
+def _change(value: str, ends: str, delta: Estimate, p: float, holm: float | None) -> tuple[list[str], bool]:
+    level = delta.these.level
+    return [value, ends, adjusted_p(p, holm, level)], (p if holm is None else holm) <= 1 - level
+
+
+def _legend(candidates: int) -> str:
+    if candidates > MANY:
+        return " (candidates that differ, p adjusted; all: --out, --json)"
+    return " (p adjusted, Holm)" if candidates else ""
 
 
 def _ends(interval: Interval, *, signed: bool = False) -> str:

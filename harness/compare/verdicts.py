@@ -10,7 +10,9 @@ from aem_harness.harness.compare.records import BestOf, Comparison, Contrast, De
 from aem_harness.harness.compare.words import bracket, headline, percent, points, title_of
 from aem_harness.harness.errors import listed
 
-COLOURS = {"better": "green", "non-inferior": "green", "superior": "green", "worse": "red", "inferior": "red"}
+GOOD, BAD = ("better", "non-inferior", "superior", "equivalent"), ("worse", "inferior")
+COLOURS = dict.fromkeys(GOOD, "green") | dict.fromkeys(BAD, "red")
+SURE = 0.5  # the best of several is named where it is the best in truth with this probability
 MANY = 5  # contrasts that are each put into words; of more, only which way they went
 
 
@@ -22,7 +24,7 @@ def verdict_panel(comparison: Comparison) -> Panel:
     else:
         for contrast in comparison.contrasts:
             lines += _contrast(comparison, contrast)
-    if comparison.best is not None:
+    if comparison.best is not None and comparison.best.probability >= SURE:
         lines.append(_best(comparison.best))
     return Panel(Group(*lines), title="Verdict", title_align="left", expand=False)
 
@@ -59,7 +61,10 @@ def _of_what(comparison: Comparison, contrast: Contrast) -> str:
     before, after = rates[contrast.baseline], rates[contrast.candidate]
     if before.tasks == after.tasks == contrast.difference.tasks:
         return f", {percent(before.value)} → {percent(after.value)} % resolved"
-    return f" on the {contrast.difference.tasks} tasks that both have"
+    there = ""
+    if contrast.rates:
+        there = f", {percent(contrast.rates[0])} → {percent(contrast.rates[1])} % there"
+    return f" on the {contrast.difference.tasks} tasks that both have{there} (the table's rates are over other tasks)"
 
 
 def _decision(decision: Decision, interval: str) -> Text:

@@ -9,7 +9,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load
+from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load, readable
 from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report.paper import DEFAULT_COLUMNS
@@ -34,6 +34,8 @@ class TableOptions(Record):
     caption: str = ""
     label: str = "tab:aem"
     transpose: bool = False
+    all_pairs: bool = False
+    wide: bool = False
 
 
 class TableInputs(Record):
@@ -88,7 +90,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         options.baseline,
         options=Options(
             level=options.level,
-            against="previous" if options.series else "baseline",
+            against="all" if options.all_pairs else "previous" if options.series else "baseline",
             common=options.common,
             trajectories=reads,
         ),
@@ -100,6 +102,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         caption=options.caption,
         label=options.label,
         hash=inputs.hash,
+        wide=options.wide,
     )
     table = transposed(table) if options.transpose else table
     text = FORMATS[options.format](table)
@@ -116,10 +119,11 @@ def remember(made: MadeTable, folder: Path) -> Path:
     return path
 
 
-def make_again(name: str, folder: Path = TABLES) -> MadeTable:
+def make_again(name: str, folder: Path = TABLES, sources: Sequence[str] = ()) -> MadeTable:
     """The same table once more, byte by byte. `name` is a hash, a `<hash>.json`, or a file that holds the table.
 
-    Raises DataError when its arms hold other outcomes by now, or when other versions would print something else.
+    `sources` says where its arms are now, in any order: the digests decide whether they are the same. Raises DataError
+    when its arms hold other outcomes by now, or when other versions would print something else.
     """
     from aem_harness import __version__
 
@@ -127,8 +131,7 @@ def make_again(name: str, folder: Path = TABLES) -> MadeTable:
     known = _read_inputs(path)
     if known.aem != __version__:
         raise DataError(f"table {known.hash} was made by aem {known.aem}, this is {__version__}: make a new table")
-    with chdir(path.parent / known.folder):
-        made = make_table(known.sources, known.options)
+    made = make_table(_in_order(sources, known), known.options) if sources else _where_it_was(path, known)
     then, today = known.outcomes, made.inputs.outcomes
     changed = [arm for arm in {**then, **today} if then.get(arm) != today.get(arm)]
     if changed:
@@ -139,6 +142,25 @@ def make_again(name: str, folder: Path = TABLES) -> MadeTable:
             "has changed since; make a new table"
         )
     return made
+
+
+def _where_it_was(path: Path, known: TableInputs) -> MadeTable:
+    give = f"say where its arms are now: aem table --again {path} ARM ..."
+    start = path.parent / known.folder
+    if not start.is_dir():
+        raise DataError(f"table {known.hash} was made in a folder that is not here ({start}); {give}")
+    with chdir(start):
+        lost = [source for source in known.sources if not readable(source)]
+        if lost:
+            raise DataError(f"table {known.hash} needs {lost[0]}, which is not here; {give}")
+        return make_table(known.sources, known.options)
+
+
+def _in_order(sources: Sequence[str], known: TableInputs) -> list[str]:
+    """The given sources in the order in which the table has their arms; those that it does not have come last."""
+    places = {arm: place for place, arm in enumerate(known.outcomes)}
+    found = [(min(places.get(arm, len(places)) for arm in load([source]).arms), str(source)) for source in sources]
+    return [source for _, source in sorted(found, key=lambda one: one[0])]
 
 
 def find_inputs(name: str, folder: Path) -> Path:

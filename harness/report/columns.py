@@ -20,6 +20,7 @@ from aem_harness.harness.report.reference import Reference, wilson
 
 Kind = Literal["text", "count", "percent", "points", "amount", "change", "p"]
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+OF_PAIRS = {"difference", "difference-like", "adjusted-difference", "p", "p-like", "moved", "verdict"}
 WAYS = {"repository": "repository", "difficulty": "difficulty", "year": "issue year"}
 
 
@@ -34,7 +35,7 @@ class Cell:
     high: float | None = None
     p: float | None = None
     # behind the interval: † its standard error is an upper bound, ‡ a published figure's, § zero is outside it, but
-    # not after Holm
+    # not after Holm, ¶ it is over other tasks than the rates beside it
     sign: str = ""
 
     @property
@@ -64,6 +65,11 @@ class Column:
     def name(self) -> str:
         return self.head.name
 
+    @property
+    def of_pair(self) -> bool:
+        """Whether it speaks of a difference alone, not of an arm."""
+        return self.name in OF_PAIRS
+
 
 def slug(name: str) -> str:
     """`entropy, early` -> `entropy-early`: a metric's name as a column."""
@@ -82,19 +88,26 @@ def columns_of(comparison: Comparison, name: str) -> Iterator[Column]:
             raise ConfigError(f"column {name}: the arms do not tell it, or all tasks have the same; see --instances")
         yield from (_part(comparison, group.value, name) for group in parts)
     elif name.startswith(("pass@", "pass^")):
-        yield _pass(comparison, name)
+        yield _pass_difference(comparison, name) if name.endswith(":diff") else _pass(comparison, name)
     elif name.removesuffix(":diff") in metrics:
         yield _metric(metrics[name.removesuffix(":diff")], difference=name.endswith(":diff"))
     else:
         ks = sorted({point.k for point in comparison.passes})
         known = [*plain, *WAYS, *(f"pass@{k}" for k in ks), *metrics]
         raise ConfigError(
-            f"no column {name!r} here; there are: {', '.join(known)} (metrics also as NAME:diff, and pass^K)"
+            f"no column {name!r} here; there are: {', '.join(known)} (metrics and pass@K also as NAME:diff, and pass^K)"
         )
 
 
 def _plain(comparison: Comparison) -> list[Column]:
     these, like = QUESTIONS
+
+    def delta(question: Question) -> Callable[[ArmSummary, Contrast | None], Cell]:
+        return lambda _, contrast: _difference(comparison, contrast, question)
+
+    def adjusted(_: ArmSummary, contrast: Contrast | None) -> Cell:
+        return _difference(comparison, contrast and (contrast.unmarked or contrast), these)
+
     p = "p (Holm)" if len(comparison.contrasts) > 1 else "p"
     return [
         Column(Head("tasks", "n"), lambda arm, _: _count(arm.resolved.tasks)),
@@ -106,9 +119,11 @@ def _plain(comparison: Comparison) -> list[Column]:
         Column(Head("official", "lost as failed, %"), lambda arm, _: Cell("percent", value=arm.official)),
         Column(Head("highest", "lost as resolved, %"), lambda arm, _: Cell("percent", value=arm.highest)),
         Column(Head("adjusted", "integrity-adjusted, %"), lambda arm, _: _rate(arm.unmarked, these), these),
-        Column(Head("adjusted-difference", "integrity-adjusted difference, points"), _adjusted_difference, these),
-        Column(Head("difference", "difference, points"), lambda _, c: _difference(c, these), these),
-        Column(Head("difference-like", f"difference, points ({like})"), lambda _, c: _difference(c, like), like),
+        Column(Head("adjusted-difference", "integrity-adjusted difference, points"), adjusted, these),
+        Column(Head("difference", "difference, points"), delta(these), these),
+        Column(
+            Head("difference-like", f"difference, points ({like})"), lambda _, c: _difference(comparison, c, like), like
+        ),
         Column(Head("p", p), lambda _, c: _p(c, these)),
         Column(Head("p-like", f"{p} ({like})"), lambda _, c: _p(c, like)),
         Column(Head("moved", "up / down"), lambda _, c: Cell(text=f"{c.gained} / {c.lost}" if c else "")),
@@ -127,6 +142,20 @@ def _pass(comparison: Comparison, name: str) -> Column:
         return _rate(points[arm.arm].estimate, "these tasks") if arm.arm in points else Cell()
 
     return Column(Head(name, f"{name}, %"), cell, "these tasks")
+
+
+def _pass_difference(comparison: Comparison, name: str) -> Column:
+    asked = name.removesuffix(":diff")
+    found = {one.candidate: one for one in comparison.pass_differences if f"{one.kind[:-1]}{one.k}" == asked}
+    if not found:
+        ks = sorted({one.k for one in comparison.pass_differences})
+        raise ConfigError(f"column {name}: with these seeds k is one of: {', '.join(map(str, ks)) or 'none'}")
+
+    def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
+        one = found.get(arm.arm)
+        return _with(Cell("points", value=one.estimate.value), one.estimate.these) if one else Cell()
+
+    return Column(Head(name, f"{asked}: difference, points"), cell, "these tasks")
 
 
 def _metric(row: MetricRow, *, difference: bool) -> Column:
@@ -171,12 +200,14 @@ def _rate(estimate: Estimate, question: Question) -> Cell:
     return _with(Cell("percent", value=estimate.value), interval_of(estimate, question))
 
 
-def _difference(contrast: Contrast | None, question: Question) -> Cell:
+def _difference(comparison: Comparison, contrast: Contrast | None, question: Question) -> Cell:
     if contrast is None:
         return Cell()
+    elsewhere = not same_tasks(comparison, contrast)
     cell = Cell("points", value=contrast.difference.value, p=_adjusted(contrast, question))
     alone = next((test.p for test in contrast.tests if test.question == question), None)
-    return _turned(_with(cell, interval_of(contrast.difference, question)), alone, contrast.difference.these.level)
+    cell = _turned(_with(cell, interval_of(contrast.difference, question)), alone, contrast.difference.these.level)
+    return replace(cell, sign=f"{cell.sign}¶") if elsewhere else cell
 
 
 def _turned(cell: Cell, alone: float | None, level: float) -> Cell:
@@ -186,8 +217,10 @@ def _turned(cell: Cell, alone: float | None, level: float) -> Cell:
     return replace(cell, sign=f"{cell.sign}§")
 
 
-def _adjusted_difference(_: ArmSummary, contrast: Contrast | None) -> Cell:
-    return _difference(contrast and (contrast.unmarked or contrast), "these tasks")
+def same_tasks(comparison: Comparison, contrast: Contrast) -> bool:
+    """Whether the rates of both arms are over the very tasks of their difference."""
+    tasks = {arm.arm: arm.resolved.tasks for arm in comparison.arms}
+    return tasks[contrast.baseline] == tasks[contrast.candidate] == contrast.difference.tasks
 
 
 def _p(contrast: Contrast | None, question: Question) -> Cell:

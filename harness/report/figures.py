@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aem_harness.harness.compare.records import ArmSummary, Comparison, Curve
+from aem_harness.harness.compare.records import Comparison, Curve
 from aem_harness.harness.report import plots
 from aem_harness.harness.report.forests import one_baseline
 
@@ -44,7 +44,7 @@ def figures(comparison: Comparison, number: dict[str, int]) -> Iterator[Plot]:
             )
             yield Plot(title, caption + note, svg)
     if len(comparison.arms) > 2 and (steps := _steps(comparison)):
-        yield _series_plot(comparison.arms, steps)
+        yield _series_plot(comparison, steps)
 
 
 WITHIN = "Share of rollouts, %, that resolved within the budget: a lower bound of a run limited to it."
@@ -90,13 +90,15 @@ def _steps(comparison: Comparison) -> list[float]:
     return [] if one_baseline(comparison) else [float(i + 1) for i in range(len(comparison.arms))]
 
 
-def _series_plot(arms: Sequence[ArmSummary], steps: Sequence[float]) -> Plot:
+def _series_plot(comparison: Comparison, steps: Sequence[float]) -> Plot:
+    ends = {arm.arm: (arm.resolved.these.low, arm.resolved.these.high) for arm in comparison.arms}
+    ends.update(comparison.bands)
     points = sorted(
-        (step, arm.resolved.value, arm.resolved.these.low, arm.resolved.these.high)
-        for step, arm in zip(steps, arms, strict=True)
+        (step, arm.resolved.value, *ends[arm.arm]) for step, arm in zip(steps, comparison.arms, strict=True)
     )
+    all_at_once = ", which holds for all of them at once (Sidak)" if comparison.bands else ""
     svg = plots.lines([plots.Series("", 1, tuple(points))], title="Resolved by step", x="step", bars=True)
-    return Plot("Series", "Resolved, %, of every arm with its interval for these tasks.", svg)
+    return Plot("Series", f"Resolved, %, of every arm with its interval for these tasks{all_at_once}.", svg)
 
 
 def _heard(series: Sequence[plots.Series]) -> str:

@@ -11,6 +11,7 @@ from aem_harness.harness.report.columns import Cell, Head
 from aem_harness.harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
+COLUMN_WIDTH = 52  # of the same small print in one column of two, 3.3 inches
 TEXT_WIDTH = 76  # characters of a footnotesize LaTeX table that fit the text width of an article; 66 of a small one
 
 
@@ -49,7 +50,8 @@ def interval_text(cell: Cell) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", MINUS: "$-$",
-    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "…": r"\dots{}", "≥": r"$\ge$", "≤": r"$\le$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$", "¶": r"$^\P$",
+    "…": r"\dots{}", "≥": r"$\ge$", "≤": r"$\le$",
 }  # fmt: skip
 
 
@@ -68,6 +70,7 @@ def latex(table: PaperTable) -> str:
     double = [_has_interval(table, i) for i in range(len(table.heads))]
     starred = [any(cells[i].mark for _, cells in table.rows) for i in range(len(table.heads))]
     spec = "l" + "".join("r@{}l" if two else _align(c) for c, two in zip(table.heads, double, strict=True))
+    float = "table*" if table.wide else "table"
     wide = latex_width(table) > 0.87 * TEXT_WIDTH
     heads = [
         rf"\multicolumn{{2}}{{c}}{{{_tex_head(table, i)}}}" if two else _tex_head(table, i)
@@ -75,7 +78,7 @@ def latex(table: PaperTable) -> str:
     ]
     lines = [
         "% Needs \\usepackage{booktabs}.",
-        r"\begin{table}[t]",
+        rf"\begin{{{float}}}[t]",
         r"\centering",
         rf"\caption{{{tex(table.caption)}}}",
         rf"\label{{{table.label}}}",
@@ -96,7 +99,7 @@ def latex(table: PaperTable) -> str:
         r"",
         r"\vspace{4pt}",
         rf"\parbox{{\linewidth}}{{\scriptsize {notes}}}",
-        r"\end{table}",
+        rf"\end{{{float}}}",
     ]
     return "\n".join(lines) + "\n"
 

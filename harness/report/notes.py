@@ -1,15 +1,20 @@
 """The note under a table: n, K, what was lost, which interval and test answers what, and the versions behind it."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from aem_harness.harness.compare.words import seeds_of
-from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of
+from aem_harness.harness.compare.words import percent, seeds_of
+from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks
 from aem_harness.harness.report.reference import Reference
+
+STATUS = {"running": "still running", "stopped": "stopped on its results: biased"}
+DIGEST = re.compile(r" [0-9a-f]{12,}$")
 
 
 def caption_of(comparison: Comparison) -> str:
-    datasets = _stamp(comparison, "dataset")
+    named = {DIGEST.sub("", arm.versions.get("dataset") or "unknown") for arm in comparison.arms}
+    datasets = "; ".join(sorted(named))
     return "Resolved tasks" + (f" of {datasets}" if datasets != "unknown" else "")
 
 
@@ -31,6 +36,8 @@ def notes_of(
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):
         yield _about_marks(comparison, columns)
+    if any("¶" in cell.sign for cell in cells):
+        yield _about_tasks(comparison)
     if any("§" in cell.sign for cell in cells):
         yield "§ the interval, of its row alone, excludes zero; after Holm over the rows zero is not rejected."
     if any("†" in cell.sign for cell in cells):
@@ -44,11 +51,23 @@ def notes_of(
         yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` makes it again."
 
 
+def _about_tasks(comparison: Comparison) -> str:
+    """Differences that are over other tasks than the rates beside them, with the rates on their own tasks."""
+    found = [
+        f"{one.candidate} \N{MINUS SIGN} {one.baseline} over the {one.difference.tasks} tasks of both, of which they "
+        f"resolve {percent(one.rates[1])} and {percent(one.rates[0])} %"
+        for one in comparison.contrasts
+        if one.rates and not same_tasks(comparison, one)
+    ]
+    return f"¶ THE ARMS HAVE DIFFERENT TASKS: {'; '.join(found)}."
+
+
 def _lost(comparison: Comparison) -> str:
     lost = {arm.arm: arm.missing for arm in comparison.arms if arm.missing}
     if not lost:
         return "none lost"
-    return "without a verdict and left out: " + ", ".join(f"{n} of {arm}" for arm, n in lost.items())
+    how = {arm.arm: f" ({STATUS[arm.status]})" for arm in comparison.arms if arm.status in STATUS}
+    return "without a verdict and left out: " + ", ".join(f"{n} of {arm}{how.get(arm, '')}" for arm, n in lost.items())
 
 
 def _about_intervals(comparison: Comparison, columns: Sequence[Column]) -> Iterator[str]:

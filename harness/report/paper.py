@@ -18,7 +18,7 @@ DEFAULT_COLUMNS = ("tasks", "seeds", "resolved", "difference", "p", "moved")
 class PaperTable:
     """What a format writes: heads and rows (the arm's name first), notes, and the hash that makes it again.
 
-    `rules` are the numbers of the rows before which a thin rule stands.
+    `rules` are the numbers of the rows before which a thin rule stands; `wide` tables span both columns of a page.
     """
 
     caption: str
@@ -28,6 +28,7 @@ class PaperTable:
     notes: tuple[str, ...]
     rules: tuple[int, ...] = ()
     hash: str = ""
+    wide: bool = False
 
 
 def paper_table(
@@ -38,14 +39,22 @@ def paper_table(
     caption: str = "",
     label: str = "tab:aem",
     hash: str = "",
+    wide: bool = False,
 ) -> PaperTable:
     """The table of `comparison` with these columns. Raises ConfigError for a column that it cannot fill."""
     chosen = tuple(column for name in columns for column in columns_of(comparison, name))
-    by_candidate = {contrast.candidate: contrast for contrast in comparison.contrasts if not contrast.label}
+    plain = [contrast for contrast in comparison.contrasts if not contrast.label]
+    by_candidate = {contrast.candidate: contrast for contrast in plain}
+    paired = len(by_candidate) < len(plain)  # every pair of arms: the pairs have rows of their own
     rows = [
-        (arm.arm, tuple(column.cell(arm, by_candidate.get(arm.arm)) for column in chosen)) for arm in comparison.arms
+        (arm.arm, tuple(column.cell(arm, None if paired else by_candidate.get(arm.arm)) for column in chosen))
+        for arm in comparison.arms
     ]
-    rules = []
+    rules = [len(rows)] if paired else []
+    summaries = {arm.arm: arm for arm in comparison.arms}
+    for contrast in plain if paired else ():
+        pair = (column.cell(summaries[contrast.candidate], contrast) if column.of_pair else Cell() for column in chosen)
+        rows.append((f"{contrast.candidate} \N{MINUS SIGN} {contrast.baseline}", tuple(pair)))
     for one in references:
         rules.append(len(rows))
         for index, row in enumerate(one.rows):
@@ -59,6 +68,7 @@ def paper_table(
         notes=tuple(notes_of(comparison, chosen, rows, references, hash)),
         rules=tuple(rules),
         hash=hash,
+        wide=wide,
     )
 
 

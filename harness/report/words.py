@@ -3,6 +3,7 @@
 import re
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
+from aem_harness.harness.compare.verdicts import SURE
 from aem_harness.harness.compare.words import percent, points
 
 MINUS = r"(?<!\w)-(?=\d)"  # a hyphen that stands for a minus
@@ -56,7 +57,7 @@ def about_marks(comparison: Comparison, contrast: Contrast) -> str:
 def best_words(comparison: Comparison) -> str:
     """The best of a series, corrected for having been picked; empty without a series."""
     best = comparison.best
-    if best is None:
+    if best is None or best.probability < SURE:
         return ""
     held = "" if best.held_out is None else f", {percent(best.held_out)} % on held-out seeds"
     return (

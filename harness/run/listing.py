@@ -20,6 +20,7 @@ from aem_harness.harness.types import Outcome, Record
 
 Status = Literal["running", "finished", "unfinished"]
 NOTE = "note.txt"
+STOPPED = "stopped.json"  # whoever ends a run early because of its results leaves this, with the reason
 
 
 class Working(Record):
