@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval
+from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
     adjusted_p,
@@ -50,7 +50,8 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
         out += [*_passes(comparison), *_pass_differences(comparison)]
         out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
         out += _interactions(comparison)
-        out += [_metrics(comparison, section) for section in dict.fromkeys(row.section for row in comparison.metrics)]
+        sections = dict.fromkeys(row.section for row in comparison.metrics if _varied(row))
+        out += [_metrics(comparison, section) for section in sections]
         out += _flips(comparison)
     return [*out, _footer(comparison, brief=brief), Text(headline(comparison), "bold")]
 
@@ -108,22 +109,26 @@ def _contrasts(comparison: Comparison) -> Table:
     many = len(comparison.contrasts) > 1
     counts = {contrast.difference.tasks for contrast in comparison.contrasts}
     names = [f"{level} these", f"{level} like", "p these", "p like", "up/down"]
-    names = ["points", *names] if len(counts) == 1 else ["tasks", "points", *names]
+    names = ["points", *names]
     same = {contrast.baseline for contrast in comparison.contrasts} == {comparison.baseline}
     title = "Difference in points" + (f" to {comparison.baseline}" if same else "") + ", paired by task"
-    title += f" (n = {counts.pop()})" if len(counts) == 1 else ""
+    title += f" (n = {min(counts)})" if len(counts) == 1 else ""
     table = table_of(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
     for contrast in comparison.contrasts:
         delta = contrast.difference
         p = {t.question: adjusted_p(t.p, t.p_holm if many else None, comparison.level) for t in contrast.tests}
         table.add_row(
             escape(short(contrast.candidate, 24) if same and not contrast.label else title_of(contrast)),
-            *([str(delta.tasks)] if "tasks" in names else []),
             points(delta.value),
             bracket(delta.these, signed=True),
             bracket(delta.like, signed=True),
             *(p.get(question, "-") for question in QUESTIONS),
             f"{contrast.gained}/{contrast.lost}",
+        )
+    if len(counts) > 1:
+        table.caption_justify = "left"
+        table.caption = "tasks: " + escape(
+            "; ".join(f"{title_of(one)} {one.difference.tasks}" for one in comparison.contrasts)
         )
     return table
 
@@ -205,7 +210,7 @@ def _parts(comparison: Comparison, by: str) -> Table:
 
 
 def _metrics(comparison: Comparison, section: str) -> Table:
-    rows = [row for row in comparison.metrics if row.section == section and any(one.value for one in row.arms.values())]
+    rows = [row for row in comparison.metrics if row.section == section and _varied(row)]
     candidates = max((len(row.differences) for row in rows), default=0)
     most = max((one.tasks for row in rows for one in row.arms.values()), default=0)
     part = f" on the {most} tasks of all" if most < max(arm.resolved.tasks for arm in comparison.arms) else ""
@@ -223,6 +228,11 @@ def _metrics(comparison: Comparison, section: str) -> Table:
         for label, cells in _rows(name, means, changes):
             table.add_row(label, *cells)
     return table
+
+
+def _varied(row: MetricRow) -> bool:
+    """A metric that is zero in every arm is not worth a line."""
+    return any(one.value for one in row.arms.values())
 
 
 def _heads(comparison: Comparison, candidates: int, mean: str, change: str) -> list[str]:

@@ -64,8 +64,10 @@ def _about_tasks(comparison: Comparison) -> str:
 
 def _lost(comparison: Comparison) -> str:
     lost = {arm.arm: arm.missing for arm in comparison.arms if arm.missing}
-    if not lost:
+    if not lost and all(same_tasks(comparison, one) for one in comparison.contrasts):
         return "none lost"
+    if not lost:
+        return "no rollout lost, but THE ARMS HAVE DIFFERENT TASKS"
     how = {arm.arm: f" ({STATUS[arm.status]})" for arm in comparison.arms if arm.status in STATUS}
     return "without a verdict and left out: " + ", ".join(f"{n} of {arm}{how.get(arm, '')}" for arm, n in lost.items())
 
