@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("commands", "harness", "agents", "aem_checkpoints", "training")
+PACKAGES = ("api", "commands", "harness", "agents", "aem_checkpoints", "training")
 
 pytestmark = pytest.mark.network  # setuptools for the isolated build, openai-agents
 
