@@ -26,6 +26,8 @@ Examples:
 
   aem report results/base results/step-* --series --instances verified --out series.html
 
+  aem report results --overview --out overview.html        all runs: rates over time, gates, cost by day
+
 The file needs no server and no network. Trajectories are packed into it up to --embed, tasks that moved first; the
 others are linked where they lie.
 """
@@ -49,8 +51,15 @@ def report(
     tax: Tax = None,
     cutoff: Cutoff = None,
     embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
+    overview: Annotated[
+        bool,
+        typer.Option("--overview", help="One page over all runs below the given folders, instead of a comparison."),
+    ] = False,
 ) -> None:
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
+    if overview:
+        _overview([Path(arm) for arm in arms], out)
+        return
     from aem_harness.harness.compare.compare import Options, compare
     from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.io import write_text
@@ -73,3 +82,15 @@ def report(
     page = build_report(comparison, outcomes, out, embed=int(embed * 1e6))
     write_text(out, page)
     typer.echo(f"{out} ({len(page.encode()) / 1e6:.1f} MB)")
+
+
+def _overview(roots: list[Path], out: Path) -> None:
+    from aem_harness.harness.io import write_text
+    from aem_harness.harness.report.overview import build_overview
+
+    page, problems = build_overview(roots)
+    for problem in problems:
+        typer.secho(f"warning: {problem}", fg="yellow", err=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
+    typer.echo(f"{out} ({len(page.encode()) / 1e3:.0f} kB)")
