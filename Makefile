@@ -22,6 +22,7 @@ demo: setup
 # The same examples in every run. Leaves out the tests marked `extended`, which `make test-all` and CI run as well.
 test: setup
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m 'not extended'
+	@echo "left out: tests marked extended (vLLM, TRL, verl, real instances, ...); make test-all runs them too"
 
 test-all: setup
 	$(BIN)/pytest --numprocesses auto --dist loadfile

@@ -20,7 +20,7 @@ from tests.peers import packages, peer
 
 VERSION = "2.4.6"
 DRIVER = Path(__file__).with_name("mini_driver.py")
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.extended, pytest.mark.network, pytest.mark.slow]
 
 
 @pytest.fixture(scope="session")

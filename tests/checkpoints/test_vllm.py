@@ -20,7 +20,13 @@ from aem_harness.harness.io import read_json
 from aem_harness.harness.run.store import read_journal
 from tests.checkpoints.processes import resident, sockets, until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.vllm,
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("engine", "vllm"),
+]
 
 IN_FLIGHT = 64
 

@@ -14,7 +14,13 @@ from aem_harness.harness.io import read_json
 from aem_harness.harness.run.store import read_journal
 from tests.checkpoints.processes import group, until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine", "vllm")]
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.vllm,
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("engine", "vllm"),
+]
 
 AEM = [sys.executable, "-m", "aem_harness.cli"]
 

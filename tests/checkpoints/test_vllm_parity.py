@@ -12,7 +12,7 @@ from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.harness.io import write_json
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm")]
+pytestmark = [pytest.mark.extended, pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 
 
 def prefixes(folder: Path) -> list:

@@ -8,7 +8,13 @@ import pytest
 
 from aem_harness.harness.sandbox.build import BASE, build_base
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network, pytest.mark.usefixtures("engine")]
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.network,
+    pytest.mark.usefixtures("engine"),
+]
 
 ROOT = Path(__file__).parents[2]
 

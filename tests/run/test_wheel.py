@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "commands", "harness", "agents", "aem_checkpoints", "training")
 
-pytestmark = pytest.mark.network  # setuptools for the isolated build, openai-agents
+pytestmark = [pytest.mark.extended, pytest.mark.network]  # setuptools for the isolated build, openai-agents
 
 
 @pytest.fixture(scope="module")

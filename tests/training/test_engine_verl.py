@@ -33,7 +33,7 @@ BUILD_SECONDS = 240
 GAP = 2
 GRPO = 0.5**0.5  # |advantage| of one success in two rollouts: 0.5 / std
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.extended, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1200)]
 
 Ask = Callable[[str], Any]
 

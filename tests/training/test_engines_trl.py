@@ -15,7 +15,7 @@ from tests.training.one_batch import ALPHAS, alphas_of, shared_batch
 
 pytest.importorskip("trl")
 START = str(Path(__file__).parents[2] / "aem_checkpoints" / "tiny-base")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.extended, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from aem_harness.harness.types import Task
 from tests.verified import build
 from tests.verified.patches import NO_OP
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.extended, pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
 
 
 @pytest.mark.parametrize("instance_id", build.instance_ids())

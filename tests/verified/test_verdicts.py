@@ -13,7 +13,7 @@ from aem_harness.harness.instances.rows import to_row
 from aem_harness.harness.types import Grade, Outcome, Task
 from tests.verified.patches import broken, gold, grade_all, no_op, prediction_of
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.extended, pytest.mark.docker, pytest.mark.slow, pytest.mark.network]
 
 
 def outcomes(grades: Mapping[str, Grade]) -> dict[str, tuple[Outcome, str]]:
