@@ -31,6 +31,7 @@ MEASURES = (
     "gradient_cosine",
     "gradient_norm_ratio",
     "step_length",
+    "alpha_spread",
     "correlation",
     "drift_base",
     "drift_added",
@@ -44,8 +45,8 @@ class EnsembleConfig(Record):
     world: WorldConfig = WorldConfig()
     seeds: int = Field(default=64, gt=1)
     first_seed: int = Field(default=0, ge=0)
-    steps: int = Field(default=150, gt=0)
-    learning_rate: float = Field(default=20.0, gt=0)
+    steps: int = Field(default=160, gt=9)
+    learning_rate: float = Field(default=100.0, gt=0)
     updates: int = Field(default=1, gt=0)
     base: str = "grpo"
     method: aem.AemConfig = aem.AemConfig()
@@ -203,6 +204,7 @@ def diagnose(world: World, tables: Tables, played: Played, step: Step) -> dict[s
     return {
         "response_entropy": mean_W(entropy_N),
         "negative_tokens": mean_W(negative_N.float()) / mean_W(spans.lengths_N.float()),
+        "alpha_spread": mean_W((modulation.alphas_N - 1) ** 2).sqrt(),
         "correlation": torch.stack([correlation(*pair) for pair in pairs]),
         "drift_base": mean_W(advantages_N * relative_N),
         "drift_added": mean_W(advantages_N * (modulation.alphas_N - 1) * relative_N),

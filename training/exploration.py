@@ -31,15 +31,15 @@ class WorldConfig(Record):
     """Sizes and difficulty. `opens` is the chance that a plan's right words open the door, `preferred` the plans'
     probability at the start, `known` the logit by which the right word stands out at the start; one value a plan."""
 
-    tasks: int = Field(default=8, gt=0)
+    tasks: int = Field(default=4, gt=0)
     doors: int = Field(default=6, gt=0)
-    turns: int = Field(default=16, gt=0)
+    turns: int = Field(default=10, gt=0)
     group: int = Field(default=8, gt=1)
     words: int = Field(default=4, gt=1)
     lengths: tuple[int, int, int] = (2, 3, 3)
     opens: tuple[float, float, float] = (0.5, 1.0, 0.0)
     preferred: tuple[float, float, float] = (0.6, 0.25, 0.15)
-    known: tuple[float, float, float] = (3.0, 0.5, 0.0)
+    known: tuple[float, float, float] = (3.0, 1.25, 0.0)
     noise: float = Field(default=0.5, ge=0)
 
     @property

@@ -1,0 +1,210 @@
+"""The method certificate: does modulation do, in a world where exploration decides, what it is said to do?
+
+Six arms train the same worlds (`ensemble`), and questions that were fixed beforehand are answered with intervals over
+worlds, the training run being the unit. What AEM is compared with is the step-matched control, not its base alone: a
+shorter step changes entropy and success too. Every difference is paired by world; the p-values of the QUESTIONS are
+adjusted by Holm, everything else is description.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aem_harness.training import ensemble
+from aem_harness.training.ensemble import ARMS, Arm, EnsembleConfig
+
+Outcomes = Mapping[str, Mapping[str, np.ndarray]]  # arm -> outcome -> (W,)
+Curves = Mapping[str, Mapping[str, np.ndarray]]  # arm -> measure -> (steps, W)
+OUTCOMES = ("entropy_early", "entropy_late", "success_final", "success_area", "correlation")
+POWER = 1.96 + 0.8416  # standard errors that a difference must have to be seen with 80 % power at the 5 % level
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: `outcome` of arm `of`, less that of arm `minus` (none: against zero), and the sign theory predicts."""
+
+    text: str
+    outcome: str
+    of: Arm
+    minus: Arm | None
+    predicted: int
+
+
+QUESTIONS = (
+    Question("Is early entropy higher than the step-matched control's?", "entropy_early", "aem", "step_matched", 1),
+    Question("Is final success higher than the control's?", "success_final", "aem", "step_matched", 1),
+    Question("Is success over all of training higher than the control's?", "success_area", "aem", "step_matched", 1),
+    Question("Do alpha - 1 and S - H(s) correlate negatively?", "correlation", "aem", None, -1),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A mean over worlds with its 95 % t-interval, and the smallest effect that 80 % power would have seen."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 0:
+            return "higher"
+        return "lower" if self.high < 0 else "no difference detected"
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def curves(
+    config: EnsembleConfig, arms: Sequence[Arm] = ARMS, report: Callable[[str], None] = lambda _: None
+) -> Curves:
+    """Train every arm, each in a process of its own, as many at once as there are cores."""
+    rate = ensemble.learning_rate(config)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    with ProcessPoolExecutor(min(len(arms), os.cpu_count() or 1), get_context("spawn")) as pool:
+        waiting = {pool.submit(_train, arm, config, rate): arm for arm in arms}
+        for done in as_completed(waiting):
+            found[waiting[done]] = done.result()
+            report(waiting[done])
+    return {arm: found[arm] for arm in arms}
+
+
+def _train(arm: Arm, config: EnsembleConfig, rate: float) -> dict[str, np.ndarray]:
+    torch.set_num_threads(1)
+    return {name: values.numpy() for name, values in ensemble.run(arm, config, rate=rate).items()}
+
+
+def outcomes(found: Curves) -> Outcomes:
+    """One number a world: early is the steps from 5 to 20 %, late and final the last tenth, area the mean over all."""
+    result = {}
+    for arm, measures in found.items():
+        steps = len(measures["success"])
+        early, late = slice(steps // 20, steps // 5), slice(steps - max(1, steps // 10), steps)
+        result[arm] = {
+            "entropy_early": measures["response_entropy"][early].mean(0),
+            "entropy_late": measures["response_entropy"][late].mean(0),
+            "success_final": measures["success"][late].mean(0),
+            "success_area": measures["success"].mean(0),
+            "correlation": measures["correlation"].mean(0),
+        }
+    return result
+
+
+def difference(found: Outcomes, outcome: str, of: str, minus: str | None) -> Answer:
+    """Paired by world."""
+    values = found[of][outcome] - (found[minus][outcome] if minus else 0.0)
+    return answer(values)
+
+
+def answer(values: np.ndarray) -> Answer:
+    """t-interval and two-sided p of a mean over worlds."""
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=float)
+    n, mean, error = len(values), float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
+    if error == 0.0:
+        return Answer(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, 0.0, n)
+    half = float(t.ppf(0.975, n - 1)) * error
+    p = float(2 * t.sf(abs(mean) / error, n - 1))
+    return Answer(mean, mean - half, mean + half, p, POWER * error, n)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, ps[place] * (len(ps) - rank)))
+        adjusted[place] = largest
+    return adjusted
+
+
+def answers(found: Outcomes) -> list[tuple[Question, Answer, float]]:
+    """Every question with its answer and its p by Holm."""
+    given = [difference(found, question.outcome, question.of, question.minus) for question in QUESTIONS]
+    return list(zip(QUESTIONS, given, holm([one.p for one in given]), strict=True))
+
+
+def table(found: Outcomes, curves: Curves) -> str:
+    """The certificate as Markdown: the questions, then every arm and its difference to the base and to the control."""
+    lines = [
+        "| question (declared before the run) | predicted | difference, 95 % | p (Holm) | 80 % power from | answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for question, given, p in answers(found):
+        sign = "positive" if question.predicted > 0 else "negative"
+        found_sign = {"higher": "positive", "lower": "negative"}.get(given.verdict, given.verdict)
+        told = found_sign if p < 0.05 else "no difference detected"
+        lines.append(f"| {question.text} | {sign} | {given} | {p:.2g} | {given.detectable:.4f} | {told} |")
+    lines += ["", "| | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
+    for outcome in OUTCOMES[:-1]:
+        lines.append(f"| {outcome} | " + " | ".join(f"{found[arm][outcome].mean():.3f}" for arm in found) + " |")
+    for name in ("gradient_cosine", "gradient_norm_ratio", "step_length", "alpha_spread", "negative_tokens"):
+        lines.append(f"| {name} | " + " | ".join(f"{curves[arm][name].mean():.3f}" for arm in found) + " |")
+    for minus in ("base", "step_matched"):
+        lines.append(f"| *minus {minus}:* |" + " |" * len(found))
+        for outcome in OUTCOMES[:-1]:
+            cells = [str(difference(found, outcome, arm, minus)) if arm != minus else "" for arm in found]
+            lines.append(f"| {outcome} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: Path, config: EnsembleConfig, found: Outcomes, curves: Curves) -> None:
+    """`certificate.json`, `certificate.md`, `outcomes.csv` (one line an arm and world), `certificate.svg`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "certificate.md").write_text(table(found, curves))
+    facts = [
+        {
+            "question": q.text,
+            "predicted": q.predicted,
+            **{k: getattr(a, k) for k in a.__dataclass_fields__},
+            "p_holm": p,
+        }
+        for q, a, p in answers(found)
+    ]
+    settings = config.model_dump(mode="json")
+    (folder / "certificate.json").write_text(json.dumps({"settings": settings, "answers": facts}, indent=2) + "\n")
+    with (folder / "outcomes.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["arm", "world", *OUTCOMES])
+        for arm, by_outcome in found.items():
+            for world in range(config.seeds):
+                numbers = [f"{by_outcome[name][world]:.6g}" for name in OUTCOMES]
+                rows.writerow([arm, config.first_seed + world, *numbers])
+    plot(folder / "certificate.svg", curves)
+
+
+def plot(file: Path, curves: Curves) -> None:
+    """Success and response entropy over training, mean and 95 % band over worlds."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "aem"
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, name, label in zip(
+        axes, ("success", "response_entropy"), ("success", "response entropy, nats"), strict=True
+    ):
+        for arm, measures in curves.items():
+            mean = measures[name].mean(1)
+            half = 1.96 * measures[name].std(1, ddof=1) / measures[name].shape[1] ** 0.5
+            (line,) = axis.plot(mean, label=arm, linewidth=1.2)
+            axis.fill_between(np.arange(len(mean)), mean - half, mean + half, color=line.get_color(), alpha=0.15, lw=0)
+        axis.set_xlabel("step")
+        axis.set_ylabel(label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
