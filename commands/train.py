@@ -1,5 +1,6 @@
 """`aem train`: train a policy, from a YAML file to a checkpoint folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ Examples:
 
   aem train --config deepswe-aem --dry-run                      a 64-GPU run on verl, checked without a GPU
 
+  aem train --verify-method --set method.lam=2 --set base=dapo  what these numbers do, in six arms of 64 training runs
+
 A run that was killed goes on from its last saved step with --resume, and gives the same numbers.
 """
 
@@ -27,14 +30,21 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped one.")],
+    config: Annotated[str | None, typer.Option(help="A YAML file, or the name of a shipped one.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting (dotted).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: results/training/NAME-seedN).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved step.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check settings and engine (for verl: every hook), and train nothing.")
+        bool, typer.Option("--dry-run", help="Check what the run would check, and train nothing.")
+    ] = False,
+    verify_method: Annotated[
+        bool,
+        typer.Option(
+            "--verify-method",
+            help="Train six arms in a small world where exploration decides, with this lambda, gate and base.",
+        ),
     ] = False,
 ) -> None:
     """Train a policy: supervised warm start, or reinforcement learning with or without entropy modulation.
@@ -43,6 +53,13 @@ def train(
     """
     from rich.console import Console
 
+    from aem_harness.harness.errors import ConfigError
+
+    if verify_method:
+        _verify(config, settings or (), out or Path("results") / "training" / "certificate", Console())
+        return
+    if config is None:
+        raise ConfigError("--config names what to train: a YAML file, or a shipped one such as tiny-aem")
     from aem_harness.training.config import find_config, load_config
     from aem_harness.training.run import train as run
 
@@ -57,6 +74,30 @@ def train(
         with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
             checkpoint = run(loaded, folder, resume=resume, report=progress.show)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
+
+
+def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:
+    """The method certificate; a configuration, if named, gives method and base, `settings` are the world's and theirs."""
+    from time import monotonic
+
+    from aem_harness.training import certificate
+    from aem_harness.training.ensemble import ensemble_config
+
+    chosen = ensemble_config(name, settings)
+    method, started = chosen.method, monotonic()
+    console.print(
+        f"{len(certificate.ARMS)} arms x {chosen.seeds} training runs of {chosen.steps} steps, {chosen.base}, "
+        f"lambda {method.lam:g}, gate {method.min_range:g} nats",
+        soft_wrap=True,
+    )
+    curves = certificate.curves(
+        chosen, report=lambda arm: console.print(f"{arm} trained after {monotonic() - started:.0f} s")
+    )
+    outcomes = certificate.outcomes(curves)
+    certificate.write(folder, chosen, outcomes, curves)
+    for question, answer, p in certificate.answers(outcomes):
+        console.print(f"\n{question.text}\n  {certificate.told(answer, p)}", soft_wrap=True, highlight=False)
+    console.print(f"\ncertificate: {folder / 'certificate.md'}", soft_wrap=True)
 
 
 def _check(config: Any, folder: Path, console: Any) -> None:

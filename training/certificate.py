@@ -29,7 +29,7 @@ POWER = 1.96 + 0.8416  # standard errors that a difference must have to be seen 
 
 @dataclass(frozen=True)
 class Question:
-    """One question: `outcome` of arm `of`, less that of arm `minus` (none: against zero), and the sign theory predicts."""
+    """One question: `outcome` of arm `of`, less that of `minus` (none: zero), and the sign that is predicted."""
 
     text: str
     outcome: str
@@ -56,12 +56,6 @@ class Answer:
     p: float
     detectable: float
     n: int
-
-    @property
-    def verdict(self) -> str:
-        if self.low > 0:
-            return "higher"
-        return "lower" if self.high < 0 else "no difference detected"
 
     def __str__(self) -> str:
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
@@ -136,6 +130,18 @@ def answers(found: Outcomes) -> list[tuple[Question, Answer, float]]:
     return list(zip(QUESTIONS, given, holm([one.p for one in given]), strict=True))
 
 
+def verdict(given: Answer, p: float) -> str:
+    """The sign, where Holm's p allows to name one."""
+    if p >= 0.05:
+        return "no difference detected"
+    return "positive" if given.mean > 0 else "negative"
+
+
+def told(given: Answer, p: float) -> str:
+    """One line: the verdict, the interval, and what could have been seen."""
+    return f"{verdict(given, p)}: {given} over {given.n} runs, p = {p:.2g}; 80 % power from {given.detectable:.4f}"
+
+
 def table(found: Outcomes, curves: Curves) -> str:
     """The certificate as Markdown: the questions, then every arm and its difference to the base and to the control."""
     lines = [
@@ -144,9 +150,7 @@ def table(found: Outcomes, curves: Curves) -> str:
     ]
     for question, given, p in answers(found):
         sign = "positive" if question.predicted > 0 else "negative"
-        found_sign = {"higher": "positive", "lower": "negative"}.get(given.verdict, given.verdict)
-        told = found_sign if p < 0.05 else "no difference detected"
-        lines.append(f"| {question.text} | {sign} | {given} | {p:.2g} | {given.detectable:.4f} | {told} |")
+        lines.append(f"| {question.text} | {sign} | {given} | {p:.2g} | {given.detectable:.4f} | {verdict(given, p)} |")
     lines += ["", "| | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
     for outcome in OUTCOMES[:-1]:
         lines.append(f"| {outcome} | " + " | ".join(f"{found[arm][outcome].mean():.3f}" for arm in found) + " |")

@@ -5,14 +5,16 @@ gradient descent, so that a gradient's length is the step's length. Arms differ 
 worlds and the same uniform draws.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from aem_harness.harness.config import set_dotted
+from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 from aem_harness.training import aem
 from aem_harness.training.advantages import informative
@@ -51,6 +53,32 @@ class EnsembleConfig(Record):
     base: str = "grpo"
     method: aem.AemConfig = aem.AemConfig()
     bonus: float = Field(default=0.02, ge=0)
+
+
+def ensemble_config(name: str | None, overrides: Iterable[str] = ()) -> EnsembleConfig:
+    """The shipped ensemble, with method and base of the configuration `name`, and `a.b=value` over both.
+
+    Raises ConfigError for an unknown setting, a base without a name here, and a method that only holds for a batch of
+    several worlds at once.
+    """
+    values: dict[str, Any] = {}
+    if name:
+        from aem_harness.training.config import RlConfig, find_config, load_config
+
+        loaded = load_config(find_config(name))
+        if not isinstance(loaded, RlConfig):
+            raise ConfigError(f"{name} is no configuration of the reference trainer: set base and method.lam by hand")
+        values = {"base": loaded.base, "method": (loaded.aem or aem.AemConfig()).model_dump(mode="json")}
+    for override in overrides:
+        set_dotted(values, override)
+    with validating(ConfigError, "--verify-method"):
+        config = EnsembleConfig.model_validate(values)
+    base = base_named(config.base)
+    if config.method.scope == "batch":
+        raise ConfigError("--verify-method trains many worlds in one batch: scope batch would mix them")
+    if base.loss.ratio == "sequence" and "updates" not in values:
+        config = config.model_copy(update={"updates": 4})  # with one, the ratio is 1 and it is GRPO
+    return config
 
 
 @dataclass(frozen=True)
