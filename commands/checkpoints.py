@@ -10,7 +10,10 @@ import typer
 from aem_harness.commands import options
 
 ADD = """
-A folder of full weights, and an adapter on it (the base model is read from its adapter_config.json unless given):
+What aem train wrote, with the card that lies there; a folder of full weights, and an adapter on it (the base model is
+read from its adapter_config.json unless given):
+
+  aem checkpoints add my-aem --path results/training/tiny-aem-seed3/checkpoint
 
   aem checkpoints add qwen-base --path /models/qwen --method baseline
 
@@ -51,7 +54,9 @@ def add(
     ] = None,
     parent: Annotated[str | None, typer.Option(help="Checkpoint that training started from.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
-    from_card: Annotated[str | None, typer.Option(help="Take over what is not given from this checkpoint.")] = None,
+    from_card: Annotated[
+        str | None, typer.Option(help="Take over serving, scaffold, sampling and licence from this checkpoint.")
+    ] = None,
     overrides: options.Overrides = None,
     registry: Annotated[Path, typer.Option(help="Folder to write the card into.")] = Path("checkpoints"),
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of that name.")] = False,
@@ -70,12 +75,13 @@ def add(
         "licence": licence,
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    lent: dict[str, Any] = {}
     if from_card:
         known = Registry(registry if registry.is_dir() else None)
-        values = {**adding.inherited(known.get(from_card).card), **values}
+        lent = adding.lent(known.get(from_card).card)
     for override in [*([f"method.kind={method.value}"] if method else []), *(overrides or ())]:
         set_dotted(values, override)
-    for card in adding.cards(name, values, registry):
+    for card in adding.cards(name, values, registry, lent):
         typer.echo(adding.add(card, registry, replace=replace))
 
 

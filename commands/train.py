@@ -77,7 +77,7 @@ def train(
 
 
 def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:
-    """The method certificate; a configuration, if named, gives method and base, `settings` are the world's and theirs."""
+    """The method certificate; a configuration, if named, gives method and base; `settings` go over both."""
     from time import monotonic
 
     from aem_harness.training import certificate

@@ -173,6 +173,91 @@ def test_steps_are_found_where_trainers_put_them(tmp_path):
         steps_in(tmp_path / "nothing")
 
 
+# --- provenance -------------------------------------------------------------------------------------------------------
+
+TRAINED = {
+    "parent": "tiny-base",
+    "method": {"kind": "aem", "base": "grpo", "parameters": {"lam": 1.0}},
+    "training": {"run": "mine", "step": 48, "seeds": [3]},
+    "scaffold": {"options": {"prompts": "tiny-1"}},
+    "sampling": {"temperature": 1.0},
+}
+
+
+def trained(folder: Path, **changes: object) -> Path:
+    """A folder as `aem train` leaves it, with its card."""
+    from aem_harness.aem_checkpoints.weights import identify
+
+    weights(folder)
+    values = {"name": "run-name", "path": ".", "digests": identify(folder), **TRAINED, **changes}
+    (folder / "card.yaml").write_text(make_card(values, "made").to_yaml())
+    return folder
+
+
+def provenance(card: Card) -> dict[str, object]:
+    values = card.model_dump(mode="json", exclude_defaults=True)
+    return {key: values.get(key) for key in TRAINED}
+
+
+def test_a_trained_folder_is_registered_with_the_card_that_training_wrote(tmp_path, capsys):
+    trained(tmp_path / "run" / "checkpoint")
+    aem(capsys, "checkpoints", "add", "mine", "--path", "run/checkpoint", "--registry", "r")
+    card = Registry(tmp_path / "r").get("mine").card
+    assert provenance(card) == TRAINED
+    assert Registry(tmp_path / "r").get("mine").problems() == []
+
+
+def test_what_is_given_goes_over_the_folders_card_value_by_value(tmp_path):
+    folder = trained(tmp_path / "w")
+    card = registered(tmp_path / "r", "mine", folder, method={"parameters": {"note": "x"}}, parent="other")
+    assert card.method.parameters == {"lam": 1.0, "note": "x"}
+    assert (card.method.kind, card.parent) == ("aem", "other")
+
+
+def test_another_card_lends_how_to_serve_and_drive_but_never_its_training(tmp_path, capsys):
+    lender = {"serving": {"max_model_len": 99}, "scaffold": {"agent": "deepswe"}, "licence": "MIT"}
+    trained(tmp_path / "w1", **lender)
+    weights(tmp_path / "w2", 1.0)
+    aem(capsys, "checkpoints", "add", "lender", "--path", "w1", "--registry", "r")
+    aem(capsys, "checkpoints", "add", "plain", "--path", "w2", "--registry", "r", "--from-card", "lender")
+    card = Registry(tmp_path / "r").get("plain").card
+    assert (card.serving.max_model_len, card.scaffold.agent, card.licence) == (99, "deepswe", "MIT")
+    assert (card.method, card.training, card.parent) == (Method(), Training(), "")
+    trained(tmp_path / "w3", parent="mine", training={"run": "third", "step": 7})
+    aem(capsys, "checkpoints", "add", "third", "--path", "w3", "--registry", "r", "--from-card", "lender")
+    third = Registry(tmp_path / "r").get("third").card
+    assert (third.parent, third.training.run, third.serving.max_model_len) == ("mine", "third", 99)
+
+
+def test_every_step_of_a_run_has_the_runs_card(tmp_path):
+    run = tmp_path / "run"
+    trained(run / "draft")
+    (run / "config.json").write_text("{}")
+    (run / "draft" / "card.yaml").rename(run / "card.yaml")
+    for place in (run / "trl" / "checkpoint-5", run / "verl" / "global_step_9" / "actor" / "huggingface"):
+        weights(place)
+        (card,) = cards("one", {"path": str(place)}, tmp_path / "r")
+        assert provenance(card) == TRAINED | {
+            "training": {"run": "mine", "step": 5 if "trl" in str(place) else 9, "seeds": [3]}
+        }
+    (card,) = cards("s@*", {"path": str(run / "trl")}, tmp_path / "r")
+    assert (card.name, card.training.step, card.method.kind) == ("s@5", 5, "aem")
+
+
+def test_a_card_of_other_weights_is_not_taken_over(tmp_path):
+    folder = trained(tmp_path / "w")
+    weights(folder, 5.0)
+    with pytest.raises(ConfigError, match=r"card.yaml was written for other weights than model.safetensors is now"):
+        registered(tmp_path / "r", "mine", folder)
+
+
+def test_a_chat_template_beside_the_weights_is_found_from_the_registry(tmp_path):
+    folder = trained(tmp_path / "w", serving={"chat_template": "t.jinja"})
+    (folder / "t.jinja").write_text("{{ messages }}")
+    card = registered(tmp_path / "r", "mine", folder)
+    assert (tmp_path / "r" / (card.serving.chat_template or "")).resolve() == folder / "t.jinja"
+
+
 # --- weights --------------------------------------------------------------------------------------------------------
 
 

@@ -5,8 +5,7 @@ from random import Random
 
 import pytest
 
-from aem_harness.aem_checkpoints.adding import add, inherited
-from aem_harness.aem_checkpoints.card import make_card
+from aem_harness.aem_checkpoints.adding import add, cards
 from aem_harness.aem_checkpoints.determinism import answer_to, compare, recorded_prefixes
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
@@ -31,10 +30,8 @@ def prefixes(folder: Path) -> list:
 
 def test_greedy_replies_and_their_log_probabilities_are_equal_in_single_precision(tmp_path, monkeypatch):
     shipped = Registry().get("tiny-aem")
-    values = inherited(shipped.card)
-    values |= {"name": "single", "path": str(shipped.folder), "digests": dict(shipped.card.digests)}
-    values["serving"] = {**values["serving"], "dtype": "float32"}
-    add(make_card(values, "this test"), tmp_path)
+    (card,) = cards("single", {"path": str(shipped.folder), "serving": {"dtype": "float32"}}, tmp_path)
+    add(card, tmp_path)
     known = Registry(tmp_path)
     prompts = prefixes(tmp_path)
     replies = {}
