@@ -26,12 +26,16 @@ class Method(Record):
 
 
 class Training(Record):
-    """Where it came from: the run, the step within it, and the seeds."""
+    """Where it came from: the run, the step within it, the seeds, and a certificate of what it was trained on.
+
+    `certificate` says how many rows, their digest, and which sets that are measured on they are disjoint from.
+    """
 
     run: str = ""
     step: int | None = Field(None, ge=0)
     seeds: tuple[int, ...] = ()
     config: Mapping[str, Any] = Field(default_factory=dict)
+    certificate: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Serving(Record):

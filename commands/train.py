@@ -39,6 +39,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check what the run would check, and train nothing.")
     ] = False,
+    register: Annotated[str | None, typer.Option(help="Enter the checkpoint in ./checkpoints under this name.")] = None,
     verify_method: Annotated[
         bool,
         typer.Option(
@@ -66,7 +67,7 @@ def train(
     loaded = load_config(find_config(config), settings or ())
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
     if dry_run:
-        _check(loaded, folder, Console())
+        _check(loaded, folder, Console(), resume=resume)
         return
     if loaded.kind == "verl":  # it has a console of its own
         checkpoint = run(loaded, folder, resume=resume)
@@ -74,6 +75,11 @@ def train(
         with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
             checkpoint = run(loaded, folder, resume=resume, report=progress.show)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    if register:
+        from aem_harness.aem_checkpoints import adding
+
+        for card in adding.cards(register, {"path": str(checkpoint)}, Path("checkpoints")):
+            Console().print(f"registered: {adding.add(card, Path('checkpoints'))}", soft_wrap=True)
 
 
 def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:
@@ -81,12 +87,12 @@ def _verify(name: str | None, settings: Sequence[str], folder: Path, console: An
     from time import monotonic
 
     from aem_harness.training import certificate
-    from aem_harness.training.ensemble import ensemble_config
+    from aem_harness.training.ensemble import ARMS, ensemble_config
 
     chosen = ensemble_config(name, settings)
     method, started = chosen.method, monotonic()
     console.print(
-        f"{len(certificate.ARMS)} arms x {chosen.seeds} training runs of {chosen.steps} steps, {chosen.base}, "
+        f"{len(ARMS)} arms x {chosen.seeds} training runs of {chosen.steps} steps, {chosen.base}, "
         f"lambda {method.lam:g}, gate {method.min_range:g} nats",
         soft_wrap=True,
     )
@@ -100,9 +106,12 @@ def _verify(name: str | None, settings: Sequence[str], folder: Path, console: An
     console.print(f"\ncertificate: {folder / 'certificate.md'}", soft_wrap=True)
 
 
-def _check(config: Any, folder: Path, console: Any) -> None:
-    """What a run would be. Exit code 4 when the engine does not fit; what only this machine lacks is just named."""
+def _check(config: Any, folder: Path, console: Any, *, resume: bool) -> None:
+    """What a run would be. Exit code 4 when it could not start; of verl, what only this machine lacks is just named."""
     if config.kind != "verl":
+        from aem_harness.training.run import check
+
+        check(config, folder, resume=resume)
         console.print(f"settings of {config.name} are valid: {config.steps} steps, kind {config.kind}")
         return
     import shlex

@@ -129,6 +129,10 @@ class TrlConfig(Record):
     tasks: int = Field(default=4000, gt=0)
     checkpoint_every: int = Field(default=10, gt=0)
     threads: int = Field(default=2, gt=0)
+    lora: Mapping[str, Any] | None = Field(
+        default=None, description="PEFT's LoraConfig: train an adapter, not all weights"
+    )
+    report_to: tuple[str, ...] = Field(default=("tensorboard",), description="of transformers: also wandb, mlflow")
     arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 

@@ -7,7 +7,6 @@ generators seeded by (seed, step), so a run that was killed and resumed makes th
 Axes: B rollouts, T token positions.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +26,12 @@ from aem_harness.training.bases import base_advantages
 from aem_harness.training.checkpoint import load_policy, save_policy
 from aem_harness.training.config import Common, RlConfig
 from aem_harness.training.environment import PROMPTS
-from aem_harness.training.folder import Folder
+from aem_harness.training.folder import Folder, enter, parent_of
+from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.loss import Loss, logprobs_and_entropies, policy_loss, token_mean
 from aem_harness.training.model import Model
 from aem_harness.training.rollouts import Limits, Rollout, play, tensors
+from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -53,9 +54,9 @@ class Batch:
 def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
     """Train and return the folder of the final checkpoint. `report` gets each step's metrics as they are logged."""
     torch.set_num_threads(config.threads)
-    model, tokenizer = load_policy(Path(config.start))
+    model, tokenizer = load_policy(policy_folder(config.start))
     chat, prompts = Chat(tokenizer), Prompts.load(PROMPTS)
-    start = load_policy(Path(config.start))[0].requires_grad_(False)
+    start = load_policy(policy_folder(config.start))[0].requires_grad_(False)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         config.learning_rate,
@@ -67,6 +68,8 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
     held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
     limits = Limits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
     with Folder(out, config, resume=resume) as folder:
+        provenance = card(config, folder, limits, certify_bug_fixes(pool))
+        enter(out, config, provenance)
         if folder.state is not None:
             model.load_state_dict(folder.state["model"])
             optimizer.load_state_dict(folder.state["optimizer"])
@@ -94,7 +97,7 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
             if step % config.checkpoint_every == 0 or step == config.steps:
                 folder.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
             report(metrics)
-        save_policy(out / "checkpoint", model, tokenizer, card(config, folder, limits))
+        save_policy(out / "checkpoint", model, tokenizer, provenance)
     return out / "checkpoint"
 
 
@@ -301,7 +304,7 @@ def evaluate(
     return {"test_greedy": solved(0.0), "test_sampled": solved(1.0)}
 
 
-def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
+def card(config: RlConfig, folder: Folder, limits: Limits, certificate: Mapping[str, Any]) -> Card:
     """The checkpoint's provenance, as the registry keeps it."""
     return Card(
         name=config.name,
@@ -317,22 +320,18 @@ def card(config: RlConfig, folder: Folder, limits: Limits) -> Card:
                 "lr": config.learning_rate,
             },
         ),
-        training=training_of(config, folder),
+        training=training_of(config, folder, certificate),
         serving=Serving(max_model_len=limits.context, flags={"enforce-eager": True}),  # nothing to gain by compiling
         scaffold=scaffold(limits),
         sampling={"temperature": config.temperature, "max_tokens": limits.reply, "logprobs": 20},
     )
 
 
-def parent_of(start: str) -> str:
-    """The name of the policy in the folder `start`: a registry's, or that of the run which ended there."""
-    folder = Path(start)
-    return re.sub(r"-seed\d+$", "", (folder.parent if folder.name == "checkpoint" else folder).name)
-
-
-def training_of(config: Common, folder: Folder) -> Training:
+def training_of(config: Common, folder: Folder, certificate: Mapping[str, Any]) -> Training:
     values = config.model_dump(mode="json", exclude_defaults=True, exclude={"threads"})
-    return Training(run=folder.path.name, step=config.steps, seeds=(config.seed,), config=values)
+    return Training(
+        run=folder.path.name, step=config.steps, seeds=(config.seed,), config=values, certificate=certificate
+    )
 
 
 def scaffold(limits: Limits) -> Scaffold:

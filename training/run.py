@@ -22,3 +22,19 @@ def train(config: Settings, out: Path, *, resume: bool = False, report: Report =
 
         return verl_run.train(config, out, resume=resume)
     return reference.train(config, out, resume=resume, report=report)
+
+
+def check(config: Settings, out: Path, *, resume: bool = False) -> None:
+    """What `train` checks before its first step, for the engines of one machine; raises ConfigError."""
+    from aem_harness.training.checkpoint import load_state
+    from aem_harness.training.folder import refuse
+    from aem_harness.training.start import policy_folder
+
+    if isinstance(config, TrlConfig):
+        from aem_harness.training.engines import trl_run
+
+        trl_run.check(config, out, resume=resume)
+        return
+    refuse(out, config, (load_state(out) or {}).get("step"), resume=resume)
+    if start := getattr(config, "start", None):
+        policy_folder(start)

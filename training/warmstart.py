@@ -5,6 +5,7 @@ knows how to read, edit, test and submit, and guesses which edit. Demonstrations
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,10 +18,12 @@ from aem_harness.training import tasks
 from aem_harness.training.checkpoint import load_policy, save_policy
 from aem_harness.training.config import WarmStartConfig
 from aem_harness.training.environment import PROMPTS, Episode, Skill, demonstration
-from aem_harness.training.folder import Folder
+from aem_harness.training.folder import Folder, enter, parent_of
+from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.model import Model
-from aem_harness.training.reference import Report, evaluate, parent_of, scaffold, score, training_of
+from aem_harness.training.reference import Report, evaluate, scaffold, score, training_of
 from aem_harness.training.rollouts import Limits, Rollout, demonstrated, tensors
+from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat, train_tokenizer
 
 BUCKET = 8  # steps whose batches are drawn together and sorted by length, so that little is padding
@@ -35,13 +38,15 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
     skill, random = Skill(config.right, config.tests, config.attempts), Random(config.seed)
     episodes = [demonstration(task, skill, random, prompts) for task in pool]
-    model, tokenizer = load_policy(Path(config.start)) if config.start else make_policy(episodes, config)
+    model, tokenizer = load_policy(policy_folder(config.start)) if config.start else make_policy(episodes, config)
     chat = Chat(tokenizer)
     limits = Limits(context=model.config.max_position_embeddings)
     rollouts = [demonstrated(episode, chat) for episode in episodes]
     rollouts = [rollout for rollout in rollouts if len(rollout.ids) <= limits.context]
     optimizers = make_optimizers(model, config)
     with Folder(out, config, resume=resume) as folder:
+        provenance = _card(config, folder, limits, certify_bug_fixes(pool))
+        enter(out, config, provenance)
         if folder.state is not None:
             model.load_state_dict(folder.state["model"])
             for optimizer, state in zip(optimizers, folder.state["optimizers"], strict=True):
@@ -59,7 +64,7 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
                 states = [optimizer.state_dict() for optimizer in optimizers]
                 folder.save(step, model=model.state_dict(), optimizers=states)
             report(metrics)
-        save_policy(out / "checkpoint", model, tokenizer, _card(config, folder, limits))
+        save_policy(out / "checkpoint", model, tokenizer, provenance)
     load_policy(out / "checkpoint")
     return out / "checkpoint"
 
@@ -118,7 +123,7 @@ def schedule(step: int, config: WarmStartConfig) -> float:
     return min(1.0, step / config.warmup) * (0.05 + 0.95 * cosine)
 
 
-def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> Card:
+def _card(config: WarmStartConfig, folder: Folder, limits: Limits, certificate: Mapping[str, Any]) -> Card:
     return Card(
         name=config.name,
         path=".",
@@ -126,7 +131,7 @@ def _card(config: WarmStartConfig, folder: Folder, limits: Limits) -> Card:
         licence="MIT",
         description="Supervised on scripted demonstrations; the start of the tiny policies.",
         method=Method(kind="other", base="supervised", parameters={"lr": config.learning_rate}),
-        training=training_of(config, folder),
+        training=training_of(config, folder, certificate),
         serving=Serving(max_model_len=limits.context, flags={"enforce-eager": True}),  # nothing to gain by compiling
         scaffold=scaffold(limits),
         sampling={"temperature": 1.0, "max_tokens": limits.reply, "logprobs": 20},

@@ -193,12 +193,36 @@ def test_what_checkpoints_are_measured_on_is_never_trained_on(tmp_path):
     tasks = load_tasks("tiny")[:2]
     verl_run.write_rows(tasks, tmp_path / "rows.parquet")
     assert (tmp_path / "rows.parquet").is_file()
+    certificate = verl_run.write_rows(tasks, tmp_path / "rows.parquet")
+    assert (certificate["rows"], certificate["disjoint_from"]) == (2, ["SWE-bench Verified (500)"])
     with pytest.raises(ConfigError, match="SWE-bench_Verified is what checkpoints are measured on"):
         verl_run.write_rows(
             [tasks[0], tasks[1].model_copy(update={"dataset": "SWE-bench/SWE-bench_Verified"})],
             tmp_path / "more.parquet",
         )
     assert not (tmp_path / "more.parquet").exists()
+
+
+def test_a_finished_run_ends_in_a_checkpoint_with_its_card(tmp_path):
+    """As verl leaves it with hf_model among its saved contents; the last step counts."""
+    from safetensors.torch import save_file
+    from torch import zeros
+
+    from aem_harness.aem_checkpoints.card import read_card
+    from aem_harness.training.folder import enter
+
+    config = load_config(find_config("deepswe-aem"))
+    enter(tmp_path, config, verl_run.card(config, {"rows": 2}))
+    for step in (10, 200):
+        place = tmp_path / "verl" / f"global_step_{step}" / "actor" / "huggingface"
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+        save_file({"w": zeros(2)}, place / "model.safetensors")
+    card = read_card(verl_run.finish(tmp_path) / "card.yaml")
+    assert (card.training.step, card.parent, card.method.kind) == (200, "Qwen3-32B", "aem")
+    assert card.training.certificate == {"rows": 2}
+    assert card.scaffold.agent == "deepswe"
+    assert "model.safetensors" in card.digests
 
 
 # --- the agent loop ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from aem_harness.aem_checkpoints.card import CARD, read_card
+from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.agents.templates import Prompts
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError
@@ -26,6 +29,7 @@ from aem_harness.training.folder import read_metrics
 from aem_harness.training.loss import logprobs_and_entropies
 from aem_harness.training.rollouts import Limits, demonstrated
 from aem_harness.training.run import train
+from aem_harness.training.start import policy_folder
 from aem_harness.training.tasks import tasks
 from aem_harness.training.tokenizer import Chat
 
@@ -89,6 +93,7 @@ from pathlib import Path
 from random import Random
 from aem_harness.training.config import RlConfig
 from aem_harness.training.run import train
+from aem_harness.training.start import policy_folder
 train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -118,6 +123,34 @@ def test_a_folder_is_continued_only_on_request_and_under_its_own_settings(base_r
         train(config(), base_run)
     with pytest.raises(ConfigError, match="other settings"):
         train(config(seed=5), base_run, resume=True)
+
+
+def test_a_finished_run_is_extended_to_the_run_that_was_longer_from_the_start(base_run, tmp_path):
+    shutil.copytree(base_run, tmp_path / "short")
+    train(config(steps=3), tmp_path / "short", resume=True)
+    train(config(steps=3), tmp_path / "long")
+    assert same(weights(tmp_path / "short"), weights(tmp_path / "long"))
+    assert steady(tmp_path / "short") == steady(tmp_path / "long")
+    assert read_card(tmp_path / "short" / "checkpoint" / CARD).training.step == 3
+    with pytest.raises(ConfigError, match="beyond steps=2"):
+        train(config(steps=2), tmp_path / "short", resume=True)
+
+
+def test_settings_that_an_older_version_did_not_store_have_their_defaults(base_run, tmp_path):
+    shutil.copytree(base_run, tmp_path / "old")
+    stored = json.loads((tmp_path / "old" / "config.json").read_text())
+    del stored["diagnose_every"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(stored))
+    train(config(), tmp_path / "old", resume=True)
+    with pytest.raises(ConfigError, match=r"other settings \(diagnose_every\)"):
+        train(config(diagnose_every=3), tmp_path / "old", resume=True)
+
+
+def test_the_card_of_a_run_is_there_and_says_what_it_was_trained_on(base_run):
+    for place in (base_run, base_run / "checkpoint"):
+        certificate = read_card(place / CARD).training.certificate
+        assert certificate["rows"] == SMALL["tasks"]
+        assert certificate["rows_digest"].startswith("sha256:")
 
 
 def test_every_base_trains_with_modulation(tmp_path):
@@ -368,6 +401,55 @@ def test_settings_that_make_no_sense_are_named(tmp_path, text, message):
 def test_a_start_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no checkpoint at"):
         train(config(start=str(tmp_path)), tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "no checkpoint at nowhere: start is a folder .* or a registered checkpoint .*tiny-base"),
+        ([], "it has no config.json"),
+        (["config.json"], "it has no .safetensors file"),
+        (["model.gguf", "config.json"], "holds a GGUF file only: aem checkpoints add NAME --gguf FILE"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tiny-aem", "tiny-trl", "tiny-base"])
+def test_a_dry_run_refuses_the_start_that_the_run_would_refuse(tmp_path, monkeypatch, files, message, kind):
+    monkeypatch.chdir(tmp_path)
+    start = "nowhere" if files is None else "folder"
+    if files is not None:
+        (tmp_path / "folder").mkdir()
+        for name in files:
+            (tmp_path / "folder" / name).write_text("{}")
+    for dry in (["--dry-run"], []):
+        words = ["train", "--config", kind, "--set", f"start={start}", *dry]
+        if not dry:
+            words += [
+                w for setting in ("evaluate_tasks=1", "tasks=5") if kind == "tiny-aem" for w in ("--set", setting)
+            ]
+            if kind != "tiny-aem":
+                continue  # the same function; loading an engine for it takes seconds
+        result = CliRunner().invoke(app, words)
+        assert isinstance(result.exception, ConfigError), result.output
+        assert re.search(message, str(result.exception))
+
+
+def test_shipped_configurations_start_from_a_registered_policy_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["train", "--config", "tiny-aem", "--dry-run"]).exit_code == 0
+    assert policy_folder("tiny-base") == Path(START)
+
+
+def test_a_trained_policy_is_registered_on_request(base_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(base_run, tmp_path / "run")
+    file = tmp_path / "c.yaml"
+    file.write_text(config().model_dump_json())
+    words = ["train", "--config", str(file), "--out", "run", "--resume", "--register", "mine"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    entry = Registry().get("mine")
+    assert entry.problems() == []
+    assert (entry.card.parent, entry.card.scaffold.options["prompts"]) == ("tiny-base", "tiny-1")
 
 
 def test_shipped_configurations_are_valid():

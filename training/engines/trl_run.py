@@ -6,6 +6,7 @@ trainer's (`config.json`, `metrics.jsonl`, `checkpoint/` with its card); TRL's o
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +14,19 @@ from typing import Any
 
 import torch
 
-from aem_harness.aem_checkpoints.card import CARD, Card, Method, Serving, Training
+from aem_harness.aem_checkpoints.card import CARD, Card, Method, Serving, Training, read_card
 from aem_harness.agents.templates import Prompts
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.io import read_json, write_json, write_text
+from aem_harness.harness.io import write_text
 from aem_harness.training import tasks
 from aem_harness.training.checkpoint import digest
 from aem_harness.training.config import TrlConfig
 from aem_harness.training.environment import PROMPTS, Episode
-from aem_harness.training.reference import parent_of, scaffold
+from aem_harness.training.folder import enter, parent_of, refuse
+from aem_harness.training.guard import certify_bug_fixes
+from aem_harness.training.reference import scaffold
 from aem_harness.training.rollouts import Limits
+from aem_harness.training.start import policy_or_hub
 
 Report = Callable[[Mapping[str, Any]], None]
 MARK = "\x00reply\x00"
@@ -37,21 +41,27 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
     check_trl()
     saved = out / "trl"
     last = last_checkpoint(saved)
-    if last is not None and not resume:
-        raise ConfigError(f"{out} holds a run at {last.name}: give --resume, or another --out")
-    _enter(out, config)
+    refuse(out, config, step_of(last), resume=resume)
+    start = policy_or_hub(config.start)
+    player = Player(config)
+    if is_main():
+        enter(out, config, card(config, certify_bug_fixes(player.pool)))
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(config.start)
-    model = AutoModelForCausalLM.from_pretrained(config.start, dtype=torch.float32)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(start)
+        model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot load {config.start}: {' '.join(str(error).split())[:300]}") from None
     trainer = AemGRPOTrainer(
         model,
         reward_funcs=[episode_reward],
         args=arguments(config, saved),
         train_dataset=dataset(config),
         processing_class=tokenizer,
-        rollout_func=Player(config),
+        rollout_func=player,
         aem=config.aem,
+        peft_config=lora(config),
     )
     trainer.remove_callback(PrinterCallback)  # every step's numbers are in metrics.jsonl and reported
     trainer.add_callback(_callback(out / "metrics.jsonl", report, last))
@@ -74,7 +84,8 @@ def arguments(config: TrlConfig, folder: Path) -> Any:
         "logging_steps": 1,
         "save_steps": config.checkpoint_every,
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": list(config.report_to) or "none",
+        "run_name": f"{config.name}-seed{config.seed}",
         "disable_tqdm": True,
         "log_level": "error",
         "use_cpu": not torch.cuda.is_available(),
@@ -90,6 +101,38 @@ def arguments(config: TrlConfig, folder: Path) -> Any:
         return GRPOConfig(**{**ours, **config.arguments})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"arguments: {error}") from None
+
+
+def check(config: TrlConfig, out: Path, *, resume: bool) -> None:
+    """What a run checks before its first step, without loading the policy; raises ConfigError."""
+    from aem_harness.training.engines.trl import check_trl
+
+    check_trl()
+    refuse(out, config, step_of(last_checkpoint(out / "trl")), resume=resume)
+    policy_or_hub(config.start)
+    arguments(config, out / "trl")
+    lora(config)
+
+
+def lora(config: TrlConfig) -> Any:
+    """PEFT's configuration of the adapter that is trained; None where all weights are."""
+    if config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **config.lora)
+    except TypeError as error:
+        raise ConfigError(f"lora: {error}") from None
+
+
+def is_main() -> bool:
+    """Whether this process writes the run's files: the first of those that a launcher started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def step_of(checkpoint: Path | None) -> int | None:
+    return int(checkpoint.name.partition("-")[2]) if checkpoint else None
 
 
 def dataset(config: TrlConfig) -> Any:
@@ -208,15 +251,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
 
 
-def _enter(out: Path, config: TrlConfig) -> None:
-    """A folder is continued only under its own settings."""
-    out.mkdir(parents=True, exist_ok=True)
-    file, settings = out / "config.json", json.loads(config.model_dump_json())
-    if file.is_file() and read_json(file) != settings:
-        raise ConfigError(f"{out} was started under other settings: give its own config, or another --out")
-    write_json(file, settings)
-
-
 def _callback(file: Path, report: Report, last: Path | None) -> Any:
     """Writes what TRL logs as the reference trainer does; after a kill, from the last whole checkpoint on."""
     from transformers import TrainerCallback
@@ -228,7 +262,7 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
 
     class Log(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "reward" in logs:
+            if logs and "reward" in logs and is_main():
                 numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
                 if "step_time" in logs:
                     rollouts = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -243,24 +277,33 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
 
 
 def save(trainer: Any, tokenizer: Any, config: TrlConfig, folder: Path) -> Path:
-    """A Hugging Face folder with the card that the registry reads."""
+    """A Hugging Face folder, or an adapter's, with the card that the registry reads.
+
+    Every process calls it, as the weights may be spread over them; one writes.
+    """
     trainer.save_model(str(folder))
+    if not is_main():
+        return folder
     tokenizer.save_pretrained(str(folder))
-    (folder / "training_args.bin").unlink(missing_ok=True)
+    for name in ("training_args.bin", "README.md"):
+        (folder / name).unlink(missing_ok=True)
     digests = {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != CARD}
-    settings = config.model_dump(mode="json", exclude_defaults=True)
-    write_text(folder / CARD, card(config, settings).model_copy(update={"digests": digests}).to_yaml())
+    card = read_card(folder.parent / CARD).model_copy(update={"digests": digests})
+    write_text(folder / CARD, card.to_yaml())
     return folder
 
 
-def card(config: TrlConfig, settings: Mapping[str, Any]) -> Card:
+def card(config: TrlConfig, certificate: Mapping[str, Any]) -> Card:
     """The checkpoint's provenance."""
     import trl
 
     aem = config.aem.model_dump() if config.aem else {}
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    adapter: dict[str, Any] = {"weights": "lora", "base_model": config.start} if config.lora else {}
     return Card(
         name=config.name,
         path=".",
+        **adapter,
         parent=parent_of(config.start),
         method=Method(
             kind="aem" if config.aem else "baseline",
@@ -268,7 +311,11 @@ def card(config: TrlConfig, settings: Mapping[str, Any]) -> Card:
             parameters={**aem, "lr": config.learning_rate},
         ),
         training=Training(
-            run=f"{config.name}-seed{config.seed}", step=config.steps, seeds=(config.seed,), config=settings
+            run=f"{config.name}-seed{config.seed}",
+            step=config.steps,
+            seeds=(config.seed,),
+            config=settings,
+            certificate=certificate,
         ),
         serving=Serving(max_model_len=config.context),
         scaffold=scaffold(Limits(config.max_steps, config.max_reply, config.context)),

@@ -19,8 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import ConfigError, EnvironmentFault
+from aem_harness.aem_checkpoints.card import CARD, Card, Method, Scaffold, Training, read_card
+from aem_harness.aem_checkpoints.weights import identify
+from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
+from aem_harness.harness.io import write_text
 from aem_harness.harness.types import Task
+from aem_harness.training.folder import enter, parent_of
+from aem_harness.training.guard import certify
+from aem_harness.training.start import policy_or_hub
 from aem_harness.training.verl_config import VerlConfig
 
 VERSION = "0.9.1"  # what the plug-in is written against and tested with
@@ -96,11 +102,57 @@ def train(config: VerlConfig, out: Path, *, resume: bool = False) -> Path:
     from aem_harness.harness.instances.load import load_tasks
 
     out.mkdir(parents=True, exist_ok=True)
-    write_rows(load_tasks(config.sandbox.instances), dataset_of(out))
+    certificate = write_rows(load_tasks(config.sandbox.instances), dataset_of(out))
+    enter(out, config, card(config, certificate))
     done = subprocess.run(command(config, out), check=False)
     if done.returncode != 0:
         raise EnvironmentFault(f"verl ended with status {done.returncode}; what it said is above")
-    return out / "verl"
+    return finish(out)
+
+
+def card(config: VerlConfig, certificate: Mapping[str, Any]) -> Card:
+    """The provenance of a run's checkpoints."""
+    actor = dict(flat(config.verl))
+    aem = config.aem.model_dump(mode="json") if config.aem else {}
+    return Card(
+        name=config.name,
+        path=".",
+        parent=parent_of(config.start),
+        method=Method(
+            kind="aem" if config.aem else "baseline",
+            base=f"verl {VERSION} {actor.get('algorithm.adv_estimator', 'gae')}",
+            parameters={**aem, "lr": actor.get("actor_rollout_ref.actor.optim.lr", 1e-6)},
+        ),
+        training=Training(
+            run=f"{config.name}-seed{config.seed}",
+            step=config.steps,
+            seeds=(config.seed,),
+            config=config.model_dump(mode="json", exclude_defaults=True),
+            certificate=certificate,
+        ),
+        scaffold=Scaffold(agent=config.sandbox.agent, options=dict(config.sandbox.agent_options)),
+        sampling={"temperature": actor.get("actor_rollout_ref.rollout.temperature", 1.0)},
+    )
+
+
+def finish(out: Path) -> Path:
+    """The last checkpoint of a run as a Hugging Face folder with its card; verl's shards are merged where it wrote no
+    such folder itself."""
+    saved = {int(path.name.rpartition("_")[2]): path for path in (out / "verl").glob("global_step_*") if path.is_dir()}
+    if not saved:
+        raise EnvironmentFault(f"verl ended well and left no checkpoint in {out / 'verl'}: set trainer.save_freq")
+    actor = saved[max(saved)] / "actor"
+    folder = actor / "huggingface"
+    if not any(folder.glob("*.safetensors")):
+        merge = ["merge", "--backend", "fsdp", "--local_dir", str(actor), "--target_dir", str(folder)]
+        done = subprocess.run([sys.executable, "-m", "verl.model_merger", *merge], check=False)
+        if done.returncode != 0:
+            raise EnvironmentFault(f"verl's model_merger ended with status {done.returncode} on {actor}")
+    known = read_card(out / CARD)
+    training = known.training.model_copy(update={"step": max(saved)})
+    made = known.model_copy(update={"training": training, "digests": identify(folder)})
+    write_text(folder / CARD, made.to_yaml())
+    return folder
 
 
 def require_verl() -> None:
@@ -129,7 +181,7 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "trainer.total_epochs": config.steps,  # more than enough: the steps decide when it ends
         "trainer.v1.trainer_mode": f"aem_{config.mode}" if config.aem else config.mode,
         "trainer.v1.sampler.sync_refill_failed_groups": True,  # a group lost to a fault is drawn again
-        "actor_rollout_ref.model.path": config.start,
+        "actor_rollout_ref.model.path": _model(config.start),
         "actor_rollout_ref.rollout.agent.default_agent_loop": "aem_sandbox",
         "actor_rollout_ref.rollout.seed": config.seed,
         "actor_rollout_ref.actor.data_loader_seed": config.seed,
@@ -141,6 +193,15 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
     if config.aem:
         words.append(f"+aem.method={hydra_value(config.aem.model_dump(mode='json'))}")
     return [*words, f"+aem.sandbox={hydra_value(sandbox)}"]
+
+
+def _model(start: str) -> str:
+    """What verl is told: a folder in full, as its processes have working folders of their own; else the id as it is."""
+    try:
+        found = policy_or_hub(start)
+    except ConfigError:
+        return start  # the check says so, beside everything else that is missing
+    return str(Path(found).resolve()) if Path(found).is_dir() else found
 
 
 def dataset_of(out: Path) -> Path:
@@ -191,15 +252,14 @@ def compose(config: VerlConfig, out: Path) -> Any:
     return composed
 
 
-def write_rows(tasks: Sequence[Task], file: Path) -> None:
-    """The dataset as verl's loader reads it; what the policy gets to see is the agent's to say.
+def write_rows(tasks: Sequence[Task], file: Path) -> dict[str, Any]:
+    """The dataset as verl's loader reads it; what the policy sees is the agent's to say. Returns its certificate.
 
-    Raises ConfigError for tasks of SWE-bench Verified: what a checkpoint is measured on stays unseen.
+    Raises ConfigError for tasks that checkpoints are measured on, whatever set or name they come under (`guard`).
     """
     import pandas
 
-    if measured := next((task.dataset for task in tasks if "verified" in task.dataset.lower()), None):
-        raise ConfigError(f"{measured} is what checkpoints are measured on: train on other tasks")
+    certificate = certify(tasks)
     rows = [
         {
             "prompt": [{"role": "user", "content": task.instance.problem_statement}],
@@ -210,6 +270,7 @@ def write_rows(tasks: Sequence[Task], file: Path) -> None:
         for index, task in enumerate(tasks)
     ]
     pandas.DataFrame(rows).to_parquet(file)
+    return certificate
 
 
 # --- the check ----------------------------------------------------------------------------------------------------
@@ -305,12 +366,29 @@ def _here(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     yield Finding(f"policy {config.start}", _policy(config.start), hook=False)
     yield Finding("a container engine", "" if shutil.which("docker") else "install Docker on every node", hook=False)
     instances = config.sandbox.instances
-    yield Finding(f"instances {instances}".rstrip(), "" if instances else "set sandbox.instances", hook=False)
+    yield Finding(f"instances {instances}".rstrip(), _instances(instances), hook=False)
+
+
+def _instances(source: str) -> str:
+    """Why the rows will not do: they are read and held against what is measured on, as the run does."""
+    from aem_harness.harness.instances.load import load_tasks
+
+    if not source:
+        return "set sandbox.instances"
+    try:
+        certify(load_tasks(source))
+    except (ConfigError, DataError) as error:
+        return str(error)
+    return ""
 
 
 def _policy(start: str) -> str:
-    if Path(start).is_dir():
-        return "" if (Path(start) / "config.json").is_file() else "the folder has no config.json"
+    try:
+        found = policy_or_hub(start)
+    except ConfigError as error:
+        return str(error)
+    if Path(found).is_dir():
+        return ""
     from huggingface_hub import try_to_load_from_cache
 
     cached = isinstance(try_to_load_from_cache(start, "config.json"), str)

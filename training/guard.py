@@ -1,0 +1,124 @@
+"""Nothing that checkpoints are measured on is trained on: rows are held against SWE-bench Verified before training.
+
+A row counts as measured when its instance id, its repository at its base commit, or its problem statement is one of
+Verified's; a renamed file, data set or instance does not hide it. What the set contains is known here as digests, 16
+hexadecimal digits each, so that the check needs no network and no copy of the data. Rows of further held-out sets are
+taken as they are.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.types import Task
+from aem_harness.training.functions import skeleton
+from aem_harness.training.tasks import Task as BugFix
+from aem_harness.training.tasks import split_of
+
+COMMIT = 7  # hexadecimal digits of a commit that are compared: some sets name no more
+KINDS = ("instance id", "repository and base commit", "problem statement")
+MEASURED = Path(__file__).parent / "measured.json"
+
+
+class Row(Protocol):
+    """What is compared of a row; `harness.types.Instance` is one."""
+
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def repo(self) -> str: ...
+    @property
+    def base_commit(self) -> str: ...
+    @property
+    def problem_statement(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One training row that is measured on, and by what it was recognised."""
+
+    instance_id: str
+    by: str
+    measured: str
+
+
+def keys(row: Row) -> dict[str, str]:
+    """The digests of a row, by kind; a kind is left out where the row says nothing."""
+    commit, project = row.base_commit.strip().lower(), project_of(row.repo)
+    statement = " ".join(row.problem_statement.split()).lower()
+    said = {
+        KINDS[0]: row.instance_id.strip().lower(),
+        KINDS[1]: f"{project}@{commit[:COMMIT]}" if project and len(commit) >= COMMIT else "",
+        KINDS[2]: statement if len(statement) >= 40 else "",  # shorter ones may be equal by chance
+    }
+    return {kind: hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:16] for kind, text in said.items() if text}
+
+
+def project_of(repo: str) -> str:
+    """The project's own name: `django/django`, `someone/django` and SWE-smith's `swesmith/django__django.1fd52536` are
+    django."""
+    name = repo.strip().lower().removesuffix(".git").rpartition("/")[2]
+    return re.sub(r"\.[0-9a-f]{7,40}$", "", name).rpartition("__")[2]
+
+
+@cache
+def verified() -> Mapping[str, frozenset[str]]:
+    """The digests of SWE-bench Verified's 500 rows, by kind."""
+    return {kind: frozenset(values) for kind, values in json.loads(MEASURED.read_text())["verified"].items()}
+
+
+def overlaps(rows: Iterable[Row], held_out: Mapping[str, Iterable[Row]] | None = None) -> list[Overlap]:
+    """Every row that SWE-bench Verified, or one of the `held_out` sets by name, measures."""
+    sets: dict[str, Mapping[str, frozenset[str]]] = {"SWE-bench Verified": verified()}
+    for name, measured in (held_out or {}).items():
+        digests = [keys(row) for row in measured]
+        sets[name] = {kind: frozenset(one[kind] for one in digests if kind in one) for kind in KINDS}
+    found = []
+    for row in rows:
+        own = keys(row)
+        for name, known in sets.items():
+            kind = next((kind for kind, digest in own.items() if digest in known[kind]), None)
+            if kind:
+                found.append(Overlap(row.instance_id, kind, name))
+                break
+    return found
+
+
+def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None = None) -> dict[str, Any]:
+    """What a card says of the training rows. Raises ConfigError, naming the first, when one of them is measured on."""
+    if named := next((task.dataset for task in tasks if "verified" in task.dataset.lower()), None):
+        raise ConfigError(f"{named} is what checkpoints are measured on: train on other tasks")
+    measured = {name: [task.instance for task in others] for name, others in (held_out or {}).items()}
+    found = overlaps([task.instance for task in tasks], measured)
+    if found:
+        first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise ConfigError(
+            f"{first.instance_id}{more}: {first.measured}, which checkpoints are measured on, has the same {first.by}; "
+            "train on other tasks (aem data drops them)"
+        )
+    rows = sorted(json.dumps(task.instance.model_dump(mode="json"), sort_keys=True) for task in tasks)
+    return {
+        "rows": len(tasks),
+        "rows_digest": "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        "disjoint_from": ["SWE-bench Verified (500)", *(f"{name} ({len(rows)})" for name, rows in measured.items())],
+        "compared_by": list(KINDS),
+    }
+
+
+def certify_bug_fixes(drawn: Sequence[BugFix]) -> dict[str, Any]:
+    """The same of the generated world: no function that is trained on has the shape of one that is measured on."""
+    if measured := next((task for task in drawn if split_of(skeleton(task.gold)) != "train"), None):
+        raise ConfigError(f"{measured.name} has the shape of a held-out function: train on tasks of the split train")
+    digest = hashlib.sha256("\n".join(sorted(task.gold for task in drawn)).encode()).hexdigest()
+    return {
+        "rows": len(drawn),
+        "rows_digest": f"sha256:{digest}",
+        "disjoint_from": ["tiny, and every other task of the split test"],
+        "compared_by": ["skeleton of the function"],
+    }
