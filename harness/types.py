@@ -212,7 +212,8 @@ class Grade(Record):
     """The official verdict on one prediction, and what produced it.
 
     `report` is the official per-instance report as swebench writes it ({} where swebench writes none);
-    `versions` stamps grader, dataset digest, image digest and where derived row fields came from.
+    `versions` stamps grader, dataset digest, image digest and where derived row fields came from; `tree_differs` names
+    the paths that the patch did not make what the agent had left (None: not compared).
     """
 
     instance_id: str
@@ -221,6 +222,7 @@ class Grade(Record):
     report: Mapping[str, Any] = Field(default_factory=dict)
     versions: Mapping[str, Any] = Field(default_factory=dict)
     seconds: float = 0.0
+    tree_differs: tuple[str, ...] | None = None
 
     @property
     def resolved(self) -> bool:

@@ -4,11 +4,12 @@ Source of both: `run_instance` and `exec_run_with_timeout` of swebench 5.0.2.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aem_harness.harness.errors import GradingFault
 from aem_harness.harness.grading.verdict import Witness
+from aem_harness.harness.sandbox.worktree import differing
 from aem_harness.harness.types import Environment
 
 PATCH_FILE, SCRIPT_FILE, LOG_FILE = "/tmp/patch.diff", "/eval.sh", "/eval.log"
@@ -56,14 +57,28 @@ class Attempt:
 
     words: str
     run: TestRun | None
+    tree_differs: tuple[str, ...] | None = None
 
 
 def attempt_patch(
-    environment: Environment, patch: bytes, script: str, timeout: float, commands: Sequence[str], workdir: str
+    environment: Environment,
+    patch: bytes,
+    script: str,
+    timeout: float,
+    commands: Sequence[str],
+    workdir: str,
+    left: Mapping[str, str | None] | None = None,
 ) -> Attempt:
-    """Apply `patch`, then run the eval script for at most `timeout` seconds."""
+    """Apply `patch`, then run the eval script for at most `timeout` seconds.
+
+    The patched tree is compared with what the agent `left` (`harness.sandbox.worktree.Patch.carried`) where that is
+    known.
+    """
     applied, words = apply_patch(environment, patch, commands, workdir)
-    return Attempt(words, run_tests(environment, script, timeout) if applied else None)
+    if not applied:
+        return Attempt(words, None)
+    differs = None if left is None else tuple(differing(environment, workdir, left))
+    return Attempt(words, run_tests(environment, script, timeout), differs)
 
 
 def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str], workdir: str) -> tuple[bool, str]:

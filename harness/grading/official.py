@@ -183,12 +183,15 @@ def grade(
     labels: Mapping[str, str] | None = None,
     dataset_digest: str = "",
     open_environment: OpenEnvironment | None = None,
+    left: Mapping[str, str | None] | None = None,
 ) -> Grade:
     """Apply the prediction in a fresh container, run the official eval script, and read its log officially.
 
     `folder` gets patch.diff, eval.sh, test_output.txt, report.json (as swebench writes it) and run_instance.log.
     `timeout` bounds the eval script, in seconds. `open_environment` opens the container (root, at the work tree);
     by default one from the task's image, under `limits`, with network if the task grants it.
+
+    `left` is what the agent left of each file that the patch changes; the grade says where the patched tree differs.
 
     Never raises a fault: what is not the patch's doing comes back as Outcome.ERROR with its cause. An empty
     prediction starts no container. What looks like infrastructure is the patch's doing if the gold patch gets its
@@ -207,7 +210,7 @@ def grade(
             if open_environment is None:
                 image, open_environment = opener(task, limits, labels or {})
                 versions = stamp(task, image=image, dataset_digest=dataset_digest)
-            grade = _verdict(task, prediction, open_environment, timeout, folder, versions)
+            grade = _verdict(task, prediction, open_environment, timeout, folder, versions, left)
             # Where a run fails so, the official harness writes no report, whatever its log holds.
             report = {} if grade.outcome is Outcome.ERROR else grade.report
             if report:
@@ -224,20 +227,21 @@ def _verdict(
     timeout: float,
     folder: Path,
     versions: Mapping[str, Any],
+    left: Mapping[str, str | None] | None,
 ) -> Grade:
     """The grade of a patch that is there. What looks like infrastructure is put to a control: gold, treated alike.
 
     If gold gets its verdict where this patch, tried again, does not, then the failure is the patch's own: it reached
     a limit, ended or silenced its container, or removed what the grader needs.
     """
-    grade, limits = _try(task, prediction, open_environment, timeout, folder, versions)
+    grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left)
     if grade.outcome is not Outcome.ERROR:
         return grade
     control, gold_limits = _try(task, _gold(task), open_environment, timeout, None, versions)
     if control.outcome is Outcome.ERROR or gold_limits:
         return grade
     if not limits:  # counted by the kernel, so no accident; anything else may have been one
-        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions)
+        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left)
         if grade.outcome is not Outcome.ERROR:
             return grade
     why = f"reached the container's limit of {', '.join(limits)}" if limits else grade.cause
@@ -262,6 +266,7 @@ def _try(
     timeout: float,
     folder: Path | None,
     versions: Mapping[str, Any],
+    left: Mapping[str, str | None] | None = None,
 ) -> tuple[Grade, tuple[str, ...]]:
     """One patch in one fresh container: its grade, and the container's limits that it reached.
 
@@ -269,7 +274,7 @@ def _try(
     """
     started = time.monotonic()
     try:
-        attempt = try_patch(task, prediction.model_patch, open_environment, timeout, folder)
+        attempt = try_patch(task, prediction.model_patch, open_environment, timeout, folder, left)
     except ContainerDied:
         raise
     except AemError as error:
@@ -277,18 +282,24 @@ def _try(
     if attempt.run is None:
         return _ended(task, Verdict(Outcome.NOT_APPLIED, refusal(attempt.words)), versions, started), ()
     grade = _read(task, prediction, attempt.run, timeout, versions)
+    grade = grade.model_copy(update={"tree_differs": attempt.tree_differs})
     if folder:
         write_text(folder / TEST_OUTPUT, _log(attempt.run, timeout))
     return grade, attempt.run.witness.limits_hit
 
 
 def try_patch(
-    task: Task, patch: str, open_environment: OpenEnvironment, timeout: float, folder: Path | None = None
+    task: Task,
+    patch: str,
+    open_environment: OpenEnvironment,
+    timeout: float,
+    folder: Path | None = None,
+    left: Mapping[str, str | None] | None = None,
 ) -> Attempt:
     """A patch in a fresh container; what went in and how it was taken is left in `folder`."""
     script, data = eval_script(task), patch.encode("utf-8", "surrogateescape")
     with open_environment() as environment:
-        attempt = attempt_patch(environment, data, script, timeout, apply_commands(), task.instance.workdir)
+        attempt = attempt_patch(environment, data, script, timeout, apply_commands(), task.instance.workdir, left)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         note = f"{PATCH_FAILED if attempt.run is None else PATCH_APPLIED}:\n{attempt.words}\n"

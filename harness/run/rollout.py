@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import AemError, EnvironmentFault, HostFault, PolicyFault, fault_in, in_one_line
-from aem_harness.harness.run.store import Event, RunStore, now, write_patch
+from aem_harness.harness.io import write_bytes, write_json
+from aem_harness.harness.run.store import PATCH, Event, RunStore, now
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
 from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.sandbox.worktree import Patch
 from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
+
+RECEIPT = "receipt.json"  # what the patch carries and what it leaves out, in the rollout's folder
 
 
 @dataclass
@@ -27,7 +31,7 @@ class Left:
     """What a rollout left: how it ended, its patch, and the fault it met, if any."""
 
     ended: AgentExit = field(default_factory=lambda: AgentExit(status=ExitStatus.FAULT))
-    patch: str = ""
+    patch: Patch = field(default_factory=Patch)
     image_digest: str = ""
     fault: dict[str, str] | None = None
 
@@ -67,7 +71,8 @@ class Rollouts:
             "reason": left.ended.reason,
             **facts,
             "seconds": round(time.monotonic() - started, 3),
-            "patch_bytes": len(left.patch.encode("utf-8", "surrogateescape")),
+            "patch_bytes": len(left.patch.data),
+            "left_out": left.patch.counts(),
             "image_digest": left.image_digest,
             "fault": left.fault,
             "at": now(),
@@ -85,18 +90,20 @@ class Rollouts:
             try:
                 left.ended = self._drive(task, seed, environment, trajectory)
             except PolicyFault:
-                left.patch = environment.diff()  # kept as evidence beside the trajectory, never graded
+                left.patch = environment.patch()  # kept as evidence beside the trajectory, never graded
                 raise
             except EnvironmentFault as fault:
                 self._blame(environment, fault, probe, left)
-            left.patch = self._diff(environment, left) if left.ended.patch is None else left.ended.patch
+            left.patch = self._patch(environment, left)
 
-    def _diff(self, environment: Sandbox, left: Left) -> str:
+    def _patch(self, environment: Sandbox, left: Left) -> Patch:
+        if left.ended.patch is not None:
+            return Patch(left.ended.patch.encode("utf-8", "surrogateescape"), carried=None)
         try:
-            return environment.diff()
+            return environment.patch()
         except EnvironmentFault as fault:
-            self._blame(environment, fault, Sandbox.diff, left)
-            return ""
+            self._blame(environment, fault, Sandbox.patch, left)
+            return Patch()
 
     def _blame(
         self, environment: Sandbox, fault: EnvironmentFault, work: Callable[[Sandbox], object], left: Left
@@ -127,13 +134,14 @@ class Rollouts:
         try:
             if trajectory is None:
                 trajectory = TrajectoryWriter(scratch, instance_id)
-            write_patch(scratch / "patch.diff", left.patch)
+            write_bytes(scratch / PATCH, left.patch.data)
+            write_json(scratch / RECEIPT, left.patch.receipt())
             trajectory.info(agent=self._agent.describe(), fault=left.fault)
-            trajectory.finish(left.ended.status, left.patch)
+            trajectory.finish(left.ended.status, left.patch.data.decode("utf-8", "surrogateescape"))
             return trajectory.summary.facts()
         except Exception as error:
             left.fault = left.fault or described(error)
-            left.ended, left.patch = AgentExit(status=ExitStatus.FAULT), ""
+            left.ended, left.patch = AgentExit(status=ExitStatus.FAULT), Patch()
             for path in scratch.iterdir():
                 path.unlink(missing_ok=True)
             return (trajectory.summary if trajectory else Summary()).facts()

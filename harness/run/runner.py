@@ -15,7 +15,8 @@ from typing import Any
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line
 from aem_harness.harness.grading import official
-from aem_harness.harness.run.rollout import Rollouts, unwritable
+from aem_harness.harness.io import read_json
+from aem_harness.harness.run.rollout import RECEIPT, Rollouts, unwritable
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
@@ -138,6 +139,7 @@ class Runner:
             "attempt": self.store.progress[instance_id, seed].rollout["attempt"],
             "outcome": grade.outcome.value,
             "cause": grade.cause,
+            "tree_differs": grade.tree_differs,
             "seconds": round(grade.seconds, 3),
             "versions": dict(grade.versions),
             "at": now(),
@@ -164,6 +166,7 @@ class Runner:
             limits=self.config.limits,
             labels={"aem.run": self.store.folder.name},
             dataset_digest=self.store.facts["dataset"]["digest"],
+            left=read_json(folder / RECEIPT)["carried"] if (folder / RECEIPT).is_file() else None,
         )
 
     def _tell(self, kind: str, event: Mapping[str, Any]) -> None:

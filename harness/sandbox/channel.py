@@ -24,7 +24,7 @@ import struct
 import threading
 import time
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aem_harness.harness.types import Observation
 
@@ -39,6 +39,17 @@ PATIENCE = 60.0  # seconds beyond a command's own timeout before a silent contai
 
 class ChannelClosed(Exception):
     """The supervisor is gone or silent: its container died, or a command killed or stopped it. Stays in this folder."""
+
+
+class Answer(NamedTuple):
+    """What a command gave back: the head and the tail of its output, and how much was dropped in between."""
+
+    returncode: int
+    timed_out: bool
+    dropped: int
+    head: bytes
+    tail: bytes
+    seconds: float
 
 
 class Channel:
@@ -68,9 +79,21 @@ class Channel:
 
     def execute(self, command: str, timeout: float, cwd: str, head: int, tail: int) -> Observation:
         """Run one command. Raises ChannelClosed when the supervisor is gone or silent."""
+        answer = self.ask(command, timeout, cwd, head, tail)
+        gap = f"\n[... {answer.dropped} bytes left out ...]\n".encode() if answer.dropped else b""
+        return Observation(
+            output=(answer.head + gap + answer.tail).decode("utf-8", "replace"),
+            returncode=answer.returncode,
+            timed_out=answer.timed_out,
+            dropped_bytes=answer.dropped,
+            seconds=answer.seconds,
+        )
+
+    def ask(self, command: str, timeout: float, cwd: str, head: int, tail: int) -> "Answer":
+        """As `execute`, with the output as the bytes it is."""
         encoded, folder = command.encode("utf-8", "surrogateescape"), cwd.encode()
         if b"\0" in encoded:
-            return Observation(output="bash: a command cannot contain a NUL byte\n", returncode=126, seconds=0.0)
+            return Answer(126, False, 0, b"bash: a command cannot contain a NUL byte\n", b"", 0.0)
         header = f"{timeout:.3f} {head} {tail} {len(folder)} {len(encoded)}\n".encode()
         with self._lock:
             began = time.monotonic()
@@ -85,14 +108,7 @@ class Channel:
                 raise ChannelClosed(f"an answer of {head_size} + {tail_size} bytes, beyond its bounds")
             first, last = self._take(head_size, deadline), self._take(tail_size, deadline)
             seconds = time.monotonic() - began
-        gap = f"\n[... {dropped} bytes left out ...]\n".encode() if dropped else b""
-        return Observation(
-            output=(first + gap + last).decode("utf-8", "replace"),
-            returncode=returncode,
-            timed_out=bool(timed_out),
-            dropped_bytes=dropped,
-            seconds=seconds,
-        )
+        return Answer(returncode, bool(timed_out), dropped, first, last, seconds)
 
     def kill_all(self) -> None:
         """End every process in the container but the supervisor and process 1. Raises as `execute` does."""

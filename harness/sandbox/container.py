@@ -10,6 +10,7 @@ import shlex
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +22,7 @@ from aem_harness.harness.sandbox.channel import Channel, ChannelClosed
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.sandbox.history import remove_future
 from aem_harness.harness.sandbox.reaping import ownership, remove
+from aem_harness.harness.sandbox.worktree import SECONDS, Patch, Unreadable, listing, patch_of
 from aem_harness.harness.types import Observation
 
 if TYPE_CHECKING:
@@ -30,30 +32,17 @@ HEAD_BYTES = TAIL_BYTES = 256 * 1024  # of a command's output that reach the hos
 # Official images keep their environment in conda: commands see it activated, as SWE-bench scaffolds do.
 ACTIVATE = "source /opt/miniconda3/bin/activate testbed >/dev/null 2>&1 || true"
 
+# Output comes out as it is; what is said on stderr comes after it, and only when the command fails.
+_APART = """exec 3>&1; said=$({{
+{command}
+}} 2>&1 >&3); status=$?; [ $status -eq 0 ] || printf '\n%s' "$said" | tail -c 500; exit $status"""
+
 # Process 1 reaps orphans, and no signal from inside ends it: an agent that kills all it can see loses its own processes
 # and keeps its container. From outside, the stop signal is one that needs no grace.
 IDLE = "trap '' HUP INT TERM; while :; do sleep 3600 & wait; done"
 # Of the engine's default capabilities, those that neither tests nor package managers need.
 DROPPED = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"]
 REVIVAL_PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each try to reach a container whose supervisor is gone
-
-_PATCH, _INDEX = "/tmp/.aem-patch", "/tmp/.aem-index"
-# Exit status: 3 no repository with that commit, 4 git will not make the patch, above 128 git was killed. Repositories
-# inside the work tree that have no commit yet cannot be added; without --ignore-errors they would cost the whole patch.
-_DIFF = f"""
-cd "$workdir" && git cat-file -e "$base^{{tree}}" || exit 3
-rm -rf {_PATCH} {_INDEX} {_INDEX}.lock; cp "$(git rev-parse --git-dir)/index" {_INDEX}; export GIT_INDEX_FILE={_INDEX}
-git add --all --ignore-errors; status=$?
-if [ $status -lt 128 ]; then
-  git diff --cached --binary --no-color --no-ext-diff --no-textconv --src-prefix=a/ --dst-prefix=b/ "$base" > {_PATCH}
-  status=$?
-fi
-[ $status -eq 0 ] || [ $status -gt 128 ] || status=4
-exit $status
-"""
-_NO_REPOSITORY, _NO_PATCH = 3, 4
-
-DIFF_SECONDS = 300.0  # for git to look at the whole work tree; the largest official ones take some seconds
 
 _open: "set[Sandbox]" = set()
 _open_lock = threading.Lock()
@@ -62,10 +51,10 @@ _open_lock = threading.Lock()
 class Sandbox:
     """A running container as an `Environment`; use it in a `with` block.
 
-    The base commit is the one that is checked out when it starts. With `scrub_git` every commit that is not an ancestor
-    of it is removed, and that none is left is proven, before anything else happens. `network` False means none at all.
-    `prelude` is sourced once by bash; its environment is that of every command. Raises EnvironmentFault when the engine
-    or the container fails, naming an out-of-memory kill as such.
+    With `scrub_git`, as for an agent, every commit that is not an ancestor of the one checked out is removed, and that
+    none is left is proven, before anything else happens; then the tree is listed, for `patch`. `network` False means
+    none at all. `prelude` is sourced once by bash; its environment is that of every command. Raises EnvironmentFault
+    when the engine or the container fails, naming an out-of-memory kill as such.
     """
 
     def __init__(
@@ -91,7 +80,7 @@ class Sandbox:
         self._container: Container | None = None
         self._channel: Channel | None = None
         self._closed = False
-        self._base = ""
+        self._before: bytes | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -104,9 +93,9 @@ class Sandbox:
                 self._alive().start()
                 self._channel = self._connect()
                 self._alive()  # not closed meanwhile
-            self._base = self.execute("git rev-parse --verify HEAD 2>/dev/null").output.strip()
-            if self._scrub_git and self._base:
+            if self._scrub_git and self._workdir != "/":
                 remove_future(self, self.image_id)
+                self._before = zlib.compress(self._listed(), 1)
         except BaseException:
             self.close()
             raise
@@ -174,24 +163,42 @@ class Sandbox:
             return self._revive(closed)
 
     def diff(self) -> str:
-        """The work tree against the commit the container started from, as `git apply` reads it.
+        """The text of `patch()`; bytes that are not UTF-8 come as surrogates."""
+        return self.patch().data.decode("utf-8", "surrogateescape")
 
-        New files are in it, ignored ones are not; the agent's own index is left alone. Bytes that are not UTF-8 come
-        as surrogates. Empty when the agent destroyed the repository. Where processes that the agent left behind keep
-        the patch from being made, they are ended first. Raises EnvironmentFault when it cannot be made in time, or for
-        want of disk or memory.
+    def patch(self) -> Patch:
+        """What the agent left, against the image; see `harness.sandbox.worktree`. Ends every process it left behind.
+
+        Raises EnvironmentFault when that cannot be found out; whose doing that is, others judge (`sandbox.blame`).
         """
-        script = f"workdir={shlex.quote(self._workdir)}; base={self._base or 'HEAD'}{_DIFF}"
-        seen = self.execute(script, timeout=DIFF_SECONDS, cwd="/")
-        if seen.returncode not in (0, _NO_REPOSITORY) and self._channel is not None:
+        if self._before is None:
+            raise EnvironmentFault("this container was not opened for an agent: it has no patch")
+        if self._channel is not None:
             with contextlib.suppress(ChannelClosed):
                 self._channel.kill_all()
-            seen = self.execute(script, timeout=DIFF_SECONDS, cwd="/")
-        starved = "No space left" in seen.output or seen.returncode not in (0, _NO_REPOSITORY, _NO_PATCH)
-        if seen.timed_out or starved:
-            last = (seen.output.strip().splitlines() or ["no output"])[-1][:200]
-            raise EnvironmentFault(f"the work tree's patch cannot be made (exit status {seen.returncode}): {last}")
-        return self.read_file(_PATCH).decode("utf-8", "surrogateescape") if seen.returncode == 0 else ""
+        try:
+            return patch_of(self, zlib.decompress(self._before), self._pristine, self._workdir)
+        except Unreadable as error:
+            raise EnvironmentFault(f"the work tree's patch cannot be made: {error}") from None
+
+    def output(self, command: str, *, bound: int, timeout: float = SECONDS, cwd: str | None = None) -> bytes:
+        """What `command` prints, as bytes; Unreadable when it fails or prints more than `bound`."""
+        if self._channel is None:
+            raise EnvironmentFault("the container is closed")
+        try:
+            answer = self._channel.ask(_APART.format(command=command), timeout, cwd or self._workdir, bound, 0)
+        except ChannelClosed as closed:
+            raise Unreadable(self._revive(closed).output, self) from None
+        if answer.returncode or answer.timed_out or answer.dropped:
+            limits = f"{timeout:g} s" if answer.timed_out else f"{bound} bytes"
+            beyond = answer.timed_out or answer.dropped
+            last = (answer.head[-2000:].decode("utf-8", "replace").strip().splitlines() or ["no output"])[-1][:200]
+            raise Unreadable(f"beyond {limits}" if beyond else f"{last} (exit status {answer.returncode})", self)
+        return answer.head
+
+    def put_tar(self, folder: str, archive: bytes) -> None:
+        with boundary(EnvironmentFault, f"cannot write to {folder} in the container"):
+            self._alive().put_archive(folder, archive)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Write a file as root, making the folders above it."""
@@ -221,6 +228,27 @@ class Sandbox:
         raise FileNotFoundError(path)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _listed(self) -> bytes:
+        try:
+            found = listing(self, self._workdir)
+        except Unreadable as error:
+            raise EnvironmentFault(f"cannot list {self._workdir} in {self._image}: {error}") from None
+        if found.count(b"\0") <= 2:  # the folder alone, which the engine makes where the image has none
+            raise EnvironmentFault(f"{self._workdir} is empty in {self._image}: its work tree must be elsewhere")
+        return found
+
+    def _pristine(self) -> "Sandbox":
+        """A fresh container of the same image: what the agent never reached."""
+        return Sandbox(
+            self.image_id,
+            workdir=self._workdir,
+            limits=self._limits,
+            labels=self._labels,
+            env=self._env,
+            scrub_git=False,
+            prelude="",
+        )
 
     def _create(self) -> "Container":
         from docker.errors import APIError

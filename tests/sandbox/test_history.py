@@ -66,4 +66,4 @@ def test_a_future_that_cannot_be_removed_is_a_fault(repo, monkeypatch):
 
 
 def test_a_folder_that_is_no_repository_is_left_alone(open_sandbox):
-    assert open_sandbox(workdir="/tmp").execute("ls -A /tmp").output == ""
+    assert open_sandbox(workdir="/etc").execute("ls -d /etc/hosts").output == "/etc/hosts\n"
