@@ -1,14 +1,20 @@
 """The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
 
+import logging
 import os
+import shlex
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError
+from aem_harness.harness import log
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError, in_one_line
 
 # typer carries its own copy of click since 0.26 and used the package before: reach the classes through typer itself.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -36,7 +42,7 @@ COMMANDS: tuple[str, ...] = (
     "doctor",
 )
 
-EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143  # as shells number SIGINT, SIGPIPE and SIGTERM
+EXIT_INTERRUPTED, EXIT_PIPE, EXIT_SIGNAL = 130, 141, 128  # as shells number SIGINT, SIGPIPE, and signals in general
 
 app = typer.Typer(
     name="aem",
@@ -60,35 +66,110 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-) -> None: ...
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done; -vv in detail.")
+    ] = 0,
+    log_file: Annotated[Path | None, typer.Option("--log-file", help="Also write that to a file.")] = None,
+) -> None:
+    if verbose:
+        log.show(verbose)
+    if log_file:
+        log.keep(log_file)
+    logging.getLogger(log.ROOT).info("aem %s", shlex.join(sys.argv[1:]))
 
 
-for _name in COMMANDS:
-    import_module(f"aem_harness.commands.{_name}").register(app)
+def _register() -> None:
+    try:
+        for name in COMMANDS:
+            import_module(f"aem_harness.commands.{name}").register(app)
+    except ImportError as error:  # Python would end with 1, which says BLOCK
+        typer.secho(f"error: this installation is incomplete ({error}): install aem-harness again", fg="red", err=True)
+        sys.exit(EXIT_INFRASTRUCTURE)
+
+
+_register()
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 block, 2 inconclusive (gate), 3 infrastructure, 4 usage, 130 ^C."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # unwinds, so that containers are removed
+    _unwind_on_signals()
     try:
-        code = app(standalone_mode=False)
+        code = app(_hoisted(sys.argv[1:]), standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
     except _ClickException as error:
         error.show()
-        sys.exit(EXIT_USAGE)
+        code = EXIT_USAGE
     except AemError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(error.exit_code)
+        _complain(str(error))
+        code = error.exit_code
     except BrokenPipeError:  # the reader of our output has gone: `aem show ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
-        sys.exit(EXIT_PIPE)
+        code = _without_reader()
+    except SystemExit as ended:  # a signal's, or that of a library, whose 1 would say BLOCK
+        code = _exit_code(ended)
     except OSError as error:
-        typer.secho(f"error: {error.filename or 'this machine'}: {error.strerror or error}", fg="red", err=True)
-        sys.exit(EXIT_INFRASTRUCTURE)
+        log.keep_traceback(error)
+        _complain(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        code = EXIT_INFRASTRUCTURE
+    except Exception as error:
+        where = log.keep_traceback(error)
+        kept = f"; the traceback is in {where}" if where else ""
+        _complain(f"unexpected {in_one_line(error)}{kept}; what is finished is kept, and the same command goes on")
+        code = EXIT_INFRASTRUCTURE
     if code == EXIT_INTERRUPTED:  # Typer turns most interrupts into this code itself
         typer.echo("interrupted; what is finished is kept, and the same command goes on", err=True)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(line: str) -> None:
+    """One line on stderr, and in the log."""
+    logging.getLogger(log.ROOT).error("%s", line)
+    with suppress(OSError):  # nobody may be there to read it
+        typer.secho(f"error: {line}", fg="red", err=True)
+
+
+def _unwind_on_signals() -> None:
+    """A request to end, or the end of the terminal, unwinds the program, so that containers are removed; once."""
+
+    def unwind(number: int, _: object) -> None:
+        for one in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(EXIT_SIGNAL + number)
+
+    signal.signal(signal.SIGTERM, unwind)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, unwind)
+
+
+def _exit_code(ended: SystemExit) -> int:
+    if isinstance(ended.__context__, BrokenPipeError):
+        return _without_reader()
+    if ended.code in (EXIT_SIGNAL + signal.SIGTERM, EXIT_SIGNAL + signal.SIGHUP):
+        return int(ended.code)
+    _complain(f"a library ended the program ({ended.code}); what is finished is kept")
+    return EXIT_INFRASTRUCTURE
+
+
+def _without_reader() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
+    return EXIT_PIPE
+
+
+def _hoisted(words: list[str]) -> list[str]:
+    """The options of every command, which may stand behind it, where the parser wants them: before it."""
+    first: list[str] = []
+    rest: list[str] = []
+    at = iter(words)
+    for word in at:
+        if word == "--":
+            return [*first, *rest, word, *at]
+        if word in ("-v", "-vv", "--verbose") or word.startswith("--log-file="):
+            first.append(word)
+        elif word == "--log-file":
+            first += [word, *islice(at, 1)]
+        else:
+            rest.append(word)
+    return first + rest
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aem_harness.harness.errors import AemError, ConfigError
+from aem_harness.harness.errors import AemError, ConfigError, in_one_line
 from aem_harness.harness.gate.report import (
     GateReport,
     refusal_junit,
@@ -28,9 +28,10 @@ def published(junit: Path | None, summary: Path | None) -> Iterator[list[GateRep
     started = time.monotonic()
     try:
         yield found
-    except AemError as error:
-        _write(junit, refusal_junit(str(error), time.monotonic() - started))
-        _append(_summary_file(summary), refusal_markdown(str(error)))
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        why = str(error) if isinstance(error, AemError) else in_one_line(error)
+        _write(junit, refusal_junit(why, time.monotonic() - started))
+        _append(_summary_file(summary), refusal_markdown(why))
         raise
     for one in found:
         _write(junit, to_junit(one, time.monotonic() - started))

@@ -4,6 +4,7 @@ Whose doing an exception is gets decided here, once: what the agent's own code r
 is graded; anything else is a fault, with its cause, of this rollout alone.
 """
 
+import logging
 import shutil
 import threading
 import time
@@ -22,6 +23,8 @@ from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.sandbox.worktree import Patch
 from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
+
+logger = logging.getLogger(__name__)
 
 RECEIPT = "receipt.json"  # what the patch carries and what it leaves out, in the rollout's folder
 
@@ -57,6 +60,7 @@ class Rollouts:
             trajectory = TrajectoryWriter(scratch, instance_id)
             self._act(self._tasks[instance_id], seed, trajectory, left)
         except Exception as error:
+            logger.warning("%s seed %d attempt %d: a fault", instance_id, seed, attempt, exc_info=error)
             left.fault = described(error)
         if self._stop.is_set():
             shutil.rmtree(scratch, ignore_errors=True)
@@ -82,6 +86,11 @@ class Rollouts:
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
             raise unwritable(self._store.folder, error) from error
+        logger.info(
+            "%s seed %d attempt %d: %s after %s steps and %.0f s, a patch of %d bytes%s",
+            *(instance_id, seed, attempt, event["exit_status"], event["steps"], event["seconds"], event["patch_bytes"]),
+            f", lost: {left.fault['message']}" if left.fault else "",
+        )
         return event
 
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:

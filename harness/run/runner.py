@@ -4,6 +4,7 @@ A rollout's exception, or a grading's, is that one's fault (harness/run/rollout.
 the engine or the server is plainly gone (many faults in a row) the run stops instead of losing the rest.
 """
 
+import logging
 import math
 import threading
 import time
@@ -20,6 +21,8 @@ from aem_harness.harness.run.rollout import RECEIPT, Rollouts, unwritable
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
+
+logger = logging.getLogger(__name__)
 
 FAULTS_IN_A_ROW = 12  # then the engine or the server is gone, and going on would only lose rollouts
 
@@ -66,6 +69,7 @@ class Runner:
         """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row."""
         owed = self.store.owed(list(keys), retry_infrastructure=retry_infrastructure)
         waiting = deque(owed.rollouts)
+        logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(owed.grades), len(keys))
         faults_in_a_row = 0
         with (
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
@@ -96,6 +100,8 @@ class Runner:
                                 waiting.appendleft((*key, event["attempt"] + 1))
             finally:
                 # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays owed.
+                if rolling or grading or waiting:
+                    logger.warning("ending early: %d under way are discarded and stay to do", len(rolling | grading))
                 self.stop.set()
                 rollouts.shutdown(wait=False, cancel_futures=True)
                 grades.shutdown(wait=False, cancel_futures=True)
@@ -125,6 +131,7 @@ class Runner:
             try:
                 grade = self._graded(instance_id, seed)
             except Exception as error:
+                logger.warning("%s seed %d: grading failed", instance_id, seed, exc_info=error)
                 fault = fault_in(error) or GradingFault(f"unexpected {in_one_line(error)}")
                 cause = f"{fault.boundary}: {fault}"
                 grade = grade.model_copy(update={"cause": cause, "seconds": time.monotonic() - started})
@@ -144,6 +151,7 @@ class Runner:
             "versions": dict(grade.versions),
             "at": now(),
         }
+        logger.info("%s seed %d: %s %s", instance_id, seed, event["outcome"], event["cause"])
         try:
             self.store.finish_grade(event)
         except OSError as error:

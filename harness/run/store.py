@@ -11,16 +11,18 @@ grading: neither is taken from half a file.
 """
 
 import json
+import logging
 import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
+from aem_harness.harness import log
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import (
@@ -34,6 +36,8 @@ from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.proof import Files, damage, files_of
 from aem_harness.harness.run.seeds import widened
 from aem_harness.harness.types import Outcome
+
+logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
@@ -82,22 +86,24 @@ class RunStore:
         self._attempts: dict[Key, int] = {}  # the newest of each, also of what must be done again
         self._mutex = threading.Lock()
         (folder / "rollouts").mkdir(parents=True, exist_ok=True)
-        self._lock_file = _lock(folder)
-        self._settle(facts)
-        events = _repair(folder / "journal.jsonl")
-        for event in events:
-            self._note(event)
-        self._journal = (folder / "journal.jsonl").open("ab", buffering=0)
-        make_durable(folder)
-        self._adopt()
-        self._check()
+        with ExitStack() as opening:
+            opening.enter_context(_lock(folder))
+            opening.enter_context(log.kept(folder / log.RUN_LOG))
+            self._settle(facts)
+            for event in _repair(folder / "journal.jsonl"):
+                self._note(event)
+            self._journal = opening.enter_context((folder / "journal.jsonl").open("ab", buffering=0))
+            make_durable(folder)
+            self._adopt()
+            self._check()
+            self._open = opening.pop_all()
+        logger.info("%s opened: arm %s, configuration %s", folder, config.arm, config.digest)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._journal.close()
-        self._lock_file.close()
+        self._open.close()
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
