@@ -17,6 +17,8 @@ from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_text
 from aem_harness.harness.types import Record
 
+UNCOUNTED = {"stop_alike"}  # settings that decide how far a run goes and no outcome: not in the digest
+
 
 class Limits(Record):
     """What one container may use. `disk` only where the engine's storage driver can."""
@@ -42,6 +44,9 @@ class RunConfig(Record):
     agent_network: bool = Field(False, description="give the agent's container a network")
     grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
     infra_retries: int = Field(1, ge=0, description="how often a rollout lost to infrastructure is tried again at once")
+    stop_alike: int = Field(
+        12, ge=0, description="stop when the first so many end alike without having worked; 0: never"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -52,7 +57,7 @@ class RunConfig(Record):
     @property
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.model_dump(mode="json", exclude=UNCOUNTED), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @classmethod

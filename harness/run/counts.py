@@ -19,3 +19,27 @@ def outcomes(store: RunStore, keys: Sequence[Key]) -> Counter[str]:
         else:
             counts[progress.grade["outcome"] if progress.grade else "owed"] += 1
     return counts
+
+
+def ends(store: RunStore, keys: Sequence[Key]) -> dict[str, Counter[str]]:
+    """By outcome, how the rollouts among `keys` ended (their exit statuses)."""
+    found: dict[str, Counter[str]] = {}
+    for progress in (store.progress[key] for key in keys if key in store.progress):
+        graded = progress.grade["outcome"] if progress.grade else "owed"
+        outcome = Outcome.ERROR.value if progress.rollout["fault"] is not None else graded
+        found.setdefault(outcome, Counter())[progress.rollout.get("exit_status", "")] += 1
+    return found
+
+
+def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
+    """What the reader of a run's summary has to know beside its outcomes, one line each."""
+    known = [store.progress[key] for key in keys if key in store.progress]
+    said = []
+    if left_out := [one for one in known if one.rollout.get("left_out")]:
+        whys = Counter(why.partition(":")[0] for one in left_out for why in one.rollout["left_out"])
+        reasons = ", ".join(f"{why} ({count})" for why, count in whys.most_common())
+        said.append(f"{len(left_out)} patches leave changed files out, as receipt.json names: {reasons}")
+    if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
+        ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
+        said.append(f"{len(differs)} graded trees are not what the agent left (tree_differs in grade.json): {ids}")
+    return said

@@ -36,6 +36,7 @@ class Left:
     ended: AgentExit = field(default_factory=lambda: AgentExit(status=ExitStatus.FAULT))
     patch: Patch = field(default_factory=Patch)
     image_digest: str = ""
+    commands: int = 0  # that the agent ran, recorded or not
     fault: dict[str, str] | None = None
 
 
@@ -74,6 +75,7 @@ class Rollouts:
             "exit_status": left.ended.status.value,
             "reason": left.ended.reason,
             **facts,
+            "commands": max(left.commands, facts["commands"]),
             "seconds": round(time.monotonic() - started, 3),
             "patch_bytes": len(left.patch.data),
             "left_out": left.patch.counts(),
@@ -96,6 +98,7 @@ class Rollouts:
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
         left.image_digest = ensure_image(task).digest
         with self._sandbox(task) as environment:
+            before = environment.commands
             try:
                 left.ended = self._drive(task, seed, environment, trajectory)
             except PolicyFault:
@@ -103,6 +106,8 @@ class Rollouts:
                 raise
             except EnvironmentFault as fault:
                 self._blame(environment, fault, probe, left)
+            finally:
+                left.commands = environment.commands - before
             left.patch = self._patch(environment, left)
 
     def _patch(self, environment: Sandbox, left: Left) -> Patch:

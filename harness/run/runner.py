@@ -17,6 +17,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line
 from aem_harness.harness.grading import official
 from aem_harness.harness.io import read_json
+from aem_harness.harness.run.alike import Watch
 from aem_harness.harness.run.rollout import RECEIPT, Rollouts, unwritable
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.sandbox.container import Sandbox
@@ -66,8 +67,12 @@ class Runner:
         self._rollouts = Rollouts(store, tasks, agent, self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
-        """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row."""
+        """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row, and
+        Alike when the first rollouts all end alike without having worked."""
+        watch = Watch(self.config.stop_alike, (known.rollout for known in self.store.progress.values()))
         owed = self.store.owed(list(keys), retry_infrastructure=retry_infrastructure)
+        if owed.rollouts:
+            watch.check()
         waiting = deque(owed.rollouts)
         logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(owed.grades), len(keys))
         faults_in_a_row = 0
@@ -93,6 +98,7 @@ class Runner:
                                 "command with --retry infra"
                             )
                         if event["event"] == "rollout":
+                            watch.add(event)
                             key = event["instance_id"], event["seed"]
                             if not lost:
                                 grading.add(grades.submit(self._grade, *key))

@@ -65,6 +65,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.steps = 0
+        self.commands = 0
         self.malformed = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -76,6 +77,7 @@ class Summary:
     def add(self, message: Mapping[str, Any]) -> None:
         extra = message["extra"]
         self.tool_seconds += extra.get("tool_seconds", 0.0)
+        self.commands += "tool_seconds" in extra
         if message["role"] != "assistant" and "response" not in extra:
             return  # not the model's: a malformed reply is kept in the answer to it, as mini-swe-agent does
         self.steps += 1
@@ -91,6 +93,7 @@ class Summary:
     def facts(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
+            "commands": self.commands,
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "model_seconds": round(self.model_seconds, 3),

@@ -81,6 +81,7 @@ class Sandbox:
         self._channel: Channel | None = None
         self._closed = False
         self._before: bytes | None = None
+        self.commands = 0  # that were executed so far
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -157,6 +158,7 @@ class Sandbox:
         """Run `command` in a fresh bash; see `harness.types.Environment` and `harness.sandbox.channel`."""
         if self._channel is None:
             raise EnvironmentFault("the container is closed")
+        self.commands += 1
         try:
             return self._channel.execute(command, timeout, cwd or self._workdir, HEAD_BYTES, TAIL_BYTES)
         except ChannelClosed as closed:
