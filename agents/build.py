@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Agent, Policy, Record, Task
@@ -57,6 +57,18 @@ def build(
         case _ if argument and kind.replace(".", "").isidentifier():
             return _entry_point(kind, argument, policy, options)
     raise ConfigError(f"unknown agent {spec!r}: choose {CHOICES}")
+
+
+def check(spec: str, *, options: Mapping[str, Any], sampling: Mapping[str, Any], served: bool) -> None:
+    """Refuse what `build` and `endpoint_policy` would refuse of the settings, before a server is started.
+
+    `served`: there will be a model. Agents of the user's own are only made when it is there.
+    """
+    from aem_harness.agents.policy import Sampling
+
+    _options(Sampling, sampling, "sampling", where="sampling")
+    if ":" not in spec or spec.partition(":")[0] in ("replay", "command"):
+        build(spec, options=options, policy=cast("Policy", object()) if served else None)
 
 
 def endpoint_policy(

@@ -197,6 +197,20 @@ def open_run(
 
     `seeds` are the rollouts of every instance, or how many each gets.
     """
+    store = enter_run(folder, config, selection, seeds)
+    try:
+        settle(store, agent, fingerprint)
+    except BaseException:
+        store.__exit__()
+        raise
+    return store
+
+
+def enter_run(folder: Path, config: "RunConfig", selection: Selection, seeds: "int | Mapping[str, int]") -> "RunStore":
+    """The run folder, locked, found to be this configuration's, and read, before there is an agent or a server.
+
+    `settle` must follow before anything is written into it.
+    """
     from aem_harness import __version__
     from aem_harness.harness.grading.official import grader_version
     from aem_harness.harness.run.seeds import plan_of
@@ -206,13 +220,33 @@ def open_run(
     loaded = selection.loaded
     facts = {
         "plan": plan_of(dict.fromkeys(names, seeds) if isinstance(seeds, int) else seeds),
-        "agent": dict(agent.describe()),
         "dataset": {"name": loaded.name, "digest": loaded.digest, "n": len(loaded.tasks)},
         "versions": {"aem": __version__, "swebench": grader_version().removeprefix("swebench ")},
-        "fingerprint": dict(fingerprint or {}),
         "tasks": {task.instance_id: _described(task) for task in selection.tasks},
     }
-    return RunStore(folder, config, facts)
+    return RunStore(folder, config, facts, settled=False)
+
+
+def settle(store: "RunStore", agent: "Agent", fingerprint: "Mapping[str, Any] | None" = None) -> None:
+    """Say who drives the run, and by which server; ConfigError where the folder was begun by others."""
+    store.settle({"agent": dict(agent.describe()), "fingerprint": dict(fingerprint or {})})
+
+
+def require(selection: Selection, instance_id: str, config: "RunConfig") -> None:
+    """The cheap part of what `aem doctor` looks at: one image of the run can be worked in, under the run's limits.
+
+    Raises ConfigError or EnvironmentFault with the remedy.
+    """
+    from aem_harness.harness.preflight import look
+    from aem_harness.harness.sandbox.images import ensure_image
+
+    task = next(task for task in selection.tasks if task.instance_id == instance_id)
+    ensure_image(task)
+    problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
+    if problems:
+        from aem_harness.harness.errors import EnvironmentFault
+
+        raise EnvironmentFault(f"{problems[0].detail}; {problems[0].remedy}")
 
 
 def _described(task: "Task") -> dict[str, str]:

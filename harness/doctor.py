@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from aem_harness.harness.errors import AemError
-from aem_harness.harness.types import Record
+from aem_harness.harness.types import Record, Task
 
 GIB = 1 << 30
 DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a working minimum with pruning
@@ -21,13 +21,19 @@ class Finding(Record):
 
 
 def examine(dataset: str) -> Iterator[Finding]:
-    """Look at the engine, its disk, the grader and the dataset, one finding at a time."""
-    yield from _engine()
+    """Look at the engine, its disk, the grader, the dataset and its images, one finding at a time."""
+    engine = list(_engine(dataset))
+    yield from engine
     yield _grader()
-    yield _dataset(dataset)
+    found, tasks = _dataset(dataset)
+    yield found
+    if tasks and all(finding.level != "problem" for finding in engine):
+        from aem_harness.harness.preflight import look_at_images
+
+        yield from look_at_images(tasks)
 
 
-def _engine() -> Iterator[Finding]:
+def _engine(dataset: str) -> Iterator[Finding]:
     import docker
     from docker.errors import DockerException
 
@@ -64,7 +70,7 @@ def _engine() -> Iterator[Finding]:
     except OSError:
         yield Finding(level="warning", what="disk", detail=f"{root} is not on this machine: free space unknown")
         return
-    low = free < DISK_WARNING_GIB
+    low = free < DISK_WARNING_GIB and dataset in ("verified", "full", "lite", "multilingual")
     yield Finding(
         level="warning" if low else "ok",
         what="disk",
@@ -79,23 +85,20 @@ def _grader() -> Finding:
     return Finding(level="ok", what="grader", detail=grader_version())
 
 
-def _dataset(source: str) -> Finding:
+def _dataset(source: str) -> "tuple[Finding, list[Task]]":
     from aem_harness.harness.instances.load import load
 
     try:
         loaded = load(source)
     except AemError as error:
-        return Finding(
-            level="problem",
-            what="dataset",
-            detail=str(error),
-            remedy="give a reachable hub or a local file with --set",
-        )
+        remedy = "give a reachable hub or a local file with --set"
+        return Finding(level="problem", what="dataset", detail=str(error), remedy=remedy), []
     bad = len(loaded.problems)
-    return Finding(
+    found = Finding(
         level="warning" if bad else "ok",
         what="dataset",
         detail=f"{loaded.name}: {len(loaded.tasks)} instances, digest {loaded.digest[:12]}"
         + f", {bad} bad rows" * bool(bad),
         remedy=loaded.problems[0] if bad else "",
     )
+    return found, list(loaded.tasks)

@@ -77,7 +77,8 @@ class RunStore:
     when the journal is damaged anywhere but in its last line.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: RunConfig, facts: Mapping[str, Any], *, settled: bool = True) -> None:
+        """`settled` False: `facts` are not all known yet, so run.json is compared and not written before `settle`."""
         self.folder = folder
         self.config = config
         self.facts = facts
@@ -89,7 +90,9 @@ class RunStore:
         with ExitStack() as opening:
             opening.enter_context(_lock(folder))
             opening.enter_context(log.kept(folder / log.RUN_LOG))
-            self._settle(facts)
+            self._compare()
+            if settled:
+                self.settle({})
             for event in _repair(folder / "journal.jsonl"):
                 self._note(event)
             self._journal = opening.enter_context((folder / "journal.jsonl").open("ab", buffering=0))
@@ -176,8 +179,8 @@ class RunStore:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _settle(self, facts: Mapping[str, Any]) -> None:
-        """Write run.json, or check that the folder is this configuration's and widen its plan."""
+    def _compare(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """What run.json holds, if it is there, and what it would; refuses where the run is another's."""
         path = self.folder / "run.json"
         fresh: dict[str, Any] = {
             "run_id": self.folder.name,
@@ -185,18 +188,28 @@ class RunStore:
             "config": self.config.model_dump(mode="json"),
             "config_digest": self.config.digest,
             "created_at": now(),
-            **facts,
+            **self.facts,
         }
-        if path.exists():
-            known = read_json(path)
+        known = read_json(path) if path.exists() else None
+        if known is not None:
             _refuse_other_run(known, fresh, self.folder)
+        return known, fresh
+
+    def settle(self, facts: Mapping[str, Any]) -> None:
+        """Add what was not known when the folder was opened, and write run.json, or widen the plan of a known run.
+
+        Raises ConfigError when the folder is another run's.
+        """
+        self.facts = {**self.facts, **facts}
+        known, fresh = self._compare()
+        if known is not None:
             fresh = known | {
                 "plan": widened(known["plan"], fresh["plan"]),
                 "tasks": known.get("tasks", {}) | fresh.get("tasks", {}),
             }
             if fresh == known:
                 return
-        write_json(path, fresh)
+        write_json(self.folder / "run.json", fresh)
 
     def _adopt(self) -> None:
         """Journal what is in the folders and not in the journal, if it is whole; drop what was killed under way."""
@@ -351,7 +364,7 @@ def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
         )
     for fact in ("agent", "dataset", "versions", "fingerprint"):
         then, today = _lasting(known.get(fact)), _lasting(fresh.get(fact))
-        if then != today:
+        if fact in fresh and then != today:
             raise ConfigError(
                 f"{folder} was started with another {fact} ({then} then, {today} now): "
                 "mixing them would not be one run; choose another --out"

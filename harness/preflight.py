@@ -1,0 +1,93 @@
+"""Can a rollout work in a task's image? Looked at in one container, before hours are spent in many."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from aem_harness.harness.config import Limits
+from aem_harness.harness.doctor import Finding
+from aem_harness.harness.errors import AemError
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.images import local_images
+from aem_harness.harness.sandbox.worktree import GIT
+from aem_harness.harness.types import Task
+
+TOOLS = "git find tar sha256sum"  # beside bash and perl, without which no container opens
+MOST = 12  # images that are looked at, of different repositories
+
+_LOOK = f"""
+for tool in {TOOLS}; do command -v $tool > /dev/null || echo "lacks $tool"; done
+[ -n "$(ls -A 2> /dev/null)" ] || echo "empty"
+echo "owner $(stat -c %u .)"
+{GIT}
+if git rev-parse --git-dir > /dev/null 2>&1; then
+  echo "repository"
+  git rev-parse --verify --quiet HEAD > /dev/null || echo "unborn"
+  git cat-file -e "$base^{{commit}}" 2> /dev/null || echo "no-base"
+  [ -e .gitmodules ] && echo "submodules"
+  [ -n "$(git status --porcelain --untracked-files=no 2>&1 | head -1)" ] && echo "dirty"
+fi
+unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL
+for used in $(git grep -hoE 'filter=[^ ]+' -- .gitattributes '**/.gitattributes' 2> /dev/null | sort -u); do
+  name=${{used#filter=}}
+  git config --get-regexp "^filter[.]$name[.](clean|process)$" > /dev/null && echo "filter $name"
+done
+true
+"""
+
+
+def look(task: Task, limits: Limits | None = None) -> list[Finding]:
+    """What is to be said of a task's image. Raises AemError where no container of it can be opened under `limits`."""
+    where = f"{task.instance.workdir} of {task.instance.image}"
+    options = {"workdir": task.instance.workdir, "limits": limits, "scrub_git": False, "prelude": ""}
+    with Sandbox(task.instance.image, labels={"aem.preflight": "1"}, **options) as box:  # type: ignore[arg-type]
+        seen = box.execute(f"base={task.instance.base_commit or 'HEAD'}\n{_LOOK}")
+    said = set(seen.output.splitlines())
+    found = list(_findings(said, where, task))
+    return found or [Finding(level="ok", what="image", detail=f"{task.instance.image}: can be worked in")]
+
+
+def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
+    def finding(level: str, detail: str, remedy: str) -> Finding:
+        return Finding.model_validate({"level": level, "what": "image", "detail": detail, "remedy": remedy})
+
+    if lacking := sorted(line.removeprefix("lacks ") for line in said if line.startswith("lacks ")):
+        yield finding("problem", f"{where}: no {', '.join(lacking)}", "install it in the image: patches need it")
+    if "empty" in said:
+        yield finding("problem", f"{where} is empty", "mend the image, or the row's workdir: the code is elsewhere")
+    elif "repository" not in said:
+        yield finding(
+            "warning", f"{where} is no git repository", "patches are made all the same; eval scripts that use git fail"
+        )
+    elif "unborn" in said or "no-base" in said:
+        commit = task.instance.base_commit[:12]
+        yield finding(
+            "warning", f"{where} lacks the base commit {commit}", "look whether image and row belong together"
+        )
+    if "dirty" in said:
+        yield finding(
+            "warning", f"{where} has changes that are not committed", "they count as the state before the agent"
+        )
+    for owner in (re.fullmatch(r"owner ([1-9]\d*)", line) for line in said):
+        if owner:
+            remedy = "git in the container refuses to work for root there; the harness's own calls do not care"
+            yield finding("warning", f"{where} belongs to user {owner[1]}", remedy)
+    for name in sorted(line.removeprefix("filter ") for line in said if line.startswith("filter ")):
+        remedy = "changes to such files are named in the receipt and not carried by the patch"
+        yield finding("warning", f"{where} passes files through the git filter {name}", remedy)
+
+
+def look_at_images(tasks: Sequence[Task], limits: Limits | None = None) -> Iterator[Finding]:
+    """One present image of each repository."""
+    present = {image.name for image in local_images(tasks)}
+    chosen = {task.instance.repo: task for task in reversed(tasks) if task.instance.image in present}
+    if not chosen:
+        yield Finding(level="ok", what="image", detail="no image of the set is here yet; a run pulls or builds them")
+    for task in list(chosen.values())[:MOST]:
+        yield from _safely(task, limits)
+
+
+def _safely(task: Task, limits: Limits | None) -> Iterable[Finding]:
+    try:
+        return look(task, limits)
+    except AemError as error:
+        return [Finding(level="problem", what="image", detail=str(error), remedy="mend that, or choose other tasks")]
