@@ -17,6 +17,8 @@ ROOT = "aem_harness"
 RUN_LOG = "run.log"
 _FORMAT = "%(asctime)s %(levelname)-7s %(threadName)s %(name)s: %(message)s"
 
+logging.getLogger(ROOT).addHandler(logging.NullHandler())  # else Python writes warnings to stderr
+
 _newest: Path | None = None  # where this process logs, for the traceback of what ends it
 
 
