@@ -85,7 +85,7 @@ def integrity_marks(rollout: Path, task: Task, outcome: Outcome) -> list[Mark]:
     marks = audit_patch(read_patch(rollout / official.PATCH), task)
     log = rollout / official.TEST_OUTPUT
     if outcome is Outcome.RESOLVED and log.exists():
-        marks += audit_log(log.read_text(encoding="utf-8"), task)
+        marks += audit_log(log.read_text(encoding="utf-8", errors="replace"), task)
         marks += auditing.marks_of(rollout)
     return marks
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from aem_harness.harness.errors import AemError, EnvironmentFault, HostFault, PolicyFault, fault_in, in_one_line
 from aem_harness.harness.io import write_bytes, write_json
+from aem_harness.harness.run.places import Places
 from aem_harness.harness.run.store import PATCH, Event, RunStore, now
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
 from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
-from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.sandbox.worktree import Patch
 from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
 
@@ -43,8 +43,10 @@ class Left:
 class Rollouts:
     """Runs single rollouts of one run. Safe to share between threads; `stop` discards what is under way."""
 
-    def __init__(self, store: RunStore, tasks: Mapping[str, Task], agent: Agent, stop: threading.Event) -> None:
-        self._store, self._tasks, self._agent, self._stop = store, tasks, agent, stop
+    def __init__(
+        self, store: RunStore, tasks: Mapping[str, Task], agent: Agent, places: Places, stop: threading.Event
+    ) -> None:
+        self._store, self._tasks, self._agent, self._places, self._stop = store, tasks, agent, places, stop
 
     def run(self, instance_id: str, seed: int, attempt: int) -> Event | None:
         """One rollout, in its folder and in the journal; None when the run was stopped meanwhile.
@@ -96,8 +98,8 @@ class Rollouts:
         return event
 
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
-        left.image_digest = ensure_image(task).digest
-        with self._sandbox(task) as environment:
+        left.image_digest = self._places.image(task)
+        with self._places.open(task) as environment:
             before = environment.commands
             try:
                 left.ended = self._drive(task, seed, environment, trajectory)
@@ -159,16 +161,6 @@ class Rollouts:
             for path in scratch.iterdir():
                 path.unlink(missing_ok=True)
             return (trajectory.summary if trajectory else Summary()).facts()
-
-    def _sandbox(self, task: Task) -> Sandbox:
-        config = self._store.config
-        return Sandbox(
-            task.instance.image,
-            workdir=task.instance.workdir,
-            network=config.agent_network,
-            limits=config.limits,
-            labels={"aem.run": self._store.folder.name, "aem.instance": task.instance_id},
-        )
 
 
 def described(error: Exception) -> dict[str, str]:

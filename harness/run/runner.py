@@ -15,12 +15,11 @@ from typing import Any
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line
-from aem_harness.harness.grading import official
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.alike import Watch
+from aem_harness.harness.run.places import Containers, Places
 from aem_harness.harness.run.rollout import RECEIPT, Rollouts, unwritable
 from aem_harness.harness.run.store import Event, Key, RunStore, now
-from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
 logger = logging.getLogger(__name__)
@@ -54,6 +53,7 @@ class Runner:
         ahead: float = math.inf,
         on_event: Callable[[str, Event], None] = lambda kind, event: None,
         release: Callable[[], None] = lambda: None,
+        places: Places | None = None,
     ) -> None:
         self.store = store
         self.tasks = tasks
@@ -64,7 +64,8 @@ class Runner:
         self._on_event = on_event
         self._release = release
         self._view = threading.Lock()
-        self._rollouts = Rollouts(store, tasks, agent, self.stop)
+        self._places = places or Containers(store)
+        self._rollouts = Rollouts(store, tasks, agent, self._places, self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row, and
@@ -114,7 +115,7 @@ class Runner:
                 if rolling or grading:
                     self._release()
                 while running := [future for future in rolling | grading if not future.done()]:
-                    Sandbox.close_all()  # again and again: another container may just be starting
+                    self._places.close_all()  # again and again: another container may just be starting
                     wait(running, timeout=0.5)
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
@@ -172,16 +173,8 @@ class Runner:
             model_name_or_path=self.config.arm,
             model_patch=self.store.patch(instance_id, seed),
         )
-        return official.grade(
-            self.tasks[instance_id],
-            prediction,
-            folder=folder,
-            timeout=self.config.grade_timeout,
-            limits=self.config.limits,
-            labels={"aem.run": self.store.folder.name},
-            dataset_digest=self.store.facts["dataset"]["digest"],
-            left=read_json(folder / RECEIPT)["carried"] if (folder / RECEIPT).is_file() else None,
-        )
+        left = read_json(folder / RECEIPT)["carried"] if (folder / RECEIPT).is_file() else None
+        return self._places.grade(self.tasks[instance_id], prediction, folder, left)
 
     def _tell(self, kind: str, event: Mapping[str, Any]) -> None:
         with self._view:

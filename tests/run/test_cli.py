@@ -86,9 +86,16 @@ cli.main()
 """
 
 
+def hear_hangups() -> None:
+    """What runs these tests may have been started with SIGHUP ignored, and children inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_end_and_a_lost_terminal_unwind_the_program(number):
-    process = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE, text=True, preexec_fn=hear_hangups
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"
     process.send_signal(number)

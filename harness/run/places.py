@@ -1,0 +1,68 @@
+"""Where a run's rollouts and gradings take place: containers of the engine."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from aem_harness.harness.grading import official
+from aem_harness.harness.run.store import RunStore
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.types import Grade, Prediction, Task
+
+
+class Places(Protocol):
+    """What a runner needs beside agent and store. Whatever these raise costs one rollout or grading."""
+
+    def image(self, task: Task) -> str:
+        """Make the task's image present; its digest."""
+        ...
+
+    def open(self, task: Task) -> AbstractContextManager[Any]:
+        """A fresh place for an agent: a `Sandbox`."""
+        ...
+
+    def grade(
+        self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None
+    ) -> Grade: ...
+
+    def close_all(self) -> None:
+        """End whatever is open, from another thread."""
+        ...
+
+
+class Containers:
+    """A container for every rollout and grading, under the limits of the run."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._config = store.config
+        self._run = store.folder.name
+        self._dataset_digest = store.facts["dataset"]["digest"]
+
+    def image(self, task: Task) -> str:
+        return ensure_image(task).digest
+
+    def open(self, task: Task) -> Sandbox:
+        return Sandbox(
+            task.instance.image,
+            workdir=task.instance.workdir,
+            network=self._config.agent_network,
+            limits=self._config.limits,
+            labels={"aem.run": self._run, "aem.instance": task.instance_id},
+        )
+
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        return official.grade(
+            task,
+            prediction,
+            folder=folder,
+            timeout=self._config.grade_timeout,
+            limits=self._config.limits,
+            labels={"aem.run": self._run},
+            dataset_digest=self._dataset_digest,
+            left=left,
+        )
+
+    def close_all(self) -> None:
+        Sandbox.close_all()

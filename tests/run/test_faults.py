@@ -1,0 +1,109 @@
+"""Of two hundred rollouts, of which one in ten meets a fault, every healthy one ends as in an undisturbed run."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+
+from aem_harness.commands.evaluate import Selection, conclude, open_run
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import HostFault
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.reports import write_reports
+from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.store import read_journal
+from aem_harness.harness.types import Task
+from tests.run.faulty import FAULTS, Doubler, Folders, Injector, words_of
+
+KEYS = [(f"folder__number-{n}", 0) for n in range(1, 201)]
+
+
+@pytest.fixture(scope="module")
+def selection() -> Selection:
+    loaded = load("sample")
+    model = loaded.tasks[0]
+    tasks = [
+        model.model_copy(update={"instance": model.instance.model_copy(update={"instance_id": name})})
+        for name, _ in KEYS
+    ]
+    return Selection(tasks, loaded)
+
+
+def perform(folder: Path, selection: Selection, injector: Injector, *, retry: bool = False):
+    agent = Doubler(injector)
+    tasks: dict[str, Task] = {task.instance_id: task for task in selection.tasks}
+    config = RunConfig(arm="a", agent="doubler", infra_retries=0)
+    with open_run(folder, config, selection, agent, 1) as store:
+        runner = Runner(store, tasks, agent, workers=8, places=Folders(injector))
+        runner.run(KEYS, retry_infrastructure=retry)
+        write_reports(folder, selection.tasks, store.progress)
+        code = 0
+        try:
+            conclude(store, KEYS, Console(stderr=True), n=len(KEYS), seeds=1)
+        except typer.Exit as ended:
+            code = ended.exit_code
+        return code, {key: store.progress[key] for key in KEYS}
+
+
+def result(progress) -> tuple[str, str, int, str]:
+    rollout = progress.rollout
+    return rollout["exit_status"], rollout["reason"], rollout["patch_bytes"], progress.grade["outcome"]
+
+
+@pytest.mark.parametrize("seed", [20260501])
+def test_one_rollouts_fault_is_that_rollouts_alone_and_names_its_cause(tmp_path, selection, seed):
+    code, undisturbed = perform(tmp_path / "undisturbed", selection, Injector({}))
+    assert code == 0
+    injector = Injector.drawn(KEYS, seed)
+    assert len(injector.struck) == 20
+    code, disturbed = perform(tmp_path / "disturbed", selection, injector)
+    assert code == 3, "losses end a run with the exit code of infrastructure"
+    for key in KEYS:
+        if key not in injector.struck:
+            assert result(disturbed[key]) == result(undisturbed[key])
+            continue
+        progress = disturbed[key]
+        assert progress.infrastructure, injector.struck[key]
+        cause = progress.grade["cause"] if progress.grade else progress.rollout["fault"]["message"]
+        assert words_of(key) in cause, injector.struck[key]
+    journal = list(read_journal(tmp_path / "disturbed"))
+    assert len({(e["instance_id"], e["seed"]) for e in journal if e["event"] == "rollout"}) == len(KEYS)
+
+    code, again = perform(tmp_path / "disturbed", selection, Injector({}), retry=True)
+    assert code == 0, "what was lost is repeated on request, and nothing else"
+    assert {key: result(one) for key, one in again.items()} == {key: result(one) for key, one in undisturbed.items()}
+    assert len(list(read_journal(tmp_path / "disturbed"))) < 2 * len(KEYS) + 2 * len(injector.struck) + 1
+
+
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+def test_every_kind_of_fault_is_infrastructure_with_its_cause(tmp_path, selection, kind):
+    few = Selection(selection.tasks[:3], selection.loaded)
+    keys = KEYS[:3]
+    injector = Injector({keys[1]: kind})
+    agent = Doubler(injector)
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=0), few, agent, 1) as store:
+        Runner(store, {task.instance_id: task for task in few.tasks}, agent, places=Folders(injector)).run(keys)
+        struck = store.progress[keys[1]]
+        assert struck.infrastructure
+        assert words_of(keys[1]) in str(struck.grade or struck.rollout["fault"])
+        assert [store.progress[key].infrastructure for key in keys] == [False, True, False]
+    assert "struck" in (tmp_path / "r" / "run.log").read_text()
+
+
+def test_a_run_folder_that_takes_no_results_ends_the_run_in_one_line_and_loses_nothing(
+    tmp_path, selection, monkeypatch
+):
+    few = Selection(selection.tasks[:3], selection.loaded)
+    agent = Doubler(Injector({}))
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), few, agent, 1) as store:
+
+        def full(*_: object) -> Path:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store, "scratch", full)
+        runner = Runner(store, {task.instance_id: task for task in few.tasks}, agent, places=Folders(agent.injector))
+        with pytest.raises(HostFault, match=r"No space left on device.*run the same command again"):
+            runner.run(KEYS[:3])
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), few, agent, 1) as store:
+        assert [key[:2] for key in store.owed(KEYS[:3]).rollouts] == KEYS[:3]
