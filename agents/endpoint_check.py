@@ -5,8 +5,8 @@ from typing import Any
 
 from aem_harness.agents.bash import BASH_TOOL
 from aem_harness.agents.refusals import base_url, check_context, heeds_tools, served_models
-from aem_harness.harness.doctor import Finding
 from aem_harness.harness.errors import AemError
+from aem_harness.harness.finding import Finding
 from aem_harness.harness.web import through
 
 

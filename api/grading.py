@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aem_harness.api.running import Finished, Selection, Tasks, choose, open_run, perform, quiet
+from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
 from aem_harness.harness.errors import DataError, listed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aem_harness.harness.config import RunConfig
     from aem_harness.harness.types import Prediction
 
 
@@ -78,16 +79,9 @@ def grade_all(
     canary: float | None,
 ) -> Finished:
     """Predictions of one model as a run of their own, graded as far as they are not yet."""
-    from aem_harness.harness.config import RunConfig
     from aem_harness.harness.run.submission import Submission, enter
 
-    models = {prediction.model_name_or_path for prediction in predictions}
-    if len(models) > 1:
-        raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
-    config = RunConfig.load(
-        arm=models.pop(), dataset=dataset, agent=Submission.name, grade_timeout=timeout, limits={"memory": memory}
-    )
-    folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
+    config, folder = _as_run(predictions, dataset=dataset, out=out, timeout=timeout, memory=memory)
     with open_run(folder, config, selection, Submission(), seeds=1) as store:
         enter(store, predictions)
         return perform(
@@ -101,3 +95,34 @@ def grade_all(
             retry_infrastructure=retry_infrastructure,
             canary=canary,
         )
+
+
+def refuse(
+    predictions: "Sequence[Prediction]",
+    selection: Selection,
+    *,
+    dataset: str,
+    out: Path | None,
+    timeout: float,
+    memory: str,
+) -> None:
+    """Raise what `grade_all` would raise before its first container; writes nothing."""
+    config, folder = _as_run(predictions, dataset=dataset, out=out, timeout=timeout, memory=memory)
+    if (folder / "run.json").is_file():
+        enter_run(folder, config, selection, 1).__exit__()
+
+
+def _as_run(
+    predictions: "Sequence[Prediction]", *, dataset: str, out: Path | None, timeout: float, memory: str
+) -> "tuple[RunConfig, Path]":
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.run.submission import Submission
+
+    models = {prediction.model_name_or_path for prediction in predictions}
+    if len(models) > 1:
+        raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
+    config = RunConfig.load(
+        arm=models.pop(), dataset=dataset, agent=Submission.name, grade_timeout=timeout, limits={"memory": memory}
+    )
+    folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
+    return config, folder

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault
 from aem_harness.harness.io import read_json
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.instances.load import Loaded
+    from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 class Finished:
     """A run that has ended: `counts` has the rollouts of each outcome, `owed` those that have none yet.
 
-    `suspect` are the instances that are resolved, but with a grave integrity mark.
+    `ends` are the exit statuses of each outcome's rollouts. `suspect` are the instances that are resolved, but with a
+    grave integrity mark. `vain` says what is likely wrong where nearly all ended alike without having worked; `remarks`
+    what else a reader has to know.
     """
 
     folder: Path
@@ -32,6 +36,9 @@ class Finished:
     tasks: int
     seeds: int
     suspect: Sequence[str] = ()
+    ends: "Mapping[str, Counter[str]]" = field(default_factory=dict)
+    vain: str = ""
+    remarks: Sequence[str] = ()
 
     @property
     def lost(self) -> int:
@@ -40,7 +47,7 @@ class Finished:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_INFRASTRUCTURE if self.lost else EXIT_OK
+        return EXIT_INFRASTRUCTURE if self.lost or self.vain else EXIT_OK
 
     @property
     def outcomes(self) -> "pd.DataFrame":
@@ -100,8 +107,10 @@ def run(
 
     Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
     """
+    from aem_harness.agents.build import build, check
     from aem_harness.api.serving import card_defaults, connect, one_checkpoint
     from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.run.submission import Submission
 
     if allocation and seeds > 1:
         raise ConfigError("an allocation says how many seeds every instance gets; leave the seeds away")
@@ -114,32 +123,34 @@ def run(
     counts = {task.instance_id: seeds for task in selection.tasks}
     if allocation:
         selection, counts = allocated(selection, allocation, folder)
-    served = connect(
-        [endpoint] if isinstance(endpoint, str) else endpoint,
-        model,
-        asked.sampling,
-        entry=entry,
-        registry=registry,
-        log=folder / "server.log",
-        console=console,
-    )
-    with served as connected:
-        from aem_harness.agents.build import build
-
-        driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=asked.agent_options)
-        with open_run(folder, asked, selection, driver, counts, connected.fingerprint) as store:
-            return perform(
-                store,
-                selection,
-                driver,
-                keys_of(counts),
-                console,
-                workers=workers,
-                grade_workers=grade_workers,
-                retry_infrastructure=retry_infrastructure,
-                release=connected.release,
-                canary=canary,
-            )
+    endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
+    check(asked.agent, options=asked.agent_options, sampling=asked.sampling, served=bool(endpoints or entry))
+    keys = keys_of(counts)
+    # Settings, lock, what is left to do, and only then what is expensive.
+    with ExitStack() as stack:
+        store = stack.enter_context(enter_run(folder, asked, selection, counts))
+        driver: Agent = Submission()  # drives nothing: where only gradings are left
+        release: Callable[[], None] = lambda: None  # noqa: E731
+        if to_do := store.owed(keys, retry_infrastructure=retry_infrastructure).rollouts:
+            require(selection, to_do[0][0], asked)
+            log = folder / "server.log"
+            served = connect(endpoints, model, asked.sampling, entry=entry, registry=registry, log=log, console=console)
+            connected = stack.enter_context(served)
+            options, release = asked.agent_options, connected.release
+            driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=options)
+            settle(store, driver, connected.fingerprint)
+        return perform(
+            store,
+            selection,
+            driver,
+            keys,
+            console,
+            workers=workers,
+            grade_workers=grade_workers,
+            retry_infrastructure=retry_infrastructure,
+            release=release,
+            canary=canary,
+        )
 
 
 def quiet() -> "Console":
@@ -244,8 +255,6 @@ def require(selection: Selection, instance_id: str, config: "RunConfig") -> None
     ensure_image(task)
     problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
     if problems:
-        from aem_harness.harness.errors import EnvironmentFault
-
         raise EnvironmentFault(f"{problems[0].detail}; {problems[0].remedy}")
 
 
@@ -266,6 +275,7 @@ def perform(
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
     canary: float | None = None,
+    places: "Places | None" = None,
 ) -> Finished:
     """Do what is owed among `keys` under a live view, then write the official predictions and reports.
 
@@ -273,7 +283,8 @@ def perform(
     without marks that are then graded again with canaries, beside all marked ones; None: no canaries.
     """
     from aem_harness.harness.report.live import RunView
-    from aem_harness.harness.run.counts import outcomes
+    from aem_harness.harness.run.alike import alike
+    from aem_harness.harness.run.counts import ends, outcomes, remarks
     from aem_harness.harness.run.reports import write_reports
     from aem_harness.harness.run.runner import Runner
     from aem_harness.harness.sandbox.reaping import reap
@@ -296,6 +307,7 @@ def perform(
             grade_workers=grade_workers,
             on_event=view,
             release=release,
+            places=places,
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)
@@ -303,6 +315,7 @@ def perform(
             write_reports(store.folder, selection.tasks, store.progress)
     if canary is not None:
         audit(store.folder, selection.tasks, store.config, store.progress, console, share=canary, workers=grade_workers)
+    done = [store.progress[key].rollout for key in keys if key in store.progress]
     return Finished(
         store.folder,
         store.config.arm,
@@ -310,6 +323,9 @@ def perform(
         tasks=len({name for name, _ in keys}),
         seeds=1 + max((seed for _, seed in keys), default=0),
         suspect=_suspect(store.folder),
+        ends=ends(store, keys),
+        vain=alike(done) if store.config.stop_alike else "",
+        remarks=remarks(store, keys),
     )
 
 

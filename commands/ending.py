@@ -14,9 +14,15 @@ def conclude(finished: "Finished", console: "Console") -> int:
 
     from aem_harness.harness.report.tables import run_summary
 
-    RichConsole().print(run_summary(finished.folder, finished.counts, n=finished.tasks, seeds=finished.seeds))
+    RichConsole().print(
+        run_summary(finished.folder, finished.counts, n=finished.tasks, seeds=finished.seeds, ends=finished.ends)
+    )
+    for remark in finished.remarks:
+        console.print(f"[yellow]note:[/] {remark}", highlight=False, soft_wrap=True)
     if finished.suspect:
         console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(finished.suspect)}")
+    if finished.vain:
+        console.print(f"[yellow]warning:[/] {finished.vain}", highlight=False, soft_wrap=True)
     if finished.lost:
         console.print(f"{finished.lost} of them were lost to infrastructure; repeat these with --retry infra")
     return finished.exit_code

@@ -68,12 +68,13 @@ def grade(
         _grade_logs(logs, out or Path("verdicts.csv"), dataset, console, add_markers=add_markers)
         return
     assert predictions is not None
-    from aem_harness.api.grading import grade_all, known
+    from aem_harness.api.grading import grade_all, known, refuse
     from aem_harness.api.running import Tasks, choose
 
     selection = choose(dataset, console, Tasks(ids=ids or ()))
     chosen = known(predictions, selection, console)
     if dry_run:
+        refuse(chosen, selection, dataset=dataset, out=out, timeout=timeout, memory=memory)
         empty = sum(not prediction.model_patch for prediction in chosen)
         typer.echo(f"{len(chosen)} predictions for {len(selection.tasks)} instances, {empty} of them empty")
         return

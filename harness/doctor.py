@@ -2,22 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from typing import Literal
 
 from aem_harness.harness.errors import AemError
-from aem_harness.harness.types import Record, Task
+from aem_harness.harness.finding import Finding
+from aem_harness.harness.types import Task
 
 GIB = 1 << 30
 DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a working minimum with pruning
-
-
-class Finding(Record):
-    """One thing looked at. `remedy` is empty when all is well."""
-
-    level: Literal["ok", "warning", "problem"]
-    what: str
-    detail: str
-    remedy: str = ""
 
 
 def examine(dataset: str) -> Iterator[Finding]:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from aem_harness.harness.config import Limits
-from aem_harness.harness.doctor import Finding
 from aem_harness.harness.errors import AemError
+from aem_harness.harness.finding import Finding
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import local_images
 from aem_harness.harness.sandbox.worktree import GIT

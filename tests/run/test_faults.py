@@ -3,17 +3,14 @@
 from pathlib import Path
 
 import pytest
-import typer
 from rich.console import Console
 
-from aem_harness.commands.evaluate import Selection, conclude, open_run
+from aem_harness.api.running import Selection, open_run, perform
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import HostFault
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import read_journal
-from aem_harness.harness.types import Task
 from tests.run.faulty import FAULTS, Doubler, Folders, Injector, words_of
 
 KEYS = [(f"folder__number-{n}", 0) for n in range(1, 201)]
@@ -30,20 +27,23 @@ def selection() -> Selection:
     return Selection(tasks, loaded)
 
 
-def perform(folder: Path, selection: Selection, injector: Injector, *, retry: bool = False):
+def finish(folder: Path, selection: Selection, injector: Injector, *, retry: bool = False):
+    """The run, up to the exit code that its command would have."""
     agent = Doubler(injector)
-    tasks: dict[str, Task] = {task.instance_id: task for task in selection.tasks}
     config = RunConfig(arm="a", agent="doubler", infra_retries=0)
     with open_run(folder, config, selection, agent, 1) as store:
-        runner = Runner(store, tasks, agent, workers=8, places=Folders(injector))
-        runner.run(KEYS, retry_infrastructure=retry)
-        write_reports(folder, selection.tasks, store.progress)
-        code = 0
-        try:
-            conclude(store, KEYS, Console(stderr=True), n=len(KEYS), seeds=1)
-        except typer.Exit as ended:
-            code = ended.exit_code
-        return code, {key: store.progress[key] for key in KEYS}
+        finished = perform(
+            store,
+            selection,
+            agent,
+            KEYS,
+            Console(quiet=True),
+            workers=8,
+            grade_workers=2,
+            retry_infrastructure=retry,
+            places=Folders(injector),
+        )
+        return finished.exit_code, {key: store.progress[key] for key in KEYS}
 
 
 def result(progress) -> tuple[str, str, int, str]:
@@ -53,11 +53,11 @@ def result(progress) -> tuple[str, str, int, str]:
 
 @pytest.mark.parametrize("seed", [20260501])
 def test_one_rollouts_fault_is_that_rollouts_alone_and_names_its_cause(tmp_path, selection, seed):
-    code, undisturbed = perform(tmp_path / "undisturbed", selection, Injector({}))
+    code, undisturbed = finish(tmp_path / "undisturbed", selection, Injector({}))
     assert code == 0
     injector = Injector.drawn(KEYS, seed)
     assert len(injector.struck) == 20
-    code, disturbed = perform(tmp_path / "disturbed", selection, injector)
+    code, disturbed = finish(tmp_path / "disturbed", selection, injector)
     assert code == 3, "losses end a run with the exit code of infrastructure"
     for key in KEYS:
         if key not in injector.struck:
@@ -70,7 +70,7 @@ def test_one_rollouts_fault_is_that_rollouts_alone_and_names_its_cause(tmp_path,
     journal = list(read_journal(tmp_path / "disturbed"))
     assert len({(e["instance_id"], e["seed"]) for e in journal if e["event"] == "rollout"}) == len(KEYS)
 
-    code, again = perform(tmp_path / "disturbed", selection, Injector({}), retry=True)
+    code, again = finish(tmp_path / "disturbed", selection, Injector({}), retry=True)
     assert code == 0, "what was lost is repeated on request, and nothing else"
     assert {key: result(one) for key, one in again.items()} == {key: result(one) for key, one in undisturbed.items()}
     assert len(list(read_journal(tmp_path / "disturbed"))) < 2 * len(KEYS) + 2 * len(injector.struck) + 1
