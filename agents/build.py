@@ -79,12 +79,15 @@ def endpoint_policy(
     api_key: str | None = None,
     await_server: Callable[[], None] | None = None,
     gpus: float | None = None,
+    retry_seconds: float | None = None,
 ) -> "EndpointPolicy":
     """The policy behind one or several endpoints; an empty `model` means the only one the first endpoint serves.
 
+    `retry_seconds` is how long one call may take before it is given up and tried again.
+
     ConfigError for bad sampling parameters or an ambiguous or unserved model, PolicyFault when nothing answers.
     """
-    from aem_harness.agents.policy import EndpointPolicy, Sampling, served_models
+    from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
     from aem_harness.agents.refusals import check_context
 
     asked = _options(Sampling, sampling or {}, "sampling", where="sampling")
@@ -96,7 +99,8 @@ def endpoint_policy(
             lacks = f", not {model!r}" if model else ""
             raise ConfigError(f"{endpoint} serves {', '.join(served) or 'no model'}{lacks}: name one with --model")
         check_context(endpoint, api_key, model, asked.max_tokens)
-    return EndpointPolicy(model, endpoints, asked, api_key=api_key, await_server=await_server, gpus=gpus)
+    retry = Retry(seconds=retry_seconds) if retry_seconds else None
+    return EndpointPolicy(model, endpoints, asked, api_key=api_key, retry=retry, await_server=await_server, gpus=gpus)
 
 
 def _import(module: str) -> ModuleType:

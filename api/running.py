@@ -92,6 +92,7 @@ def run(
     workers: int = 4,
     grade_workers: int = 2,
     retry_infrastructure: bool = False,
+    retry_seconds: float | None = None,
     canary: float | None = 0.05,
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -104,6 +105,7 @@ def run(
     served unless there is an endpoint. `allocation` is a CSV of `aem plan --allocate`, instead of `seeds`. `settings`
     are fields of `RunConfig` (`agent_options`, `sampling`, `limits`, ...), over `overrides` (`a.b=value`) and the YAML
     file `config`. `canary` is the share of the resolved rollouts without marks that are graded again with canaries.
+    `retry_seconds` is how long one call of the model may take before it is given up and tried again.
 
     Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
     """
@@ -133,8 +135,16 @@ def run(
         release: Callable[[], None] = lambda: None  # noqa: E731
         if to_do := store.owed(keys, retry_infrastructure=retry_infrastructure).rollouts:
             require(selection, to_do[0][0], asked)
-            log = folder / "server.log"
-            served = connect(endpoints, model, asked.sampling, entry=entry, registry=registry, log=log, console=console)
+            served = connect(
+                endpoints,
+                model,
+                asked.sampling,
+                entry=entry,
+                registry=registry,
+                log=folder / "server.log",
+                console=console,
+                retry_seconds=retry_seconds,
+            )
             connected = stack.enter_context(served)
             options, release = asked.agent_options, connected.release
             driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=options)
@@ -294,6 +304,8 @@ def perform(
         console.print(f"[dim]removed {reaped} container(s) left behind by a killed run[/]")
     for (instance_id, seed), wrong in store.damaged.items():
         console.print(f"[yellow]warning:[/] {instance_id} seed {seed}: {wrong}", highlight=False, soft_wrap=True)
+    for path in store.stray:
+        console.print(f"[yellow]warning:[/] {path} is no rollout of this run: ignored", highlight=False, soft_wrap=True)
     owed = store.owed(list(keys), retry_infrastructure=retry_infrastructure)
     undone = {(i, s) for i, s, _ in owed.rollouts} | set(owed.grades)
     known = outcomes(store, [key for key in keys if key not in undone])

@@ -79,6 +79,7 @@ def connect(
     registry: Path | None = None,
     log: Path | None = None,
     console: "Console | None" = None,
+    retry_seconds: float | None = None,
 ) -> Iterator[Connected]:
     """Attach to `endpoints`, or serve the checkpoint `entry` (log and events beside `log`), or neither.
 
@@ -106,7 +107,11 @@ def connect(
                 say = (console or RichConsole(stderr=True)).print
                 say(f"[yellow]{entry.card.name} is stored in {own} and served in {dtype}[/]: both arms should be, too")
         count = gpus(entry, known, program) if entry else None
-        policy = stack.enter_context(endpoint_policy(name, endpoints, sampling, await_server=await_server, gpus=count))
+        policy = stack.enter_context(
+            endpoint_policy(
+                name, endpoints, sampling, await_server=await_server, gpus=count, retry_seconds=retry_seconds
+            )
+        )
         yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known, dtype), stack.close, endpoints[0])
 
 

@@ -80,6 +80,10 @@ def run(
         Path | None, typer.Option(help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds.")
     ] = None,
     retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+    retry_seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds one call of the model may take before it is tried again (1800)."),
+    ] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
 ) -> None:
@@ -117,6 +121,7 @@ def run(
             workers=workers,
             grade_workers=grade_workers,
             retry_infrastructure=retry is Retry.infra,
+            retry_seconds=retry_seconds,
             canary=None if no_canary else canary,
             config=config_file,
             overrides=overrides or (),

@@ -22,6 +22,7 @@ from aem_harness.harness.types import Instance, Task
 
 Row = Mapping[str, Any]
 
+MOST = 200  # characters of an instance id: file systems take 255 for a name, and names are made longer
 REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement")  # text, not empty
 TEXT = ("patch", "test_patch")  # text, may be empty
 OPTIONAL = ("version", "hints_text", "created_at", "difficulty")  # text or null; empty where absent
@@ -51,6 +52,8 @@ def parse_row(row: object, *, dataset: str = "", folder: Path | None = None) -> 
     required = {name: _text(row, name, empty=False) for name in REQUIRED}
     if not _ID.fullmatch(required["instance_id"]):
         raise DataError(f"instance_id must be letters, digits, '.', '_' or '-', is {_short(required['instance_id'])}")
+    if (size := len(required["instance_id"])) > MOST:
+        raise DataError(f"instance_id has {size} characters: at most {MOST} can name files")
     if not _COMMIT.fullmatch(required["base_commit"]):
         raise DataError(f"base_commit must be a hexadecimal commit id, is {_short(required['base_commit'])}")
     text = {name: _text(row, name, empty=True) for name in TEXT}

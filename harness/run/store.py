@@ -13,6 +13,7 @@ grading: neither is taken from half a file.
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,9 @@ from aem_harness.harness.run.seeds import widened
 from aem_harness.harness.types import Outcome
 
 logger = logging.getLogger(__name__)
+
+# Names beside each other in an instance's folder: a rollout, one that is under way, an earlier attempt.
+_SEED, _SCRATCH, _EARLIER = re.compile(r"0|[1-9][0-9]*"), re.compile(r"\.[0-9]+\..+"), re.compile(r"[0-9]+\.attempt.+")
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
@@ -85,6 +89,7 @@ class RunStore:
         self.progress: dict[Key, Progress] = {}
         self.damaged: dict[Key, str] = {}  # what was found not to be as it was written, in words
         self._attempts: dict[Key, int] = {}  # the newest of each, also of what must be done again
+        self.stray: list[Path] = []  # what lies among the rollouts and is none
         self._mutex = threading.Lock()
         (folder / "rollouts").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
@@ -213,11 +218,14 @@ class RunStore:
 
     def _adopt(self) -> None:
         """Journal what is in the folders and not in the journal, if it is whole; drop what was killed under way."""
-        for folder in sorted(self.folder.glob("rollouts/*/*")):
-            if folder.name.startswith("."):
-                shutil.rmtree(folder)  # killed under way: still to do
-            elif folder.name.isdigit():
-                self._adopt_one(folder, (folder.parent.name, int(folder.name)))
+        for path in sorted(self.folder.glob("rollouts/*/*")):
+            if path.is_dir() and _SCRATCH.fullmatch(path.name):
+                shutil.rmtree(path)  # killed under way: still to do
+            elif path.is_dir() and _SEED.fullmatch(path.name) and (path / ROLLOUT_EVENT).exists():
+                self._adopt_one(path, (path.parent.name, int(path.name)))
+            elif not (path.is_dir() and _EARLIER.fullmatch(path.name)):
+                logger.warning("%s is none of a run's folders: ignored", path)
+                self.stray.append(path)
 
     def _adopt_one(self, folder: Path, key: Key) -> None:
         known = self.progress.get(key)
