@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aem_harness.harness.errors import GradingFault
+from aem_harness.harness.grading.readings import UNMERGED
 from aem_harness.harness.grading.verdict import Witness
 from aem_harness.harness.sandbox.worktree import differing
 from aem_harness.harness.types import Environment
@@ -97,7 +98,7 @@ def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str],
             raise GradingFault(f"`{command}` did not end within {STEP_SECONDS:g} s")
         words = step.output
         if step.returncode == 0:
-            return True, words
+            return True, words + (_unmerged(environment, workdir) if attempt else "")
     if (
         environment.execute(f"git apply --check --reverse {PATCH_FILE}", timeout=STEP_SECONDS, cwd=workdir).returncode
         == 0
@@ -105,6 +106,13 @@ def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str],
         return True, "verified already applied"
     _require_sound_tree(environment, workdir)
     return False, words
+
+
+def _unmerged(environment: Environment, workdir: str) -> str:
+    """A line that names the files which a three-way apply left in conflict: the reset between tries keeps them so."""
+    left = environment.execute("git diff --name-only --diff-filter=U", timeout=STEP_SECONDS, cwd=workdir)
+    names = ", ".join(left.output.split("\n")[:5]).strip(", ") if left.returncode == 0 else ""
+    return f"\n{UNMERGED}{names}\n" if names else ""
 
 
 def _require_sound_tree(environment: Environment, workdir: str) -> None:

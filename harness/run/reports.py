@@ -20,6 +20,7 @@ from typing import Any
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
+from aem_harness.harness.grading.readings import audit_readings
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.instances.rows import to_row
 from aem_harness.harness.io import read_json, write_json, write_json_lines
@@ -87,6 +88,10 @@ def integrity_marks(rollout: Path, task: Task, outcome: Outcome) -> list[Mark]:
     if outcome is Outcome.RESOLVED and log.exists():
         marks += audit_log(log.read_text(encoding="utf-8", errors="replace"), task)
         marks += auditing.marks_of(rollout)
+    if log.exists():
+        notes = rollout / official.NOTES
+        said = notes.read_text(encoding="utf-8", errors="replace") if notes.exists() else ""
+        marks += audit_readings(log.read_text(encoding="utf-8", errors="replace"), said, task)
     return marks
 
 
