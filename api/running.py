@@ -352,6 +352,7 @@ def audit(
     workers: int,
 ) -> None:
     """Grade resolved rollouts again with canaries, and say in one line what they found."""
+    from aem_harness.harness.report.why import printable
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
 
@@ -363,7 +364,9 @@ def audit(
         workers=workers,
         timeout=config.grade_timeout,
         limits=config.limits,
-        tell=lambda key, seen: console.print(f"[dim]canaries: {key[0]} seed {key[1]}: {seen.state} {seen.reason}[/]"),
+        tell=lambda key, seen: console.print(
+            f"canaries: {key[0]} seed {key[1]}: {seen.state} {printable(seen.reason)}", style="dim", markup=False
+        ),
     )
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)

@@ -11,12 +11,14 @@ import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from aem_harness.harness.errors import ConfigError, DataError
 
 GZIP = b"\x1f\x8b"
+MOST_UNPACKED = 2**30  # bytes that a gzipped or zipped file may hold
 # The long marks first: UTF-32's little-endian mark begins with UTF-16's.
 MARKS = (
     (BOM_UTF32_LE, "utf-32"),
@@ -34,10 +36,19 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file, unpacked where it is gzipped. Raises DataError where it cannot be read."""
     try:
         raw = path.read_bytes()
-        return gzip.decompress(raw) if raw.startswith(GZIP) or path.suffix == ".gz" else raw
+        return _unpacked(raw, path) if raw.startswith(GZIP) or path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"cannot read {path}: {why}") from None
+
+
+def _unpacked(raw: bytes, path: Path) -> bytes:
+    """What a gzipped file holds, at most `MOST_UNPACKED` bytes: a small file can hold more than any memory."""
+    with gzip.GzipFile(fileobj=BytesIO(raw)) as file:
+        data = file.read(MOST_UNPACKED + 1)
+    if len(data) > MOST_UNPACKED:
+        raise DataError(f"{path} unpacks to more than {MOST_UNPACKED >> 20} MiB; unpack it yourself if that is meant")
+    return data
 
 
 def decoded(data: bytes) -> str:

@@ -18,7 +18,7 @@ from aem_harness.harness.ends import Ends, Whose
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import holds, peek_json, table
-from aem_harness.harness.io import read_json
+from aem_harness.harness.io import MOST_UNPACKED, read_json
 from aem_harness.harness.types import Outcome
 
 ZSTANDARD = 93  # the zip format's number of the method; Python reads it itself from 3.14 on
@@ -176,6 +176,8 @@ def _with_invalidation(archive: zipfile.ZipFile, names: set[str], sample: Any) -
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:
     info = archive.getinfo(name)
+    if info.file_size > MOST_UNPACKED:
+        raise ValueError(f"{name} unpacks to more than {MOST_UNPACKED >> 20} MiB")
     if info.compress_type != ZSTANDARD:
         return json.loads(archive.read(info))
     import pyarrow

@@ -147,13 +147,14 @@ def _verdict(folder: Path, rollout: Mapping[str, Any]) -> Iterator[RenderableTyp
     grade = read_json(folder / "grade.json") if graded else None
     tests = read_tests(folder) if graded else None
     if rollout["fault"]:
-        yield Text(f"lost to infrastructure ({rollout['fault']['boundary']}): {rollout['fault']['message']}", "magenta")
+        message = printable(rollout["fault"]["message"])
+        yield Text(f"lost to infrastructure ({rollout['fault']['boundary']}): {message}", "magenta")
     if grade is None:
         yield Text("not graded", "dim")
         return
-    yield Text(f"graded: {grade['outcome']}  {grade['cause']}".rstrip(), STYLE[Outcome(grade["outcome"])])
+    yield Text(f"graded: {grade['outcome']}  {printable(grade['cause'])}".rstrip(), STYLE[Outcome(grade["outcome"])])
     if why := cause(rollout, grade, tests):
-        yield Text(f"cause: {why}")
+        yield Text(f"cause: {printable(why)}")
     if tests is None:
         return
     yield Text(f"FAIL_TO_PASS: {tests.fixed} passed, {len(tests.not_fixed)} failed")
