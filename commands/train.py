@@ -11,7 +11,7 @@ Examples:
 
   aem train --config tiny-warm-start                            supervised start of the tiny policies, minutes on a CPU
 
-  aem train --config tiny-aem --set seed=3 --set aem.lam=0.5    GRPO with entropy modulation, other seed and strength
+  aem train --config tiny-aem -c seed=3 -c aem.lam=0.5          GRPO with entropy modulation, other seed and strength
 
   aem train --config my.yaml --out results/training/mine --resume
 
@@ -32,8 +32,10 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[str | None, typer.Option(help="A YAML file, or the name of a shipped one.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", "-c", metavar="KEY=VALUE", help="Override a setting (dotted).")
+        list[str] | None,
+        typer.Option("--config-value", "-c", metavar="KEY=VALUE", help="Override a setting (dotted); may be repeated."),
     ] = None,
+    old_settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: results/training/NAME-seedN).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved step.")] = False,
     dry_run: Annotated[
@@ -64,7 +66,9 @@ def train(
     from aem_harness.training.config import find_config, load_config
     from aem_harness.training.run import train as run
 
-    loaded = load_config(find_config(config), settings or ())
+    if old_settings:
+        typer.echo("note: --set KEY=VALUE is now -c KEY=VALUE, as in aem run; --set names a dataset there", err=True)
+    loaded = load_config(find_config(config), [*(old_settings or ()), *(settings or ())])
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
     if dry_run:
         _check(loaded, folder, Console(), resume=resume)

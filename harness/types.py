@@ -138,7 +138,12 @@ class ExitStatus(StrEnum):
     FORMAT_ERRORS = "format_errors"  # too many malformed replies in a row
     AGENT_CRASH = "agent_crash"  # the agent's own code raised
     SANDBOX_DESTROYED = "sandbox_destroyed"  # its commands left no container that works, where a fresh one does
-    FAULT = "fault"  # infrastructure; the rollout is owed again on request
+    FAULT = "fault"  # infrastructure; the rollout is done again on request
+
+    @property
+    def at_a_limit(self) -> bool:
+        """Cut off by a limit of steps, tokens, context or time."""
+        return self in (self.STEP_LIMIT, self.TOKEN_LIMIT, self.CONTEXT_LIMIT, self.WALL_LIMIT)
 
 
 class Recorder(Protocol):

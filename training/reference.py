@@ -20,7 +20,6 @@ from torch import Tensor
 
 from aem_harness.aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
 from aem_harness.agents.templates import Prompts
-from aem_harness.harness.types import ExitStatus
 from aem_harness.training import advantages, aem, diagnostics, gradients, tasks
 from aem_harness.training.bases import base_advantages
 from aem_harness.training.checkpoint import load_policy, save_policy
@@ -36,7 +35,6 @@ from aem_harness.training.tokenizer import Chat
 
 Report = Callable[[Mapping[str, Any]], None]
 ROWS = 16  # rollouts that go through the model at once when scored
-AT_A_LIMIT = {ExitStatus.STEP_LIMIT, ExitStatus.CONTEXT_LIMIT, ExitStatus.TOKEN_LIMIT}
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def make_batch(
     base = config.resolved_base
     inputs_B_T, targets_B_T, loss_mask_B_T = tensors(rollouts, pad)
     rewards_B = torch.tensor([rollout.episode.reward for rollout in rollouts])
-    limited_B = torch.tensor([rollout.episode.status in AT_A_LIMIT for rollout in rollouts])
+    limited_B = torch.tensor([bool(end := rollout.episode.status) and end.at_a_limit for rollout in rollouts])
     kept_B = ~limited_B if base.compact_filtering else torch.ones_like(limited_B)
     if base.compact_filtering:
         rewards_B = rewards_B * kept_B

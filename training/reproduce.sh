@@ -11,11 +11,11 @@ seeds=${SEEDS:-"0 1 2 3 4"}
 
 first="$runs/tiny-warm-start-seed0" base="$runs/tiny-base-seed1"
 [ -d "$first/checkpoint" ] || aem train --config tiny-warm-start --out "$first" --resume
-[ -d "$base/checkpoint" ] || aem train --config tiny-base --set start="$first/checkpoint" --out "$base" --resume
+[ -d "$base/checkpoint" ] || aem train --config tiny-base -c start="$first/checkpoint" --out "$base" --resume
 for seed in $seeds; do for arm in $arms; do echo "$arm $seed"; done; done |
     xargs -P "${JOBS:-2}" -L 1 bash -c '
         folder="$0/$2-seed$3"
-        [ -d "$folder/checkpoint" ] || aem train --config "$2" --set seed="$3" --set start="$1" --out "$folder" --resume
+        [ -d "$folder/checkpoint" ] || aem train --config "$2" -c seed="$3" -c start="$1" --out "$folder" --resume
     ' "$runs" "$base/checkpoint"
 # shellcheck disable=SC2086
 python -m aem_harness.training.curves "$runs" "$runs/figures" $arms

@@ -9,6 +9,7 @@ import numpy as np
 
 from aem_harness.harness.compare.regressions import regressions
 from aem_harness.harness.compare.values import Trials
+from aem_harness.harness.compare.words import points
 from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
@@ -183,11 +184,6 @@ def _trials(outcomes: np.ndarray) -> Trials:
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
-
-
-def points(fraction: float) -> str:
-    """`+1.4`, in percentage points."""
-    return f"{100 * fraction:+z.1f}"
 
 
 def level(config: GateConfig) -> str:

@@ -26,7 +26,7 @@ class PastGate(Record):
     at: str
 
 
-class Sequence(Record):
+class GateSequence(Record):
     """The state file. Without `window`, one of an older kind: alpha / (j (j + 1)) for the j-th gate, alpha for ever."""
 
     baseline_digest: str
@@ -54,15 +54,15 @@ class Sequence(Record):
 WINDOW = 7  # gates, a week of nights
 
 
-def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = None) -> Sequence:
+def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = None) -> GateSequence:
     """Read the state file, or begin one. Raises ConfigError when it is of another baseline, alpha or window.
 
     `baseline` is a digest: of its stored outcomes, or of its settings where it is run afresh.
     """
     if not path.exists():
-        return Sequence(baseline_digest=baseline, alpha=alpha, window=window or WINDOW)
+        return GateSequence(baseline_digest=baseline, alpha=alpha, window=window or WINDOW)
     with validating(DataError, f"{path} is not the state of a sequence of gates"):
-        found = Sequence.model_validate(read_json(path))
+        found = GateSequence.model_validate(read_json(path))
     for name, theirs, ours in (
         ("baseline", found.baseline_digest, baseline),
         ("alpha", found.alpha, alpha),
@@ -73,7 +73,7 @@ def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = 
     return found
 
 
-def record(path: Path, sequence: Sequence, gate: PastGate) -> Sequence:
+def record(path: Path, sequence: GateSequence, gate: PastGate) -> GateSequence:
     """Add a finished gate to the state file; one that was there already is left as it is."""
     if gate.number <= len(sequence.gates):
         return sequence

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from aem_harness.harness.compare.mcnemar import wilson
 from aem_harness.harness.compare.records import (
     QUESTIONS,
     ArmSummary,
@@ -16,7 +17,7 @@ from aem_harness.harness.compare.records import (
 )
 from aem_harness.harness.compare.words import seeds_of, unit_of
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.report.reference import Reference, wilson
+from aem_harness.harness.report.reference import Reference
 
 Kind = Literal["text", "count", "percent", "points", "amount", "change", "p"]
 MARKS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))

@@ -1,7 +1,6 @@
 """Published figures as rows of a table: what a paper printed, marked as reported, with nothing added but arithmetic."""
 
 from importlib.resources import files
-from math import sqrt
 
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.types import Record
@@ -42,13 +41,3 @@ def reference(name: str) -> Reference:
         raise ConfigError(f"no reference {name!r}; shipped are: {', '.join(known_references())}")
     text = (files("aem_harness.harness.report") / "references" / f"{name}.yaml").read_text()
     return Reference(**yaml.safe_load(text))
-
-
-def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Score interval of a binomial share (Wilson 1927), which need not be a whole number of successes out of n."""
-    from statistics import NormalDist
-
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return centre - half, centre + half

@@ -4,7 +4,7 @@ import pytest
 
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import TIERS, Budget, configure
-from aem_harness.harness.gate.sequence import WINDOW, PastGate, Sequence, open_sequence, record
+from aem_harness.harness.gate.sequence import WINDOW, GateSequence, PastGate, open_sequence, record
 from tests.gate.worlds import drawn, surface
 
 
@@ -55,13 +55,13 @@ BASE = drawn("base", surface(30))
 
 
 def test_the_alphas_of_a_sequence_never_sum_to_more_than_alpha():
-    sequence = Sequence(baseline_digest="x", alpha=0.05)
+    sequence = GateSequence(baseline_digest="x", alpha=0.05)
     alphas = [sequence.block_alpha(number) for number in range(1, 2000)]
     assert alphas[0] == 0.025
     assert 0.0499 < sum(alphas) < 0.05
 
 
-def ended(sequence: Sequence, candidate) -> PastGate:
+def ended(sequence: GateSequence, candidate) -> PastGate:
     number = sequence.number(candidate.digest)
     return PastGate(
         number=number,
@@ -117,4 +117,4 @@ def test_a_broken_state_file_is_named(tmp_path):
 
 
 def test_a_run_that_is_not_begun_is_the_next_gate(tmp_path):
-    assert Sequence(baseline_digest="x", alpha=0.05).number(None) == 1
+    assert GateSequence(baseline_digest="x", alpha=0.05).number(None) == 1

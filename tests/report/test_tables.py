@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.mcnemar import wilson
 from aem_harness.harness.compare.outcomes import Outcomes, load
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.errors import ConfigError, DataError
@@ -24,7 +25,7 @@ from aem_harness.harness.report.again import TableOptions, make_again, make_tabl
 from aem_harness.harness.report.columns import Cell
 from aem_harness.harness.report.formats import FORMATS, TEXT_WIDTH, tex
 from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
-from aem_harness.harness.report.reference import reference, wilson
+from aem_harness.harness.report.reference import reference
 
 EVERYTHING = (
     "tasks", "seeds", "rollouts", "lost", "resolved", "resolved-like", "official", "highest", "adjusted",

@@ -125,3 +125,11 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 4
     assert f"error: cannot write {out}: No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_old_spelling_of_a_training_setting_works_and_names_the_new_one() -> None:
+    words = ["train", "--config", "tiny-aem", "--set", "seed=nothing"]
+    done = subprocess.run([sys.executable, "-m", "aem_harness.cli", *words], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "--set KEY=VALUE is now -c KEY=VALUE" in done.stderr
+    assert "seed: " in done.stderr

@@ -33,12 +33,6 @@ from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.types import Completion, ExitStatus, Outcome, Prediction, Task
 from aem_harness.training.verl_config import Sandbox
 
-AT_A_LIMIT = {
-    ExitStatus.STEP_LIMIT,
-    ExitStatus.TOKEN_LIMIT,
-    ExitStatus.CONTEXT_LIMIT,
-    ExitStatus.WALL_LIMIT,
-}
 THINKING_ENDS = "</think>"
 
 Generate = Callable[[list[int], int], Any]  # (ids, most new tokens) -> verl's TokenOutput
@@ -198,7 +192,7 @@ def rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place:
 def output_of(result: Result, sandbox: Sandbox) -> AgentLoopOutput:
     """What verl trains on."""
     policy, room = result.policy, result.policy.room
-    filtered = sandbox.compact_filtering and result.status in AT_A_LIMIT
+    filtered = sandbox.compact_filtering and result.status.at_a_limit
     reward = 0.0 if filtered else result.reward
     facts = dict(policy.server_facts)
     scored = facts.pop("scored", False)
