@@ -122,6 +122,10 @@ class Arms:
         bool, typer.Option("--fresh", help="The baseline is, or was, run beside the candidate, pair by pair.")
     ] = False
     common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False
+    audited: Annotated[
+        bool,
+        typer.Option("--audited", help="Rollouts that canaries saw to tamper with tests count as failures."),
+    ] = False
     pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None
     allow: Annotated[
         list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
@@ -262,6 +266,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
                 history=arms.history or (),
                 fresh=arms.fresh,
                 common=arms.common,
+                audited=arms.audited,
                 pin=arms.pin,
                 allow=arms.allow or (),
                 sequence=output.sequence,

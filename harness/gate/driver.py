@@ -26,6 +26,7 @@ from aem_harness.harness.run.store import now
 class Options:
     """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to.
 
+    `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms.
     `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often.
     """
 
@@ -39,6 +40,7 @@ class Options:
     ledger: Path | None = None
     least_chance: float = 0.0
     calibrated: bool = True
+    audited: bool = False
 
 
 @dataclass(frozen=True)

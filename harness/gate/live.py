@@ -17,7 +17,7 @@ from rich.console import Console
 
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import DataError, EnvironmentFault
+from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
@@ -86,6 +86,8 @@ class Live:
         return len(self._plans) > 1
 
     def start(self, config: GateConfig, options: Options) -> Start:
+        if options.audited:
+            raise ConfigError("--audited decides on stored runs: run `aem audit` on both folders, then gate these")
         self._config, self._options = config, options
         retried = {"infra_retries": config.retries}
         self._plans = [replace(plan, config=plan.config.model_copy(update=retried)) for plan in self._plans]

@@ -10,7 +10,7 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
-from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift, same_tasks, weights
+from aem_harness.harness.gate.table import audited, check_pin, read_arm, refuse_drift, same_tasks, weights
 
 
 class Stored:
@@ -33,8 +33,12 @@ class Stored:
             raise ConfigError(
                 f"baseline and candidate are the same arm {baseline!r}; `aem calibrate` gates an arm on itself"
             )
+        notes: list[str] = []
+        if options.audited:
+            self._outcomes, words = audited(self._outcomes)
+            notes = [words]
         read = [read_arm(self._outcomes, name, retries=config.retries) for name in self._names]
-        accepted = refuse_drift(self._outcomes, self._names, options.allow)
+        accepted = [*notes, *refuse_drift(self._outcomes, self._names, options.allow)]
         check_pin(read[0], options.pin)
         theirs, mine = same_tasks(*read, common=options.common)
         if options.fresh and not np.array_equal(theirs.due, mine.due):

@@ -17,6 +17,7 @@ from aem_harness.harness.compare.drift import differences
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.errors import ConfigError, DataError, DriftFault, listed
 from aem_harness.harness.gate.design import Arm
+from aem_harness.harness.schema import tampered, without_tampered
 
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
@@ -50,6 +51,21 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
         matrix(gpu, 0.0) if gpu.notna().any() else None,
         None if planned.all() else planned,
     )
+
+
+def audited(outcomes: Outcomes) -> tuple[Outcomes, str]:
+    """The outcomes with tampered rollouts counted as failures, and in words what was audited and changed.
+
+    Raises DataError where an arm has resolved rollouts of which none was graded again with canaries.
+    """
+    table, seen = outcomes.table, outcomes.table["canary"].isin(["clean", "marked"])
+    for arm in outcomes.arms:
+        mine = table["arm"] == arm
+        if (mine & table["resolved"].fillna(False)).any() and not (mine & seen).any():
+            raise DataError(f"arm {arm!r} was not audited; run `aem audit` on its folder first")
+    counts = [f"{int((tampered(table) & (table['arm'] == arm)).sum())} of {arm}" for arm in outcomes.arms]
+    words = f"audited: resolved rollouts that tamper with their tests count as failures, {', '.join(counts)}"
+    return Outcomes(without_tampered(table), outcomes.facts), words
 
 
 def same_tasks(baseline: Arm, candidate: Arm, *, common: bool = False) -> tuple[Arm, Arm]:
