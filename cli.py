@@ -37,6 +37,7 @@ COMMANDS: tuple[str, ...] = (
     "images",
     "import_",
     "audit",
+    "regrade",
     "fsck",
     "export",
     "doctor",

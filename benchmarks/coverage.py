@@ -14,6 +14,14 @@ UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
 SEEDS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 4), ((3, 4), (3, 4)), UNEQUAL)
 
 
+# tasks, seeds, share gained outright, share solved half of the time, share always solved: weak and saturated models
+FEW_MOVED = (
+    (100, 4, 0.01, 0.0, 0.0), (100, 16, 0.01, 0.0, 0.0), (120, 4, 0.015, 0.0, 0.95), (500, 4, 0.004, 0.0, 0.0),
+    (500, 4, 0.01, 0.0, 0.0), (500, 16, 0.004, 0.05, 0.5), (100, 16, 0.02, 0.05, 0.0), (500, 2, 0.006, 0.0, 0.98),
+    (500, 4, 0.015, 0.0, 0.0),
+)  # fmt: skip
+
+
 def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
     for seeds in SEEDS:
         yield f"difference, these tasks, K {seeds}", sim.difference_these(reps, seeds, task_spread=0.1)
@@ -32,6 +40,14 @@ def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
             yield f"difference, like these, 12 repositories, repository sd {spread}, K {seeds}", covered
         covered = sim.difference_like(reps, seeds, repos=FEW, repo_spread=0.1)
         yield f"difference, like these, 20 tasks of 3 repositories, K {seeds}", covered
+    for tasks, seeds, gained, noise, rate in FEW_MOVED:
+        for one_repo in (False, True):
+            share = sim.difference_few_moved(
+                reps, tasks, seeds, gained=gained, noise=noise, rate=rate, one_repo=one_repo
+            )
+            repos = "1 repository" if one_repo else "12 repositories"
+            told = f"{100 * gained:g} % of {tasks} tasks gained outright, {100 * rate:g} % always solved"
+            yield f"difference, like these, {told}, K {seeds}, {repos}", share
     for n in (500, 50, 20):
         yield f"difference, Tango, {n} tasks, K (1, 1)", sim.difference_tango(reps, repos={"a/a": n}, task_spread=0.3)
     for fraction, question in ((1.0, "these"), (0.0, "like these, tasks independent")):

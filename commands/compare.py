@@ -16,6 +16,7 @@ from aem_harness.commands.options import (
     EndsFile,
     Level,
     Margin,
+    Registered,
     RegistryFolder,
     Series,
     Tax,
@@ -80,6 +81,15 @@ def compare(
     calls: Calls = None,
     tax: Tax = None,
     cutoff: Cutoff = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(help="Tasks left out of all arms: a file of ids, or a run of --agent gold (what it fails here)."),
+    ] = None,
+    suspect: Annotated[
+        list[str] | None,
+        typer.Option(help="File of tasks that may be labelled wrongly: say the difference without them; repeated."),
+    ] = None,
+    registered: Registered = None,
     ends: EndsFile = None,
     brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
@@ -102,6 +112,8 @@ def compare(
     from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.compare import Options
     from aem_harness.harness.compare.pairs import all_pairs as every_pair
+    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
+    from aem_harness.harness.compare.sensitivity import other_tasks, task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
@@ -126,7 +138,27 @@ def compare(
         tax=names(tax),
         cutoff=cutoff,
     )
+    everything, left_out = outcomes, task_list(quarantine) if quarantine else ()
+    if left_out:
+        outcomes = without(outcomes, left_out)
     comparison = make(outcomes, baseline, options=options, ends=faults)
+    lines = []
+    if left_out:
+        lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)
+    for source in suspect or ():
+        fewer = without(outcomes, task_list(source))
+        lines += other_tasks(fewer, comparison.contrasts, f"without the tasks of {Path(source).name}", level)
+    comparison = comparison.model_copy(update={"sensitivity": tuple(lines)})
+    if registered:
+        plan = read_registration(registered)
+        found = deviations(
+            plan,
+            outcomes,
+            arms=[arm.arm for arm in comparison.arms],
+            level=level,
+            margin=options.margin,
+        )
+        comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
     elif as_csv:

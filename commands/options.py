@@ -47,6 +47,9 @@ RegistryFolder = Annotated[
 Baseline = Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")]
 Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
 AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every arm with every other one.")]
+Registered = Annotated[
+    Path | None, typer.Option(help="A plan of `aem plan --register`: say whether all is as registered.")
+]
 Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
 Margin = Annotated[
     float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")

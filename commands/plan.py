@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_harness.commands import options
+
 if TYPE_CHECKING:
     from aem_harness.harness.compare.records import Components
 
@@ -17,6 +19,8 @@ Examples:
   aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      will 4 seeds clear an equal candidate, and what do they cost
 
   aem plan --difference 1.4 --run-sd 0.9 --training-hours 400     training runs a method, and rollouts of each
+
+  aem plan --register plan.json --set verified --seeds 4 --margin 2 --arm base --arm aem      then: compare --registered
 
   aem plan --history results/base --difference 3 --allocate seeds.csv --budget 2000
 """
@@ -54,6 +58,14 @@ def plan(
         typer.Option(min=0, help="Points by which training runs of a method vary (compare --unit run): plan methods."),
     ] = None,
     training_hours: Annotated[float, typer.Option(min=0, help="GPU hours of one training run.")] = 0,
+    register_at: Annotated[
+        Path | None, typer.Option("--register", help="Freeze the plan in this file, before there are outcomes.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--set", help="With --register: the tasks' dataset.")] = None,
+    ids: options.Ids = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="With --register: task left out; repeated.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="With --register: arm, the baseline first; repeated.")] = None,
+    order: Annotated[int | None, typer.Option(help="With --register: seed of the gate's order.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
@@ -66,6 +78,9 @@ def plan(
     from aem_harness.harness.compare.surface import PUBLIC, write_allocation
     from aem_harness.harness.errors import ConfigError
 
+    if register_at is not None:
+        _register(register_at, dataset, ids, exclude or [], arm or [], seeds, alpha, margin, difference, order)
+        return
     if difference is None and margin is None and seeds is None and allocate is None:
         raise ConfigError("say what to plan for: --difference, --margin, --seeds or --allocate")
     if allocate is not None and not history:
@@ -140,3 +155,42 @@ def _plan_methods(
         table.add_row(*row)
     console.print(table)
     console.print(f"\n[dim]K: rollouts of each task and run. {assumption_line(components)}[/dim]", soft_wrap=True)
+
+
+def _register(
+    path: Path,
+    dataset: str | None,
+    ids: list[str] | None,
+    exclude: list[str],
+    arms: list[str],
+    seeds: int | None,
+    alpha: float,
+    margin: float | None,
+    difference: float | None,
+    order: int | None,
+) -> None:
+    from rich.console import Console
+
+    from aem_harness import __version__
+    from aem_harness.api.running import Tasks, choose
+    from aem_harness.harness.compare.registration import Registration, now, register
+    from aem_harness.harness.errors import ConfigError
+
+    if dataset is None or seeds is None:
+        raise ConfigError("--register fixes tasks and seeds: give --set and --seeds")
+    selection = choose(dataset, Console(stderr=True), Tasks(ids=ids or ()))
+    plan = Registration(
+        tasks=tuple(sorted(task.instance_id for task in selection.tasks)),
+        excluded=tuple(exclude),
+        arms=tuple(arms),
+        seeds=seeds,
+        level=round(1 - alpha, 10),
+        margin=None if margin is None else margin / 100,
+        difference=None if difference is None else difference / 100,
+        order=order,
+        dataset=f"{selection.loaded.name} {selection.loaded.digest[:12]}",
+        aem=__version__,
+        created_at=now(),
+    )
+    fixed = register(path, plan)
+    typer.echo(f"{path}: {len(fixed.tasks)} tasks, {fixed.seeds} seeds, registered as {fixed.digest[:12]}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, Level, Series
+from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, Level, Registered, Series
 
 EXAMPLES = """
 Examples:
@@ -57,6 +57,7 @@ def table(
     transpose: Annotated[bool, typer.Option("--transpose", help="Arms as columns: for many metrics.")] = False,
     all_pairs: AllPairs = False,
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of a page (table*).")] = False,
+    registered: Registered = None,
     caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",
     label: Annotated[str, typer.Option(help="LaTeX label.")] = "tab:aem",
     again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
@@ -85,6 +86,7 @@ def table(
             transpose=transpose,
             all_pairs=all_pairs,
             wide=wide,
+            registered=str(registered) if registered else None,
         )
         made = make_table(arms or [], options)
     options = made.inputs.options

@@ -17,6 +17,7 @@ from aem_harness.harness.compare.curves import budget_curves, entropy_curve
 from aem_harness.harness.compare.drift import warnings
 from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.flips import flips, unique_solves
+from aem_harness.harness.compare.grader import grader_noise
 from aem_harness.harness.compare.groups import groups
 from aem_harness.harness.compare.interactions import interactions
 from aem_harness.harness.compare.metrics import METRICS, Metric, metric_row, metric_rows, with_holm
@@ -85,11 +86,16 @@ def compare(
     ]
     if options.tax:
         judged += tools.tool_tax(tables, *_arms_of(options.tax, 4, tables, "tax"), level=options.level)
+    contrasts = tuple(settle(judged))
+    facts = {arm: outcomes.facts[arm] for arm in names if arm in outcomes.facts}
     return Comparison(
         level=options.level,
         baseline=baseline,
         arms=tuple(_arm(arm, tables[arm], samples[arm], outcomes, options.level) for arm in names),
-        contrasts=tuple(settle(judged)),
+        contrasts=contrasts,
+        grader=grader_noise(
+            {arm: outcomes.facts[arm] for arm in names if arm in outcomes.facts}, contrasts, options.level
+        ),
         passes=tuple(passes(samples, options.level)),
         pass_differences=tuple(pass_differences(samples, pairs, options.level)),
         bands=bands(samples, options.level) if options.against == "previous" else {},
@@ -103,7 +109,7 @@ def compare(
         warnings=(
             *_unfinished(names, outcomes),
             *alarms(tables),
-            *warnings(tables, {arm: f for arm, f in outcomes.facts.items() if arm in names}),
+            *warnings(tables, facts),
             *_unread(problems),
         ),
         versions={"aem": __version__},

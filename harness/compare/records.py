@@ -291,9 +291,36 @@ class LedgerRow(Record):
     lost: int
 
 
+class Widened(Record):
+    """A contrast's interval for these tasks with the grader's noise added, and whether a verdict no longer stands."""
+
+    baseline: str
+    candidate: str
+    low: float
+    high: float
+    turns: bool
+
+
+class GraderNoise(Record):
+    """How often the same patch gets another verdict; see `harness.compare.grader`. Rates are of patches."""
+
+    patches: int
+    gradings: int
+    errors: int
+    flips: int
+    rate: float
+    low: float
+    high: float
+    moved_rate: float | None
+    by_task: Mapping[str, int]
+    by_repository: Mapping[str, int]
+    widened: tuple[Widened, ...]
+
+
 class Comparison(Record):
     """Everything `aem compare` prints, exports and hands to tables and reports.
 
+    `sensitivity`: what the differences would be with other tasks; `registration`: whether all is as registered.
     `bands`: of a series, intervals of the arms' rates that hold for all of them at once.
     """
 
@@ -304,6 +331,9 @@ class Comparison(Record):
     passes: tuple[PassPoint, ...] = ()
     pass_differences: tuple[PassDifference, ...] = ()
     bands: Mapping[str, tuple[float, float]] = {}
+    grader: GraderNoise | None = None
+    sensitivity: tuple[str, ...] = ()
+    registration: str = ""
     interactions: tuple[Interaction, ...] = ()
     groups: tuple[Group, ...] = ()
     metrics: tuple[MetricRow, ...] = ()

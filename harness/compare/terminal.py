@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from aem_harness.harness.compare.grader import grader_words
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
@@ -341,6 +342,8 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         lines.append(
             "alone: the p-value before Holm; an interval is of its row alone, and may exclude what Holm does not"
         )
+    lines += [*comparison.sensitivity, *grader_words(comparison.grader)]
+    lines += [comparison.registration] if comparison.registration else []
     if _any_bound(comparison):
         lines.append("* from an upper bound of the run noise: one rollout a task, too few rollouts, or all alike")
     for name in ("grader", "dataset", "scaffold"):

@@ -36,6 +36,7 @@ class TableOptions(Record):
     transpose: bool = False
     all_pairs: bool = False
     wide: bool = False
+    registered: str | None = None
 
 
 class TableInputs(Record):
@@ -65,6 +66,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     """Read the arms, compare them, and write the table down."""
     from aem_harness import __version__
     from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
     from aem_harness.harness.report.formats import FORMATS, latex_width
     from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
     from aem_harness.harness.report.reference import reference
@@ -95,6 +97,10 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
             trajectories=reads,
         ),
     )
+    if options.registered:
+        plan = read_registration(Path(options.registered))
+        found = deviations(plan, outcomes, arms=[arm.arm for arm in comparison.arms], level=options.level)
+        comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
     table = paper_table(
         comparison,
         options.columns,

@@ -46,6 +46,8 @@ def notes_of(
             "alike, it cannot be estimated better."
         )
     yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
+    if comparison.registration:
+        yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)
     if hash:
         yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` makes it again."

@@ -1,0 +1,95 @@
+"""`aem regrade`: stored patches graded again, for the grader's own noise."""
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aem_harness.harness.run.regrading import Again
+    from aem_harness.harness.run.store import Key
+
+EXAMPLES = """
+Examples:
+
+  aem regrade results/base results/aem --times 3          what moved between them, and 40 other patches of each
+
+  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here, for compare
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command(epilog=EXAMPLES)(regrade)
+
+
+def regrade(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; the first is the baseline.")],
+    times: Annotated[int, typer.Option(min=1, help="Gradings of each patch beside its first.")] = 1,
+    sample: Annotated[int, typer.Option(min=0, help="Patches of each run drawn at random, beside what moved.")] = 40,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Of a run of --agent gold: write the tasks that it does not resolve.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
+) -> None:
+    """Does the grader say the same of the same patch? `aem compare` widens its intervals by what is found.
+
+    Graded again are the patches of tasks that moved between the first run and each other one, and a random sample. The
+    verdicts of the runs stay; the same command again continues.
+    """
+    from rich.console import Console
+
+    from aem_harness.api.running import choose
+    from aem_harness.harness.compare.grader import grader_words, noise_of
+    from aem_harness.harness.compare.sensitivity import unresolved_by_gold
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import DataError
+    from aem_harness.harness.io import read_json, write_text
+    from aem_harness.harness.run.fsck import progress_of
+    from aem_harness.harness.run.regrading import graded_keys, read_regrades, regrade_patches
+    from aem_harness.harness.run.store import locked, read_journal
+
+    for folder in folders:
+        if not (folder / "run.json").is_file():
+            raise DataError(f"{folder} is not a run folder: it has no run.json")
+    if quarantine is not None:
+        found = sorted({task for folder in folders for task in unresolved_by_gold(folder)})
+        write_text(quarantine, "".join(f"{task}\n" for task in found))
+        typer.echo(f"{len(found)} tasks whose gold patch does not resolve here -> {quarantine}")
+        return
+    console = Console(stderr=True)
+    moved = _moved(folders)
+    for folder in folders:
+        config = RunConfig(**read_json(folder / "run.json")["config"])
+        tasks = {task.instance_id: task for task in choose(dataset or config.dataset, console).tasks}
+        with locked(folder):
+            progress = progress_of(read_journal(folder))
+            keys = _chosen([key for key in graded_keys(progress) if key[0] in tasks], moved, sample, folder.name)
+
+            def tell(one: "Again", folder: Path = folder) -> None:
+                flipped = "[yellow]flipped[/] " if one.flipped else ""
+                console.print(f"{folder.name} {one.instance_id} seed {one.seed}: {flipped}{one.was} -> {one.now}")
+
+            regrade_patches(folder, tasks, progress, keys, config, times=times, workers=workers, tell=tell)
+    every = [one for folder in folders for one in read_regrades(folder)]
+    for line in grader_words(noise_of(every, ())):
+        typer.echo(line)
+
+
+def _moved(folders: list[Path]) -> set[str]:
+    """Tasks whose rate differs between the first run and another one."""
+    from aem_harness.harness.compare.outcomes import load
+
+    rates = [load([folder]).table.groupby("instance_id")["resolved"].mean() for folder in folders]
+    first = rates[0]
+    return {
+        str(task) for other in rates[1:] for task in first.index.intersection(other.index) if first[task] != other[task]
+    }
+
+
+def _chosen(keys: "list[Key]", moved: set[str], sample: int, name: str) -> "dict[Key, bool]":
+    """The patches of moved tasks, and `sample` others, the same ones for the same run."""
+    others = [key for key in keys if key[0] not in moved]
+    drawn = random.Random(name).sample(others, min(sample, len(others)))
+    return {key: True for key in keys if key[0] in moved} | dict.fromkeys(drawn, False)

@@ -1,0 +1,131 @@
+"""Preregistration: what a comparison will be, frozen before there are outcomes, and how far one keeps to it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from aem_harness.harness.compare.outcomes import Outcomes
+from aem_harness.harness.errors import ConfigError, DataError, listed
+from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.types import Record
+
+TESTS = {
+    "these tasks": "stratified permutation, exact (McNemar's at one rollout a task); Holm over contrasts",
+    "tasks like these": "t test, CR2 by repository, Bell-McCaffrey df; Holm over contrasts",
+}
+
+
+class Registration(Record):
+    """A plan that is fixed. `order` is the seed of a gate's order; `digest` is of everything else here."""
+
+    tasks: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    seeds: int
+    level: float
+    margin: float | None = None
+    difference: float | None = None
+    order: int | None = None
+    tests: dict[str, str] = TESTS
+    dataset: str = ""
+    note: str = ""
+    aem: str
+    created_at: str
+    digest: str = ""
+
+
+def register(path: Path, plan: Registration) -> Registration:
+    """Write the plan with its digest; ConfigError where the file is there, because a registration is not changed."""
+    if path.exists():
+        raise ConfigError(f"{path} is there already: a registration is not changed; give another file for another plan")
+    unknown = sorted(set(plan.excluded) - set(plan.tasks))
+    if unknown:
+        raise ConfigError(f"excluded tasks are not among the registered ones: {listed(unknown)}")
+    fixed = plan.model_copy(update={"digest": _digest(plan)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, fixed.model_dump(mode="json"))
+    return fixed
+
+
+def read_registration(path: Path) -> Registration:
+    """The plan in `path`; DataError where it is no registration or was changed after it was written."""
+    try:
+        plan = Registration.model_validate(read_json(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no registration: {str(error).splitlines()[0]}") from None
+    if plan.digest != _digest(plan):
+        raise DataError(f"{path} was changed after it was registered: its digest is not that of its content")
+    return plan
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def deviations(
+    plan: Registration,
+    outcomes: Outcomes,
+    *,
+    arms: Sequence[str] = (),
+    level: float | None = None,
+    margin: float | None = None,
+    order: int | None = None,
+) -> list[str]:
+    """Every way in which these outcomes and settings are not what was registered, a line each; empty if none.
+
+    `margin` is a fraction; what is None is not looked at, save a margin that was registered and is not tested.
+    """
+    table = outcomes.table[outcomes.table["arm"].isin(arms)] if arms else outcomes.table
+    return list(_deviations(plan, table, list(arms) or outcomes.arms, level, margin, order))
+
+
+def note_of(plan: Registration, found: Sequence[str]) -> str:
+    """`as registered (3f2a..., 2026-01-02)`, or every deviation."""
+    name = f"{plan.digest[:12]}, {plan.created_at[:10]}"
+    return f"not as registered ({name}): {'; '.join(found)}" if found else f"as registered ({name})"
+
+
+def _deviations(
+    plan: Registration,
+    table: pd.DataFrame,
+    arms: Sequence[str],
+    level: float | None,
+    margin: float | None,
+    order: int | None,
+) -> Iterator[str]:
+    due = set(plan.tasks) - set(plan.excluded)
+    for arm in arms:
+        rows = table[table["arm"] == arm]
+        have = set(rows["instance_id"])
+        if missing := sorted(due - have):
+            yield f"{arm} lacks {len(missing)} registered tasks ({listed(missing, most=3)})"
+        if more := sorted(have - due):
+            yield f"{arm} has {len(more)} tasks that were not registered ({listed(more, most=3)})"
+        counts = rows[rows["instance_id"].isin(due)].groupby("instance_id").size()
+        if len(counts) and (counts != plan.seeds).any():
+            fewest, most = int(counts.min()), int(counts.max())
+            yield f"{arm} has {fewest if fewest == most else f'{fewest} to {most}'} rollouts a task, not {plan.seeds}"
+        ended = pd.to_datetime(rows["at"].dropna(), errors="coerce", utc=True, format="ISO8601")
+        early = int((ended < pd.Timestamp(plan.created_at)).sum())
+        if early:
+            yield f"{early} rollouts of {arm} ended before the registration"
+    if plan.arms and list(plan.arms) != list(arms):
+        yield f"the arms are {', '.join(arms)}, not {', '.join(plan.arms)}"
+    settings: tuple[tuple[str, Any, Any], ...] = (
+        ("level", plan.level, level),
+        ("margin", plan.margin, margin if plan.margin is None or margin is not None else 0.0),
+        ("order", plan.order, order),
+    )
+    for name, planned, used in settings:
+        if used is not None and planned != used:
+            yield f"{name} is {used:g}, not {'registered' if planned is None else f'{planned:g}'}"
+
+
+def _digest(plan: Registration) -> str:
+    text = json.dumps(plan.model_dump(mode="json", exclude={"digest"}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

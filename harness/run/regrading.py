@@ -1,0 +1,114 @@
+"""Stored patches graded again: does the grader say the same of the same patch?"""
+
+import hashlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.grading import official
+from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
+
+REGRADES = "regrades.jsonl"
+
+
+class Again(Record):
+    """One grading of a stored patch after the first, the `time`-th from 1. `moved`: chosen because its task moved."""
+
+    instance_id: str
+    seed: int
+    time: int
+    was: Outcome
+    now: Outcome
+    moved: bool
+    cause: str = ""
+    patch_sha256: str
+    grader: str = ""
+
+    @property
+    def flipped(self) -> bool:
+        return (self.was is Outcome.RESOLVED) != (self.now is Outcome.RESOLVED)
+
+
+def read_regrades(folder: Path) -> list[Again]:
+    """What was graded again of a run; a torn last line, of a killed process, is not there yet."""
+    path = folder / REGRADES
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").split("\n")[:-1]
+    return [Again(**json.loads(line)) for line in lines if line]
+
+
+def regrade_patches(
+    folder: Path,
+    tasks: Mapping[str, Task],
+    progress: Mapping[Key, Progress],
+    keys: Mapping[Key, bool],
+    config: RunConfig,
+    *,
+    times: int = 1,
+    workers: int = 2,
+    tell: Callable[[Again], None] = lambda found: None,
+    grade: Callable[..., Grade] = official.grade,
+) -> None:
+    """Grade the patches of `keys` (with whether their task moved) until each has `times` more gradings than its first.
+
+    Each in a fresh container, by the official grader. What is there already is not done again; every result is kept as
+    soon as it exists.
+    """
+    done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in read_regrades(folder)}
+    writing = threading.Lock()
+
+    def one(work: tuple[Key, bool, int, str, str]) -> None:
+        (instance, seed), moved, time, patch, digest = work
+        with tempfile.TemporaryDirectory() as scratch:
+            prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
+            found = grade(
+                tasks[instance],
+                prediction,
+                folder=Path(scratch),
+                timeout=config.grade_timeout,
+                limits=config.limits,
+                labels={"aem.run": folder.name},
+            )
+        state = progress[instance, seed]
+        assert state.grade is not None
+        again = Again(
+            instance_id=instance,
+            seed=seed,
+            time=time,
+            was=Outcome(state.grade["outcome"]),
+            now=found.outcome,
+            moved=moved,
+            cause=found.cause,
+            patch_sha256=digest,
+            grader=str(found.versions.get("swebench", "")),
+        )
+        with writing, (folder / REGRADES).open("a", encoding="utf-8") as file:
+            file.write(again.model_dump_json() + "\n")
+            file.flush()
+            tell(again)
+
+    with ThreadPoolExecutor(workers, "regrade") as pool:
+        list(pool.map(one, _due(folder, keys, times, done)))
+
+
+def _due(
+    folder: Path, keys: Mapping[Key, bool], times: int, done: "set[tuple[str, int, int, str]]"
+) -> "Iterator[tuple[Key, bool, int, str, str]]":
+    for (instance, seed), moved in keys.items():
+        patch = read_patch(folder / "rollouts" / instance / str(seed) / official.PATCH)
+        digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
+        for time in range(1, times + 1):
+            if (instance, seed, time, digest) not in done:
+                yield (instance, seed), moved, time, patch, digest
+
+
+def graded_keys(progress: Mapping[Key, Progress]) -> Sequence[Key]:
+    """Rollouts with an official verdict on a patch: an empty one takes no grader."""
+    wanted = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value, Outcome.NOT_APPLIED.value, Outcome.TEST_TIMEOUT.value}
+    return [key for key, state in progress.items() if state.grade and state.grade["outcome"] in wanted]

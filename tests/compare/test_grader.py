@@ -1,0 +1,95 @@
+"""The grader's own noise, tasks it cannot grade here, and labels that may be wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.grader import grader_words, noise_of
+from aem_harness.harness.compare.outcomes import write_csv
+from aem_harness.harness.compare.sensitivity import task_list
+from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades
+from aem_harness.harness.types import Outcome
+from tests.compare.test_compare import counts, table
+
+
+def again(number: int, time: int, now: Outcome, *, moved: bool = False) -> Again:
+    return Again(
+        instance_id=f"x__y-{number}", seed=0, time=time, was=Outcome.RESOLVED, now=now, moved=moved, patch_sha256="a"
+    )
+
+
+def test_flips_are_counted_over_patches_and_failed_gradings_are_no_flips() -> None:
+    found = [again(i, t, Outcome.UNRESOLVED if i < 2 else Outcome.RESOLVED) for i in range(20) for t in (1, 2)]
+    found += [again(30, 1, Outcome.ERROR), again(31, 1, Outcome.UNRESOLVED, moved=True)]
+    noise = noise_of(found, ())
+    assert (noise.patches, noise.gradings, noise.errors, noise.flips) == (21, 41, 1, 5)
+    assert noise.rate == pytest.approx(0.1)
+    assert noise.low < 0.1 < noise.high
+    assert noise.moved_rate == 1
+    assert noise.by_repository == {"x/y": 5}
+
+
+def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> None:
+    outcomes = table(base=counts([0, 4] * 30, 4), new=counts([1, 4] * 30, 4))
+    (one,) = compare(outcomes).contrasts
+    assert one.decision.verdict == "better"
+    sure = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one]).widened[0]
+    noisy = noise_of([again(i, 1, Outcome.RESOLVED if i % 2 else Outcome.UNRESOLVED) for i in range(50)], [one])
+    assert (sure.low, sure.high) == pytest.approx((one.difference.these.low, one.difference.these.high))
+    assert noisy.widened[0].low < sure.low < sure.high < noisy.widened[0].high
+    assert "50.0 %" in " ".join(grader_words(noisy))
+    assert "not measured" in grader_words(None)[0]
+
+
+def test_the_widened_interval_covers_where_gradings_flip() -> None:
+    """One rollout a task and the same true rates: gradings that flip at 5 % are in the widened interval."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(60):
+        truth = rng.random(200) < 0.5
+        arms = [(truth ^ (rng.random(200) < 0.05)).astype(int) for _ in range(2)]
+        outcomes = table(base=counts(arms[0].tolist(), 1), new=counts(arms[1].tolist(), 1))
+        from aem_harness.harness.compare.contrast import judge_trials
+
+        a, b = counts(arms[0].tolist(), 1), counts(arms[1].tolist(), 1)
+        one = judge_trials(("base", "new"), a, b, np.full(200, "x/y")).contrast
+        seen = [again(i, 1, Outcome.RESOLVED if i % 20 else Outcome.UNRESOLVED) for i in range(100)]
+        wide = noise_of(seen, [one]).widened[0]
+        covered += wide.low <= 0 <= wide.high
+        assert outcomes.arms == ["base", "new"]
+    assert covered >= 60 * 0.95 - 3 * np.sqrt(60 * 0.95 * 0.05)
+
+
+def test_regrades_survive_a_torn_last_line(tmp_path: Path) -> None:
+    line = again(0, 1, Outcome.RESOLVED).model_dump_json()
+    (tmp_path / REGRADES).write_text(line + "\n" + line[:20])
+    assert read_regrades(tmp_path) == [again(0, 1, Outcome.RESOLVED)]
+    assert read_regrades(tmp_path / "nowhere") == []
+
+
+def test_task_lists_come_in_lines_and_in_json(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x__y-1  # flaky\n\nx__y-2\n")
+    (tmp_path / "b.json").write_text(json.dumps({"changes": [{"instance_id": "x__y-1"}, {"instance_id": "x__y-1"}]}))
+    (tmp_path / "c.json").write_text(json.dumps(["x__y-3"]))
+    lists = [task_list(str(tmp_path / name)) for name in ("a.txt", "b.json", "c.json")]
+    assert lists == [("x__y-1", "x__y-2"), ("x__y-1",), ("x__y-3",)]
+
+
+def test_quarantined_tasks_are_left_out_of_both_arms_and_the_line_says_what_they_change(tmp_path: Path) -> None:
+    write_csv(table(base=counts([0] * 20, 4), new=counts([4] * 4 + [0] * 16, 4)).table, tmp_path / "two.csv")
+    (tmp_path / "out.txt").write_text("".join(f"x__y-{i}\n" for i in range(4)))
+    given = ["compare", str(tmp_path / "two.csv"), "--brief"]
+    run = CliRunner()
+    shown = run.invoke(app, [*given, "--quarantine", str(tmp_path / "out.txt")])
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.output.split())
+    assert "(n = 16)" in text
+    assert "with the 4 quarantined tasks, new - base: +20.0 points" in text
+    assert "better, not no difference detected" in text
+    shown = run.invoke(app, [*given, "--suspect", str(tmp_path / "out.txt")])
+    assert "without the tasks of out.txt, new - base: +0.0 points" in " ".join(shown.output.split())

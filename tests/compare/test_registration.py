@@ -1,0 +1,84 @@
+"""A plan that was fixed before: a comparison keeps to it, or says in what it does not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.compare.outcomes import write_csv
+from aem_harness.harness.compare.registration import Registration, deviations, note_of, read_registration, register
+from aem_harness.harness.errors import ConfigError, DataError
+from tests.compare.test_compare import counts, table
+
+
+def plan(**changes: object) -> Registration:
+    values: dict[str, object] = {
+        "tasks": [f"x__y-{i}" for i in range(6)], "seeds": 2, "level": 0.95, "aem": "0", "arms": ["base", "new"],
+        "created_at": "2026-01-02T00:00:00+00:00",
+    }  # fmt: skip
+    return Registration.model_validate(values | changes)
+
+
+def test_a_registration_is_written_once_and_a_changed_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    fixed = register(path, plan())
+    assert read_registration(path) == fixed
+    with pytest.raises(ConfigError, match="is not changed"):
+        register(path, plan(seeds=4))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": 4}))
+    with pytest.raises(DataError, match="changed after it was registered"):
+        read_registration(path)
+
+
+def test_what_is_as_registered_says_so_and_every_deviation_is_named() -> None:
+    kept = table(base=counts([1] * 6, 2), new=counts([2] * 6, 2))
+    assert deviations(plan(), kept, arms=["base", "new"], level=0.95) == []
+    assert note_of(plan(digest="0123456789abcdef"), []) == "as registered (0123456789ab, 2026-01-02)"
+    broken = table(base=counts([1] * 7, 2), new=counts([2] * 5, 3))
+    broken.table["at"] = "2026-01-01T12:00:00+00:00"
+    found = "; ".join(
+        deviations(plan(margin=0.02, excluded=["x__y-5"]), broken, arms=["base", "new"], level=0.9, margin=None)
+    )
+    for words in (
+        "base has 2 tasks that were not registered", "new has 3 rollouts a task, not 2", "level is 0.9, not 0.95",
+        "rollouts of new ended before the registration", "margin is 0, not 0.02",
+    ):  # fmt: skip
+        assert words in found
+
+
+def test_compare_and_table_say_whether_all_is_as_registered(tmp_path: Path) -> None:
+    write_csv(table(base=counts([1] * 6, 2), new=counts([2] * 6, 2)).table, tmp_path / "two.csv")
+    register(tmp_path / "plan.json", plan())
+    given = [str(tmp_path / "two.csv"), "--registered", str(tmp_path / "plan.json")]
+    run = CliRunner()
+    assert "as registered" in run.invoke(app, ["compare", *given, "--brief"]).output
+    assert "not as registered" not in run.invoke(app, ["table", *given]).output
+    shown = run.invoke(app, ["compare", *given, "--brief", "--level", "0.9"]).output
+    assert "not as registered" in shown
+
+
+def test_the_command_freezes_tasks_and_seeds(tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    words = [
+        "plan",
+        "--register",
+        str(out),
+        "--set",
+        "tiny",
+        "--seeds",
+        "3",
+        "--margin",
+        "5",
+        "--arm",
+        "a",
+        "--arm",
+        "b",
+    ]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    fixed = read_registration(out)
+    assert (len(fixed.tasks), fixed.seeds, fixed.margin, fixed.arms) == (40, 3, 0.05, ("a", "b"))
+    assert np.isclose(fixed.level, 0.95)
