@@ -41,8 +41,9 @@ def regrade(
     from rich.console import Console
 
     from aem_harness.api.running import choose
-    from aem_harness.harness.compare.grader import grader_words, noise_of
+    from aem_harness.harness.compare.grader import noise_of
     from aem_harness.harness.compare.sensitivity import unresolved_by_gold
+    from aem_harness.harness.compare.words import grader_words
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import DataError
     from aem_harness.harness.io import read_json, write_text

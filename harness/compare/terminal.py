@@ -10,13 +10,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aem_harness.harness.compare.grader import grader_words
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
     adjusted_p,
     amount,
     bracket,
+    grader_words,
     headline,
     percent,
     points,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Interval, MetricRow
+from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, GraderNoise, Interval, MetricRow
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -100,3 +100,21 @@ def _if_clean(one: Contrast) -> str:
     if one.unmarked is None or one.unmarked.decision.verdict == one.decision.verdict:
         return ""
     return f" (integrity-adjusted: {one.unmarked.decision.verdict})"
+
+
+def grader_words(noise: GraderNoise | None) -> list[str]:
+    """What is known of the grader, in lines."""
+    if noise is None:
+        return ["the grader's noise was not measured (aem regrade) and is not in the intervals"]
+    rate = f"{100 * noise.rate:.1f} % [{100 * noise.low:.1f}, {100 * noise.high:.1f}]"
+    failed = f", {noise.errors} gradings failed and count as neither" if noise.errors else ""
+    lines = [
+        f"the grader: {noise.flips} of {noise.gradings} gradings of {noise.patches} patches flipped, {rate}{failed}"
+    ]
+    for one in noise.widened:
+        turns = ": the verdict does not stand" if one.turns else ""
+        ends = f"[{100 * one.low:+z.1f}, {100 * one.high:+z.1f}]"
+        lines.append(f"with the grader's noise, {one.candidate} - {one.baseline}: {ends}{turns}")
+    if noise.by_task:
+        lines.append("verdicts that flip: " + ", ".join(f"{task} ({n})" for task, n in list(noise.by_task.items())[:6]))
+    return lines

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
-from aem_harness.harness.compare.grader import grader_words, noise_of
+from aem_harness.harness.compare.grader import noise_of
 from aem_harness.harness.compare.outcomes import write_csv
 from aem_harness.harness.compare.sensitivity import task_list
+from aem_harness.harness.compare.words import grader_words
 from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades
 from aem_harness.harness.types import Outcome
 from tests.compare.test_compare import counts, table
