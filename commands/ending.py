@@ -12,11 +12,14 @@ def conclude(finished: "Finished", console: "Console") -> int:
     """Print how a run ended; returns the exit code."""
     from rich.console import Console as RichConsole
 
+    from aem_harness.harness.report.runs import closing
     from aem_harness.harness.report.tables import run_summary
+    from aem_harness.harness.run.listing import read_state
 
     RichConsole().print(
         run_summary(finished.folder, finished.counts, n=finished.tasks, seeds=finished.seeds, ends=finished.ends)
     )
+    RichConsole(soft_wrap=True).print(closing(read_state(finished.folder)), highlight=False)
     for remark in finished.remarks:
         console.print(f"[yellow]note:[/] {remark}", highlight=False, soft_wrap=True)
     if finished.suspect:

@@ -93,6 +93,23 @@ def state_view(state: RunState, now: datetime | None = None) -> RenderableType:
     return Group(*lines)
 
 
+def closing(state: RunState) -> Group:
+    """What a finished command ends with: the rate with its interval, what was spent, and what to do next."""
+    lines = []
+    if state.scored:
+        rate = f"resolved {rate_words(state)} % of {state.scored} graded rollouts"
+        lines.append(Text(f"{rate} (95 % interval: a repetition on these tasks)"))
+    spent = f"{duration(state.seconds)} of rollouts"
+    if state.tokens:
+        spent += f", {state.tokens:,} completion tokens ({state.tokens / max(state.done, 1):,.0f} each)"
+    lines.append(Text(f"spent: {spent}", "dim"))
+    failed = state.scored - state.outcomes.get(Outcome.RESOLVED.value, 0)
+    if failed:
+        lines.append(Text(f"why {failed} failed: aem failures {state.folder}", "dim"))
+    lines.append(Text(f"compare: aem compare BASELINE {state.folder}", "dim"))
+    return Group(*lines)
+
+
 def _counts(state: RunState) -> list[Text]:
     parts = [Text(f"{state.outcomes[one.value]} {one.value}  ", STYLE[one]) for one in Outcome if one in state.outcomes]
     return parts or [Text("none yet", "dim")]

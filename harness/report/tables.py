@@ -27,8 +27,8 @@ def run_summary(
     statuses of each outcome.
     """
     total = sum(counts.values())
-    of_each = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    title = f"{folder}: {n} instances x {'' if total == n * seeds else 'up to '}{of_each} = {total} rollouts"
+    each = f"{'' if total == n * seeds else 'up to '}{_many(seeds, 'seed')}"
+    title = f"{folder}: {_many(n, 'instance')} x {each} = {_many(total, 'rollout')}"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("outcome")
     table.add_column("rollouts", justify="right")
@@ -47,5 +47,9 @@ def run_summary(
                 Text(outcome.value, STYLE[outcome]), str(count), f"{100 * count / total:.1f} %", *said(outcome.value)
             )
     if counts.get("owed"):
-        table.add_row("owed (not run)", str(counts["owed"]), f"{100 * counts['owed'] / total:.1f} %")
+        table.add_row("not run yet", str(counts["owed"]), f"{100 * counts['owed'] / total:.1f} %")
     return Group(Text(title, "bold"), table)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
