@@ -64,6 +64,7 @@ def test_what_cannot_be_derived_is_said():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"instance_id": "a" * 201}, "at most 200"),
         ({"instance_id": "../../etc"}, "instance_id must be letters, digits"),
         ({"instance_id": 3}, "instance_id must be text, is a number"),
         ({"base_commit": "HEAD; rm -rf /"}, "base_commit must be a hexadecimal commit id"),

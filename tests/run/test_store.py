@@ -137,3 +137,21 @@ def test_more_seeds_and_instances_widen_the_same_run(tmp_path):
     plan = json.loads((tmp_path / "r" / "run.json").read_text())["plan"]
     before = FACTS["plan"]["instances"]
     assert plan == {"instances": [*before, "repo__project-9"], "seeds": 4, "allocation": dict.fromkeys(before, 2)}
+
+
+def test_what_lies_among_the_rollouts_and_is_none_is_named_and_left_alone(tmp_path):
+    with open_store(tmp_path / "r") as store:
+        finish(store, KEYS[0])
+    instance = tmp_path / "r" / "rollouts" / KEYS[0][0]
+    for name in ("notes", "0 copy", "007", "1"):
+        (instance / name).mkdir()
+    (instance / ".DS_Store").write_text("")
+    (instance / ".ipynb_checkpoints").mkdir()
+    (instance / ".1.abc").mkdir()  # a rollout that was killed under way
+    with open_store(tmp_path / "r") as store:
+        strays = [".DS_Store", ".ipynb_checkpoints", "0 copy", "007", "1", "notes"]
+        assert [path.name for path in store.stray] == strays
+        assert set(store.progress) == {KEYS[0]}
+        finish(store, (KEYS[0][0], 1))
+    assert (instance / ".DS_Store").exists()
+    assert not (instance / ".1.abc").exists()
