@@ -66,6 +66,7 @@ def plan(
     exclude: Annotated[list[str] | None, typer.Option(help="With --register: task left out; repeated.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="With --register: arm, the baseline first; repeated.")] = None,
     order: Annotated[int | None, typer.Option(help="With --register: seed of the gate's order.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw power against the difference into this SVG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
@@ -102,6 +103,12 @@ def plan(
         hours = (training_hours, each / 3600)
         _plan_methods(found.components, found.tasks, difference, run_sd, hours, (alpha, power), as_json=as_json)
         return
+    if plot is not None:
+        from aem_harness.harness.io import write_text
+        from aem_harness.harness.report.power import power_svg
+
+        write_text(plot, power_svg(found))
+        typer.echo(f"power curves: {plot}", err=True)
     priced = seeds or next((needed for needed in found.needed.values() if needed), None)
     rollouts = 2 * (priced or 0) * found.tasks
     spent = costs(found.components, rollouts, workers=workers, gpus=gpus, tasks=found.tasks) if priced else None

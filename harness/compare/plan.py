@@ -152,6 +152,13 @@ def costs(components: Components, rollouts: int, *, workers: int, gpus: float, t
     return found | {name: rollouts * each for name, each in per_rollout.items() if each}
 
 
+def curve(
+    components: Components, tasks: int, seeds: int, question: Question, alpha: float, shares: Floats | None = None
+) -> Callable[[float], float]:
+    """Power as a function of the true difference (a fraction), for `seeds` an arm."""
+    return _chance(components, tasks, seeds, question, _verified_shares() if shares is None else shares, alpha)
+
+
 def _row(
     components: Components,
     tasks: int,

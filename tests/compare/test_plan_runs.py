@@ -1,5 +1,9 @@
 """What was planned for training runs is what simulated methods show."""
 
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -46,6 +50,20 @@ def test_dear_training_makes_fewer_runs_with_more_rollouts() -> None:
     dear, cheap = design(1000, 0.001), design(0.01, 1)
     assert dear[0] < cheap[0]
     assert dear[1] > cheap[1]
+
+
+def test_power_is_drawn_for_every_number_of_seeds(tmp_path: Path) -> None:
+    path = tmp_path / "power.svg"
+    shown = CliRunner().invoke(app, ["plan", "--difference", "3", "--plot", str(path)])
+    assert shown.exit_code == 0
+    drawn = ElementTree.parse(path).getroot()
+    words = "".join(drawn.itertext())
+    assert all(label in words for label in ("1 seed", "4 seeds", "16 seeds"))
+    lines = [one for one in drawn.iter() if one.tag.endswith("polyline")]
+    heights = [[float(at.split(",")[1]) for at in one.attrib["points"].split()] for one in lines]
+    assert len(heights) == 5
+    assert all(one == sorted(one, reverse=True) for one in heights)  # power rises with the difference
+    assert all(more[12] < fewer[12] for fewer, more in pairwise(heights))  # and with the seeds
 
 
 def test_the_command_answers_in_a_sentence() -> None:
