@@ -15,7 +15,9 @@ def look_at_endpoint(url: str, model: str = "", sampling: Mapping[str, Any] | No
     try:
         served = served_models(url)
     except AemError as error:
-        yield Finding(level="problem", what="endpoint", detail=str(error), remedy="vllm serve ..., or mend --endpoint")
+        yield Finding(
+            level="problem", what="endpoint", detail=str(error), remedy="vllm serve ..., or correct --endpoint"
+        )
         return
     chosen = model or served[0] if served else model
     yield Finding(level="ok", what="endpoint", detail=f"{base_url(url)} serves {', '.join(served)}{through(url)}")

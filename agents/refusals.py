@@ -106,7 +106,7 @@ def _refused(status: int, message: str, asked: Asked) -> Exception:
         except PolicyFault:
             served = "unknown"
         return PolicyFault(
-            f"{asked.url} does not serve {asked.model!r} (it serves: {served}): name one of these, or mend the URL"
+            f"{asked.url} does not serve {asked.model!r} (it serves: {served}): name one of these, or correct the URL"
         )
     if status in (400, 413, 422) and (size := context_size(asked.url, asked.key, asked.model)):
         count = token_count(asked.url, asked.key, asked.model, asked.messages, asked.tools)
@@ -145,7 +145,7 @@ def _listed(url: str, api_key: str | None, seconds: float = 10.0) -> dict[str, M
         except transient() as error:
             raise PolicyFault(
                 f"no OpenAI-compatible server answers at {base}{through(base)} ({line(error)}): "
-                "start one (aem serve NAME), or mend --endpoint"
+                "start one (aem serve NAME), or correct --endpoint"
             ) from error
 
 

@@ -79,7 +79,12 @@ class Asked:
     ] = None
     budget: Annotated[str | None, typer.Option(help="Most to spend: 800 (rollouts), 20Mtok or 12gpuh.")] = None
     futility: Annotated[
-        float | None, typer.Option(min=0, max=0.99, help="Give up below this share of the first chance; 0 never.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.99,
+            help="Stop INCONCLUSIVE when the chance of a verdict falls below this share of its start; 0 never.",
+        ),
     ] = None
 
     launch_sd: Annotated[

@@ -10,23 +10,46 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 DataSet = Annotated[
-    str, typer.Option("--set", help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file")
+    str,
+    typer.Option(
+        "--set",
+        metavar="NAME|FILE",
+        help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file",
+    ),
 ]
 Ids = Annotated[
     list[str] | None,
-    typer.Option("--instance", "-i", help="Instance id or glob, or @FILE with one a line; may be repeated."),
+    typer.Option(
+        "--instance",
+        "-i",
+        metavar="ID|GLOB|@FILE",
+        help="Instance id or glob, or @FILE with one a line; may be repeated.",
+    ),
 ]
-Repos = Annotated[list[str] | None, typer.Option("--repo", help="Only this repository; may be repeated.")]
-Difficulties = Annotated[list[str] | None, typer.Option("--difficulty", help="Only this difficulty; may be repeated.")]
-Slice = Annotated[str | None, typer.Option("--slice", help="Python slice of the selection, for example 0:50.")]
-Sample = Annotated[int | None, typer.Option("--sample", help="A random subset of this many instances.")]
+Repos = Annotated[
+    list[str] | None, typer.Option("--repo", metavar="OWNER/NAME", help="Only this repository; may be repeated.")
+]
+Difficulties = Annotated[
+    list[str] | None, typer.Option("--difficulty", metavar="TEXT", help="Only this difficulty; may be repeated.")
+]
+Slice = Annotated[
+    str | None, typer.Option("--slice", metavar="FROM:TO", help="Python slice of the selection, for example 0:50.")
+]
+Sample = Annotated[
+    int | None, typer.Option("--sample", metavar="COUNT", help="A random subset of this many instances.")
+]
 SampleSeed = Annotated[int, typer.Option("--sample-seed", help="Seed of that subset.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--config-value", "-c", help="Override a setting: dotted.key=value; may be repeated."),
+    typer.Option(
+        "--config-value", "-c", metavar="KEY=VALUE", help="Override a setting: dotted.key=value; may be repeated."
+    ),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with run settings.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run (default: results/<arm>-<digest>).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file with run settings.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the run (default: results/<arm>-<digest>)."),
+]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.")]
 GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings at a time.")]
 Canary = Annotated[
@@ -42,9 +65,15 @@ NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
 RegistryFolder = Annotated[
     Path | None,
-    typer.Option("--registry", help="Folder of checkpoint cards, searched before ./checkpoints and those shipped."),
+    typer.Option(
+        "--registry",
+        metavar="FOLDER",
+        help="Folder of checkpoint cards, searched before ./checkpoints and those shipped.",
+    ),
 ]
-Baseline = Annotated[str | None, typer.Option(help="Arm the others are compared with (default: the first).")]
+Baseline = Annotated[
+    str | None, typer.Option(metavar="ARM", help="Arm the others are compared with (default: the first).")
+]
 Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
 AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every arm with every other one.")]
 Registered = Annotated[
@@ -52,17 +81,25 @@ Registered = Annotated[
 ]
 Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
 Margin = Annotated[
-    float | None, typer.Option(min=0, max=100, help="Points: also test non-inferiority and superiority by this.")
+    float | None,
+    typer.Option(metavar="POINTS", min=0, max=100, help="Points: also test non-inferiority and superiority by this."),
 ]
 Common = Annotated[
     bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them missing.")
 ]
 Describe = Annotated[
     str | None,
-    typer.Option("--instances", help="Dataset that knows difficulty and issue date: a name, or a .jsonl file."),
+    typer.Option(
+        "--instances",
+        metavar="NAME|FILE",
+        help="Dataset that knows difficulty and issue date: a name, or a .jsonl file.",
+    ),
 ]
 Cutoff = Annotated[
-    str | None, typer.Option(help="A date, YYYY-MM-DD: is the difference another one on issues opened from then on?")
+    str | None,
+    typer.Option(
+        metavar="DATE", help="A date, YYYY-MM-DD: is the difference another one on issues opened from then on?"
+    ),
 ]
 Calls = Annotated[
     str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
@@ -70,7 +107,9 @@ Calls = Annotated[
 Tax = Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")]
 EndsFile = Annotated[
     Path | None,
-    typer.Option("--ends", help="YAML, `word: whose` a line: whose fault an end is, in all arms (docs/ends.md)."),
+    typer.Option(
+        "--ends", metavar="FILE", help="YAML, `word: whose` a line: whose fault an end is, in all arms (docs/ends.md)."
+    ),
 ]
 
 

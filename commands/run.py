@@ -48,22 +48,33 @@ def register(app: typer.Typer) -> None:
 def run(
     agent: Annotated[
         str | None,
-        typer.Option(help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute."),
+        typer.Option(
+            metavar="AGENT", help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute."
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option("--set", help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file"),
+        typer.Option(
+            "--set",
+            metavar="NAME|FILE",
+            help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file",
+        ),
     ] = None,
-    arm: Annotated[str | None, typer.Option(help="Label of this side in comparisons (default: the agent).")] = None,
+    arm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label of this side in comparisons (default: the agent).")
+    ] = None,
     seeds: options.Seeds = 1,
     out: options.Out = None,
     endpoint: Annotated[
-        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; may be repeated.")
+        list[str] | None, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible server; may be repeated.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Registered checkpoint, or a series NAME@50..250: served for the run, or behind --endpoint."),
+        typer.Option(
+            metavar="NAME[@STEPS]",
+            help="Registered checkpoint, or a series NAME@50..250: served for the run, or behind --endpoint.",
+        ),
     ] = None,
     registry: options.RegistryFolder = None,
     config_file: options.ConfigFile = None,
@@ -77,7 +88,10 @@ def run(
     workers: options.Workers = 4,
     grade_workers: options.GradeWorkers = 2,
     allocation: Annotated[
-        Path | None, typer.Option(help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds."
+        ),
     ] = None,
     retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
     retry_seconds: Annotated[

@@ -51,7 +51,7 @@ def _engine(dataset: str) -> Iterator[Finding]:
             level="problem",
             what="engine",
             detail=f"no container can start; the engine says: {wrong}",
-            remedy="mend the engine first (limits, cgroups, storage): docker run or podman run says the same",
+            remedy="repair the engine first (limits, cgroups, storage): docker run or podman run says the same",
         )
     else:
         yield Finding(level="ok", what="engine", detail="a container starts")

@@ -14,7 +14,7 @@ EXIT_OK, EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_INFRASTRUCTURE, EXIT_USAGE = 0, 1, 
 
 
 class AemError(Exception):
-    """Base of the family. `str(error)` is one clear line: what is wrong, and how to mend it."""
+    """Base of the family. `str(error)` is one clear line: what is wrong, and how to repair it."""
 
     boundary = "harness"
     exit_code = EXIT_INFRASTRUCTURE

@@ -53,7 +53,7 @@ def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
     if lacking := sorted(line.removeprefix("lacks ") for line in said if line.startswith("lacks ")):
         yield finding("problem", f"{where}: no {', '.join(lacking)}", "install it in the image: patches need it")
     if "empty" in said:
-        yield finding("problem", f"{where} is empty", "mend the image, or the row's workdir: the code is elsewhere")
+        yield finding("problem", f"{where} is empty", "repair the image, or the row's workdir: the code is elsewhere")
     elif "repository" not in said:
         yield finding(
             "warning", f"{where} is no git repository", "patches are made all the same; eval scripts that use git fail"
@@ -90,4 +90,4 @@ def _safely(task: Task, limits: Limits | None) -> Iterable[Finding]:
     try:
         return look(task, limits)
     except AemError as error:
-        return [Finding(level="problem", what="image", detail=str(error), remedy="mend that, or choose other tasks")]
+        return [Finding(level="problem", what="image", detail=str(error), remedy="repair that, or choose other tasks")]

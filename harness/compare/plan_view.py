@@ -67,9 +67,8 @@ def answers(plan: Plan) -> list[str]:
         if seeds is None:
             out.append(_never(plan, aim, question))
             continue
-        plainly = ", more than 8" if seeds > 8 else ""
         out.append(
-            f"{aim} ({question}): {seeds} seeds an arm{plainly}, {2 * seeds * plan.tasks:,} rollouts in all, "
+            f"{aim} ({question}): {seeds} seeds per arm, {2 * seeds * plan.tasks:,} rollouts in all, "
             f"for {percent(plan.power, 0)} % power at alpha {plan.alpha:g}"
         )
     return out

@@ -45,7 +45,14 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
         more = len(comparison.warnings) - WARNINGS
         shown = [*comparison.warnings[:WARNINGS], *([f"{more} more, see --json or --out"] if more > 0 else [])]
         lines = Text("\n".join(f"- {line}" for line in shown))
-        out.append(Panel(lines, title="Mind: more than the weights differs", border_style="bold yellow", expand=False))
+        out.append(
+            Panel(
+                lines,
+                title="Warning: the arms differ in more than their weights",
+                border_style="bold yellow",
+                expand=False,
+            )
+        )
     out += [_arms(comparison), _contrasts(comparison)]
     if not brief:
         out += [*_passes(comparison), *_pass_differences(comparison)]
@@ -292,7 +299,9 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
             continue
         heading = f"Tasks that moved, {title_of(contrast)}: {len(found)}, the surest first"
         parted = any(flip.step is not None for flip in found)
-        table = table_of(heading, "task", ["before", "after", "really, %", *(["part at turn"] if parted else [])])
+        table = table_of(
+            heading, "task", ["before", "after", "probability, %", *(["differ from turn"] if parted else [])]
+        )
         for flip in found[:SHOWN]:
             table.add_row(escape(flip.instance_id), *_flip_cells(flip, parted=parted))
         table.caption_justify = "left"

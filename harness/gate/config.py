@@ -25,7 +25,7 @@ _UNITS: Mapping[str, tuple[Unit, float]] = {
 }
 
 
-FUTILITY = 0.25  # usual: of the first chance
+FUTILITY = 0.25  # usual: of the chance at the start
 
 
 class Budget(Record):
@@ -63,7 +63,10 @@ class GateConfig(Record):
     )
     sequential: bool = Field(True, description="look after every rollout; otherwise once, at the end")
     futility: float | None = Field(
-        None, ge=0, lt=1, description="give up below this share of the first chance of a verdict (None: FUTILITY)"
+        None,
+        ge=0,
+        lt=1,
+        description="stop when the chance of a verdict falls below this share of its start (None: FUTILITY)",
     )
     orders: int = Field(1, ge=1, le=100, description="orders that this candidate may be gated in; they share alpha")
     launch_sd: float = Field(

@@ -1,6 +1,6 @@
 """From the outcomes table to the two arms of a gate, under rules that were fixed before any outcome was seen.
 
-One law for both arms: a rollout lost to infrastructure may be repeated `retries` times, and nothing else may. What is
+One retry rule for both arms: a rollout lost to infrastructure may be repeated `retries` times, nothing else. What is
 still missing then, what came from a later try, and what has no row at all enters as the worst case for PASS and the
 best case for BLOCK. Arms that differ in more than the weights get no verdict.
 """
@@ -98,7 +98,7 @@ def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[st
     refused = [line for line in found if line not in accepted]
     if refused:
         names = listed(sorted({line.split()[0] for line in refused}))
-        raise DriftFault(f"{'; '.join(refused)}; mend that, or accept it with --allow ({names})")
+        raise DriftFault(f"{'; '.join(refused)}; remove the difference, or accept it with --allow ({names})")
     return accepted
 
 

@@ -86,6 +86,6 @@ class Watch:
             return
         if why := alike(self._seen[: self._fewest], min(self._fewest, FEWEST)):
             raise Alike(
-                f"{why}. The run stops here; mend it and start again in another folder (--out), "
+                f"{why}. The run stops here; correct it and start again in another folder (--out), "
                 "or go on all the same with -c stop_alike=0"
             )

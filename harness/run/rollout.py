@@ -171,4 +171,4 @@ def described(error: Exception) -> dict[str, str]:
 
 def unwritable(folder: Path, error: OSError) -> HostFault:
     """What ends a run: its folder takes no more results."""
-    return HostFault(f"cannot write to {folder} ({error.strerror}): mend that, then run the same command again")
+    return HostFault(f"cannot write to {folder} ({error.strerror}): repair that, then run the same command again")

@@ -95,8 +95,8 @@ class Runner:
                         faults_in_a_row = faults_in_a_row + 1 if lost else 0
                         if faults_in_a_row >= FAULTS_IN_A_ROW:
                             raise EnvironmentFault(
-                                f"{faults_in_a_row} losses in a row, the last to: {lost}; mend that, then run the same "
-                                "command with --retry infra"
+                                f"{faults_in_a_row} losses in a row, the last to: {lost}; repair that, then run the "
+                                "same command with --retry infra"
                             )
                         if event["event"] == "rollout":
                             watch.add(event)

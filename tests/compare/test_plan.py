@@ -30,7 +30,7 @@ def test_one_point_four_points_need_more_than_eight_seeds() -> None:
     assert plan(DEEPSWE, difference=0.014).needed["difference, these tasks"] == 16
     shown = CliRunner().invoke(app, ["plan", "--difference", "1.4"])
     assert shown.exit_code == 0, shown.output
-    assert "16 seeds an arm, more than 8" in shown.output
+    assert "16 seeds per arm, 16,000 rollouts" in shown.output
 
 
 def test_what_no_number_of_seeds_can_show_is_said() -> None:

@@ -89,7 +89,7 @@ def test_a_group_of_settings_is_allowed_by_its_name_and_another_of_like_spelling
     for close in ("agen", "agent.bud", "kind"):
         with pytest.raises(DriftFault, match=r"agent\.kind differs"):
             refuse_drift(outcomes(TWO, facts), ("a", "b"), {close})
-    with pytest.raises(DriftFault, match=r"agent\.kind differs: a: a; b: b; mend"):
+    with pytest.raises(DriftFault, match=r"agent\.kind differs: a: a; b: b; remove"):
         refuse_drift(outcomes(TWO, facts), ("a", "b"), {"agent.budget"})
 
 
