@@ -1,4 +1,4 @@
-"""The door of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
+"""Entry point of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
 
 import logging
 import os
@@ -70,7 +70,9 @@ def _root(
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done; -vv in detail.")
     ] = 0,
-    log_file: Annotated[Path | None, typer.Option("--log-file", help="Also write that to a file.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write that to a file.")
+    ] = None,
 ) -> None:
     if verbose:
         log.show(verbose)
@@ -83,6 +85,7 @@ def _register() -> None:
     try:
         for name in COMMANDS:
             import_module(f"aem_harness.commands.{name}").register(app)
+        import_module("aem_harness.commands.options").name_values(app)
     except ImportError as error:  # Python would end with 1, which says BLOCK
         typer.secho(f"error: this installation is incomplete ({error}): install aem-harness again", fg="red", err=True)
         sys.exit(EXIT_INFRASTRUCTURE)

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 DataSet = Annotated[
     str,
@@ -111,6 +112,26 @@ EndsFile = Annotated[
         "--ends", metavar="FILE", help="YAML, `word: whose` a line: whose fault an end is, in all arms (docs/ends.md)."
     ),
 ]
+
+
+# What `--help` shows as the value of an option that names none itself.
+PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
+
+
+def name_values(app: typer.Typer) -> None:
+    """Give every option of `app` a placeholder by its type; choices and ranges stay as typer shows them."""
+    commands = [*app.registered_commands]
+    for group in app.registered_groups:
+        commands += group.typer_instance.registered_commands if group.typer_instance else []
+    for command in commands:
+        for parameter in inspect.signature(command.callback).parameters.values() if command.callback else ():
+            kind, *notes = get_args(parameter.annotation) or [None]
+            inner = [one for one in (kind, *get_args(kind)) if one is not type(None)]
+            inner += [one for outer in inner for one in get_args(outer)]
+            word = next((PLACEHOLDERS[one] for one in inner if one in PLACEHOLDERS), None)
+            for note in notes:
+                if word and isinstance(note, OptionInfo) and note.metavar is None:
+                    note.metavar = word
 
 
 def warn(notes: Iterable[str]) -> None:

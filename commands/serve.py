@@ -67,7 +67,9 @@ def serve_(
 
 
 def determinism(
-    checkpoint: Annotated[str | None, typer.Argument(help="A registered checkpoint, served for the while.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="A registered checkpoint; it is served while this runs.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Base URL of a server that runs, instead.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
     run: Annotated[Path | None, typer.Option(help="Replay prefixes of this run's trajectories.")] = None,

@@ -52,6 +52,9 @@ def test_the_reference_holds_the_help_of_every_command():
     page = subprocess.run(words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
     for command in ("run", "grade", "compare", "gate", "plan", "checkpoints add", "runs archive"):
         assert f"\nUsage: aem {command} [OPTIONS]" in page
+    typed = re.findall(r"^  (-.*?)(?:  |$)", page, re.MULTILINE)
+    assert len(typed) > 100
+    assert not [option for option in typed if re.search(r"<(str|int|float|path|list)", option)], "types as placeholders"
 
 
 def test_every_finding_says_what_was_guessed_and_what_happens():
