@@ -71,7 +71,7 @@ def _root(
         int, typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done; -vv in detail.")
     ] = 0,
     log_file: Annotated[
-        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write that to a file.")
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write it to a file.")
     ] = None,
 ) -> None:
     if verbose:

@@ -68,7 +68,7 @@ def serve_(
 
 def determinism(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="A registered checkpoint; it is served while this runs.")
+        str | None, typer.Argument(help="A registered checkpoint, which is served meanwhile.")
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Base URL of a server that runs, instead.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
