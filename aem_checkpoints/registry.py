@@ -16,6 +16,7 @@ from aem_harness.aem_checkpoints.card import CARD, Card, read_card
 from aem_harness.harness.errors import ConfigError
 
 SHIPPED = Path(__file__).parent
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,32 @@ class Registry:
         close = get_close_matches(name, entries, n=3) or sorted(entries)[:8]
         raise ConfigError(f"no checkpoint {name!r} is registered; there are: {', '.join(close) or 'none'}")
 
+    def latest(self) -> Entry:
+        """The newest registered checkpoint: the card that was written last; of equally old ones the highest step.
+
+        Those shipped with this package do not count.
+        """
+        own = [entry for entry in self.entries() if not entry.file.is_relative_to(SHIPPED)]
+        if not own:
+            folders = ", ".join(str(folder) for folder in self.folders if folder != SHIPPED)
+            raise ConfigError(f"no checkpoint is registered in {folders}; add one with aem checkpoints add")
+        return max(own, key=lambda entry: (entry.file.stat().st_mtime, entry.card.step or 0, entry.card.name))
+
     def base(self, entry: Entry) -> Entry | None:
         """The registered base model of an adapter; None for full weights, and for bases named by folder or hub id."""
         known = {other.card.name: other for other in self.entries()}
         return known.get(entry.card.base_model) if entry.card.weights == "lora" else None
 
     def series(self, name: str) -> list[Entry]:
-        """One checkpoint, or the steps of a series: `name@50..250`, `name@50,100`, `name@*`; in order of step."""
+        """One checkpoint, or the steps of a series: `name@50..250`, `name@50,100`, `name@*`; in order of step.
+
+        `latest` is the card that was written last, `name@latest` the last step of a series.
+        """
         series, separator, steps = name.partition("@")
+        if name == LATEST and all(entry.card.name != LATEST for entry in self.entries()):
+            return [self.latest()]
+        if steps == LATEST:
+            return [self.series(f"{series}@*")[-1]]
         if not separator or steps.isdigit():
             return [self.get(name)]
         members = [entry for entry in self.entries() if entry.card.series == series and "@" in entry.card.name]

@@ -159,7 +159,10 @@ class _Arms:
             served = Served(how.baseline.endpoints or served.endpoints, how.baseline.model)
         entry = one_checkpoint(run.checkpoint, how.registry) if run.checkpoint else None
         if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, how, served):
-            raise ConfigError(f"how many GPUs the server of {run.arm} has is not known; say it with --gpus")
+            raise ConfigError(
+                f"the budget is in GPU-hours, but how many GPUs serve {run.arm} is not known: its card does not say, "
+                "or it is behind --endpoint; say it with --gpus, or give the budget in rollouts or tokens (800, 20Mtok)"
+            )
         with connect(
             served.endpoints,
             served.model,
@@ -213,13 +216,12 @@ def candidate_config(baseline: "RunConfig | Path", candidate: Candidate) -> "Run
     from aem_harness.harness.errors import ConfigError
 
     known = _settings(baseline) if isinstance(baseline, Path) else baseline.model_dump(mode="json")
-    if candidate.checkpoint:
-        one_checkpoint(candidate.checkpoint, candidate.registry)
+    name = one_checkpoint(candidate.checkpoint, candidate.registry).card.name if candidate.checkpoint else ""
     changed = {
         **known,
-        "checkpoint": candidate.checkpoint or "",
+        "checkpoint": name,
         "agent": candidate.agent or known["agent"],
-        "arm": candidate.arm or candidate.checkpoint or candidate.agent or "candidate",
+        "arm": candidate.arm or name or candidate.agent or "candidate",
     }
     config = RunConfig.load(defaults=changed)
     if config.arm == known["arm"]:

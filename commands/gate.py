@@ -208,6 +208,9 @@ class Output:
     summary: Annotated[
         Path | None, typer.Option(help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if set).")
     ] = None
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Write the evidence as one HTML file, trajectories included.")
+    ] = None
     as_json: AsJson = False
     calibrated: Annotated[
         bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
@@ -276,6 +279,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
                 allow=arms.allow or (),
                 sequence=output.sequence,
                 window=output.window,
+                page=output.page,
                 ledger=output.ledger,
                 least_chance=arms.min_power,
                 calibrated=output.calibrated,

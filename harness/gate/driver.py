@@ -14,6 +14,7 @@ from aem_harness.harness.gate.calibrate import cached
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm, Design, design
 from aem_harness.harness.gate.gate import BASELINE, Gate
+from aem_harness.harness.gate.page import write_page
 from aem_harness.harness.gate.report import GateReport, report
 from aem_harness.harness.gate.sequence import PastGate, open_sequence, record
 from aem_harness.harness.gate.sequential import Truths
@@ -27,7 +28,8 @@ class Options:
     """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to.
 
     `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms.
-    `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often.
+    `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often. `page`:
+    write the comparison with every trajectory as one HTML file.
     """
 
     history: Sequence[str] = ()
@@ -39,6 +41,7 @@ class Options:
     window: int | None = None
     ledger: Path | None = None
     least_chance: float = 0.0
+    page: Path | None = None
     calibrated: bool = True
     audited: bool = False
 
@@ -70,12 +73,13 @@ class End:
     """What there is to report on when no more outcomes are coming.
 
     `candidate_digest` is of the candidate's outcomes, None where it has none; `accepted` names the differences between
-    the arms that were allowed.
+    the arms that were allowed; `outcomes` are those of both arms.
     """
 
     baseline: Arm
     candidate: str
     candidate_digest: str | None
+    outcomes: Outcomes
     accepted: Sequence[str] = ()
 
 
@@ -167,6 +171,8 @@ def drive(
             at=now(),
         )
         record(options.sequence, past, ended)
+    if options.page is not None:
+        write_page(options.page, gate, end.outcomes, (end.baseline.name, end.candidate))
     return found
 
 

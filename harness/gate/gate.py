@@ -155,6 +155,17 @@ class Gate:
         rows, columns = self.design.order[: self.consumed].T
         return int(np.isnan(self._values[arm][rows, columns]).sum())
 
+    def verdict_excused(self) -> Verdict | None:
+        """The verdict if every rollout that the candidate lost had failed; None where it lost none."""
+        if not self.missing():
+            return None
+        candidate = np.nan_to_num(self._values[CANDIDATE], nan=0.0)
+        baseline = self._cells().baseline_low
+        at = np.union1d(self._looks[self._looks <= self.consumed], self.consumed)
+        path = self._method.follow(self.design, self.config, Cells(candidate, candidate, baseline, baseline), at)
+        stop = path.stop()
+        return Verdict.INCONCLUSIVE if stop is None else _said(path, stop)
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:

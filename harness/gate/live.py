@@ -130,7 +130,7 @@ class Live:
             )
             raise EnvironmentFault(lost)
         baseline = self._baseline or self._read(self._plans[0])
-        return End(baseline, candidate.config.arm, self._candidate_digest(), accepted)
+        return End(baseline, candidate.config.arm, self._candidate_digest(), self._outcomes(), accepted)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -144,11 +144,13 @@ class Live:
         found = load_one(str(plan.folder))
         return read_arm(found, found.arms[0], retries=self._config.retries)
 
+    def _outcomes(self) -> Outcomes:
+        return combine([*([self._known] if self._known else []), *(load_one(str(plan.folder)) for plan in self._plans)])
+
     def _accepted(self) -> list[str]:
         """Differences between the arms that are allowed; raises DriftFault for others."""
-        parts = [*([self._known] if self._known else []), *(load_one(str(plan.folder)) for plan in self._plans)]
-        both: Outcomes = combine(parts)
-        return refuse_drift(both, (parts[0].arms[0], self._plans[-1].config.arm), self._options.allow)
+        theirs = self._baseline.name if self._baseline else self._plans[0].config.arm
+        return refuse_drift(self._outcomes(), (theirs, self._plans[-1].config.arm), self._options.allow)
 
 
 def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:

@@ -62,6 +62,7 @@ class GateReport(Record):
     chance: float
     missing: int
     missing_baseline: int
+    verdict_excused: str | None = None
     path: tuple[PathPoint, ...]
     flips: tuple[GateFlip, ...]
     baseline_digest: str
@@ -124,6 +125,7 @@ def report(
         chance=gate.chance,
         missing=gate.missing(CANDIDATE),
         missing_baseline=gate.missing(BASELINE) if fresh else baseline.select(gate.design.tasks).missing,
+        verdict_excused=gate.verdict_excused(),
         path=tuple(path),
         flips=tuple(flips(gate.design.tasks, theirs, gate.consumed_outcomes(CANDIDATE))),
         baseline_digest=_consumed(gate, baseline.name).digest if fresh else baseline.digest,
@@ -231,6 +233,9 @@ def details(found: GateReport) -> list[tuple[str, str]]:
     if found.missing or found.missing_baseline:
         text = f"{found.missing} of the candidate, {found.missing_baseline} of the baseline; counted at worst for PASS"
         out.append(("missing", f"{text} and at best for BLOCK"))
+    if found.verdict_excused is not None:
+        turned = "" if found.verdict_excused == found.verdict else ", which turns the verdict"
+        out.append(("excused", f"with those of the candidate counted as failures: {found.verdict_excused}{turned}"))
     if found.number is not None:
         shared = f"false BLOCK at most {_percent(config.alpha)} in {found.shared}, {_percent(block_alpha)} in this one"
         out.append(("sequence", f"gate number {found.number}; {shared}"))

@@ -50,7 +50,7 @@ class Stored:
             )
         check_costs(config, mine)
         self._arms = ({BASELINE: theirs} if options.fresh else {}) | {CANDIDATE: mine}
-        self._end = End(theirs, candidate, read[1].digest, accepted)
+        self._end = End(theirs, candidate, read[1].digest, self._outcomes, accepted)
         return Start(
             tasks=mine.tasks,
             seeds=len(mine.seeds),
