@@ -8,7 +8,9 @@ Parts: `savings` (verdicts and rollouts for true drops of 0, 3, 5, 10 and 20 poi
 (error rates at a true drop of exactly the margin, without giving up early, on surfaces and candidates chosen to be
 difficult), `irt` (a two-parameter item response model fitted to the leaderboard: every submission can be baseline, its
 ability is lowered), `pairs` (the real submissions as they are, as baselines and candidates: the true difference of two
-tables is known). The last two need the public leaderboard matrix, a CSV as `aem import` reads it.
+tables is known), `side_by_side` (the rule of version 1.0, kept in `frozen_gate`, and today's on the same draws),
+`nights` (a sequence of 90 nightly gates). `irt` and `pairs` need the public leaderboard matrix, a CSV as `aem import`
+reads it.
 
 Every part writes a CSV into the output folder; `python -m benchmarks.gate_plot` draws the savings.
 """
@@ -25,13 +27,16 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from aem_harness.harness.compare.outcomes import import_outcomes
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS
 from aem_harness.harness.compare.surface import PUBLIC
 from aem_harness.harness.compare.values import Floats
-from aem_harness.harness.gate.calibrate import lowered, public_surface, trial
+from aem_harness.harness.gate.calibrate import draw, lowered, public_surface, trial
 from aem_harness.harness.gate.config import GateConfig, configure
 from aem_harness.harness.gate.design import Arm, design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
+from aem_harness.harness.gate.sequence import WINDOW, Sequence
+from benchmarks import frozen_gate
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
 BLOCK = 250  # trials a task of the pool
@@ -61,6 +66,17 @@ class Case:
 
 # --- worlds -----------------------------------------------------------------------------------------------------------
 
+REPOSITORIES = np.concatenate([np.full(count, name) for name, count in VERIFIED_REPOS.items()])
+
+
+def one_repository(q: Floats, drop: float, rng: np.random.Generator) -> Floats:
+    """All that is lost is lost in the largest repository of SWE-bench Verified (of 500 tasks)."""
+    inside = np.resize(REPOSITORIES, len(q)) == "django/django"
+    p = q.copy()
+    p[inside] *= max(1 - drop * len(q) / q[inside].sum(), 0.0)
+    return to_mean(p, q.mean() - drop)
+
+
 SURFACES: dict[str, Callable[[np.random.Generator, int], Floats]] = {
     **{name: lambda rng, n, name=name: public_surface(name, n)[0](rng) for name in PUBLIC},
     "coin flips": lambda rng, n: rng.beta(2, 2.7, n),
@@ -89,6 +105,7 @@ CANDIDATES: dict[str, Callable[[Floats, float, np.random.Generator], Floats]] = 
     "every task a little worse": lambda q, drop, rng: lowered(q, drop),
     "some tasks lost": broken,
     "equally able on all tasks": lambda q, drop, rng: np.full(len(q), q.mean() - drop),
+    "one repository": one_repository,
     "other tasks solved": lambda q, drop, rng: to_mean(rng.permutation(q), q.mean() - drop),
     "no run noise": lambda q, drop, rng: to_mean(
         (q > np.quantile(q, 1 - max(q.mean() - drop, 0.01))).astype(float) * 0.999 + 0.0005, q.mean() - drop
@@ -349,7 +366,128 @@ def pair_row(question: str, within: tuple[float, float], group: str, some: pd.Da
     }
 
 
-PARTS = {"savings": savings, "stress": stress, "irt": irt_part, "pairs": pairs}
+# --- today's rule and the one before, on the same draws ---------------------------------------------------------------
+
+WORLDS = (
+    ("deepswe", 500, 4, 0.03),
+    ("deepswe", 500, 2, 0.03),
+    ("deepswe", 500, 1, 0.03),
+    ("deepswe", 100, 4, 0.03),
+    ("deepswe", 50, 4, 0.10),
+    ("autocoderover", 500, 4, 0.03),
+    ("temperature-0", 500, 4, 0.03),
+    ("never or always", 500, 4, 0.03),
+    ("95 % solved", 500, 4, 0.03),
+    ("10 % solved", 500, 4, 0.03),
+    ("deepswe / some tasks lost", 500, 4, 0.03),
+    ("deepswe / one repository", 500, 4, 0.03),
+    ("deepswe / equally able on all tasks", 500, 4, 0.03),
+    ("deepswe / no run noise", 500, 4, 0.03),
+)
+
+
+def both_block(case: Case, seed: int, trials: int) -> list[tuple[str, float, str, float]]:
+    """Verdict and share used, by the rule of version 1.0 and by today's, in each trial on the same draws."""
+    rng = np.random.default_rng([seed, 20261129])
+    tasks, out = tuple(f"{i:04d}" for i in range(case.tasks)), []
+    while len(out) < trials:
+        world = draw_world(case, rng)
+        if world is None:
+            continue
+        theirs, mine = draw(world[0], case.baseline_seeds, rng), draw(world[1], case.seeds, rng)
+        stored = Arm("baseline", tasks, tuple(range(case.baseline_seeds)), theirs)
+        plan = design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31)))
+        cells = Cells(mine, mine, stored.means, stored.means)
+        (then, a), (today, b) = frozen_gate.decide(case.config, plan, cells), decide(case.config, plan, cells)
+        out.append((then.value, a / len(plan.order), today.value, b / len(plan.order)))
+    return out
+
+
+def side_by_side(trials: int, workers: int) -> pd.DataFrame:
+    """PASS, BLOCK and share of the rollouts of both rules; the draws of the two are the same."""
+    rows = []
+    with ProcessPoolExecutor(workers) as pool:
+        for world, tasks, seeds, margin in WORLDS:
+            drops = (0.0, margin, 0.05, 0.10, 0.20) if world == "deepswe" and tasks == 500 and seeds == 4 else (margin,)
+            for drop in drops:
+                case = Case(world, drop, tasks, seeds, 1 if seeds == 1 else 4, {"margin": margin})
+                jobs = [pool.submit(both_block, case, n, 50) for n in range(-(-case.weight * trials // 50))]
+                found = [line for job in jobs for line in job.result()]
+                for rule, at in (("1.0", 0), ("today", 2)):
+                    said = [line[at] for line in found]
+                    count = {kind.value: said.count(kind.value) for kind in Verdict}
+                    rows.append(
+                        {
+                            "world": world,
+                            "tasks": tasks,
+                            "seeds": seeds,
+                            "drop": drop,
+                            "rule": rule,
+                            "trials": len(found),
+                            "pass": count["PASS"] / len(found),
+                            "pass_upper": upper(count["PASS"], len(found)),
+                            "block": count["BLOCK"] / len(found),
+                            "block_upper": upper(count["BLOCK"], len(found)),
+                            "used": float(np.mean([line[at + 1] for line in found])),
+                        }
+                    )
+                    print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+NIGHTS = 90
+
+
+def nights_block(drop: float, seed: int) -> list[str]:
+    """The verdicts of 90 nights on DeepSWE's surface: one stored baseline, a new candidate every night."""
+    rng = np.random.default_rng([seed, 90])
+    tasks = tuple(f"{i:04d}" for i in range(500))
+    sequence = Sequence(baseline_digest="", alpha=0.05, window=WINDOW)
+    q = SURFACES["deepswe"](rng, 500)
+    p, stored = lowered(q, drop), Arm("baseline", tasks, (0, 1, 2, 3), draw(q, 4, rng))
+    out = []
+    for night in range(1, NIGHTS + 1):
+        plan = design(tasks, 4, baseline=stored, seed=int(rng.integers(2**31)))
+        mine = draw(p, 4, rng)
+        config = configure(block_alpha=sequence.block_alpha(night))
+        out.append(decide(config, plan, Cells(mine, mine, stored.means, stored.means))[0].value)
+    return out
+
+
+def nights(trials: int, workers: int) -> pd.DataFrame:
+    """A sequence of 90 nights: false BLOCKs in any window, and BLOCK of a real drop on the 1st, 7th, 30th, 90th."""
+    rows = []
+    with ProcessPoolExecutor(workers) as pool:
+        spans = ((1, 10), (11, 30), (31, 60), (61, 90))
+        for drop in (0.0, 0.03, 0.05):
+            found = list(pool.map(nights_block, [drop] * trials, range(trials)))
+            blocked = np.array(found) == "BLOCK"
+            windows = np.stack([blocked[:, i : i + WINDOW].any(axis=1) for i in range(NIGHTS - WINDOW + 1)], axis=1)
+            rows.append(
+                {
+                    "drop": drop,
+                    "sequences": trials,
+                    "block_a_night": blocked.mean(),
+                    "any_block_in_a_window": windows.mean(),
+                    "blocks_in_90_nights": blocked.sum(axis=1).mean(),
+                    **{
+                        f"nights {a}-{b}": blocked[:, a - 1 : b].mean()
+                        for a, b in ((1, 10), (11, 30), (31, 60), (61, 90))
+                    },
+                }
+            )
+            print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+PARTS = {
+    "savings": savings,
+    "stress": stress,
+    "irt": irt_part,
+    "pairs": pairs,
+    "side_by_side": side_by_side,
+    "nights": nights,
+}
 
 
 def main() -> None:

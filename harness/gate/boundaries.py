@@ -39,23 +39,26 @@ def spent(fraction: Floats, alpha: float, shape: float) -> Floats:
     return np.asarray(alpha * -np.expm1(-shape * fraction) / -np.expm1(-shape))
 
 
-def inner(fractions: Floats, alphas: tuple[float, float], futility: float) -> tuple[Floats, Floats]:
-    """The limits of z between which both predictive probabilities of a verdict at the end are below `futility`.
+def inner(fractions: Floats, alphas: tuple[float, float], futility: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The limits of z between which the predictive probabilities of PASS and of BLOCK at the end are below `futility`.
 
     Predictive: the drift is as estimated, with its error. Given z at fraction t the last z has mean z / sqrt(t) and
     variance (1 - t) / t (Spiegelhalter, Freedman and Blackburn, Control. Clin. Trials 7:8, 1986).
     """
     t = np.clip(fractions, 1e-9, 1.0)
-    reach = ndtri(futility) * np.sqrt(1 - t) if futility > 0 else np.full(len(t), -np.inf)
-    high = stats.norm.isf(alphas[0]) * np.sqrt(t) + reach
-    low = -stats.norm.isf(alphas[1]) * np.sqrt(t) - reach
+    reach = [ndtri(one) * np.sqrt(1 - t) if one > 0 else np.full(len(t), -np.inf) for one in futility]
+    high = stats.norm.isf(alphas[0]) * np.sqrt(t) + reach[0]
+    low = -stats.norm.isf(alphas[1]) * np.sqrt(t) - reach[1]
     none = (low >= high) | (t >= 1) | (t < EARLIEST)
     return np.where(none, np.inf, low), np.where(none, -np.inf, high)
 
 
 @lru_cache(maxsize=256)
 def boundaries(
-    fractions: tuple[float, ...], alphas: tuple[float, float], shapes: tuple[float, float], futility: float = 0.0
+    fractions: tuple[float, ...],
+    alphas: tuple[float, float],
+    shapes: tuple[float, float],
+    futility: tuple[float, float] = (0.0, 0.0),
 ) -> Boundaries:
     """Boundaries for looks at `fractions` (rising, the last 1), with errors `alphas` of PASS and of BLOCK.
 

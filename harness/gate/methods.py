@@ -8,6 +8,8 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
 from aem_harness.harness.gate.looks import Cells, Path
 
+RARE = 0.035  # mean variance p (1 - p) of one rollout of the baseline
+
 
 class Method(Protocol):
     """Pure functions of a design, its configuration and the outcomes so far."""
@@ -35,7 +37,9 @@ def choose(design: Design, config: GateConfig) -> Method:
 
 
 def suits_stages(design: Design, config: GateConfig) -> bool:
-    return True
+    """Everywhere but where failures are rare and the tasks enough for bets, which then come to a verdict sooner."""
+    rare = float(design.forecast.noise.mean()) < RARE
+    return config.launch_sd > 0 or not rare or rates.few(design, config)
 
 
 def name(method: Method, config: GateConfig) -> str:

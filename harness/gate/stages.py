@@ -19,9 +19,9 @@ from aem_harness.harness.gate.sequential import Truths
 
 # Information fractions of the looks: closer together early, where a fraction costs fewer rollouts.
 FRACTIONS = np.r_[0.03:0.13:0.0125, 0.13:0.25:0.02, 0.25:0.6:0.025, 0.6:0.98:0.033, 1.0]
-SHAPES = (0.0, -1.0)  # error spending of PASS and BLOCK
+SHAPES = (0.0, 0.0)  # error spending of PASS and BLOCK
+GIVE_UP = (1.1, 0.9)  # times the share asked for: of PASS and of BLOCK
 FIRST = 30  # rollouts before the first look
-FLOOR = 1.0  # the squared standard error is at least this share of the variance at the margin
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def limits(design: Design, config: GateConfig, at: Ints) -> Boundaries:
         due, fractions = np.r_[due, more][order], np.r_[fractions, extra][order]
     threshold = futility(design, config)
     same = config.blocks_beyond == config.margin
-    found = boundaries(tuple(fractions.tolist()), config.alphas, SHAPES, threshold if same else 0.0)
+    found = boundaries(tuple(fractions.tolist()), config.alphas, SHAPES, threshold if same else (0.0, 0.0))
     low, high = inner(found.fractions, config.alphas, threshold)
     here = np.searchsorted(due, at)
     return Boundaries(found.fractions[here], found.upper[here], found.lower[here], low[here], high[here])
@@ -91,10 +91,11 @@ def chance(design: Design, config: GateConfig) -> float:
     return chances(limits(design, config, looks(design, config)), drift)[0]
 
 
-def futility(design: Design, config: GateConfig) -> float:
-    """The predictive probability of a verdict below which the gate gives up (rounded: boundaries are cached)."""
+def futility(design: Design, config: GateConfig) -> tuple[float, float]:
+    """The predictive probabilities of PASS and of BLOCK below which the gate gives up (rounded: for the cache)."""
     alone = stats.norm.cdf(config.margin * np.sqrt(information(design, config)) - stats.norm.isf(config.alphas[0]))
-    return round(float(config.gives_up_below * alone), 2)
+    share = config.gives_up_below * float(alone)
+    return round(GIVE_UP[0] * share, 2), round(GIVE_UP[1] * share, 2)
 
 
 def information(design: Design, config: GateConfig) -> float:
@@ -129,7 +130,7 @@ def _scored(
     within = np.maximum(squares - total**2 / seen, 0.0) / np.maximum(seen - 1, 1)
     observed = (share**2 / seen * within).sum(axis=1) + launches(config)
     planned_here = variance(design, at, config, drop)[0]
-    return (share * total / seen).sum(axis=1), np.sqrt(np.maximum(FLOOR * planned_here, observed))
+    return (share * total / seen).sum(axis=1), np.sqrt(np.maximum(planned_here, observed))
 
 
 def launches(config: GateConfig) -> float:

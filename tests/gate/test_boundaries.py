@@ -31,7 +31,7 @@ def test_one_look_is_the_ordinary_test():
 @settings(max_examples=25, deadline=None)
 def test_the_error_rates_are_spent_and_not_overspent(fractions, alpha, shape, futility):
     looks = (*sorted({round(t, 2) for t in fractions}), 1.0)
-    found = boundaries(looks, (alpha, alpha / 2), (shape, -1.0), futility)
+    found = boundaries(looks, (alpha, alpha / 2), (shape, -1.0), (futility, futility))
     passed, blocked, stop = chances(found, 0.0)
     assert passed <= alpha * 1.01 + 1e-4
     assert blocked <= alpha / 2 * 1.01 + 1e-4
@@ -42,7 +42,7 @@ def test_the_error_rates_are_spent_and_not_overspent(fractions, alpha, shape, fu
 
 def test_the_chances_are_those_of_simulated_paths():
     rng = np.random.default_rng(0)
-    found = boundaries(FIVE, (0.05, 0.05), (0.0, -1.0), 0.25)
+    found = boundaries(FIVE, (0.05, 0.05), (0.0, -1.0), (0.25, 0.2))
     t = np.array(FIVE)
     for drift in (0.0, 1.0, 3.0):
         paths = np.cumsum(rng.normal(drift * 0.2, np.sqrt(0.2), (40_000, 5)), axis=1) / np.sqrt(t)
@@ -58,7 +58,7 @@ def test_the_chances_are_those_of_simulated_paths():
 
 
 def test_giving_up_begins_late_and_only_where_no_verdict_is_likely():
-    low, high = inner(np.array([0.1, 0.3, 0.6, 1.0]), (0.05, 0.05), 0.25)
+    low, high = inner(np.array([0.1, 0.3, 0.6, 1.0]), (0.05, 0.05), (0.25, 0.25))
     assert low[0] > high[0]  # never this early
     assert high[1] < high[2] < 1.645
     assert low[3] > high[3]  # the last look decides
