@@ -470,10 +470,7 @@ def nights(trials: int, workers: int) -> pd.DataFrame:
                     "block_a_night": blocked.mean(),
                     "any_block_in_a_window": windows.mean(),
                     "blocks_in_90_nights": blocked.sum(axis=1).mean(),
-                    **{
-                        f"nights {a}-{b}": blocked[:, a - 1 : b].mean()
-                        for a, b in ((1, 10), (11, 30), (31, 60), (61, 90))
-                    },
+                    **{f"nights {a}-{b}": blocked[:, a - 1 : b].mean() for a, b in spans},
                 }
             )
             print(rows[-1], flush=True)
