@@ -20,7 +20,7 @@ from aem_harness.harness.gate.sequential import Truths
 # Information fractions of the looks: closer together early, where a fraction costs fewer rollouts.
 FRACTIONS = np.r_[0.03:0.13:0.0125, 0.13:0.25:0.02, 0.25:0.6:0.025, 0.6:0.98:0.033, 1.0]
 SHAPES = (0.0, 0.0)  # error spending of PASS and BLOCK
-GIVE_UP = (1.1, 0.9)  # times the share asked for: of PASS and of BLOCK
+GIVE_UP = (1.0, 0.9)  # times the share asked for: of PASS and of BLOCK
 FIRST = 30  # rollouts before the first look
 
 

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from aem_harness.commands.gating import gate as run_gate
+from aem_harness.api.gating import gate as run_gate
 from aem_harness.harness.errors import ConfigError, EnvironmentFault
 from aem_harness.harness.gate import stages
 from aem_harness.harness.gate.calibrate import Calibration, Scenario, Share, lowered
