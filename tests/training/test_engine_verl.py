@@ -203,6 +203,12 @@ def test_what_checkpoints_are_measured_on_is_never_trained_on(tmp_path):
     assert not (tmp_path / "more.parquet").exists()
 
 
+def test_a_group_that_lost_a_rollout_to_a_fault_is_drawn_again_and_never_trained_on(ask):
+    found = ask("partial_groups")
+    assert found["ReplayBuffer"]["sampleable"] == ["partial", "whole"]  # verl's own, which is why ours is there
+    assert found["WholeGroups"] == {"evicted": ["lost", "partial"], "sampleable": ["whole"]}
+
+
 def test_a_finished_run_ends_in_a_checkpoint_with_its_card(tmp_path):
     """As verl leaves it with hf_model among its saved contents; the last step counts."""
     from safetensors.torch import save_file

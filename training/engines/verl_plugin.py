@@ -25,6 +25,7 @@ from torch import Tensor
 from verl.experimental.agent_loop.agent_loop import register
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, register_adv_est
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync, register_trainer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.workers.utils.padding import response_to_nested
 
@@ -35,23 +36,45 @@ from aem_harness.training.engines.verl_loop import SandboxAgentLoop
 FIELDS = ["uid", "response_mask", "entropy", "old_log_probs"]
 
 
+class WholeGroups(ReplayBuffer):
+    """verl's buffer of the mode `sync`, for which a group that lost one rollout to a fault is as lost as if all were.
+
+    verl 0.9.1 evicts and draws again only groups without any rollout; of the others it trains on what is left, whose
+    mean is another baseline, and the filter of groups without variance does not see them.
+    """
+
+    def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Any:
+        stale, filtered, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
+        if self.sync_refill_failed_groups and partition_id != "val":
+            failed = failed | self.failure_keys[partition_id]
+        return stale, filtered, failed, counts
+
+
 class ModulatedTrainer(PPOTrainer):
     """What the registered trainers put before verl's. `mode` is the name that verl knows the trainer behind it by."""
 
     mode: str
 
     def __init__(self, config: Any) -> None:
-        if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        self.aem = method_of(config)
+        if self.aem and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
             raise ConfigError(
                 "algorithm.rollout_correction.bypass_mode skips the old policy's pass, which modulation takes its "
                 "entropies from: set it to false"
             )
-        self.aem = method_of(config)
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.mode  # verl compares it with the names of its own trainers
         super().__init__(config)
 
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        if type(buffer) is ReplayBuffer:  # a sampler of the user's own is left alone
+            buffer.__class__ = WholeGroups
+        return buffer
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        if self.aem is None:
+            return super()._compute_advantage(batch, metrics)
         where: dict[str, Any] = {"keys": batch.keys, "partition_id": batch.partition_id}
         # Read before verl's part, whose rollout correction may take tokens out of the mask and so split responses.
         before = transfer_queue.kv_batch_get(**where, select_fields=FIELDS)
@@ -63,8 +86,11 @@ class ModulatedTrainer(PPOTrainer):
         return transfer_queue.kv_batch_put(**where, fields=TensorDict({"advantages": nested}, batch_size=len(batch)))
 
 
-def method_of(config: Any) -> AemConfig:
-    """The method's numbers in verl's configuration, at `aem.method`."""
+def method_of(config: Any) -> AemConfig | None:
+    """The method's numbers in verl's configuration, at `aem.method`; null there trains the base alone."""
+    section = OmegaConf.select(config, "aem") or OmegaConf.create()
+    if "method" in section and section.method is None:
+        return None
     return AemConfig.model_validate(
         OmegaConf.to_container(OmegaConf.select(config, "aem.method") or OmegaConf.create())
     )

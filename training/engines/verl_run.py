@@ -43,6 +43,12 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("verl.trainer.ppo.v1", "PPOTrainerSeparateAsync", ("config",)),
     ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_advantage", ("batch", "metrics")),
     ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_old_log_prob", ("batch", "metrics")),
+    ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._build_replay_buffer", ()),
+    (
+        "verl.trainer.ppo.v1.replay_buffer",
+        "ReplayBuffer._terminal_eviction_reasons",
+        ("global_steps", "partition_id"),
+    ),
     ("verl.trainer.ppo.core_algos", "register_adv_est", ("name_or_enum",)),
     ("verl.trainer.ppo.core_algos", "get_adv_estimator_fn", ("name_or_enum",)),
     ("verl.trainer.ppo.core_algos", "compute_rloo_outcome_advantage", ("token_level_rewards", "response_mask")),
@@ -179,7 +185,7 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "trainer.default_local_dir": str(out / "verl"),
         "trainer.total_training_steps": config.steps,
         "trainer.total_epochs": config.steps,  # more than enough: the steps decide when it ends
-        "trainer.v1.trainer_mode": f"aem_{config.mode}" if config.aem else config.mode,
+        "trainer.v1.trainer_mode": f"aem_{config.mode}",
         "trainer.v1.sampler.sync_refill_failed_groups": True,  # a group lost to a fault is drawn again
         "actor_rollout_ref.model.path": _model(config.start),
         "actor_rollout_ref.rollout.agent.default_agent_loop": "aem_sandbox",
@@ -190,8 +196,7 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "data.val_files": str(dataset_of(out)),
     }
     words = [f"{key}={hydra_value(value)}" for key, value in (ours | dict(flat(config.verl))).items()]
-    if config.aem:
-        words.append(f"+aem.method={hydra_value(config.aem.model_dump(mode='json'))}")
+    words.append(f"+aem.method={hydra_value(config.aem.model_dump(mode='json') if config.aem else None)}")
     return [*words, f"+aem.sandbox={hydra_value(sandbox)}"]
 
 
