@@ -110,11 +110,6 @@ def power_once(difference: float, discordant: float, tasks: int, alpha: float = 
     return float(weight @ rejected)
 
 
-def detectable_difference(se: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The difference that the two-sided t test finds with `power`."""
-    return float(optimize.brentq(lambda d: power_of(d, se, df, alpha) - power, 0, 100 * se))
-
-
 def allocate(variances: Floats, budget: int, *, at_least: int = 1) -> Allocation:
     """Spread `budget` rollouts over N tasks so that the sum of variance / seeds is smallest (Neyman 1934).
 

@@ -6,7 +6,6 @@ The list has the form of coreutils, so that `sha256sum --check SHA256SUMS` works
 import gzip
 import hashlib
 import io
-import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.io import replacing
 from aem_harness.harness.run.listing import is_written
 
 SUMS = "SHA256SUMS"
@@ -34,21 +34,12 @@ def archive(folder: Path, out: Path) -> int:
     files = sorted(_files(folder))
     sums = "".join(f"{_digest(folder / name)}  {name}\n" for name in files).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as handle:
-        try:
-            with _compressed(handle, out) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-                tar.addfile(_plain(folder.name, SUMS, len(sums)), io.BytesIO(sums))
-                for name in files:
-                    path = folder / name
-                    with path.open("rb") as content:
-                        tar.addfile(_plain(folder.name, name, path.stat().st_size), content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        except BaseException:
-            Path(handle.name).unlink()
-            raise
-    Path(handle.name).chmod(0o644)
-    Path(handle.name).rename(out)
+    with replacing(out) as handle, _compressed(handle, out) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(_plain(folder.name, SUMS, len(sums)), io.BytesIO(sums))
+        for name in files:
+            path = folder / name
+            with path.open("rb") as content:
+                tar.addfile(_plain(folder.name, name, path.stat().st_size), content)
     return len(files)
 
 

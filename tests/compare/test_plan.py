@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.intervals import like_these, these_tasks
-from aem_harness.harness.compare.plan import allocate, costs, detectable_difference, plan, power_of, standard_error
+from aem_harness.harness.compare.plan import allocate, costs, plan, power_of, standard_error
 from aem_harness.harness.compare.simulate import draw_world, roll
 from aem_harness.harness.compare.surface import PUBLIC, from_history, task_variances
 from aem_harness.harness.schema import normalise
@@ -71,10 +71,9 @@ def test_planned_standard_errors_are_those_that_come_out() -> None:
     assert np.sqrt(np.mean(like)) == pytest.approx(standard_error(parts, 500, 4, "tasks like these"), rel=0.2)
 
 
-def test_power_and_detectable_difference_are_inverse() -> None:
-    for df in (3.3, 20.0, np.inf):
-        assert power_of(detectable_difference(0.01, df), 0.01, df) == pytest.approx(0.8)
+def test_power_is_alpha_without_a_difference_and_four_fifths_at_two_and_four_fifths_standard_errors() -> None:
     assert power_of(0.0, 0.01, 5.0) == pytest.approx(0.05)
+    assert power_of(0.0280158, 0.01, np.inf) == pytest.approx(0.8, abs=1e-5)
 
 
 def test_the_allocation_is_the_best_of_all() -> None:
