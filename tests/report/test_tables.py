@@ -284,3 +284,91 @@ def test_inputs_that_are_none_are_refused_in_one_line(tmp_path: Path, text: str)
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(DataError, match=r"t\.json does not hold the inputs of a table: .*"):
         make_again(str(tmp_path / "t.json"))
+
+
+def test_a_table_is_made_again_on_another_machine_from_where_its_arms_are_there(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    arms = write_arms(here / "arms.csv", [(i % 2, int(i % 3 > 0)) for i in range(12)])
+    made = make_table([str(arms)], TableOptions())
+    path = remember(made, here)
+    shutil.copytree(here, there)
+    shutil.rmtree(here)
+    with pytest.raises(DataError, match="say where its arms are now: aem table --again"):
+        make_again(str(there / path.name))
+    assert make_again(str(there / path.name), sources=[str(there / "arms.csv")]).text == made.text
+    inputs = json.loads((there / path.name).read_text())
+    (there / path.name).write_text(json.dumps({**inputs, "folder": "no/such/folder"}))
+    with pytest.raises(DataError, match="a folder that is not here"):
+        make_again(str(there / path.name))
+
+
+def test_arms_given_anew_in_another_order_make_the_same_table(tmp_path: Path) -> None:
+    both = write_arms(tmp_path / "arms.csv", [(i % 2, int(i % 3 > 0)) for i in range(12)])
+    made = make_table([f"{both}:base", f"{both}:aem"], TableOptions())
+    path = remember(made, tmp_path)
+    assert make_again(str(path), sources=[f"{both}:aem", f"{both}:base"]).text == made.text
+
+
+def unequal(path: Path) -> Path:
+    """Baseline on 12 tasks, of which the candidate has 8, and solves fewer of them."""
+    rows = [("base", i, i % 2) for i in range(12)] + [("aem", i, int(i % 4 == 1)) for i in range(8)]
+    lines = [f"{arm},p__p-{i},0,{resolved}" for arm, i, resolved in rows]
+    path.write_text("\n".join(["arm,instance_id,seed,resolved", *lines]) + "\n")
+    return path
+
+
+def test_rates_and_a_difference_over_other_tasks_say_so_loudly(tmp_path: Path) -> None:
+    text = make_table([str(unequal(tmp_path / "arms.csv"))], TableOptions()).text
+    assert "]¶" in text or "]†¶" in text
+    assert "THE ARMS HAVE DIFFERENT TASKS: aem − base over the 8 tasks of both" in text
+    assert "resolve 25.0 and 50.0 %" in text
+    assert "none lost" not in text
+
+
+def test_common_restricts_rates_and_numbers_too(tmp_path: Path) -> None:
+    text = make_table([str(unequal(tmp_path / "arms.csv"))], TableOptions(common=True, format="csv")).text
+    rows = {row["arm"]: row for row in rows_of(text)}
+    assert rows["base"]["tasks"] == rows["aem"]["tasks"] == "8"
+    gap = float(rows["aem"]["resolved"]) - float(rows["base"]["resolved"])
+    assert gap == pytest.approx(float(rows["aem"]["difference"]))
+
+
+def test_every_pair_of_arms_has_a_row_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "three.csv"
+    lines = [f"{arm},p__p-{i},0,{int(i % n == 0)}" for arm, n in (("a", 2), ("b", 3), ("c", 4)) for i in range(12)]
+    path.write_text("\n".join(["arm,instance_id,seed,resolved", *lines]) + "\n")
+    names = [row["arm"] for row in rows_of(make_table([str(path)], TableOptions(all_pairs=True, format="csv")).text)]
+    assert names == ["a", "b", "c", "b − a", "c − a", "c − b"]
+
+
+def test_a_wide_table_spans_both_columns_and_its_caption_holds_no_digest(tmp_path: Path) -> None:
+    arms = write_arms(tmp_path / "arms.csv", [(i % 2, int(i % 3 > 0)) for i in range(12)])
+    table = load([str(arms)]).table.assign(dataset="verified 0123456789ab")
+    table.to_csv(arms, index=False)
+    text = make_table([str(arms)], TableOptions(format="latex", wide=True)).text
+    assert r"\begin{table*}" in text
+    assert r"\caption{Resolved tasks of verified}" in text
+    assert "dataset: verified 0123456789ab" in text
+
+
+def test_a_run_that_is_being_written_is_called_running_not_lost(runs: Sequence[Path], tmp_path: Path) -> None:
+    from aem_harness.harness.run.store import locked
+
+    live = shutil.copytree(runs[1], tmp_path / "live")
+    journal = (live / "journal.jsonl").read_text().splitlines(keepends=True)
+    (live / "journal.jsonl").write_text("".join(journal[:-2]))
+    with locked(live):
+        found = compare(load([str(runs[0]), str(live)]))
+    assert found.arms[1].status == "running"
+    assert any("is still running" in line for line in found.warnings)
+    (live / "stopped.json").write_text('{"reason": "BLOCK"}')
+    found = compare(load([str(runs[0]), str(live)]))
+    assert any("stopped because of its results" in line for line in found.warnings)
+
+
+def test_a_comparison_fits_eighty_columns(comparison: Comparison) -> None:
+    from aem_harness.harness.compare.export import to_text
+
+    text = to_text(comparison, width=80)
+    assert max(len(line) for line in text.splitlines()) <= 80
