@@ -67,6 +67,9 @@ class RlConfig(Common):
     base: str = "grpo"
     loss: Mapping[str, Any] = Field(default_factory=dict)
     aem: AemConfig | None = None
+    baseline: Literal["empg", "repo_r"] | None = Field(
+        default=None, description="a relative of AEM in its place (training/baselines.py)"
+    )
     control: Literal["step_matched"] | None = Field(
         default=None, description="step_matched: follow the base's gradient, at the length of the modulated one"
     )
@@ -95,6 +98,8 @@ class RlConfig(Common):
 
     @model_validator(mode="after")
     def _control_has_a_method(self) -> Self:
+        if self.baseline and self.aem:
+            raise ValueError(f"baseline {self.baseline} takes the place of aem: leave one of them out")
         if self.control and self.aem is None:
             raise ValueError("control: step_matched takes its length from the modulated gradient, so it needs aem")
         return self

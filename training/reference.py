@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aem_harness.aem_checkpoints.card import Card, Method, Scaffold, Serving, Training
 from aem_harness.agents.templates import Prompts
-from aem_harness.training import advantages, aem, diagnostics, gradients, tasks
+from aem_harness.training import advantages, aem, baselines, diagnostics, gradients, tasks
 from aem_harness.training.bases import base_advantages
 from aem_harness.training.checkpoint import load_policy, save_policy
 from aem_harness.training.config import Common, RlConfig
@@ -188,8 +188,12 @@ def update(
     settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
     if settings.shuffle_seed is not None:
         settings = settings.model_copy(update={"shuffle_seed": hash((settings.shuffle_seed, step)) & 0xFFFFFFFF})
+    relatives = {
+        "empg": lambda: baselines.empg(base_B, old_entropies_B_T, batch.loss_mask_B_T),
+        "repo_r": lambda: baselines.repo_r(base_B, old_logprobs_B_T, batch.loss_mask_B_T),
+    }
     modulation = aem.modulate(
-        base_B,
+        relatives[config.baseline]() if config.baseline else base_B,
         old_entropies_B_T,
         batch.loss_mask_B_T,
         batch.groups_B,
@@ -315,6 +319,7 @@ def card(config: RlConfig, folder: Folder, limits: Limits, certificate: Mapping[
             parameters={
                 **(config.aem.model_dump(mode="json") if config.aem else {}),
                 **({"control": config.control} if config.control else {}),
+                **({"baseline": config.baseline} if config.baseline else {}),
                 "lr": config.learning_rate,
             },
         ),

@@ -172,6 +172,15 @@ def policy():
     return load_policy(Path(START))
 
 
+def test_relatives_of_the_method_train_in_its_place(tmp_path):
+    for name in ("empg", "repo_r"):
+        train(config(baseline=name, steps=1), tmp_path / name)
+        (line,) = read_metrics(tmp_path / name / "metrics.jsonl")
+        assert line["gradient_norm"] > 0
+    with pytest.raises(ValueError, match="takes the place of aem"):
+        config(baseline="empg", aem={})
+
+
 def test_dynamic_sampling_keeps_only_groups_with_different_rewards(policy):
     rollouts, groups, drawn = played(policy, config(base="dapo", prompts=4))
     assert drawn >= len(set(groups))
