@@ -23,9 +23,9 @@ def empg(
     """(B, T) advantages of EMPG (arXiv 2509.09265): A * g(H_t) + zeta * f(H_{t+1}), less their mean over responses.
 
     H is a response's mean token entropy, min-max normalised over the batch; g = exp(-k H) / mean exp(-k H) rescales,
-    and f = exp(-k_future H) of the rollout's *next* response rewards actions that lead to clear states. The paper's text
-    could not be read here: its abstract speaks of the rescaling and of a bonus for future clarity, and their form is
-    taken from how the method is generally described. Inferred: means over responses rather than tokens, the
+    and f = exp(-k_future H) of the rollout's *next* response rewards actions that lead to clear states. The paper's
+    text could not be read here: its abstract speaks of the rescaling and of a bonus for future clarity, and their form
+    is taken from how the method is generally described. Inferred: means over responses rather than tokens, the
     normalisation and centring over the batch, no bonus after the last response, and the default numbers.
     """
     spans = response_spans(loss_mask_B_T)
