@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
-from aem_harness.harness.errors import DataError, listed
+from aem_harness.harness.errors import DataError, listed, summed_up
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def known(path: Path, selection: Selection, console: "Console") -> "list[Predict
     read = read_predictions(path)
     names = {task.instance_id for task in selection.tasks}
     unknown = [prediction.instance_id for prediction in read.predictions if prediction.instance_id not in names]
-    problems = list(read.problems)
+    problems = summed_up(read.problems)
     if unknown:
         problems.append(f"{path.name}: not among the chosen instances: {listed(unknown, most=3)}")
     if len(unknown) == len(read.predictions):

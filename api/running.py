@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def choose(dataset: str, console: "Console", tasks: Tasks | None = None) -> Sele
     from aem_harness.harness.instances.select import select
 
     loaded = load(dataset)
-    for problem in loaded.problems:
+    for problem in summed_up(loaded.problems):
         console.print(f"[yellow]warning:[/] {problem}; the row is left out", highlight=False, soft_wrap=True)
     return Selection(select(loaded.tasks, **vars(tasks or Tasks())), loaded)
 

@@ -5,7 +5,7 @@ up unhandled, and is recorded once, by the runner. What the policy itself gets w
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,13 @@ class DriftFault(AemError):
     """Two arms differ in more than their weights (grader, dataset, scaffold, server, images): no verdict on those."""
 
     boundary = "comparison"
+
+
+def summed_up(problems: Sequence[str], most: int = 3) -> list[str]:
+    """A line each for a few problems of a file, one line with their number and the first of them for many."""
+    if len(problems) <= most:
+        return list(problems)
+    return [f"{len(problems)} entries have a problem: {'; '.join(problems[:most])}; and {len(problems) - most} more"]
 
 
 @contextmanager

@@ -144,3 +144,14 @@ def test_predictions_for_other_instances_alone_are_refused(shared: Path, tmp_pat
     )
     assert isinstance(result.exception, DataError)
     assert "not among the chosen instances: x; nothing to grade" in str(result.exception)
+
+
+def test_many_bad_entries_are_one_warning(tmp_path: Path) -> None:
+    good = {"instance_id": "aem-sample__calx-9", "model_name_or_path": "m", "model_patch": ""}
+    path = tmp_path / "preds.jsonl"
+    path.write_text(json.dumps(good) + "\n" + '{"instance_id": "x"}\n' * 400)
+    shown = CliRunner().invoke(app, ["grade", str(path), "--set", "sample", "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.count("warning") == 1
+    assert "400 entries have a problem" in shown.output
+    assert len(shown.output.splitlines()) == 2
