@@ -12,11 +12,13 @@ from aem_harness.commands.options import (
     Common,
     Cutoff,
     Describe,
+    EndsFile,
     Level,
     Margin,
     Series,
     Tax,
     names,
+    warn,
 )
 
 EXAMPLES = """
@@ -50,6 +52,7 @@ def report(
     calls: Calls = None,
     tax: Tax = None,
     cutoff: Cutoff = None,
+    ends: EndsFile = None,
     embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
     overview: Annotated[
         bool,
@@ -62,10 +65,12 @@ def report(
         return
     from aem_harness.harness.compare.compare import Options, compare
     from aem_harness.harness.compare.outcomes import describe_tasks, load
+    from aem_harness.harness.ends import read_ends
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.html import build_report
 
-    outcomes = load(arms)
+    outcomes = load(arms, read_ends(ends))
+    warn(outcomes.notes)
     if instances:
         outcomes = describe_tasks(outcomes, instances)
     options = Options(
