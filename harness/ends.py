@@ -47,6 +47,7 @@ TABLE: tuple[End, ...] = (
     *_rows(
         "aem", Whose.MODEL, "submitted=submitted", "step_limit=step_limit", "token_limit=token_limit",
         "context_limit=context_limit", "wall_limit=wall_limit", "format_errors=format_errors",
+        "sandbox_destroyed=sandbox_destroyed",
     ),
     *_rows("aem", Whose.AGENT, "agent_crash=agent_crash"),
     *_rows("aem", Whose.INFRASTRUCTURE, "fault=fault"),

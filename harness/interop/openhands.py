@@ -13,13 +13,14 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.files import holds, peek_json, peek_line, records, table
+from aem_harness.harness.interop.files import holds, peek_line, records, table
 from aem_harness.harness.interop.official import Verdict, read_verdicts, row_of
+from aem_harness.harness.interop.predictions import only_report
 from aem_harness.harness.overflow import names_overflow
 from aem_harness.harness.types import Outcome
 
 NAME = "output.jsonl"
-REPORTS = ("output.report.json", "report.json", "output.swebench_eval.report.json", "eval_outputs", "logs")
+LOGS = ("eval_outputs", "logs")
 # What its `error` says, where it does not begin with the name of an exception, and the word of `harness.ends` for it.
 SENTENCES = (
     (
@@ -72,10 +73,10 @@ def _verdicts(source: Source, file: Path, lines: Mapping[str, Mapping[str, Any]]
     """Verdicts of an official report; empty where the lines have their own. DataError where there are none at all."""
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
-    own = [path for path in sorted(file.parent.glob("*.json")) if holds(peek_json(path), "resolved_ids")]
-    for path in (*own, *(file.parent / name for name in REPORTS)):
-        if path.is_dir() or path in own:
-            return read_verdicts(path, source.problems)
+    if own := only_report(file.parent, file.name.partition(".jsonl")[0]):
+        return read_verdicts(own, source.problems)
+    if logs := next((path for name in LOGS if (path := file.parent / name).is_dir()), None):
+        return read_verdicts(logs, source.problems)
     if any(_own_verdict(line) for line in lines.values()) or all(line.get("error") for line in lines.values()):
         return {}
     raise DataError(

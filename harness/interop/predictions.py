@@ -58,13 +58,28 @@ def find_verdicts(source: Source) -> dict[str, Verdict]:
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
     folder = source.path if source.path.is_dir() else source.path.parent
-    for candidate in (*(folder / name for name in REPORTS), *sorted(folder.glob("*.json"))):
-        if candidate.is_dir() or holds(peek_json(candidate), "resolved_ids"):
-            return read_verdicts(candidate, source.problems)
+    named = [folder / name for name in REPORTS]
+    candidate = next((path for path in named if path.is_dir() or is_run_report(path)), None)
+    if candidate := candidate or only_report(folder):
+        return read_verdicts(candidate, source.problems)
     raise DataError(
         f"{folder} has predictions but no verdicts; grade them (aem grade, or swebench eval) and name the report with "
         "--reports"
     )
+
+
+def is_run_report(path: Path) -> bool:
+    return holds(peek_json(path), "resolved_ids")
+
+
+def only_report(folder: Path, stem: str = "") -> Path | None:
+    """The run report in a folder: the one named after `stem`, else the only one. DataError where there are several."""
+    found = [path for path in sorted(folder.glob("*.json")) if is_run_report(path)]
+    mine = [path for path in found if stem and path.name.startswith(f"{stem}.")] or found
+    if len(mine) > 1:
+        names = ", ".join(path.name for path in mine[:4])
+        raise DataError(f"{folder} holds several reports ({names}); name the one of these rollouts with --reports")
+    return mine[0] if mine else None
 
 
 def row(

@@ -13,6 +13,7 @@ from aem_harness.harness.compare.outcomes import load, write_csv
 from aem_harness.harness.ends import TABLE, Whose, read_ends
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.schema import normalise
+from aem_harness.harness.types import ExitStatus
 
 DOCS = Path(__file__).parents[2] / "docs" / "ends.md"
 
@@ -72,6 +73,13 @@ def test_no_word_is_in_the_table_twice_and_every_row_of_it_is_in_the_documentati
     text = DOCS.read_text()
     for end in TABLE:
         assert f"`{end.word}`" in text, f"docs/ends.md does not name {end.word}"
+
+
+def test_our_own_exit_statuses_are_rows_and_all_but_a_fault_count() -> None:
+    ends = read_ends()
+    assert {status: ends.of(status).whose.counts for status in ExitStatus} == {
+        status: status is not ExitStatus.FAULT for status in ExitStatus
+    }
 
 
 def test_submitted_with_an_end_in_brackets_is_that_end() -> None:

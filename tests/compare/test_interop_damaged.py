@@ -223,6 +223,15 @@ def test_a_torn_trajectory_and_an_odd_measurement_cost_no_verdict(tmp_path: Path
     assert "a.traj.json" in note
 
 
+def test_of_several_reports_beside_the_predictions_none_is_guessed(tmp_path: Path) -> None:
+    write(tmp_path / "preds.json", [{"instance_id": "a", "model_patch": PATCH}])
+    for run in ("r1", "r2"):
+        write(tmp_path / f"m.{run}.json", {"resolved_ids": ["a"] if run == "r2" else [], "unresolved_ids": []})
+    with pytest.raises(DataError, match=r"several reports \(m.r1.json, m.r2.json\).*--reports"):
+        import_outcomes(tmp_path)
+    assert verdicts(import_outcomes(tmp_path, reports=tmp_path / "m.r2.json")) == {"a": True}
+
+
 def test_predictions_that_name_an_instance_twice_are_refused(tmp_path: Path) -> None:
     entry = {"instance_id": "a", "model_patch": PATCH}
     write(tmp_path / "preds.json", [entry, entry])
