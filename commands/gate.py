@@ -135,6 +135,9 @@ class Arms:
     allow: Annotated[
         list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
     ] = None
+    registered: Annotated[
+        Path | None, typer.Option(help="A plan of `aem plan --register`: say first whether the gate is as registered.")
+    ] = None
     order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None
     orders: Annotated[
         int | None,
@@ -250,6 +253,9 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
     from aem_harness.harness.gate.driver import Options
     from aem_harness.harness.gate.report import to_text
 
+    config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
+    if arms.registered:
+        _as_registered(arms, config)
     with published(output.junit, output.summary) as reports:
         candidate = arms.candidate or Candidate(
             checkpoint=run.checkpoint,
@@ -266,7 +272,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )
         found = decide(
-            asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries),
+            config,
             arms.baseline,
             candidate,
             arms.sources or (),
@@ -289,6 +295,19 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
         reports.append(found)
     typer.echo(found.model_dump_json(indent=1) if output.as_json else to_text(found))
     raise typer.Exit(found.exit_code)
+
+
+def _as_registered(arms: Arms, config: "GateConfig") -> None:
+    """Say before the first rollout how far the gate keeps to its plan; of stored outcomes their tasks too."""
+    from aem_harness.harness.compare.outcomes import load
+    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
+
+    assert arms.registered is not None
+    plan = read_registration(arms.registered)
+    stored = load(arms.sources) if arms.sources and arms.candidate else None
+    names = [arms.baseline, arms.candidate] if stored and arms.candidate else []
+    found = deviations(plan, stored, arms=names, margin=config.margin, order=config.seed)
+    typer.echo(note_of(plan, found), err=True)
 
 
 def calibrate(simulated: Simulated, asked: Asked) -> None:

@@ -69,7 +69,7 @@ def now() -> str:
 
 def deviations(
     plan: Registration,
-    outcomes: Outcomes,
+    outcomes: Outcomes | None,
     *,
     arms: Sequence[str] = (),
     level: float | None = None,
@@ -78,10 +78,15 @@ def deviations(
 ) -> list[str]:
     """Every way in which these outcomes and settings are not what was registered, a line each; empty if none.
 
+    Without outcomes, which a gate has not yet, only the settings are looked at.
+
     `margin` is a fraction; what is None is not looked at, save a margin that was registered and is not tested.
     """
+    settings = list(_settings(plan, level, margin, order))
+    if outcomes is None:
+        return settings
     table = outcomes.table[outcomes.table["arm"].isin(arms)] if arms else outcomes.table
-    return list(_deviations(plan, table, list(arms) or outcomes.arms, level, margin, order))
+    return [*_deviations(plan, table, list(arms) or outcomes.arms), *settings]
 
 
 def note_of(plan: Registration, found: Sequence[str]) -> str:
@@ -94,9 +99,6 @@ def _deviations(
     plan: Registration,
     table: pd.DataFrame,
     arms: Sequence[str],
-    level: float | None,
-    margin: float | None,
-    order: int | None,
 ) -> Iterator[str]:
     due = set(plan.tasks) - set(plan.excluded)
     for arm in arms:
@@ -116,6 +118,9 @@ def _deviations(
             yield f"{early} rollouts of {arm} ended before the registration"
     if plan.arms and list(plan.arms) != list(arms):
         yield f"the arms are {', '.join(arms)}, not {', '.join(plan.arms)}"
+
+
+def _settings(plan: Registration, level: float | None, margin: float | None, order: int | None) -> Iterator[str]:
     settings: tuple[tuple[str, Any, Any], ...] = (
         ("level", plan.level, level),
         ("margin", plan.margin, margin if plan.margin is None or margin is not None else 0.0),

@@ -60,6 +60,27 @@ def test_compare_and_table_say_whether_all_is_as_registered(tmp_path: Path) -> N
     assert "not as registered" in shown
 
 
+def test_a_gate_says_first_whether_its_margin_and_order_are_as_registered(tmp_path: Path) -> None:
+    fixed = plan(margin=0.03, order=7)
+    assert deviations(fixed, None, margin=0.03, order=7) == []
+    assert deviations(fixed, None, margin=0.05, order=0) == ["margin is 0.05, not 0.03", "order is 0, not 7"]
+    write_csv(table(base=counts([1] * 6, 2), new=counts([1] * 6, 2)).table, tmp_path / "two.csv")
+    register(tmp_path / "plan.json", fixed)
+    words = [
+        "gate",
+        "--from",
+        str(tmp_path / "two.csv"),
+        "--baseline",
+        "base",
+        "--candidate",
+        "new",
+        "--no-calibration",
+    ]
+    shown = CliRunner().invoke(app, [*words, "--margin", "5", "--registered", str(tmp_path / "plan.json")])
+    assert "not as registered" in shown.output
+    assert "margin is 0.05, not 0.03" in shown.output
+
+
 def test_the_command_freezes_tasks_and_seeds(tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     words = [
