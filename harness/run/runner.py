@@ -153,7 +153,7 @@ class Runner:
             "attempt": self.store.progress[instance_id, seed].rollout["attempt"],
             "outcome": grade.outcome.value,
             "cause": grade.cause,
-            "tree_differs": grade.tree_differs,
+            "tree_differs": None if grade.tree_differs is None else list(grade.tree_differs),
             "seconds": round(grade.seconds, 3),
             "versions": dict(grade.versions),
             "at": now(),

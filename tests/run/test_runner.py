@@ -131,6 +131,38 @@ def test_a_fault_is_retried_once_and_then_counts_as_infrastructure(tmp_path, sel
         assert progress.infrastructure
 
 
+@pytest.mark.slow
+def test_in_containers_too_faults_leave_the_healthy_rollouts_as_they_are(tmp_path, selection):
+    """The small version with real containers of what tests/run/test_faults.py does in hundreds of folders."""
+    first, second = (task.instance_id for task in selection.tasks)
+    faults = {(first, 1): OSError(errno.ENOSPC, "struck 1"), (second, 0): docker.errors.APIError("struck 2")}
+
+    class Struck(Scripted):
+        def run(self, instance, environment, record, *, seed):
+            ended = super().run(instance, environment, record, seed=seed)
+            if error := faults.get((instance.instance_id, seed)):
+                raise error
+            return ended
+
+    keys = [(task.instance_id, seed) for seed in range(2) for task in selection.tasks]
+    tasks = {task.instance_id: task for task in selection.tasks}
+    results = []
+    for faulty, agent in ((False, Scripted(submit)), (True, Struck(submit))):
+        config = RunConfig(arm="a", agent="scripted", infra_retries=0)
+        with open_run(tmp_path / str(faulty), config, selection, agent, 2) as store:
+            Runner(store, tasks, agent).run(keys if faulty else [key for key in keys if key not in faults])
+            results.append(dict(store.progress))
+    for key in keys:
+        disturbed = results[1][key]
+        if key in faults:
+            assert "struck" in disturbed.rollout["fault"]["message"]
+        else:
+            undisturbed = results[0][key]
+            assert disturbed.grade["outcome"] == undisturbed.grade["outcome"] == "unresolved"
+            assert disturbed.rollout["files"]["patch.diff"] == undisturbed.rollout["files"]["patch.diff"]
+            assert disturbed.grade["tree_differs"] == []
+
+
 def test_what_was_lost_is_repeated_on_request_and_nothing_else(tmp_path, selection):
     def lose_first(start: int) -> AgentExit:
         if start == 1:
