@@ -40,7 +40,7 @@ def luck(target: Path, repetitions: int = 20_000) -> None:
         points = 100 * (runs[1] - runs[0])
         share = 100 * (points >= 100 * GAIN).mean()
         name = f"{seeds} seed" + "s" * (seeds > 1)
-        words = f"{name}: standard deviation {points.std():.1f} points, {share:.0f} % at +1.4 or more"
+        words = f"{name}: SD {points.std():.1f} points, {share:.0f} % at +1.4 or more"
         axes.hist(points, bins=bins, color=colour, alpha=0.75, label=words, density=True)
         print(words)
     axes.axvline(100 * GAIN, color=RED, linewidth=1.5, label="+1.4 points")
