@@ -169,3 +169,26 @@ def test_another_trl_is_refused_by_what_it_lacks():
     assert missing_hooks() == []
     assert missing_hooks(Renamed) == ["GRPOTrainer._generate_and_score_completions"]
     assert "parameter compute_entropy of GRPOTrainer._get_per_token_logps_and_entropies" in missing_hooks(Narrower)
+
+
+def test_an_adapter_is_trained_and_registered_as_one_on_its_start(tmp_path, monkeypatch):
+    """And of two processes of one run, only the first writes."""
+    from aem_harness.aem_checkpoints import adding
+    from aem_harness.training.engines import trl_run
+
+    monkeypatch.chdir(tmp_path)
+    config = settings(start="tiny-base", steps=1, aem={}, lora={"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    folder = trl_run.train(config, tmp_path / "run")
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert not (folder / "model.safetensors").exists()
+    (card,) = adding.cards("mine", {"path": str(folder)}, tmp_path / "r")
+    assert (card.weights, card.base_model, card.parent, card.method.kind) == ("lora", "tiny-base", "tiny-base", "aem")
+    adding.add(card, tmp_path / "r")
+    registry = Registry(tmp_path / "r")
+    assert registry.base(registry.get("mine")).card.name == "tiny-base"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1]
+    monkeypatch.setenv("RANK", "1")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    trl_run._callback(tmp_path / "run" / "metrics.jsonl", lambda _: None, None)
+    assert {path: path.stat().st_mtime_ns for path in before} == before

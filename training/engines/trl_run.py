@@ -255,10 +255,11 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
     """Writes what TRL logs as the reference trainer does; after a kill, from the last whole checkpoint on."""
     from transformers import TrainerCallback
 
-    done = int(last.name.partition("-")[2]) if last else 0
-    lines = file.read_text().splitlines() if file.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
-    write_text(file, "".join(f"{line}\n" for line in kept))
+    if is_main():
+        done = step_of(last) or 0
+        lines = file.read_text().splitlines() if file.is_file() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= done]
+        write_text(file, "".join(f"{line}\n" for line in kept))
 
     class Log(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
