@@ -62,7 +62,7 @@ lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade pip
-	.venv-lock/bin/pip install --quiet --editable '.[dev,train]' torch==2.13.0
+	.venv-lock/bin/pip install --quiet --editable '.[dev,train,docs]' torch==2.13.0
 	.venv-lock/bin/pip freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu//; s/ @ .*//' > requirements.lock
 	rm -rf .venv-lock
 
