@@ -66,6 +66,7 @@ def test_a_gate_says_first_whether_its_margin_and_order_are_as_registered(tmp_pa
     assert deviations(fixed, None, margin=0.05, order=0) == ["margin is 0.05, not 0.03", "order is 0, not 7"]
     write_csv(table(base=counts([1] * 6, 2), new=counts([1] * 6, 2)).table, tmp_path / "two.csv")
     register(tmp_path / "plan.json", fixed)
+    kept = ["--ledger", str(tmp_path / "ledger.jsonl")]
     words = [
         "gate",
         "--from",
@@ -76,7 +77,7 @@ def test_a_gate_says_first_whether_its_margin_and_order_are_as_registered(tmp_pa
         "new",
         "--no-calibration",
     ]
-    shown = CliRunner().invoke(app, [*words, "--margin", "5", "--registered", str(tmp_path / "plan.json")])
+    shown = CliRunner().invoke(app, [*words, "--margin", "5", "--registered", str(tmp_path / "plan.json"), *kept])
     assert "not as registered" in shown.output
     assert "margin is 0.05, not 0.03" in shown.output
 
