@@ -35,7 +35,7 @@ from aem_harness.harness.gate.config import GateConfig, configure
 from aem_harness.harness.gate.design import Arm, design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
-from aem_harness.harness.gate.sequence import WINDOW, Sequence
+from aem_harness.harness.gate.sequence import WINDOW, GateSequence
 from benchmarks import frozen_gate
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
@@ -442,7 +442,7 @@ def nights_block(drop: float, seed: int) -> list[str]:
     """The verdicts of 90 nights on DeepSWE's surface: one stored baseline, a new candidate every night."""
     rng = np.random.default_rng([seed, 90])
     tasks = tuple(f"{i:04d}" for i in range(500))
-    sequence = Sequence(baseline_digest="", alpha=0.05, window=WINDOW)
+    sequence = GateSequence(baseline_digest="", alpha=0.05, window=WINDOW)
     q = SURFACES["deepswe"](rng, 500)
     p, stored = lowered(q, drop), Arm("baseline", tasks, (0, 1, 2, 3), draw(q, 4, rng))
     out = []

@@ -20,7 +20,6 @@ from aem_harness.harness.gate.sequential import Truths
 # Information fractions of the looks: closer together early, where a fraction costs fewer rollouts.
 FRACTIONS = np.r_[0.03:0.13:0.0125, 0.13:0.25:0.02, 0.25:0.6:0.025, 0.6:0.98:0.033, 1.0]
 SHAPES = (0.0, 0.0)  # error spending of PASS and BLOCK
-GIVE_UP = (1.0, 0.9)  # times the share asked for: of PASS and of BLOCK
 FIRST = 30  # rollouts before the first look
 
 
@@ -94,8 +93,7 @@ def chance(design: Design, config: GateConfig) -> float:
 def futility(design: Design, config: GateConfig) -> tuple[float, float]:
     """The predictive probabilities of PASS and of BLOCK below which the gate gives up (rounded: for the cache)."""
     alone = stats.norm.cdf(config.margin * np.sqrt(information(design, config)) - stats.norm.isf(config.alphas[0]))
-    share = config.gives_up_below * float(alone)
-    return round(GIVE_UP[0] * share, 2), round(GIVE_UP[1] * share, 2)
+    return (round(config.gives_up_below * float(alone), 2),) * 2
 
 
 def information(design: Design, config: GateConfig) -> float:

@@ -23,6 +23,11 @@ CAREFUL, IDLE = (f"{word}-{uuid4().hex[:8]}" for word in ("careful", "idle"))
 TASKS = ["calx-2*", "calx-3*", "gridtext-7*", "wayfind-*", "spans-*"]
 
 
+@pytest.fixture(autouse=True)
+def _ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="module")
 def baseline(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("baseline") / CAREFUL
@@ -113,7 +118,7 @@ def test_past_checkpoints_are_the_control_variate_of_a_gate_that_runs(baseline, 
     (tmp_path / "past.csv").write_text("\n".join(["arm,instance_id,seed,resolved", *rows]) + "\n")
     found = []
     for history in ([], ["--history", str(tmp_path / "past.csv")]):
-        done = gate(baseline, tmp_path / f"idle{len(history)}", *history, "--question", "outcomes", "--budget", "1")
+        done = gate(baseline, tmp_path / f"idle{len(history)}", *history, "--question", "outcomes", "--budget", "8")
         assert done.returncode == 2, done.stderr
         found.append(json.loads(done.stdout))
     assert found[0]["order_digest"] == found[1]["order_digest"]
