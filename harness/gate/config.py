@@ -25,7 +25,7 @@ _UNITS: Mapping[str, tuple[Unit, float]] = {
 }
 
 
-FUTILITY = 0.25  # usual: of the chance at the start
+FUTILITY = 0.22  # of the first chance, unless something else is asked
 
 
 class Budget(Record):
