@@ -11,8 +11,9 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from aem_harness.agents.reply import Unreadable
-from aem_harness.harness.web import is_loopback
+from aem_harness.harness.web import is_loopback, proxy_of
 
+WATCH_SECONDS = 10.0  # between looks whether a server still listens while it is waited for
 BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 60 MiB
 
 
@@ -84,13 +85,16 @@ class Calls:
         try:
             # A server may drip, and the client's own timeout is one for each read.
             async with asyncio.timeout(self._seconds):
-                async with client.chat.completions.with_streaming_response.create(**request) as response:
-                    body = bytearray()
-                    async for chunk in _chunks(response):
-                        body += chunk
-                        if len(body) > BODY_LIMIT:
-                            raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
-                    return bytes(body), response.headers.get("x-request-id", "")
+                tasks = [asyncio.create_task(_read(client, request)), asyncio.create_task(_until_deaf(client.base_url))]
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    if tasks[0].done():
+                        return tasks[0].result()
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                raise ConnectionError("the server takes no more connections, so its reply is not waited for")
         except TimeoutError:
             raise TimeoutError("the reply did not end in time") from None
 
@@ -99,6 +103,37 @@ class Calls:
         await asyncio.gather(*others, return_exceptions=True)
         for client in self._clients:
             await client.close()
+
+
+async def _read(client: Any, request: Mapping[str, Any]) -> tuple[bytes, str]:
+    async with client.chat.completions.with_streaming_response.create(**request) as response:
+        body = bytearray()
+        async for chunk in _chunks(response):
+            body += chunk
+            if len(body) > BODY_LIMIT:
+                raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
+        return bytes(body), response.headers.get("x-request-id", "")
+
+
+async def _until_deaf(url: Any) -> None:
+    """Return once the server refuses connections, twice in a row: it has ended, though it may keep ours open for ever.
+
+    Anything else that goes wrong on the way to it says nothing, nor does a refusal where a proxy stands between.
+    """
+    if url.host is None or proxy_of(str(url)):
+        await asyncio.Event().wait()
+    port, refused = url.port or (443 if url.scheme == "https" else 80), 0
+    while refused < 2:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            async with asyncio.timeout(WATCH_SECONDS):
+                _, writer = await asyncio.open_connection(url.host, port)
+            writer.close()
+            refused = 0
+        except ConnectionRefusedError:
+            refused += 1
+        except OSError:  # also a timeout
+            refused = 0
 
 
 async def _chunks(response: Any) -> AsyncIterator[bytes]:
