@@ -85,15 +85,16 @@ class Calls:
         try:
             # A server may drip, and the client's own timeout is one for each read.
             async with asyncio.timeout(self._seconds):
-                tasks = [asyncio.create_task(_read(client, request)), asyncio.create_task(_until_deaf(client.base_url))]
+                reading = asyncio.create_task(_read(client, request))
+                watching = asyncio.create_task(_until_deaf(client.base_url))
                 try:
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                    if tasks[0].done():
-                        return tasks[0].result()
+                    await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+                    if reading.done():
+                        return reading.result()
                 finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                    reading.cancel()
+                    watching.cancel()
+                    await asyncio.gather(reading, watching, return_exceptions=True)
                 raise ConnectionError("the server takes no more connections, so its reply is not waited for")
         except TimeoutError:
             raise TimeoutError("the reply did not end in time") from None
