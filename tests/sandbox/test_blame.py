@@ -19,8 +19,8 @@ def docker(*words: str) -> str:
 
 
 def test_a_stopped_shell_ends_the_command_and_the_container_goes_on(open_sandbox, monkeypatch):
-    monkeypatch.setattr(channel, "PATIENCE", 2.0)
     box = open_sandbox()
+    monkeypatch.setattr(channel, "PATIENCE", 8.0)  # long enough for a new shell on a busy machine
     box.execute("touch /kept; setsid bash -c 'exec -a leftover sleep 999' > /dev/null 2>&1 &")
     docker("exec", box.id, "bash", "-c", "kill -STOP $(pgrep -x aem-supervisor)")
     assert box.execute("echo on", timeout=1).returncode == 137
@@ -37,8 +37,8 @@ def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox
 
 
 def test_a_container_that_the_engine_holds_for_a_moment_is_nobodys_doing(open_sandbox, monkeypatch):
-    monkeypatch.setattr(channel, "PATIENCE", 2.0)
     box = open_sandbox()
+    monkeypatch.setattr(channel, "PATIENCE", 8.0)  # long enough for a new shell on a busy machine
     docker("pause", box.id)
     with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
         box.execute("echo on", timeout=1)
