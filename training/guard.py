@@ -100,7 +100,7 @@ def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None
         first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise ConfigError(
             f"{first.instance_id}{more}: {first.measured}, which checkpoints are measured on, has the same {first.by}; "
-            "train on other tasks (aem data drops them)"
+            "train on other tasks"
         )
     rows = sorted(json.dumps(task.instance.model_dump(mode="json"), sort_keys=True) for task in tasks)
     return {
