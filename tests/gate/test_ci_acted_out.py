@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "AEM_EXTRAS": "",
     "SEEDS": "2",
-    "GATE_OPTIONS": "--margin 40 --allow agent --allow config.agent --allow scaffold --no-calibration",
+    "GATE_OPTIONS": "--margin 30 --allow agent --allow config.agent --allow scaffold --no-calibration",
     "CANDIDATE": "--agent empty --arm ci-idle",
     "BASELINE": "--agent gold",
     "BASELINE_DIGEST": "",
@@ -61,7 +61,7 @@ def test_the_github_workflow_bootstraps_gates_and_leaves_its_evidence(checkout):
     where = bash("python -c 'import aem_harness; print(aem_harness.__file__)'", checkout).stdout
     assert where.startswith(str(checkout))
 
-    done = bash("aem instances export --set sample -i 'aem-sample__calx-*' tasks.jsonl", checkout)
+    done = bash("aem instances export --set sample -i 'aem-sample__calx-*' -i 'aem-sample__[ghs]*' tasks.jsonl", checkout)
     assert done.returncode == 0, done.stderr
     too_early = bash(scripts["gate"], checkout)
     assert (too_early.returncode, "no baseline yet" in too_early.stdout) == (4, True)
