@@ -61,7 +61,8 @@ def test_the_github_workflow_bootstraps_gates_and_leaves_its_evidence(checkout):
     where = bash("python -c 'import aem_harness; print(aem_harness.__file__)'", checkout).stdout
     assert where.startswith(str(checkout))
 
-    done = bash("aem instances export --set sample -i 'aem-sample__calx-*' -i 'aem-sample__[ghs]*' tasks.jsonl", checkout)
+    chosen = "-i 'aem-sample__calx-*' -i 'aem-sample__[ghs]*'"
+    done = bash(f"aem instances export --set sample {chosen} tasks.jsonl", checkout)
     assert done.returncode == 0, done.stderr
     too_early = bash(scripts["gate"], checkout)
     assert (too_early.returncode, "no baseline yet" in too_early.stdout) == (4, True)
