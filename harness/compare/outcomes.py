@@ -173,8 +173,7 @@ def read_run(folder: Path) -> Outcomes:
     marks, canaries = _audited(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
-    status = "running" if is_written(folder) else "stopped" if (folder / STOPPED).is_file() else ""
-    facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder), "status": status})
+    facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
     rollouts: dict[tuple[str, int], Mapping[str, Any]] = {}
     grades: dict[tuple[str, int], Mapping[str, Any]] = {}
     for event in read_journal(folder):
@@ -187,6 +186,11 @@ def read_run(folder: Path) -> Outcomes:
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
+    unfinished = any(key not in grades and not rollouts.get(key, {}).get("fault") for key in planned)
+    if is_written(folder):
+        facts = facts.model_copy(update={"status": "running"})
+    elif unfinished and (folder / STOPPED).is_file():
+        facts = facts.model_copy(update={"status": "stopped"})
     constant = {
         "arm": facts.arm,
         "source": str(folder),

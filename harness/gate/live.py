@@ -23,8 +23,10 @@ from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift
+from aem_harness.harness.io import write_json
 from aem_harness.harness.report.live import RunView
 from aem_harness.harness.run.counts import outcomes
+from aem_harness.harness.run.listing import STOPPED
 from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import Event, RunStore
@@ -239,6 +241,8 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
         finally:
             for side in sides:
                 write_reports(side.store.folder, list(tasks), side.store.progress)
+                if gate.decided and outcomes(side.store, gate.order)["owed"]:
+                    write_json(side.store.folder / STOPPED, {"by": "gate", "reason": "the gate had decided"})
 
 
 class Pace:
