@@ -1,7 +1,7 @@
 """From settings to a finished run: `aem_harness.run`, and the steps that grading and gates share with it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +134,7 @@ def run(
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
         if to_do := store.owed(keys, retry_infrastructure=retry_infrastructure).rollouts:
-            require(selection, to_do[0][0], asked)
+            require(selection, (name for name, _, _ in to_do), asked)
             served = connect(
                 endpoints,
                 model,
@@ -253,19 +253,28 @@ def settle(store: "RunStore", agent: "Agent", fingerprint: "Mapping[str, Any] | 
     store.settle({"agent": dict(agent.describe()), "fingerprint": dict(fingerprint or {})})
 
 
-def require(selection: Selection, instance_id: str, config: "RunConfig") -> None:
-    """The cheap part of what `aem doctor` looks at: one image of the run can be worked in, under the run's limits.
+def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunConfig") -> None:
+    """The cheap part of what `aem doctor` looks at: an image of the run can be worked in, under the run's limits.
 
-    Raises ConfigError or EnvironmentFault with the remedy.
+    Of three images one is enough: what is wrong with the others is the fault of their rollouts alone, as is an image
+    that cannot be had. Raises ConfigError or EnvironmentFault with the remedy.
     """
     from aem_harness.harness.preflight import look
     from aem_harness.harness.sandbox.images import ensure_image
 
-    task = next(task for task in selection.tasks if task.instance_id == instance_id)
-    ensure_image(task)
-    problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
-    if problems:
-        raise EnvironmentFault(f"{problems[0].detail}; {problems[0].remedy}")
+    tasks = {task.instance_id: task for task in selection.tasks}
+    images = {tasks[name].instance.image: tasks[name] for name in instance_ids}
+    why = ""
+    for task in list(images.values())[:3]:
+        try:
+            ensure_image(task)
+            problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
+        except EnvironmentFault:
+            return
+        if not problems:
+            return
+        why = f"{problems[0].detail}; {problems[0].remedy}"
+    raise EnvironmentFault(why)
 
 
 def _described(task: "Task") -> dict[str, str]:
