@@ -1,12 +1,12 @@
 """From the settings of a gate to its report: what `aem gate` and the Python API share."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.api.running import Tasks, choose, open_run, quiet
+from aem_harness.api.running import Tasks, choose, enter_run, quiet, settle
 from aem_harness.api.serving import card_defaults, connect, one_checkpoint
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class _Arms:
     @contextmanager
     def open(self, plan: "ArmPlan", config: "GateConfig") -> "Iterator[Side]":
         """One arm, ready to run: its server is up, its folder open; both are closed with the block."""
-        from aem_harness.agents.build import build
+        from aem_harness.agents.build import build, check
         from aem_harness.harness.errors import ConfigError
         from aem_harness.harness.gate.gate import BASELINE
         from aem_harness.harness.gate.live import Side
@@ -163,20 +163,24 @@ class _Arms:
                 f"the budget is in GPU-hours, but how many GPUs serve {run.arm} is not known: its card does not say, "
                 "or it is behind --endpoint; say it with --gpus, or give the budget in rollouts or tokens (800, 20Mtok)"
             )
-        with connect(
-            served.endpoints,
-            served.model,
-            run.sampling,
-            entry=entry,
-            registry=how.registry,
-            log=plan.folder / "server.log",
-            console=self._console,
-        ) as connected:
+        check(run.agent, options=run.agent_options, sampling=run.sampling, served=bool(served.endpoints or entry))
+        with ExitStack() as stack:  # settings and lock first, and only then a server
+            store = stack.enter_context(enter_run(plan.folder, run, self._selection, how.seeds))
+            serving = connect(
+                served.endpoints,
+                served.model,
+                run.sampling,
+                entry=entry,
+                registry=how.registry,
+                log=plan.folder / "server.log",
+                console=self._console,
+            )
+            connected = stack.enter_context(serving)
             tasks = self._selection.tasks
             agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
-            with open_run(plan.folder, run, self._selection, agent, how.seeds, connected.fingerprint) as store:
-                share = None if how.gpus is None else how.gpus / how.workers
-                yield Side(plan.role, store, agent, how.workers, how.grade_workers, connected.release, share)
+            settle(store, agent, connected.fingerprint)
+            share = None if how.gpus is None else how.gpus / how.workers
+            yield Side(plan.role, store, agent, how.workers, how.grade_workers, connected.release, share)
 
 
 def halved(candidate: Candidate) -> Candidate:

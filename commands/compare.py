@@ -142,7 +142,7 @@ def compare(
     if left_out:
         outcomes = without(outcomes, left_out)
     comparison = make(outcomes, baseline, options=options, ends=faults)
-    lines = []
+    lines: list[str] = []
     if left_out:
         lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)
     for source in suspect or ():

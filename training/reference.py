@@ -148,7 +148,8 @@ def make_batch(
     base = config.resolved_base
     inputs_B_T, targets_B_T, loss_mask_B_T = tensors(rollouts, pad)
     rewards_B = torch.tensor([rollout.episode.reward for rollout in rollouts])
-    limited_B = torch.tensor([bool(end := rollout.episode.status) and end.at_a_limit for rollout in rollouts])
+    ends = [rollout.episode.status for rollout in rollouts]
+    limited_B = torch.tensor([end is not None and end.at_a_limit for end in ends])
     kept_B = ~limited_B if base.compact_filtering else torch.ones_like(limited_B)
     if base.compact_filtering:
         rewards_B = rewards_B * kept_B
