@@ -14,7 +14,7 @@ from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
 from aem_harness.harness.gate.gate import Verdict
-from aem_harness.harness.gate.looks import Cells, Path, looks, planned
+from aem_harness.harness.gate.looks import Cells, GatePath, looks, planned
 from aem_harness.harness.gate.sequential import Truths, largest_stake, log_evidence, reach_probability
 
 FUTILITY = 0.3  # of the first chance
@@ -65,7 +65,7 @@ def view(design: Design, at: Ints) -> Views:
     return Views(counts, weights, (weights**2 * each).sum(axis=1), np.all(visited > 0, axis=1))
 
 
-def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
     """What is proven at the looks `at`: by the evidence so far, and at the last planned look also by a t-test."""
     views = view(design, at)
     worst, best = views.extremes(cells)
@@ -73,7 +73,7 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     low, high = _tested(design, config, views, worst, best, at)
     passed, blocked = low > -config.margin, high < -config.blocks_beyond
     if not config.sequential:
-        return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
+        return GatePath(at, difference, passed, blocked, np.zeros(len(at), bool))
     margin, beyond = config.margin, config.blocks_beyond
     for_pass_gap, *for_block_gaps = targets(design, config)
     for_pass = _above(views, worst, np.full(len(at), -margin), for_pass_gap, PASS_RISK)
@@ -91,7 +91,7 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
         hope_block = plan.hope(-difference - beyond, kind, need_block - for_block, 1)
         hopeless = np.maximum(hope_pass, hope_block) < FUTILITY * chance(design, config)
         hopeless &= plan.late & ~passed & ~blocked & (at < planned(design, config))
-    return Path(at, difference, passed, blocked, hopeless)
+    return GatePath(at, difference, passed, blocked, hopeless)
 
 
 def shares(design: Design, config: GateConfig) -> list[tuple[float, float]]:

@@ -94,17 +94,17 @@ def pass_differences(
                 if len(shared) < 2:
                     continue
                 delta = difference(a.where(np.isin(a.tasks, shared)), b.where(np.isin(b.tasks, shared)))
-                found = estimate(delta, level, within=(-1, 1))
-                p = p_value(found.value, found.these)
-                out.append(PassDifference(baseline=baseline, candidate=candidate, kind=kind, k=k, estimate=found, p=p))
+                gain = estimate(delta, level, within=(-1, 1))
+                p = p_value(gain.value, gain.these)
+                out.append(PassDifference(baseline=baseline, candidate=candidate, kind=kind, k=k, estimate=gain, p=p))
     return out
 
 
 def bands(samples: Mapping[str, Sample], level: float) -> dict[str, tuple[float, float]]:
     """Intervals of the arms' rates that hold for all of them at once, for these tasks: Sidak over independent arms."""
     each = level ** (1 / len(samples))
-    found = {arm: estimate(one.values, each, rate=True).these for arm, one in samples.items()}
-    return {arm: (interval.low, interval.high) for arm, interval in found.items()}
+    intervals = {arm: estimate(one.values, each, rate=True).these for arm, one in samples.items()}
+    return {arm: (interval.low, interval.high) for arm, interval in intervals.items()}
 
 
 def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:
@@ -115,18 +115,5 @@ def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:
     keep = {arm: np.isin(one.tasks, shared) for arm, one in samples.items()}
     trials = [one.trials.where(keep[arm]) for arm, one in samples.items()]
     estimates = [estimate(one.values.where(keep[arm]), level) for arm, one in samples.items()]
-    found = best_of(
-        np.array([e.value for e in estimates]), np.array([e.these.se for e in estimates]), trials, level=level
-    )
-    return BestOf(
-        arm=list(samples)[found.index],
-        among=len(samples),
-        tasks=len(shared),
-        observed=found.observed,
-        shrunken=found.shrunken,
-        held_out=None if np.isnan(found.held_out) else found.held_out,
-        low=max(found.low, 0.0),
-        high=min(found.high, 1.0),
-        level=level,
-        probability=found.probability,
-    )
+    values = np.array([one.value for one in estimates])
+    return best_of(list(samples), values, np.array([one.these.se for one in estimates]), trials, level=level)

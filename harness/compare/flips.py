@@ -4,12 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from aem_harness.harness.compare.behaviour import Sketch, action_at, first_divergence
 from aem_harness.harness.compare.records import Flip
-from aem_harness.harness.compare.regressions import regressions
+from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import count_trials
 
 
@@ -41,7 +40,7 @@ def flips(
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
     posterior = regressions(a, b)
     out = []
-    for i in np.flatnonzero(a.solved * b.rollouts != b.solved * a.rollouts):
+    for i in moved(a, b):
         task = tasks[i]
         worse = bool(a.solved[i] * b.rollouts[i] > b.solved[i] * a.rollouts[i])
         one, other = _shown(rollouts_a[task], rollouts_b[task], worse=worse)
@@ -64,9 +63,9 @@ def flips(
     return surest(out)
 
 
-def surest(found: Sequence[Flip]) -> list[Flip]:
+def surest(flips: Sequence[Flip]) -> list[Flip]:
     """The surest first; of those that are equally sure the largest."""
-    return sorted(found, key=lambda flip: (-max(flip.p_worse, flip.p_better), -abs(flip.change), flip.instance_id))
+    return sorted(flips, key=lambda flip: (-max(flip.p_worse, flip.p_better), -abs(flip.change), flip.instance_id))
 
 
 def unique_solves(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, ...]]:
@@ -81,10 +80,10 @@ def unique_solves(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, ..
 def _by_task(table: pd.DataFrame) -> dict[str, list[_Rollout]]:
     scored = table[table["resolved"].notna()].sort_values("seed")
     columns = (scored["instance_id"], scored.index, scored["seed"], scored["resolved"], scored["trajectory"].fillna(""))
-    found: dict[str, list[_Rollout]] = defaultdict(list)
+    rollouts: dict[str, list[_Rollout]] = defaultdict(list)
     for task, row, seed, resolved, path, repo in zip(*columns, scored["repo"], strict=True):
-        found[task].append(_Rollout(int(row), int(seed), bool(resolved), str(path), str(repo)))
-    return found
+        rollouts[task].append(_Rollout(int(row), int(seed), bool(resolved), str(path), str(repo)))
+    return rollouts
 
 
 def _shown(a: list[_Rollout], b: list[_Rollout], *, worse: bool) -> tuple[_Rollout, _Rollout]:

@@ -267,7 +267,13 @@ class Curve(Record):
 
 
 class BestOf(Record):
-    """The best arm of several on the `tasks` that all have, corrected for having been picked; see `winner`."""
+    """The arm with the highest rate on the `tasks` that all have, corrected for having been picked; see `winner`.
+
+    shrunken: empirical-Bayes posterior mean of the picked arm's rate.
+    held_out: mean rate, on the other half of the seeds, of the arm that half of the seeds pick; None with one seed.
+    low, high: interval that covers the rate of whichever arm is picked.
+    probability: posterior probability that the picked arm is the best of them.
+    """
 
     arm: str
     among: int

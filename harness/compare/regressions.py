@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from aem_harness.harness.compare.values import Floats, Trials
+from aem_harness.harness.compare.values import Floats, Ints, Trials
 
 _GRID, _WEIGHT = np.polynomial.legendre.leggauss(200)
 POINTS, WEIGHTS = (_GRID + 1) / 2, _WEIGHT / 2  # quadrature on (0, 1)
@@ -41,6 +41,11 @@ def regressions(baseline: Trials, candidate: Trials) -> Regressions:
     changed = np.exp(log_changed - np.logaddexp(log_same, log_changed))
     lower = _probability_lower(baseline, candidate, a, b)
     return Regressions(changed * lower, changed * (1 - lower), a, b, same)
+
+
+def moved(baseline: Trials, candidate: Trials) -> Ints:
+    """Index of every task whose resolved rate differs; arms aligned on N tasks."""
+    return np.flatnonzero(baseline.solved * candidate.rollouts != candidate.solved * baseline.rollouts)
 
 
 def fit_beta(trials: Trials) -> tuple[float, float]:

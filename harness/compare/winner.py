@@ -1,37 +1,26 @@
 """The best of a series, without the winner's curse: the arm picked for its high score has, on average, been lucky."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
 
+from aem_harness.harness.compare.records import BestOf
 from aem_harness.harness.compare.values import Floats, Trials
 
 DRAWS = 20_000
 
 
-@dataclass(frozen=True)
-class Best:
-    """The arm with the highest rate, its rate as observed and corrected, and how sure it is that it is the best.
-
-    shrunken: empirical-Bayes posterior mean of the picked arm's rate.
-    held_out: mean rate, on the other half of the seeds, of the arm that half of the seeds pick; nan with one seed.
-    low, high: interval that covers the rate of whichever arm is picked.
-    probability: posterior probability that the picked arm is the best of them.
-    """
-
-    index: int
-    observed: float
-    shrunken: float
-    held_out: float
-    low: float
-    high: float
-    probability: float
-
-
 def best_of(
-    rates: Floats, errors: Floats, arms: list[Trials], *, level: float = 0.95, splits: int = 400, seed: int = 0
-) -> Best:
+    names: Sequence[str],
+    rates: Floats,
+    errors: Floats,
+    arms: list[Trials],
+    *,
+    level: float = 0.95,
+    splits: int = 400,
+    seed: int = 0,
+) -> BestOf:
     """`rates` and their run-noise standard errors `errors`, both (M,), and the `arms` aligned on the same tasks.
 
     shrunken: rates ~ Normal(theta, error^2), theta ~ Normal(mu, tau^2), tau by Paule and Mandel (1982).
@@ -49,21 +38,24 @@ def best_of(
     draws += 1e-12 * rng.standard_normal((DRAWS, m))  # arms that are all alike share the win
     wins = np.bincount(draws.argmax(axis=1), minlength=m) / DRAWS
     half = float(stats.norm.ppf((1 + level ** (1 / m)) / 2)) * float(errors[index])
-    return Best(
-        index,
-        float(rates[index]),
-        float(posterior[index]),
-        _held_out(arms, splits, rng),
-        float(rates[index]) - half,
-        float(rates[index]) + half,
-        float(wins[index]),
+    return BestOf(
+        arm=names[index],
+        among=m,
+        tasks=len(arms[index].rollouts),
+        observed=float(rates[index]),
+        shrunken=float(posterior[index]),
+        held_out=_held_out(arms, splits, rng),
+        low=max(float(rates[index]) - half, 0.0),
+        high=min(float(rates[index]) + half, 1.0),
+        level=level,
+        probability=float(wins[index]),
     )
 
 
-def _held_out(arms: list[Trials], splits: int, rng: np.random.Generator) -> float:
+def _held_out(arms: list[Trials], splits: int, rng: np.random.Generator) -> float | None:
     """Split each task's rollouts at random into halves, pick on one, score on the other; mean over many splits."""
     if min(int(arm.rollouts.min()) for arm in arms) < 2:
-        return float("nan")
+        return None
     first, second = [], []
     for arm in arms:
         half = arm.rollouts // 2

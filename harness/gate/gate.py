@@ -15,7 +15,8 @@ from aem_harness.harness.errors import EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_OK, D
 from aem_harness.harness.gate import methods
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design, Key
-from aem_harness.harness.gate.looks import Cells, Path, planned
+from aem_harness.harness.gate.looks import Cells, GatePath, planned
+from aem_harness.harness.types import Record
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 SHOWN = 12  # looks of the interval path in a report
@@ -33,9 +34,8 @@ class Verdict(StrEnum):
         return {Verdict.PASS: EXIT_OK, Verdict.BLOCK: EXIT_BLOCK, Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE}[self]
 
 
-@dataclass(frozen=True)
-class Look:
-    """One point of the interval path: after how many rollouts, the difference, and its confidence sequence."""
+class Look(Record):
+    """After `rollouts` of the candidate: the difference and its confidence sequence, as fractions."""
 
     rollouts: int
     difference: float
@@ -139,7 +139,7 @@ class Gate:
         lower, upper = self._method.bounds(self.design, self.config, cells, at)
         difference = self._method.follow(self.design, self.config, cells, at).difference
         return [
-            Look(int(n), float(d), float(low), float(high))
+            Look(rollouts=int(n), difference=float(d), lower=float(low), upper=float(high))
             for n, d, low, high in zip(at, difference, lower, upper, strict=True)
         ]
 
@@ -215,7 +215,7 @@ def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, i
     return Verdict.INCONCLUSIVE, int(at[-1])
 
 
-def _said(path: Path, stop: int) -> Verdict:
+def _said(path: GatePath, stop: int) -> Verdict:
     if path.passed[stop]:
         return Verdict.PASS
     return Verdict.BLOCK if path.blocked[stop] else Verdict.INCONCLUSIVE

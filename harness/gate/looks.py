@@ -32,7 +32,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Path:
+class GatePath:
     """At each look (L,): rollouts consumed, the difference, and what is proven.
 
     `hopeless` is true where a verdict has become too unlikely for going on.

@@ -6,7 +6,7 @@ from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate import outcomes, rates, stages
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
-from aem_harness.harness.gate.looks import Cells, Path
+from aem_harness.harness.gate.looks import Cells, GatePath
 
 RARE = 0.035  # mean variance p (1 - p) of one rollout of the baseline
 
@@ -17,7 +17,7 @@ class Method(Protocol):
     def looks(self, design: Design, config: GateConfig) -> Ints:
         """After how many rollouts the gate looks."""
 
-    def follow(self, design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+    def follow(self, design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
         """What is proven at the looks `at`."""
 
     def bounds(self, design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ import numpy as np
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
-from aem_harness.harness.gate.looks import Cells, Path
+from aem_harness.harness.gate.looks import Cells, GatePath
 from aem_harness.harness.gate.looks import looks as looks
 from aem_harness.harness.gate.sequential import betting_interval, log_capital
 
@@ -45,7 +45,7 @@ def extremes(design: Design, cells: Cells, length: int) -> tuple[Draws, Draws]:
     return worst, worst if cells.complete else draws(design, cells.high, cells.baseline_low, length)
 
 
-def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
     """What is proven at the looks `at`: bets on the rollouts still unseen; when all are seen, their sum decides.
 
     A difference of exactly the margin, all seen, passes. Without early looks only the full table decides.
@@ -60,7 +60,7 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     passed = np.maximum.accumulate(gain)[at - 1] >= need_pass
     blocked = np.maximum.accumulate(loss)[at - 1] >= need_block
     difference = (np.cumsum(worst.values + best.values)[at - 1] / at + worst.offset + best.offset) / 2
-    return Path(at, difference, passed, blocked, np.zeros(len(at), bool))
+    return GatePath(at, difference, passed, blocked, np.zeros(len(at), bool))
 
 
 def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:

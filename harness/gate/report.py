@@ -7,26 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from aem_harness.harness.compare.regressions import regressions
+from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import Trials
 from aem_harness.harness.compare.words import points
 from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Look, Verdict
 from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
 FLIPS_SHOWN = 15
-
-
-class PathPoint(Record):
-    """After `rollouts` of the candidate: the difference and its confidence sequence, as fractions."""
-
-    rollouts: int
-    difference: float
-    lower: float
-    upper: float
 
 
 class GateFlip(Record):
@@ -63,7 +54,7 @@ class GateReport(Record):
     missing: int
     missing_baseline: int
     verdict_excused: str | None = None
-    path: tuple[PathPoint, ...]
+    path: tuple[Look, ...]
     flips: tuple[GateFlip, ...]
     baseline_digest: str
     order_digest: str
@@ -102,8 +93,7 @@ def report(
     fresh = gate.design.baseline is None
     theirs = gate.consumed_outcomes(BASELINE) if fresh else baseline.select(gate.design.tasks).resolved
     arms = 2 if fresh else 1
-    path = [PathPoint(**vars(look)) for look in gate.path()]
-    path = path or [PathPoint(rollouts=0, difference=0.0, lower=-1.0, upper=1.0)]  # ended before the first in order
+    path = gate.path() or [Look(rollouts=0, difference=0.0, lower=-1.0, upper=1.0)]  # ended before the first in order
     return GateReport(
         verdict=gate.verdict.value,
         reason=gate.reason,
@@ -138,7 +128,7 @@ def report(
     )
 
 
-def _unexplained(gate: Gate, last: PathPoint) -> list[str]:
+def _unexplained(gate: Gate, last: Look) -> list[str]:
     """A word on an interval that excludes the margin although there is no verdict."""
     config = gate.config
     clear = last.lower > -config.margin or last.upper < -config.blocks_beyond
@@ -166,8 +156,7 @@ def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> 
     names = [task for task, seen in zip(tasks, both, strict=True) if seen]
     a, b = a.where(both), b.where(both)
     posterior = regressions(a, b)
-    moved = np.flatnonzero(a.solved * b.rollouts != b.solved * a.rollouts)
-    found = [
+    changes = [
         GateFlip(
             instance_id=names[i],
             baseline=(int(a.solved[i]), int(a.rollouts[i])),
@@ -175,9 +164,9 @@ def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> 
             p_worse=float(posterior.worse[i]),
             p_better=float(posterior.better[i]),
         )
-        for i in moved
+        for i in moved(a, b)
     ]
-    return sorted(found, key=lambda flip: (-max(flip.p_worse, flip.p_better), flip.instance_id))
+    return sorted(changes, key=lambda flip: (-max(flip.p_worse, flip.p_better), flip.instance_id))
 
 
 def _trials(outcomes: np.ndarray) -> Trials:
@@ -193,12 +182,12 @@ def level(config: GateConfig) -> str:
     return f"{100 * (1 - sum(config.alphas)):.4g} %"
 
 
-def sentence(found: GateReport) -> str:
+def sentence(result: GateReport) -> str:
     """The verdict in one line."""
     return (
-        f"{found.verdict}: {found.candidate} against {found.baseline}, {points(found.difference)} points, "
-        f"{level(found.config)} [{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of "
-        f"{found.planned} rollouts; {found.reason}"
+        f"{result.verdict}: {result.candidate} against {result.baseline}, {points(result.difference)} points, "
+        f"{level(result.config)} [{points(result.lower)}, {points(result.upper)}] after {result.rollouts} of "
+        f"{result.planned} rollouts; {result.reason}"
     )
 
 
@@ -210,9 +199,9 @@ METHODS = {
 }
 
 
-def details(found: GateReport) -> list[tuple[str, str]]:
+def details(result: GateReport) -> list[tuple[str, str]]:
     """Label and text of everything beside the verdict, the path and the flips."""
-    config = found.config
+    config = result.config
     alpha, block_alpha = config.alphas
     limits = f"PASS: drop below {100 * config.margin:g} points; BLOCK: drop above {100 * config.blocks_beyond:g}"
     question = {
@@ -222,39 +211,41 @@ def details(found: GateReport) -> list[tuple[str, str]]:
     if config.launch_sd:
         question += f", and {100 * config.launch_sd:g} points from launch to launch"
     errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}"
-    out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[found.method]}")]
-    if found.calibration is not None:
-        out.append(("measured", measured(found.calibration, config)))
-    stored = "run beside the candidate" if found.fresh_baseline else f"{found.baseline_seeds} stored seeds"
-    out.append(("design", f"{found.tasks} tasks x {found.seeds} seeds, baseline {stored}; {_chance(found)}"))
-    out.append(("rollouts", f"{found.rollouts} of {found.planned} used, {found.planned - found.rollouts} saved"))
-    if found.tokens or found.gpu_hours:
-        out.append(("spent", f"{found.tokens:,.0f} tokens, {found.gpu_hours:.3g} GPU-hours"))
-    if found.missing or found.missing_baseline:
-        text = f"{found.missing} of the candidate, {found.missing_baseline} of the baseline; counted at worst for PASS"
+    out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[result.method]}")]
+    if result.calibration is not None:
+        out.append(("measured", measured(result.calibration, config)))
+    stored = "run beside the candidate" if result.fresh_baseline else f"{result.baseline_seeds} stored seeds"
+    out.append(("design", f"{result.tasks} tasks x {result.seeds} seeds, baseline {stored}; {_chance(result)}"))
+    out.append(("rollouts", f"{result.rollouts} of {result.planned} used, {result.planned - result.rollouts} saved"))
+    if result.tokens or result.gpu_hours:
+        out.append(("spent", f"{result.tokens:,.0f} tokens, {result.gpu_hours:.3g} GPU-hours"))
+    if result.missing or result.missing_baseline:
+        text = (
+            f"{result.missing} of the candidate, {result.missing_baseline} of the baseline; counted at worst for PASS"
+        )
         out.append(("missing", f"{text} and at best for BLOCK"))
-    if found.verdict_excused is not None:
-        turned = "" if found.verdict_excused == found.verdict else ", which turns the verdict"
-        out.append(("excused", f"with those of the candidate counted as failures: {found.verdict_excused}{turned}"))
-    if found.number is not None:
-        shared = f"false BLOCK at most {_percent(config.alpha)} in {found.shared}, {_percent(block_alpha)} in this one"
-        out.append(("sequence", f"gate number {found.number}; {shared}"))
+    if result.verdict_excused is not None:
+        turned = "" if result.verdict_excused == result.verdict else ", which turns the verdict"
+        out.append(("excused", f"with those of the candidate counted as failures: {result.verdict_excused}{turned}"))
+    if result.number is not None:
+        shared = f"false BLOCK at most {_percent(config.alpha)} in {result.shared}, {_percent(block_alpha)} in this one"
+        out.append(("sequence", f"gate number {result.number}; {shared}"))
     if config.orders > 1:
         out.append(("orders", f"{config.orders} planned; each has its share of the error rates"))
-    out.append(("baseline", found.baseline_digest))
-    out.append(("order", f"seed {config.seed}, {found.order_digest}"))
-    return out + [("note", note) for note in found.notes]
+    out.append(("baseline", result.baseline_digest))
+    out.append(("order", f"seed {config.seed}, {result.order_digest}"))
+    return out + [("note", note) for note in result.notes]
 
 
-def measured(found: Calibration, config: GateConfig) -> str:
+def measured(rates: Calibration, config: GateConfig) -> str:
     """What an equal checkpoint costs and the error rates, as measured; one above what is stated is named as that."""
-    equal, trials = found.scenarios[0], found.false_pass.trials
+    equal, trials = rates.scenarios[0], rates.false_pass.trials
     text = (
         f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; "
-        f"false BLOCK {_share(found.false_block)}, false PASS of one exactly {100 * found.margin:g} points worse "
-        f"{_share(found.false_pass)}; {trials} trials each on {found.source}"
+        f"false BLOCK {_share(rates.false_block)}, false PASS of one exactly {100 * rates.margin:g} points worse "
+        f"{_share(rates.false_pass)}; {trials} trials each on {rates.source}"
     )
-    stated = zip(("false PASS", "false BLOCK"), (found.false_pass, found.false_block), config.alphas, strict=True)
+    stated = zip(("false PASS", "false BLOCK"), (rates.false_pass, rates.false_block), config.alphas, strict=True)
     for name, share, alpha in stated:
         if share.low > alpha:
             text += f"; MORE {name} THAN STATED: the {_percent(alpha)} above do not hold here"
@@ -283,9 +274,9 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2g} %" if fraction < 0.1 else f"{100 * fraction:.0f} %"
 
 
-def _chance(found: GateReport) -> str:
-    text = f"planned chance to clear an equal checkpoint {_percent(found.chance)}"
-    return text + (": the margin is tight for so few rollouts" if found.chance < 0.5 else "")
+def _chance(result: GateReport) -> str:
+    text = f"planned chance to clear an equal checkpoint {_percent(result.chance)}"
+    return text + (": the margin is tight for so few rollouts" if result.chance < 0.5 else "")
 
 
 def _count(pair: tuple[int, int]) -> str:
@@ -295,52 +286,52 @@ def _count(pair: tuple[int, int]) -> str:
 # --- terminal ---------------------------------------------------------------------------------------------------------
 
 
-def to_text(found: GateReport) -> str:
+def to_text(result: GateReport) -> str:
     """For the terminal: the verdict, the interval path, the surest flips, and what the verdict rests on."""
-    arms = 2 if found.fresh_baseline else 1
-    lines = [sentence(found), ""]
+    arms = 2 if result.fresh_baseline else 1
+    lines = [sentence(result), ""]
     lines += [
         f"  after {point.rollouts * arms:>5}  {points(point.difference):>6}  "
         f"[{points(point.lower)}, {points(point.upper)}]"
-        for point in found.path
+        for point in result.path
     ]
-    if found.flips:
-        sure = [flip for flip in found.flips if max(flip.p_worse, flip.p_better) >= 0.5]
-        lines += ["", f"  {len(found.flips)} tasks moved; surely or likely:{'' if sure else ' none'}"]
+    if result.flips:
+        sure = [flip for flip in result.flips if max(flip.p_worse, flip.p_better) >= 0.5]
+        lines += ["", f"  {len(result.flips)} tasks moved; surely or likely:{'' if sure else ' none'}"]
         lines += [
             f"  {flip.instance_id}  {_count(flip.baseline)} -> {_count(flip.candidate)}  "
             f"{'worse' if flip.p_worse > flip.p_better else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
             for flip in sure[:5]
         ]
     lines.append("")
-    lines += [f"  {label:<11}  {text}" for label, text in details(found)]
+    lines += [f"  {label:<11}  {text}" for label, text in details(result)]
     return "\n".join(lines)
 
 
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(found: GateReport) -> str:
+def to_markdown(result: GateReport) -> str:
     """A summary for a job page: verdict, interval path, flips."""
-    candidate, baseline = _cell(found.candidate), _cell(found.baseline)
+    candidate, baseline = _cell(result.candidate), _cell(result.baseline)
     lines = [
-        f"## aem gate: {found.verdict}",
+        f"## aem gate: {result.verdict}",
         "",
-        f"**{candidate}** against **{baseline}**: {points(found.difference)} points "
-        f"{level(found.config)} [{points(found.lower)}, {points(found.upper)}] after {found.rollouts} of "
-        f"{found.planned} rollouts ({100 * found.used:.0f} %). {found.reason[:1].upper()}{found.reason[1:]}.",
+        f"**{candidate}** against **{baseline}**: {points(result.difference)} points "
+        f"{level(result.config)} [{points(result.lower)}, {points(result.upper)}] after {result.rollouts} of "
+        f"{result.planned} rollouts ({100 * result.used:.0f} %). {result.reason[:1].upper()}{result.reason[1:]}.",
         "",
-        f"| rollouts | difference | {level(found.config)} confidence sequence |",
+        f"| rollouts | difference | {level(result.config)} confidence sequence |",
         "|---:|---:|---|",
         *(
-            f"| {p.rollouts * (2 if found.fresh_baseline else 1)} | {points(p.difference)} | "
+            f"| {p.rollouts * (2 if result.fresh_baseline else 1)} | {points(p.difference)} | "
             f"[{points(p.lower)}, {points(p.upper)}] |"
-            for p in found.path
+            for p in result.path
         ),
         "",
     ]
-    worse = [flip for flip in found.flips if flip.p_worse >= flip.p_better]
-    better = [flip for flip in found.flips if flip.p_worse < flip.p_better]
+    worse = [flip for flip in result.flips if flip.p_worse >= flip.p_better]
+    better = [flip for flip in result.flips if flip.p_worse < flip.p_better]
     for title, some, probability in (("worse", worse, "p_worse"), ("better", better, "p_better")):
         if not some:
             continue
@@ -358,7 +349,7 @@ def to_markdown(found: GateReport) -> str:
         if len(some) > FLIPS_SHOWN:
             lines.append(f"| and {len(some) - FLIPS_SHOWN} more | | | |")
         lines += ["", "</details>", ""]
-    lines += [f"- {label}: {text}" for label, text in details(found)]
+    lines += [f"- {label}: {text}" for label, text in details(result)]
     return "\n".join(lines) + "\n"
 
 
@@ -377,11 +368,11 @@ def refusal_markdown(message: str) -> str:
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit(found: GateReport, seconds: float = 0.0) -> str:
+def to_junit(result: GateReport, seconds: float = 0.0) -> str:
     """One test case: BLOCK is a failure, INCONCLUSIVE is skipped; the job still ends with the gate's exit code."""
-    name = f"{found.candidate} is at most {100 * found.config.margin:g} points worse than {found.baseline}"
-    element = {"BLOCK": "failure", "INCONCLUSIVE": "skipped"}.get(found.verdict)
-    return _junit(name, element, sentence(found), to_markdown(found), seconds)
+    name = f"{result.candidate} is at most {100 * result.config.margin:g} points worse than {result.baseline}"
+    element = {"BLOCK": "failure", "INCONCLUSIVE": "skipped"}.get(result.verdict)
+    return _junit(name, element, sentence(result), to_markdown(result), seconds)
 
 
 def refusal_junit(message: str, seconds: float = 0.0) -> str:

@@ -14,7 +14,7 @@ from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.boundaries import Boundaries, boundaries, chances, inner
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
-from aem_harness.harness.gate.looks import Cells, Path, planned
+from aem_harness.harness.gate.looks import Cells, GatePath, planned
 from aem_harness.harness.gate.sequential import Truths
 
 # Information fractions of the looks: closer together early, where a fraction costs fewer rollouts.
@@ -64,7 +64,7 @@ def limits(design: Design, config: GateConfig, at: Ints) -> Boundaries:
     return Boundaries(found.fractions[here], found.upper[here], found.lower[here], low[here], high[here])
 
 
-def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
+def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
     """What is proven at the looks `at`."""
     found, scores = limits(design, config, at), score(design, config, cells, at)
     z_pass = (scores.estimate[0] + config.margin) / scores.error[0]
@@ -73,7 +73,7 @@ def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> Path:
     blocked = (z_block <= found.lower) & scores.ready & ~passed
     hopeless = (z_pass < found.inner_high) & (z_block > found.inner_low) & ~passed & ~blocked
     hopeless &= (at < planned(design, config)) & scores.ready
-    return Path(at, (scores.estimate[0] + scores.estimate[1]) / 2, passed, blocked, hopeless)
+    return GatePath(at, (scores.estimate[0] + scores.estimate[1]) / 2, passed, blocked, hopeless)
 
 
 def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:

@@ -203,11 +203,13 @@ def best_interval(reps: int, arms: int, seeds: int, spread: float) -> tuple[Shar
         w = draw_world(rng)
         shifts = rng.normal(0, spread, arms)
         truths = [np.clip(w.baseline + s * 4 * w.baseline * (1 - w.baseline), 0, 1) for s in shifts]
-        found = [roll(truth, seeds, rng) for truth in truths]
-        values = [observed(trials, w.repos) for trials in found]
+        trials = [roll(truth, seeds, rng) for truth in truths]
+        values = [observed(one, w.repos) for one in trials]
+        means = np.array([value.values.mean() for value in values])
         errors = np.array([these_tasks(value).se for value in values])
-        best = best_of(np.array([value.values.mean() for value in values]), errors, found, splits=40)
-        truth = float(truths[best.index].mean())
+        best = best_of([str(arm) for arm in range(arms)], means, errors, trials, splits=40)
+        assert best.held_out is not None
+        truth = float(truths[int(best.arm)].mean())
         biases.append([best.observed - truth, best.shrunken - truth, best.held_out - truth])
         return best.low <= truth <= best.high
 
