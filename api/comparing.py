@@ -13,22 +13,26 @@ if TYPE_CHECKING:
     from aem_harness.harness.compare.records import Comparison, Components, Plan
     from aem_harness.harness.ends import Ends
 
+    OwnEnds = Ends | str | Path | Mapping[str, str] | None
+
 Sources = str | Path | Sequence[str | Path]
 
 
-def outcomes(sources: Sources, *, instances: str = "", ends: "Ends | None" = None) -> "pd.DataFrame":
+def outcomes(sources: Sources, *, instances: str = "", ends: "OwnEnds" = None) -> "pd.DataFrame":
     """One row a rollout, with the columns of docs/outcomes.md: run folders, CSV files, or what `aem import` reads.
 
     `FILE:ARM` picks an arm, `NAME=FILE` renames one. `instances` is a dataset that knows difficulty and issue date.
+    `ends` overrides whose fault an end is, in all arms: a YAML file, or a mapping such as `{"exit_api": "model"}`.
     """
     return read(sources, instances=instances, ends=ends).table
 
 
-def read(sources: Sources, *, instances: str = "", ends: "Ends | None" = None) -> "Outcomes":
+def read(sources: Sources, *, instances: str = "", ends: "OwnEnds" = None) -> "Outcomes":
     """The outcomes with what is known of their arms and data."""
     from aem_harness.harness.compare.outcomes import describe_tasks, load
+    from aem_harness.harness.ends import read_ends
 
-    found = load([sources] if isinstance(sources, str | Path) else sources, ends)
+    found = load([sources] if isinstance(sources, str | Path) else sources, read_ends(ends))
     return describe_tasks(found, instances) if instances else found
 
 
@@ -38,21 +42,22 @@ def compare(
     *,
     instances: str = "",
     options: "Options | None" = None,
-    ends: "Ends | None" = None,
+    ends: "OwnEnds" = None,
 ) -> "Comparison":
     """Every arm against the baseline (by default the first): rates, paired differences, costs, behaviour, flips.
 
-    `sources` as for `outcomes`, or the outcomes themselves. Rates and differences are fractions.
+    `sources` and `ends` as for `outcomes`, or the outcomes themselves (read with the same `ends`). Rates and
+    differences are fractions.
     """
     from aem_harness.harness.compare.compare import compare as make
     from aem_harness.harness.compare.ledger import ledger
     from aem_harness.harness.compare.outcomes import Outcomes
     from aem_harness.harness.ends import read_ends
 
-    ends = ends or read_ends()
+    ends = read_ends(ends)
     table = sources if isinstance(sources, Outcomes) else read(sources, instances=instances, ends=ends)
-    rows = ledger(table.table, ends)
-    return make(table, baseline, options=options).model_copy(update={"ledger": tuple(rows)})
+    said = {"ledger": tuple(ledger(table.table, ends)), "ends": ends.overrides}
+    return make(table, baseline, options=options).model_copy(update=said)
 
 
 def plan(

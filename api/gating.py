@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aem_harness.aem_checkpoints.registry import Entry
+    from aem_harness.api.comparing import OwnEnds
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.gate.config import GateConfig
     from aem_harness.harness.gate.driver import Options
@@ -57,6 +58,7 @@ def gate(
     sources: Sequence[str | Path] = (),
     tier: str = "nightly",
     options: "Options | None" = None,
+    ends: "OwnEnds" = None,
     console: "Console | None" = None,
     **settings: Any,
 ) -> "GateReport":
@@ -64,15 +66,20 @@ def gate(
 
     Both are arms of `sources`, or run folders and files; a `Candidate` is run as far as the verdict needs, and with
     `options.fresh` the baseline beside it. `settings` are those of `GateConfig`, over the tier's; margins are fractions
-    (0.03 is 3 points). Without `console` nothing is printed.
+    (0.03 is 3 points). `ends` overrides whose fault an end is, in both arms, as for `outcomes`. Without `console`
+    nothing is printed.
 
     Raises ConfigError and DataError for what cannot be gated, DriftFault for arms that differ in more than the weights.
     """
+    from aem_harness.harness.ends import read_ends
     from aem_harness.harness.gate.config import configure
     from aem_harness.harness.gate.driver import Options
 
     config, names = configure(tier, **settings), [str(one) for one in sources]
-    return decide(config, str(baseline), candidate, names, options or Options(), console or quiet())
+    options = options or Options()
+    if ends is not None:
+        options = replace(options, ends=read_ends(ends))
+    return decide(config, str(baseline), candidate, names, options, console or quiet())
 
 
 def decide(
@@ -93,7 +100,7 @@ def decide(
 
     if isinstance(candidate, Candidate):
         return drive(live(baseline, candidate, options, console), config, options, announce)
-    return drive(Stored.read(sources, baseline, str(candidate)), config, options, announce)
+    return drive(Stored.read(sources, baseline, str(candidate), options.ends), config, options, announce)
 
 
 # --- arms that are run ------------------------------------------------------------------------------------------------

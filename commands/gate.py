@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aem_harness.commands.options import grouped
+from aem_harness.commands.options import EndsFile, grouped
 
 if TYPE_CHECKING:
     from aem_harness.harness.gate.config import GateConfig
@@ -131,6 +131,7 @@ class Arms:
         bool,
         typer.Option("--audited", help="Rollouts that canaries saw to tamper with tests count as failures."),
     ] = False
+    ends: EndsFile = None
     pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None
     allow: Annotated[
         list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
@@ -225,6 +226,7 @@ class Simulated:
     """The checkpoints that a gate is tried on."""
 
     sources: Sources = None
+    ends: EndsFile = None
     baseline: Annotated[str | None, typer.Option(help="Arm of --from whose stored seeds are the surface.")] = None
     surface: Annotated[
         str | None, typer.Option(help="Public surface instead: deepswe, autocoderover or temperature-0.")
@@ -249,6 +251,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
     from rich.console import Console
 
     from aem_harness.api.gating import Candidate, Served, decide
+    from aem_harness.harness.ends import read_ends
     from aem_harness.harness.gate.ci import published
     from aem_harness.harness.gate.driver import Options
     from aem_harness.harness.gate.report import to_text
@@ -281,6 +284,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
                 fresh=arms.fresh,
                 common=arms.common,
                 audited=arms.audited,
+                ends=read_ends(arms.ends) if arms.ends else None,
                 pin=arms.pin,
                 allow=arms.allow or (),
                 sequence=output.sequence,
@@ -301,10 +305,11 @@ def _as_registered(arms: Arms, config: "GateConfig") -> None:
     """Say before the first rollout how far the gate keeps to its plan; of stored outcomes their tasks too."""
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
+    from aem_harness.harness.ends import read_ends
 
     assert arms.registered is not None
     plan = read_registration(arms.registered)
-    stored = load(arms.sources) if arms.sources and arms.candidate else None
+    stored = load(arms.sources, read_ends(arms.ends)) if arms.sources and arms.candidate else None
     names = [arms.baseline, arms.candidate] if stored and arms.candidate else []
     found = deviations(plan, stored, arms=names, margin=config.margin, order=config.seed)
     typer.echo(note_of(plan, found), err=True)
@@ -313,6 +318,7 @@ def _as_registered(arms: Arms, config: "GateConfig") -> None:
 def calibrate(simulated: Simulated, asked: Asked) -> None:
     """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
     from aem_harness.harness.compare.outcomes import load
+    from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
     from aem_harness.harness.gate.table import read_arm
@@ -322,7 +328,7 @@ def calibrate(simulated: Simulated, asked: Asked) -> None:
     if (simulated.surface is None) == (not sources) or (sources and baseline is None):
         raise ConfigError("give either --from with --baseline, or --surface")
     if sources and baseline is not None:
-        arm = read_arm(load(sources), baseline, retries=config.retries)
+        arm = read_arm(load(sources, read_ends(simulated.ends)), baseline, retries=config.retries)
         world, source = own_surface(arm)
         seeds, baseline_seeds = seeds or len(arm.seeds), baseline_seeds or len(arm.seeds)
     else:

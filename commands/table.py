@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, Level, Registered, Series
+from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, EndsFile, Level, Registered, Series
 
 EXAMPLES = """
 Examples:
@@ -58,11 +58,13 @@ def table(
     all_pairs: AllPairs = False,
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of a page (table*).")] = False,
     registered: Registered = None,
+    ends: EndsFile = None,
     caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",
     label: Annotated[str, typer.Option(help="LaTeX label.")] = "tab:aem",
     again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
+    from aem_harness.harness.ends import read_ends
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
     from aem_harness.harness.report.formats import COLUMN_WIDTH, TEXT_WIDTH
@@ -87,6 +89,7 @@ def table(
             all_pairs=all_pairs,
             wide=wide,
             registered=str(registered) if registered else None,
+            ends=read_ends(ends).overrides,
         )
         made = make_table(arms or [], options)
     options = made.inputs.options

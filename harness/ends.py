@@ -1,8 +1,8 @@
 """Whose fault it is: every word with which a rollout can end, ours and other tools', and what it does to a verdict.
 
-One table for every importer and for `aem compare`. An end that is the model's or its agent's counts, and the verdict
-stands. Any other end takes the verdict away, a good one too, so that the rule never looks at the result. A YAML file of
-`word: whose` lines overrides rows, in all arms alike.
+One table for the runner, every importer and every command that reads outcomes. An end that is the model's or its
+agent's counts, and the verdict stands. Any other end takes the verdict away, a good one too, so that the rule never
+looks at the result. A YAML file of `word: whose` lines overrides rows, in all arms alike.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, fault_in
 
 
 class Whose(StrEnum):
@@ -50,7 +50,12 @@ TABLE: tuple[End, ...] = (
         "sandbox_destroyed=sandbox_destroyed",
     ),
     *_rows("aem", Whose.AGENT, "agent_crash=agent_crash"),
-    *_rows("aem", Whose.INFRASTRUCTURE, "fault=fault"),
+    # a fault of our own has the boundary that was crossed (`harness.errors`) behind it
+    *_rows(
+        "aem", Whose.INFRASTRUCTURE, "fault=fault", "fault: environment=fault", "fault: policy=fault",
+        "fault: grading=fault", "fault: host=fault", "fault: harness=fault",
+    ),
+    *_rows("aem", Whose.OPERATOR, "fault: config=fault", "fault: data=fault", "fault: comparison=fault"),
     # mini-swe-agent 1 and 2: its own exceptions; anything else is the class name of what was raised
     *_rows(
         "mini-swe-agent", Whose.MODEL, "LimitsExceeded=step_limit", "TimeExceeded=wall_limit",
@@ -165,6 +170,16 @@ class Ends:
                 return replace(found, word=name)
         return End(text, "", Whose.UNKNOWN)
 
+    def raised(self, error: BaseException) -> End:
+        """The row of an exception that came out of a rollout: a fault by its boundary, else the agent's own crash."""
+        fault = fault_in(error)
+        return self.of("agent_crash" if fault is None else f"fault: {fault.boundary}")
+
+    @property
+    def overrides(self) -> dict[str, Whose]:
+        """What the user's rows say, by word as the table spells it; `read_ends` reads it back."""
+        return {self.rows[word].word: whose for word, whose in self.overridden.items()}
+
     def says(self, word: str) -> bool:
         """Does the user's file speak of `word`? Then it is heard before what another tool's file says of itself."""
         return self.of(word).word.lower() in self.overridden
@@ -174,14 +189,31 @@ def _built_in() -> dict[str, End]:
     return {end.word.lower(): end for end in TABLE}
 
 
-def read_ends(path: Path | None = None) -> Ends:
-    """The table, with the rows that a YAML file of `word: whose` lines overrides. Raises ConfigError."""
-    rows = _built_in()
-    if path is None:
-        return Ends(rows, {})
+def read_ends(source: "Ends | Path | str | Mapping[str, str] | None" = None) -> Ends:
+    """The table with rows overridden: by a YAML file of `word: whose` lines, or by a mapping of the same.
+
+    Raises ConfigError for a file that cannot be read and for a row that makes no sense.
+    """
+    if isinstance(source, Ends):
+        return source
+    if source is None or isinstance(source, Mapping):
+        said, where = source or {}, "ends"
+    else:
+        said, where = _from_yaml(Path(source)), str(source)
+    rows, overridden = _built_in(), {}
+    known = [one.value for one in Whose if one is not Whose.UNKNOWN]
+    for word, whose in said.items():
+        if whose not in known:
+            raise ConfigError(f"{where}: {word} is {whose!r}; it must be one of {', '.join(known)}")
+        key = str(word).lower()
+        overridden[key] = Whose(whose)
+        rows[key] = replace(rows.get(key, End(str(word), "yours", Whose.UNKNOWN)), whose=overridden[key])
+    return Ends(rows, overridden)
+
+
+def _from_yaml(path: Path) -> Mapping[object, object]:
     import yaml
 
-    known = ", ".join(one for one in Whose if one is not Whose.UNKNOWN)
     try:
         said = yaml.safe_load(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -190,11 +222,4 @@ def read_ends(path: Path | None = None) -> Ends:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(said, dict):
         raise ConfigError(f"{path} must hold lines of `word: whose`, for example `exit_api: model`")
-    overridden: dict[str, Whose] = {}
-    for word, whose in said.items():
-        if whose not in [one.value for one in Whose if one is not Whose.UNKNOWN]:
-            raise ConfigError(f"{path}: {word} is {whose!r}; it must be one of {known}")
-        key = str(word).lower()
-        overridden[key] = Whose(whose)
-        rows[key] = replace(rows.get(key, End(str(word), "yours", Whose.UNKNOWN)), whose=overridden[key])
-    return Ends(rows, overridden)
+    return said

@@ -1,6 +1,6 @@
 """Whose fault each rollout's end was: the verdicts that an end takes away, and the count of ends of every arm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,10 @@ def ledger(table: pd.DataFrame, ends: Ends) -> list[LedgerRow]:
     frame = pd.DataFrame({"arm": table["arm"].astype(object), "end": words, "lost": table["resolved"].isna()})
     rows = []
     for (arm, end), group in frame.groupby(["arm", "end"], sort=False):
-        whose = "" if end == "not told" else ends.of(str(end).partition(":")[0]).whose.value
+        row = ends.of(end)
+        if row.whose is Whose.UNKNOWN:  # a fault whose cause names no boundary
+            row = ends.of(end.partition(":")[0])
+        whose = "" if end == "not told" else row.whose.value
         rows.append(LedgerRow(arm=arm, end=end, whose=whose, rollouts=len(group), lost=int(group["lost"].sum())))
     order = {arm: place for place, arm in enumerate(dict.fromkeys(frame["arm"]))}
     return sorted(rows, key=lambda row: (order[row.arm], -row.rollouts, row.end))
@@ -82,8 +85,8 @@ def worth_showing(rows: Sequence[LedgerRow]) -> bool:
     return any(row.end not in ("submitted", "not told") or row.lost for row in rows)
 
 
-def show(rows: Sequence[LedgerRow], console: "Console") -> None:
-    """The ledger as a table."""
+def show(rows: Sequence[LedgerRow], console: "Console", overrides: Mapping[str, str]) -> None:
+    """The ledger as a table, and the rows of the user's own by which it was made."""
     from rich.markup import escape
 
     from aem_harness.harness.compare.terminal import table_of
@@ -92,3 +95,10 @@ def show(rows: Sequence[LedgerRow], console: "Console") -> None:
     for row in rows:
         table.add_row(escape(row.arm), escape(row.end), row.whose, str(row.rollouts), str(row.lost))
     console.print(table)
+    if overrides:
+        console.print(said(overrides), markup=False, highlight=False, soft_wrap=True)
+
+
+def said(overrides: Mapping[str, str]) -> str:
+    """The user's own rows in a line."""
+    return f"by --ends, in all arms: {', '.join(f'{word}: {whose}' for word, whose in overrides.items())}"

@@ -348,6 +348,7 @@ class Comparison(Record):
     unique: Mapping[str, tuple[str, ...]] = {}
     best: BestOf | None = None
     ledger: tuple[LedgerRow, ...] = ()
+    ends: Mapping[str, str] = {}  # whose fault an end is, where the user's own rows say otherwise than the table
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, Any] = {}
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from aem_harness.harness.compare.outcomes import Outcomes, load_one
+from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import ConfigError, EnvironmentFault
 from aem_harness.harness.gate import ledger
 from aem_harness.harness.gate.calibrate import cached
@@ -29,7 +30,7 @@ class Options:
 
     `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms.
     `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often. `page`:
-    write the comparison with every trajectory as one HTML file.
+    write the comparison with every trajectory as one HTML file. `ends`: whose fault an end is, in stored outcomes.
     """
 
     history: Sequence[str] = ()
@@ -44,6 +45,7 @@ class Options:
     page: Path | None = None
     calibrated: bool = True
     audited: bool = False
+    ends: Ends | None = None
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,14 @@ def drive(
     return found
 
 
-def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int) -> list[Arm]:
+def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int, ends: Ends | None = None) -> list[Arm]:
     """Past checkpoints: arms of `outcomes`, or run folders and files (FILE:ARM) of their own."""
     arms = []
     for name in names:
         if outcomes is not None and (name in outcomes.arms or not Path(name.rpartition(":")[0] or name).exists()):
             arms.append(read_arm(outcomes, name, retries=retries))
         else:
-            part = load_one(name)
+            part = load_one(name, ends)
             arms += [read_arm(part, arm, retries=retries) for arm in part.arms]
     return arms
 

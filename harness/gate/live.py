@@ -90,6 +90,8 @@ class Live:
     def start(self, config: GateConfig, options: Options) -> Start:
         if options.audited:
             raise ConfigError("--audited decides on stored runs: run `aem audit` on both folders, then gate these")
+        if options.ends is not None:
+            raise ConfigError("--ends decides on stored outcomes: run both arms, then gate their folders with it")
         self._config, self._options = config, options
         retried = {"infra_retries": config.retries}
         self._plans = [replace(plan, config=plan.config.model_copy(update=retried)) for plan in self._plans]

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from aem_harness.harness.compare.ledger import said
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load, load_one
+from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
@@ -23,9 +25,9 @@ class Stored:
         self._outcomes, self._names = outcomes, (baseline, candidate)
 
     @classmethod
-    def read(cls, sources: Sequence[str], baseline: str, candidate: str) -> "Stored":
+    def read(cls, sources: Sequence[str], baseline: str, candidate: str, ends: Ends | None = None) -> "Stored":
         """From files and folders; without `sources`, baseline and candidate are themselves sources of one arm each."""
-        return cls(*load_arms(sources, baseline, candidate))
+        return cls(*load_arms(sources, baseline, candidate, ends))
 
     def start(self, config: GateConfig, options: Options) -> Start:
         baseline, candidate = self._names
@@ -37,6 +39,8 @@ class Stored:
         if options.audited:
             self._outcomes, words = audited(self._outcomes)
             notes = [words]
+        if options.ends and options.ends.overrides:
+            notes.append(said(options.ends.overrides))
         read = [read_arm(self._outcomes, name, retries=config.retries) for name in self._names]
         accepted = [*notes, *refuse_drift(self._outcomes, self._names, options.allow)]
         check_pin(read[0], options.pin)
@@ -59,7 +63,7 @@ class Stored:
             candidate_digest=read[1].digest,
             candidate=weights(self._outcomes, candidate) or read[1].digest,
             run=read[1].digest,
-            history=past_arms(options.history, self._outcomes, retries=config.retries),
+            history=past_arms(options.history, self._outcomes, retries=config.retries, ends=options.ends),
             surface=theirs,
             due=mine.planned,
         )
@@ -96,14 +100,16 @@ def _seeds(arm: Arm) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def load_arms(sources: Sequence[str], baseline: str, candidate: str) -> tuple[Outcomes, str, str]:
+def load_arms(
+    sources: Sequence[str], baseline: str, candidate: str, ends: Ends | None = None
+) -> tuple[Outcomes, str, str]:
     """The outcomes, and the names of the two arms in them.
 
     Without `sources`, baseline and candidate are themselves sources of one arm each (FILE:ARM picks one).
     """
     if sources:
-        return load(sources), baseline, candidate
-    parts = [load_one(source) for source in (baseline, candidate)]
+        return load(sources, ends), baseline, candidate
+    parts = [load_one(source, ends) for source in (baseline, candidate)]
     for source, part in zip((baseline, candidate), parts, strict=True):
         if len(part.arms) > 1:
             raise ConfigError(f"{source} holds several arms; write {source}:ARM, or name the file with --from")

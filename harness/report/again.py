@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load, readable
+from aem_harness.harness.ends import Whose, read_ends
 from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report.paper import DEFAULT_COLUMNS
@@ -21,7 +22,7 @@ PLACES = {"source", "trajectory", "at"}  # columns that say where and when, not 
 
 
 class TableOptions(Record):
-    """How a table is made from its outcomes."""
+    """How a table is made from its outcomes. `ends` are the rows of a user's own, not the file that they came from."""
 
     format: str = "markdown"
     columns: tuple[str, ...] = DEFAULT_COLUMNS
@@ -37,6 +38,11 @@ class TableOptions(Record):
     all_pairs: bool = False
     wide: bool = False
     registered: str | None = None
+    ends: Mapping[str, Whose] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What is hashed; a table without rows of its own keeps the hash that it had before there were any."""
+        return self.model_dump(mode="json", exclude=set() if self.ends else {"ends"})
 
 
 class TableInputs(Record):
@@ -74,13 +80,13 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     if options.format not in FORMATS:
         raise ConfigError(f"no format {options.format!r}; there are: {', '.join(FORMATS)}")
     references = [reference(name) for name in options.references]
-    outcomes = load(sources)
+    outcomes = load(sources, read_ends(options.ends))
     if options.instances:
         outcomes = describe_tasks(outcomes, options.instances)
     reads = needs_trajectories(options.columns)
     digests = {arm: outcome_digest(outcomes, arm, trajectories=reads) for arm in outcomes.arms}
     inputs = TableInputs(
-        hash=_hash({"aem": __version__, "outcomes": digests, "options": options.model_dump(mode="json")}),
+        hash=_hash({"aem": __version__, "outcomes": digests, "options": options.facts()}),
         aem=__version__,
         sources=tuple(map(str, sources)),
         folder=".",
@@ -101,6 +107,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         plan = read_registration(Path(options.registered))
         found = deviations(plan, outcomes, arms=[arm.arm for arm in comparison.arms], level=options.level)
         comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
+    comparison = comparison.model_copy(update={"ends": options.ends})
     table = paper_table(
         comparison,
         options.columns,

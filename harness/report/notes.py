@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from aem_harness.harness.compare.ledger import said
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
 from aem_harness.harness.compare.words import percent, seeds_of
 from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks
@@ -46,6 +47,8 @@ def notes_of(
             "alike, it cannot be estimated better."
         )
     yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
+    if comparison.ends:
+        yield f"Whose fault an end is, {said(comparison.ends)}."
     if comparison.registration:
         yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)

@@ -1,7 +1,7 @@
 """One rollout: an agent in a fresh container, and what is kept of it, whatever it or this machine does meanwhile.
 
-Whose doing an exception is gets decided here, once: what the agent's own code raises is the agent's crash and its work
-is graded; anything else is a fault, with its cause, of this rollout alone.
+Whose doing an end is, an exception too, says the table of ends (`harness.ends`): where it counts the work is graded;
+where it does not it is a fault, with its cause, of this rollout alone.
 """
 
 import logging
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aem_harness.harness.ends import read_ends
 from aem_harness.harness.errors import AemError, EnvironmentFault, HostFault, PolicyFault, fault_in, in_one_line
 from aem_harness.harness.io import write_bytes, write_json
 from aem_harness.harness.run.places import Places
@@ -26,6 +27,7 @@ from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
 
 logger = logging.getLogger(__name__)
 
+ENDS = read_ends()  # as shipped: a user's own rows are for those who read outcomes, so that a journal depends on none
 RECEIPT = "receipt.json"  # what the patch carries and what it leaves out, in the rollout's folder
 
 
@@ -111,6 +113,8 @@ class Rollouts:
             finally:
                 left.commands = environment.commands - before
             left.patch = self._patch(environment, left)
+        if not ENDS.of(left.ended.status).whose.counts:
+            raise AemError(f"the agent ended in {left.ended.status}: {left.ended.reason or 'it gave no reason'}")
 
     def _patch(self, environment: Sandbox, left: Left) -> Patch:
         if left.ended.patch is not None:
@@ -137,13 +141,13 @@ class Rollouts:
                 raise TypeError(f"the agent returned {type(ended).__name__}, not an AgentExit")
             return ended
         except (Exception, SystemExit) as error:
-            fault = fault_in(error)
+            if ENDS.raised(error).whose.counts:
+                trajectory.info(traceback=traceback.format_exc())
+                return AgentExit(status=ExitStatus.AGENT_CRASH, reason=in_one_line(error))
+            fault = fault_in(error) or AemError(in_one_line(error))
             if fault is error:
                 raise
-            if fault is not None:
-                raise fault from error
-            trajectory.info(traceback=traceback.format_exc())
-            return AgentExit(status=ExitStatus.AGENT_CRASH, reason=in_one_line(error))
+            raise fault from error
 
     def _keep(self, scratch: Path, instance_id: str, trajectory: TrajectoryWriter | None, left: Left) -> dict[str, Any]:
         """Write patch and trajectory; where that fails the rollout is a fault, and what was half written goes."""

@@ -44,6 +44,19 @@ def test_compare_gives_what_the_command_prints_as_json(table: Path, silence: pyt
     assert json.loads(printed.stdout) == json.loads(found.model_dump_json())
 
 
+def test_compare_takes_rows_of_ones_own_as_a_file_or_a_mapping_and_says_so(tmp_path: Path) -> None:
+    lines = [f"{arm},p__p-{i},0,resolved,{'exit_api' if i % 2 else 'submitted'}" for i in range(8) for arm in "ab"]
+    (tmp_path / "arms.csv").write_text("\n".join(["arm,instance_id,seed,outcome,end", *lines]) + "\n")
+    (tmp_path / "ends.yaml").write_text("exit_api: model\n")
+    lost = [sum(row.lost for row in aem_harness.compare(tmp_path / "arms.csv").ledger)]
+    for ends in (str(tmp_path / "ends.yaml"), tmp_path / "ends.yaml", {"exit_api": "model"}):
+        found = aem_harness.compare(tmp_path / "arms.csv", ends=ends)
+        assert found.ends == {"exit_api": "model"}
+        lost.append(sum(row.lost for row in found.ledger))
+        assert aem_harness.outcomes(tmp_path / "arms.csv", ends=ends)["resolved"].all()
+    assert lost == [8, 0, 0, 0]
+
+
 def test_gate_gives_what_the_command_prints_as_json(table: Path, silence: pytest.CaptureFixture[str]) -> None:
     found = aem_harness.gate("base", "worse", sources=[table], margin=0.05, options=Options(calibrated=False))
     assert isinstance(found, GateReport)

@@ -11,7 +11,7 @@ from aem_harness.cli import app
 from aem_harness.harness.compare.ledger import ledger, settle
 from aem_harness.harness.compare.outcomes import load, write_csv
 from aem_harness.harness.ends import TABLE, Whose, read_ends
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import AemError, ConfigError
 from aem_harness.harness.schema import normalise
 from aem_harness.harness.types import ExitStatus
 
@@ -82,6 +82,30 @@ def test_our_own_exit_statuses_are_rows_and_all_but_a_fault_count() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", AemError.__subclasses__())
+def test_a_fault_is_a_row_by_the_boundary_that_it_crossed_and_never_counts(kind: type[AemError]) -> None:
+    end = read_ends().raised(kind("away"))
+    assert end.word == f"fault: {kind.boundary}"
+    assert end.status == ExitStatus.FAULT
+    assert end.whose in (Whose.INFRASTRUCTURE, Whose.OPERATOR)
+
+
+def test_an_exception_of_the_agents_own_is_its_crash_and_one_of_the_host_is_not() -> None:
+    ends = read_ends()
+    assert ends.raised(ZeroDivisionError("slip")) == ends.of("agent_crash")
+    assert ends.raised(FileNotFoundError(2, "no such file")) == ends.of("agent_crash")
+    assert ends.raised(OSError(28, "No space left on device")).word == "fault: host"
+    assert ends.raised(AemError("ours")).word == "fault: harness"
+
+
+def test_rows_may_be_given_as_a_mapping_and_read_back_in_the_spelling_of_the_table() -> None:
+    ends = read_ends({"badrequesterror": "model", "Odd": "operator"})
+    assert ends.overrides == {"BadRequestError": "model", "Odd": "operator"}
+    assert read_ends(ends.overrides) == read_ends(ends) == ends
+    with pytest.raises(ConfigError, match="Odd is 'nobody'"):
+        read_ends({"Odd": "nobody"})
+
+
 def test_submitted_with_an_end_in_brackets_is_that_end() -> None:
     ends = read_ends()
     assert ends.of("submitted (exit_api)").whose is Whose.INFRASTRUCTURE
@@ -142,7 +166,15 @@ def test_compare_prints_the_ledger_and_takes_the_file(tmp_path: Path) -> None:
         ["two", "exit_api", "infrastructure", "1", "1"],
     ]
     again = CliRunner().invoke(app, [*arguments, "--ends", str(ends)])
-    assert [line.split() for line in again.output.splitlines() if "exit_api" in line] == [
+    assert [line.split() for line in again.output.splitlines() if " exit_api " in line] == [
         ["one", "exit_api", "model", "1", "0"],
         ["two", "exit_api", "model", "1", "0"],
     ]
+    assert "by --ends, in all arms: exit_api: model" in again.output
+
+
+def test_the_ledger_tells_a_wrong_setting_from_a_failure_and_takes_a_cause_without_a_boundary() -> None:
+    raw = rows("x", "x", "x").assign(end=None, exit_status="fault", outcome="error", resolved=pd.NA)
+    table = raw.assign(cause=["config: the prompt does not fit", "policy: away", None])
+    found = {row.end.strip(): row.whose for row in ledger(table, read_ends())}
+    assert found == {"fault: config": "operator", "fault: policy": "infrastructure", "fault:": "infrastructure"}

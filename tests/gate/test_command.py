@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import junitparser
@@ -12,9 +13,16 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from rich.console import Console
 
 from aem_harness import cli
+from aem_harness import gate as aem_gate
+from aem_harness.harness.ends import read_ends
+from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.gate.calibrate import lowered
+from aem_harness.harness.gate.config import GateConfig
+from aem_harness.harness.gate.driver import Options, past_arms
+from aem_harness.harness.gate.live import Live, Opening
 from tests.gate.worlds import drawn, surface
 
 Q = surface(200)
@@ -24,6 +32,7 @@ ARMS = {
     "broken": drawn("broken", lowered(Q, 0.25), 4, seed=3),
     "slightly": drawn("slightly", lowered(Q, 0.05), 4, seed=2),
 }
+QUIET = Options(calibrated=False)
 DOCS = Path(__file__).parents[2] / "docs" / "ci"
 
 
@@ -162,6 +171,49 @@ def test_an_empty_resolved_is_counted_as_missing(table, capsys):
     assert gate(table, "same", "--json") in (0, 2)
     found = json.loads(capsys.readouterr().out)
     assert 0 < found["missing"] <= 100
+
+
+def with_ends(path: Path) -> Path:
+    """Two arms that solve alike, but whose candidate ended in `exit_api`, without a success, on every fifth task."""
+    lines = ["arm,instance_id,seed,outcome,end"]
+    for name in ("base", "same"):
+        for place, (task, row) in enumerate(zip(ARMS[name].tasks, ARMS[name].resolved, strict=True)):
+            away = name == "same" and place % 5 == 0
+            for seed, value in enumerate(row):
+                outcome = "resolved" if value and not away else "unresolved"
+                lines.append(f"{name},{task},{seed},{outcome},{'exit_api' if away else 'submitted'}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_whose_fault_an_end_is_may_be_overridden_for_both_arms_and_the_report_says_so(tmp_path, capsys):
+    table = with_ends(tmp_path / "outcomes.csv")
+    ends = tmp_path / "ends.yaml"
+    ends.write_text("exit_api: model\n")
+    gate(table, "same", "--json", "--ledger", tmp_path / "a.jsonl")
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["missing"] > 0
+    assert gate(table, "same", "--json", "--ends", ends, "--ledger", tmp_path / "b.jsonl") == 1
+    overridden = json.loads(capsys.readouterr().out)
+    assert overridden["missing"] == 0
+    assert "accepted: by --ends, in all arms: exit_api: model" in overridden["notes"]
+    found = aem_gate("base", "same", sources=[table], margin=0.05, ends={"exit_api": "model"}, options=QUIET)
+    assert found.verdict == overridden["verdict"] == "BLOCK"
+
+
+def test_arms_of_their_own_files_and_past_checkpoints_are_read_by_the_same_ends(tmp_path):
+    table = with_ends(tmp_path / "outcomes.csv")
+    base, same = f"{table}:base", f"{table}:same"
+    found = aem_gate(base, same, margin=0.05, ends={"exit_api": "model"}, options=replace(QUIET, history=[same]))
+    assert found.missing == 0
+    (past,) = past_arms([same], None, retries=1, ends=read_ends({"exit_api": "model"}))
+    assert not np.isnan(past.resolved).any()
+
+
+def test_ends_for_a_candidate_that_is_run_are_refused_before_anything_is_spent(tmp_path):
+    source = Live([], 1, Opening(list, list), Console(quiet=True), None)
+    with pytest.raises(ConfigError, match=r"--ends .* stored outcomes"):
+        source.start(GateConfig(), Options(ends=read_ends({"exit_api": "model"})))
 
 
 def test_a_baseline_run_beside_the_candidate_counts_twice(table, capsys):

@@ -20,6 +20,7 @@ from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.mcnemar import wilson
 from aem_harness.harness.compare.outcomes import Outcomes, load
 from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.ends import Whose
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.report.again import TableOptions, make_again, make_table, remember
 from aem_harness.harness.report.columns import Cell
@@ -269,6 +270,30 @@ def test_the_hash_is_of_what_happened_not_of_where_it_lies(runs: Sequence[Path],
     assert here.inputs.hash == there.inputs.hash
     other = make_table(list(map(str, runs)), options.model_copy(update={"level": 0.9}))
     assert other.inputs.hash != here.inputs.hash
+
+
+def test_rows_of_ones_own_are_part_of_a_table_whatever_becomes_of_their_file(tmp_path: Path) -> None:
+    arms, ends, out = tmp_path / "arms.csv", tmp_path / "ends.yaml", tmp_path / "table.md"
+    ends_of = ("resolved,submitted", "unresolved,exit_api", "unresolved,submitted")
+    lines = [f"{arm},p__p-{i},0,{ends_of[i % 3]}" for i in range(12) for arm in ("base", "aem")]
+    arms.write_text("\n".join(["arm,instance_id,seed,outcome,end", *lines]) + "\n")
+    ends.write_text("exit_api: model\n")
+    aem("table", arms, "--ends", ends, "--out", out)
+    text = out.read_text()
+    assert "by --ends, in all arms: exit_api: model." in text
+    ends.write_text("exit_api: operator\n")
+    assert aem("table", "--again", out) == text
+    ends.unlink()
+    assert aem("table", "--again", out) == text
+    plain, own = (make_table([str(arms)], TableOptions(ends=rows)) for rows in ({}, {"exit_api": Whose.MODEL}))
+    assert own.text != plain.text
+    assert own.inputs.hash != plain.inputs.hash
+    assert own.inputs.outcomes != plain.inputs.outcomes
+
+
+def test_a_table_without_rows_of_ones_own_keeps_the_hash_that_it_had_before_there_were_any() -> None:
+    assert "ends" not in TableOptions().facts()
+    assert TableOptions(ends={"exit_api": Whose.MODEL}).facts()["ends"] == {"exit_api": "model"}
 
 
 def test_a_file_without_its_note_is_refused(tmp_path: Path) -> None:

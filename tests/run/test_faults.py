@@ -7,10 +7,13 @@ from rich.console import Console
 
 from aem_harness.api.running import Selection, open_run, perform
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import HostFault
+from aem_harness.harness.ends import Whose, read_ends
+from aem_harness.harness.errors import HostFault, PolicyFault
 from aem_harness.harness.instances.load import load
+from aem_harness.harness.run import rollout
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import read_journal
+from aem_harness.harness.types import AgentExit, ExitStatus
 from tests.run.faulty import FAULTS, Doubler, Folders, Injector, words_of
 
 KEYS = [(f"folder__number-{n}", 0) for n in range(1, 201)]
@@ -107,3 +110,50 @@ def test_a_run_folder_that_takes_no_results_ends_the_run_in_one_line_and_loses_n
             runner.run(KEYS[:3])
     with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), few, agent, 1) as store:
         assert [key[:2] for key in store.owed(KEYS[:3]).rollouts] == KEYS[:3]
+
+
+class Ending(Doubler):
+    """An agent that says itself how it ended, or raises."""
+
+    def __init__(self, end: ExitStatus | Exception) -> None:
+        super().__init__(Injector({}))
+        self.end = end
+
+    def run(self, instance, environment, record, *, seed):
+        environment.execute("work")
+        if isinstance(self.end, Exception):
+            raise self.end
+        return AgentExit(status=self.end, reason="so it was")
+
+
+def one_rollout(folder: Path, selection: Selection, end: ExitStatus | Exception):
+    few, agent = Selection(selection.tasks[:1], selection.loaded), Ending(end)
+    with open_run(folder, RunConfig(arm="a", agent="doubler", infra_retries=0), few, agent, 1) as store:
+        Runner(store, {one.instance_id: one for one in few.tasks}, agent, places=Folders(agent.injector)).run(KEYS[:1])
+        return store.progress[KEYS[0]]
+
+
+@pytest.mark.parametrize("status", ExitStatus)
+def test_an_end_is_graded_where_the_table_of_ends_counts_it_and_lost_where_not(tmp_path, selection, status):
+    progress = one_rollout(tmp_path / "r", selection, status)
+    counts = read_ends().of(status).whose.counts
+    assert (progress.grade is not None) == counts
+    assert progress.infrastructure == (not counts)
+    if not counts:
+        assert "so it was" in progress.rollout["fault"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "word", "whose"),
+    [
+        (ZeroDivisionError("slip"), "agent_crash", Whose.INFRASTRUCTURE),
+        (PolicyFault("away"), "fault: policy", Whose.AGENT),
+    ],
+)
+def test_the_runner_asks_the_table_and_nothing_else_whose_fault_an_exception_is(
+    tmp_path, selection, monkeypatch, error, word, whose
+):
+    before = one_rollout(tmp_path / "shipped", selection, error)
+    monkeypatch.setattr(rollout, "ENDS", read_ends({word: whose}))
+    after = one_rollout(tmp_path / "turned", selection, error)
+    assert before.infrastructure != after.infrastructure
