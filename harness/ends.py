@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from aem_harness.harness.errors import ConfigError, fault_in
 
@@ -196,10 +197,11 @@ def read_ends(source: "Ends | Path | str | Mapping[str, str] | None" = None) -> 
     """
     if isinstance(source, Ends):
         return source
+    said: Mapping[Any, Any]
     if source is None or isinstance(source, Mapping):
-        said, where = source or {}, "ends"
+        where, said = "ends", source or {}
     else:
-        said, where = _from_yaml(Path(source)), str(source)
+        where, said = str(source), _from_yaml(Path(source))
     rows, overridden = _built_in(), {}
     known = [one.value for one in Whose if one is not Whose.UNKNOWN]
     for word, whose in said.items():
@@ -211,7 +213,7 @@ def read_ends(source: "Ends | Path | str | Mapping[str, str] | None" = None) -> 
     return Ends(rows, overridden)
 
 
-def _from_yaml(path: Path) -> Mapping[object, object]:
+def _from_yaml(path: Path) -> Mapping[Any, Any]:
     import yaml
 
     try:

@@ -71,9 +71,9 @@ def ledger(table: pd.DataFrame, ends: Ends) -> list[LedgerRow]:
     frame = pd.DataFrame({"arm": table["arm"].astype(object), "end": words, "lost": table["resolved"].isna()})
     rows = []
     for (arm, end), group in frame.groupby(["arm", "end"], sort=False):
-        row = ends.of(end)
+        row = ends.of(str(end))
         if row.whose is Whose.UNKNOWN:  # a fault whose cause names no boundary
-            row = ends.of(end.partition(":")[0])
+            row = ends.of(str(end).partition(":")[0])
         whose = "" if end == "not told" else row.whose.value
         rows.append(LedgerRow(arm=arm, end=end, whose=whose, rollouts=len(group), lost=int(group["lost"].sum())))
     order = {arm: place for place, arm in enumerate(dict.fromkeys(frame["arm"]))}
