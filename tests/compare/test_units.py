@@ -9,12 +9,12 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.columns import normalise
 from aem_harness.harness.compare.methods import by_column, grouped
 from aem_harness.harness.compare.outcomes import Outcomes, load, write_csv
 from aem_harness.harness.compare.simulate import draw_runs
 from aem_harness.harness.compare.units import compare_runs, permuted_runs, run_variance
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.schema import normalise
 from tests.compare import scenarios as sim
 
 
