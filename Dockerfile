@@ -10,6 +10,7 @@ FROM ${BASE}
 WORKDIR /opt/aem
 COPY pyproject.toml requirements.lock README.md LICENSE cli.py ./
 COPY src src
+COPY api api
 COPY commands commands
 COPY harness harness
 COPY agents agents
