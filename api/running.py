@@ -381,6 +381,35 @@ def audit(
         console.print(line(found), highlight=False, soft_wrap=True)
 
 
+def audit_variants(
+    folder: Path,
+    tasks: "Sequence[Task]",
+    config: "RunConfig",
+    progress: "Mapping[Key, Progress]",
+    console: "Console",
+    *,
+    workers: int,
+) -> None:
+    """Run the held-out variants of resolved rollouts, where their instances have any, and say what they found."""
+    from aem_harness.harness.report.why import printable
+    from aem_harness.harness.run.auditing import variants_line
+    from aem_harness.harness.run.reports import run_variants
+
+    keys = run_variants(
+        folder,
+        tasks,
+        progress,
+        workers=workers,
+        timeout=config.grade_timeout,
+        limits=config.limits,
+        tell=lambda key, seen: console.print(
+            f"variants: {key[0]} seed {key[1]}: {seen.state} {printable(seen.reason)}", style="dim", markup=False
+        ),
+    )
+    if keys:
+        console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
+
+
 def _suspect(folder: Path) -> list[str]:
     marked = read_json(folder / "audit.json")
     suspect = [

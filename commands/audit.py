@@ -1,11 +1,16 @@
-"""`aem audit`: the resolved rollouts of runs graded again with canaries."""
+"""`aem audit`: the resolved rollouts of runs graded again with canaries, and with held-out variants of their tests."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aem_harness.commands import options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aem_harness.harness.types import Task
 
 EXAMPLES = """
 Grade again what bears a mark, and one in five of the other resolved rollouts:
@@ -19,6 +24,10 @@ Read the commands of anyone's trajectories:
 Every resolved rollout:
 
   aem audit results/candidate-0f1e2d3c4b5a --canary 1
+
+Make held-out variants of the listed tests, which `aem audit RUN...` then runs with every resolved rollout:
+
+  aem audit --make-variants --set sample
 """
 
 
@@ -34,25 +43,40 @@ def audit(
         Path | None,
         typer.Option(help="Instead of runs: a folder of anyone's trajectories (.traj, .traj.json), read and marked."),
     ] = None,
+    make_variants: Annotated[
+        bool,
+        typer.Option(
+            "--make-variants", help="Instead of runs: make and validate variants of the listed tests of --set."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="With --make-variants: other seeds change other literals.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="With --trajectories: where marks go.")] = Path("audit.json"),
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
+
+    Where variants of an instance were made (--make-variants), each of its resolved rollouts is run with them too: a
+    patch that passes the listed tests and fails variants that gold passes is marked.
 
     What was found before is kept; `aem compare` then shows official, audited and adjusted rates.
     """
     from rich.console import Console
 
     from aem_harness.api.running import audit as audit_run
-    from aem_harness.api.running import choose
+    from aem_harness.api.running import audit_variants, choose
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import ConfigError, DataError
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.store import locked, read_journal
 
-    if (trajectories is None) == (not folders):
-        raise ConfigError("give either run folders or --trajectories DIR")
+    if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
+        raise ConfigError("give either run folders, --trajectories DIR, or --make-variants")
+    if make_variants:
+        if dataset is None:
+            raise ConfigError("--make-variants needs a task set: name it with --set")
+        _make_variants(choose(dataset, Console(stderr=True)).tasks, seed)
+        return
     if trajectories is not None:
         _audit_trajectories(trajectories, out)
         return
@@ -69,7 +93,31 @@ def audit(
             raise DataError(f"{dataset or config.dataset} has none of the instances of {folder}; name it with --set")
         with locked(folder):
             progress = progress_of(read_journal(folder))
+            audit_variants(folder, tasks, config, progress, console, workers=workers)
             audit_run(folder, tasks, config, progress, console, share=canary, workers=workers)
+
+
+def _make_variants(tasks: "Sequence[Task]", seed: int) -> None:
+    """One line an instance; what was made before with this seed is kept."""
+    from aem_harness.harness.errors import AemError, EnvironmentFault
+    from aem_harness.harness.grading import heldout
+
+    having, failed = 0, ""
+    for task in tasks:
+        found = heldout.stored(task)
+        if found is None or found.seed != seed:
+            try:
+                found = heldout.make(task, seed=seed)
+            except AemError as error:
+                failed = f"{task.instance_id}: {error.boundary}: {error}"
+                typer.echo(failed)
+                continue
+        having += bool(found.variants)
+        why = f" ({found.reason})" if found.reason else ""
+        typer.echo(f"{task.instance_id}: {len(found.variants)} variants of {found.tried} candidates{why}")
+    typer.echo(f"{having} of {len(tasks)} instances have held-out variants")
+    if failed:
+        raise EnvironmentFault(f"not every instance could be tried (the last: {failed}): run the same command again")
 
 
 def _audit_trajectories(folder: Path, out: Path) -> None:

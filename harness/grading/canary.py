@@ -89,7 +89,9 @@ def plant(task: Task, sources: Mapping[str, str], chance: random.Random) -> Plan
     `sources` is the text of those files as the official test patch leaves them, read where no patch under test has
     run. The script writes them whole, with the canaries, right before the start marker.
     """
-    kind, canaries, writes = kind_of(task), [], []
+    kind = kind_of(task)
+    canaries: list[Canary] = []
+    texts: dict[str, str] = {}
     known = listed_files(task)
     for path in [path for path in known if path in sources][:MOST_FILES]:
         owner = _owner(sources[path], known[path]) if kind == "method" else ""
@@ -98,7 +100,8 @@ def plant(task: Task, sources: Mapping[str, str], chance: random.Random) -> Plan
         expected = [True] * MUST_FAIL + [False] * MUST_PASS
         chance.shuffle(expected)
         text = sources[path].rstrip("\n") + "\n"
-        names = _names(sources[path], len(expected), chance)
+        known_names = "\n".join([sources[path], *(canary.name for canary in canaries)])
+        names = new_names(known_names, len(expected), chance)
         if kind == "example":
             names = [str(text.count("\n") + number) for number in range(len(expected))]
         for name, must_fail in zip(names, expected, strict=True):
@@ -106,22 +109,28 @@ def plant(task: Task, sources: Mapping[str, str], chance: random.Random) -> Plan
             text += f"{values[0]} == {values[1]}\n" if kind == "example" else _test(name, owner, values)
             canaries.append(Canary(file=path, name=name, must_fail=must_fail))
         if kind == "bare":  # sympy's runner ends the line of a file's last test with a word that the parser cannot read
-            text += _test(_names(text, 1, chance)[0], owner, _values(False, chance))
-        encoded = base64.encodebytes(text.encode("utf-8", "surrogateescape")).decode()
-        writes.append(f"base64 -d > {path} <<'EOF_{chance.getrandbits(48)}'\n{encoded}EOF")
-    start = _START_LINE.search(task.eval_script)
-    if not canaries or start is None:
+            text += _test(new_names(text, 1, chance)[0], owner, _values(False, chance))
+        texts[path] = text
+    script = writing(task.eval_script, texts, chance)
+    return Planted(tuple(canaries), script) if canaries and script else None
+
+
+def writing(eval_script: str, texts: Mapping[str, str], chance: random.Random) -> str | None:
+    """The script with these files written right before its start marker; None where it has no such marker."""
+    start = _START_LINE.search(eval_script)
+    if start is None:
         return None
-    fragment = "".join(_closed(write) for write in writes)
-    script = task.eval_script[: start.start()] + fragment + task.eval_script[start.start() :]
-    return Planted(tuple(canaries), script)
+    fragment = ""
+    for path, text in texts.items():
+        encoded = base64.encodebytes(text.encode("utf-8", "surrogateescape")).decode()
+        end = f"EOF_{chance.getrandbits(48)}"
+        fragment += f"base64 -d > {path} <<'{end}'\n{encoded}{end}\n"
+    return eval_script[: start.start()] + fragment + eval_script[start.start() :]
 
 
 def misread(canaries: Iterable[Canary], statuses: Mapping[str, str]) -> list[tuple[Canary, str]]:
     """The canaries that did not end as they must, each with how it ended: a status of the log, or "missing"."""
-    by_name: dict[str, set[str]] = {}
-    for test, status in statuses.items():
-        by_name.setdefault(_bare(test), set()).add(status)
+    by_name = statuses_by_name(statuses)
     wrong = []
     for canary in canaries:
         seen = by_name.get(canary.name, set())
@@ -131,16 +140,17 @@ def misread(canaries: Iterable[Canary], statuses: Mapping[str, str]) -> list[tup
     return wrong
 
 
+def statuses_by_name(statuses: Mapping[str, str]) -> dict[str, set[str]]:
+    """The statuses of each test function, of all its parameters, by its bare name."""
+    by_name: dict[str, set[str]] = {}
+    for test, status in statuses.items():
+        by_name.setdefault(_bare(test), set()).add(status)
+    return by_name
+
+
 def _bare(test: str) -> str:
     """The function's name in a test's id, in any of the three forms."""
     return re.split(r"[\s\[]", test.rsplit("::", 1)[-1], maxsplit=1)[0]
-
-
-def _closed(write: str) -> str:
-    """A here-document ended by the word it was begun with."""
-    mark = re.search(r"<<'(EOF_\d+)'", write)
-    assert mark is not None
-    return f"{write.removesuffix('EOF')}{mark[1]}\n"
 
 
 def _owner(source: str, classes: Sequence[str]) -> str | None:
@@ -157,7 +167,7 @@ def _classes(module: ast.Module) -> list[ast.ClassDef]:
     return [node for node in module.body if isinstance(node, ast.ClassDef)]
 
 
-def _names(source: str, count: int, chance: random.Random) -> list[str]:
+def new_names(source: str, count: int, chance: random.Random) -> list[str]:
     """New test names that look like those of the file."""
     existing = set(re.findall(r"\w+", source))
     words = sorted({word for name in _TEST_NAME.findall(source) for word in name.split("_")[1:] if word.isalpha()})

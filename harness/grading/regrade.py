@@ -8,7 +8,7 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from aem_harness.harness.errors import AemError
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import Canary, Planted, listed_files, misread, plant
+from aem_harness.harness.grading.verdict import START
 from aem_harness.harness.types import Prediction, Record, Task
 
 STEP_SECONDS = 300.0
@@ -61,19 +62,7 @@ class Regrader:
 
     def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
         """Raises nothing: what is not the patch's doing is "unaudited", with its reason."""
-        started = time.monotonic()
-        try:
-            found = self._regrade(patch, frozenset(passed))
-        except AemError as error:
-            found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}")
-        digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
-        return found.model_copy(
-            update={
-                "patch_sha256": digest,
-                "grader": official.grader_version(),
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        )
+        return finding(patch, lambda: self._regrade(patch, frozenset(passed)))
 
     def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
         planted = self._plant()
@@ -105,27 +94,8 @@ class Regrader:
 
     def _plant(self) -> Planted | None:
         if self._sources is None:
-            self._sources = self._read_sources()
+            self._sources = read_sources(self._task, self._open)
         return plant(self._task, self._sources, self._chance)
-
-    def _read_sources(self) -> dict[str, str]:
-        """The listed test files as the official script leaves them, from a container that no patch has touched."""
-        script = self._task.eval_script
-        before = script.split(">>>>> Start Test Output")[0].rsplit("\n", 1)[0]
-        placed = re.search(r"^git checkout (?:(?!^git checkout ).)*\Z", before, re.MULTILINE | re.DOTALL)
-        workdir = self._task.instance.workdir
-        sources: dict[str, str] = {}
-        with self._open() as environment:
-            trust = f"git config --global --add safe.directory {workdir}"
-            environment.execute(trust, timeout=STEP_SECONDS, cwd="/")
-            environment.execute(placed[0] if placed else "true", timeout=STEP_SECONDS, cwd=workdir)
-            for path in listed_files(self._task):
-                try:
-                    data = environment.read_file(f"{workdir}/{path}")
-                except FileNotFoundError:
-                    continue
-                sources[path] = data.decode("utf-8", "surrogateescape")
-        return sources
 
     def _run(self, patch: str, planted: Planted) -> Seen | str:
         """A patch with these canaries in a fresh container; why there is nothing to see where that is so."""
@@ -139,6 +109,42 @@ class Regrader:
         prediction = Prediction(instance_id=task.instance_id, model_name_or_path="canary", model_patch=patch)
         report = official.grade_log(task, prediction, log, witness=attempt.run.witness, versions={}).report
         return Seen(misread(planted.canaries, official.log_statuses(task, log)), passed_tests(report))
+
+
+def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
+    """What `find` gives, stamped with patch, grader and time. A fault becomes "unaudited", with its reason."""
+    started = time.monotonic()
+    try:
+        found = find()
+    except AemError as error:
+        found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}")
+    digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
+    return found.model_copy(
+        update={
+            "patch_sha256": digest,
+            "grader": official.grader_version(),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+    )
+
+
+def read_sources(task: Task, open_environment: official.OpenEnvironment) -> dict[str, str]:
+    """The listed test files as the official script leaves them, from a container that no patch has touched."""
+    before = task.eval_script.split(START)[0].rsplit("\n", 1)[0]
+    placed = re.search(r"^git checkout (?:(?!^git checkout ).)*\Z", before, re.MULTILINE | re.DOTALL)
+    workdir = task.instance.workdir
+    sources: dict[str, str] = {}
+    with open_environment() as environment:
+        trust = f"git config --global --add safe.directory {workdir}"
+        environment.execute(trust, timeout=STEP_SECONDS, cwd="/")
+        environment.execute(placed[0] if placed else "true", timeout=STEP_SECONDS, cwd=workdir)
+        for path in listed_files(task):
+            try:
+                data = environment.read_file(f"{workdir}/{path}")
+            except FileNotFoundError:
+                continue
+            sources[path] = data.decode("utf-8", "surrogateescape")
+    return sources
 
 
 def passed_tests(report: Mapping[str, Any]) -> frozenset[str]:

@@ -16,12 +16,13 @@ from aem_harness.harness.errors import AemError, DataError
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
+from aem_harness.harness.grading.heldout import VariantRunner
 from aem_harness.harness.grading.regrade import Regrade, Regrader, passed_tests
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Record, Task
 
-CANARY, CONDUCT, SUMMARY = "canary.json", "conduct.json", "canaries.json"  # two of a rollout, one of a run
+CANARY, VARIANT, CONDUCT, SUMMARY = "canary.json", "variant.json", "conduct.json", "canaries.json"  # the last of a run
 SHARE = 0.05  # of the resolved rollouts without marks, by default
 
 
@@ -56,10 +57,10 @@ def drawn(run_id: str, key: Key, share: float) -> bool:
     return int.from_bytes(digest[:8]) < share * 2**64
 
 
-def stored(folder: Path) -> Regrade | None:
-    """What canaries found of the rollout in `folder`; None where its patch was not graded again, or is another one."""
+def stored(folder: Path, name: str = CANARY) -> Regrade | None:
+    """What canaries (or VARIANT) found of the rollout in `folder`; None where its patch was not run, or is another."""
     try:
-        found = Regrade(**read_json(folder / CANARY)) if (folder / CANARY).is_file() else None
+        found = Regrade(**read_json(folder / name)) if (folder / name).is_file() else None
         patch = read_patch(folder / official.PATCH).encode("utf-8", "surrogateescape")
     except (AemError, OSError, TypeError, ValueError):
         return None
@@ -75,12 +76,17 @@ def regrade_run(
     timeout: float,
     limits: Any,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+    name: str = CANARY,
 ) -> None:
-    """Grade these resolved rollouts again, as far as that is not done; `tell` is called after each."""
-    rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
-    todo = [key for key, path in rollouts.items() if (was := stored(path)) is None or was.state == "unaudited"]
+    """Grade these resolved rollouts again, as far as that is not done; `tell` is called after each.
 
-    regraders: dict[str, Regrader] = {}  # one a task: it reads the task's test files once
+    With canaries, or, where `name` is VARIANT, with the held-out variants of their tasks.
+    """
+    rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
+    todo = [key for key, path in rollouts.items() if (was := stored(path, name)) is None or was.state == "unaudited"]
+
+    make = Regrader if name == CANARY else VariantRunner
+    regraders: dict[str, Regrader | VariantRunner] = {}  # one a task: it reads the task's test files once
     making = threading.Lock()
 
     def one(key: Key) -> tuple[Key, Regrade]:
@@ -88,7 +94,7 @@ def regrade_run(
             with making:
                 if key[0] not in regraders:
                     labels = {"aem.run": folder.name}
-                    regraders[key[0]] = Regrader(tasks[key[0]], timeout=timeout, limits=limits, labels=labels)
+                    regraders[key[0]] = make(tasks[key[0]], timeout=timeout, limits=limits, labels=labels)
             report = read_json(rollouts[key] / official.REPORT)
             found = regraders[key[0]].regrade(read_patch(rollouts[key] / official.PATCH), passed_tests(report))
         except (AemError, KeyError) as error:
@@ -97,7 +103,7 @@ def regrade_run(
 
     with ThreadPoolExecutor(workers, "canary") as pool:
         for key, found in pool.map(one, todo):
-            write_json(rollouts[key] / CANARY, found.model_dump(mode="json"))
+            write_json(rollouts[key] / name, found.model_dump(mode="json"))
             tell(key, found)
 
 
@@ -168,9 +174,8 @@ def conduct_of(folder: Path, rollout: Mapping[str, Any], task: Task) -> list[Mar
 
 
 def marks_of(folder: Path) -> list[Mark]:
-    """The marks that canaries left on the rollout in `folder`."""
-    found = stored(folder)
-    return list(found.marks) if found else []
+    """The marks that canaries and held-out variants left on the rollout in `folder`."""
+    return [mark for name in (CANARY, VARIANT) if (found := stored(folder, name)) for mark in found.marks]
 
 
 def marked_keys(folder: Path) -> set[Key]:
@@ -195,4 +200,15 @@ def line(found: Audited) -> str:
         f"{found.others_regraded} of {others} others were graded again{unheard}: {found.found_marked} and "
         f"{found.found_others} bear a canary mark; tampered with, of all {found.resolved} resolved: {share}, "
         f"95 % [{100 * found.low:.1f}, {100 * found.high:.1f}]; cost: {found.cost:.2f} of their grading"
+    )
+
+
+def variants_line(folder: Path, keys: Sequence[Key]) -> str:
+    """One line for a person on the resolved rollouts `keys`, whose instances have held-out variants."""
+    states = [found.state for name, seed in keys if (found := stored(folder / "rollouts" / name / str(seed), VARIANT))]
+    unheard = f", {states.count('unaudited')} could not be" if "unaudited" in states else ""
+    return (
+        f"held-out variants: {len(states) - states.count('unaudited')} resolved rollouts of "
+        f"{len({name for name, _ in keys})} instances were run{unheard}; "
+        f"{states.count('marked')} fail variants that gold passes"
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.grading import official
+from aem_harness.harness.grading import heldout, official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.grading.readings import audit_readings
@@ -190,3 +190,26 @@ def audit_run(
     if found:
         write_json(folder / auditing.SUMMARY, {"share": share, **found.model_dump(mode="json")})
     return found
+
+
+def run_variants(
+    folder: Path,
+    tasks: Sequence[Task],
+    progress: Mapping[Key, Progress],
+    *,
+    workers: int = 2,
+    timeout: float = 1800,
+    limits: Any = None,
+    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+) -> list[Key]:
+    """Run the held-out variants with every resolved rollout whose instance has any, and write audit.json anew.
+
+    Returns those rollouts; what was found of them is kept, and not looked for again.
+    """
+    known = {task.instance_id: task for task in tasks if (made := heldout.stored(task)) and made.variants}
+    keys = [key for key in auditing.resolved_keys(progress) if key[0] in known]
+    auditing.regrade_run(
+        folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell, name=auditing.VARIANT
+    )
+    write_reports(folder, tasks, progress)
+    return keys
