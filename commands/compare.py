@@ -166,7 +166,7 @@ def compare(
     else:
         terminal.show(comparison, Console(), brief=brief)
         if not brief and ledger.worth_showing(comparison.ledger):
-            ledger.show(comparison.ledger, Console(), comparison.ends)
+            ledger.show(comparison.ledger, Console())
     if out:
         export.write_folder(comparison, out)
     if log:

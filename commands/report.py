@@ -69,7 +69,8 @@ def report(
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.html import build_report
 
-    outcomes = load(arms, read_ends(ends))
+    whose = read_ends(ends)
+    outcomes = load(arms, whose)
     warn(outcomes.notes)
     if instances:
         outcomes = describe_tasks(outcomes, instances)
@@ -82,7 +83,7 @@ def report(
         tax=names(tax),
         cutoff=cutoff,
     )
-    comparison = compare(outcomes, baseline, options=options)
+    comparison = compare(outcomes, baseline, options=options).model_copy(update={"ends": whose.overrides})
     out.parent.mkdir(parents=True, exist_ok=True)
     page = build_report(comparison, outcomes, out, embed=int(embed * 1e6))
     write_text(out, page)

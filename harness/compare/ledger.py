@@ -1,6 +1,6 @@
 """Whose fault each rollout's end was: the verdicts that an end takes away, and the count of ends of every arm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,8 +85,8 @@ def worth_showing(rows: Sequence[LedgerRow]) -> bool:
     return any(row.end not in ("submitted", "not told") or row.lost for row in rows)
 
 
-def show(rows: Sequence[LedgerRow], console: "Console", overrides: Mapping[str, str]) -> None:
-    """The ledger as a table, and the rows of the user's own by which it was made."""
+def show(rows: Sequence[LedgerRow], console: "Console") -> None:
+    """The ledger as a table."""
     from rich.markup import escape
 
     from aem_harness.harness.compare.terminal import table_of
@@ -95,10 +95,3 @@ def show(rows: Sequence[LedgerRow], console: "Console", overrides: Mapping[str, 
     for row in rows:
         table.add_row(escape(row.arm), escape(row.end), row.whose, str(row.rollouts), str(row.lost))
     console.print(table)
-    if overrides:
-        console.print(said(overrides), markup=False, highlight=False, soft_wrap=True)
-
-
-def said(overrides: Mapping[str, str]) -> str:
-    """The user's own rows in a line."""
-    return f"by --ends, in all arms: {', '.join(f'{word}: {whose}' for word, whose in overrides.items())}"

@@ -16,6 +16,7 @@ from aem_harness.harness.compare.words import (
     adjusted_p,
     amount,
     bracket,
+    ends_words,
     grader_words,
     headline,
     percent,
@@ -353,6 +354,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         )
     lines += [*comparison.sensitivity, *grader_words(comparison.grader)]
     lines += [comparison.registration] if comparison.registration else []
+    lines += [f"whose fault an end is, {ends_words(comparison.ends)}"] if comparison.ends else []
     if _any_bound(comparison):
         lines.append("* from an upper bound of the run noise: one rollout a task, too few rollouts, or all alike")
     for name in ("grader", "dataset", "scaffold"):

@@ -1,6 +1,7 @@
 """Numbers of a comparison in writing, and its answer in a sentence: what terminal, tables and report share."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, GraderNoise, Interval, MetricRow
 
@@ -118,3 +119,9 @@ def grader_words(noise: GraderNoise | None) -> list[str]:
     if noise.by_task:
         lines.append("verdicts that flip: " + ", ".join(f"{task} ({n})" for task, n in list(noise.by_task.items())[:6]))
     return lines
+
+
+def ends_words(overrides: Mapping[str, str]) -> str:
+    """The rows of a user's own that say whose fault an end is, in a line; empty without any."""
+    rows = ", ".join(f"{word}: {whose}" for word, whose in overrides.items())
+    return f"by --ends, in all arms: {rows}" if rows else ""

@@ -174,7 +174,7 @@ def drive(
         )
         record(options.sequence, past, ended)
     if options.page is not None:
-        write_page(options.page, gate, end.outcomes, (end.baseline.name, end.candidate))
+        write_page(options.page, gate, end.outcomes, (end.baseline.name, end.candidate), options.ends)
     return found
 
 

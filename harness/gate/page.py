@@ -6,6 +6,7 @@ import pandas as pd
 
 from aem_harness.harness.compare.compare import Options, compare
 from aem_harness.harness.compare.outcomes import Outcomes
+from aem_harness.harness.ends import Ends
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.io import write_text
 from aem_harness.harness.report.html import build_report
@@ -13,10 +14,10 @@ from aem_harness.harness.report.html import build_report
 STOPPED = "a gate stopped these runs on their results: the estimates are biased, the gate's own verdict is what counts"
 
 
-def write_page(path: Path, gate: Gate, outcomes: Outcomes, arms: tuple[str, str]) -> None:
+def write_page(path: Path, gate: Gate, outcomes: Outcomes, arms: tuple[str, str], ends: Ends | None = None) -> None:
     """Write the report on the rollouts that the verdict rests on; of a stored baseline, all of the same tasks.
 
-    `arms` are the names of baseline and candidate.
+    `arms` are the names of baseline and candidate, `ends` the rows by which the outcomes were read.
     """
     used = pd.MultiIndex.from_tuples(gate.order[: max(gate.consumed, 1)])
     table = outcomes.table
@@ -27,6 +28,8 @@ def write_page(path: Path, gate: Gate, outcomes: Outcomes, arms: tuple[str, str]
         theirs &= keys.isin(used)
     shown = Outcomes(table[mine | theirs], outcomes.facts)
     comparison = compare(shown, arms[0], options=Options(margin=gate.config.margin))
-    comparison = comparison.model_copy(update={"warnings": [STOPPED, *comparison.warnings]})
+    comparison = comparison.model_copy(
+        update={"warnings": [STOPPED, *comparison.warnings], "ends": ends.overrides if ends else {}}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, build_report(comparison, shown, path))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aem_harness.harness.compare.ledger import said
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load, load_one
+from aem_harness.harness.compare.words import ends_words
 from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import GateConfig
@@ -40,7 +40,7 @@ class Stored:
             self._outcomes, words = audited(self._outcomes)
             notes = [words]
         if options.ends and options.ends.overrides:
-            notes.append(said(options.ends.overrides))
+            notes.append(ends_words(options.ends.overrides))
         read = [read_arm(self._outcomes, name, retries=config.retries) for name in self._names]
         accepted = [*notes, *refuse_drift(self._outcomes, self._names, options.allow)]
         check_pin(read[0], options.pin)

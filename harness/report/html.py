@@ -9,7 +9,7 @@ from typing import Any
 from aem_harness.harness.compare.flips import surest
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from aem_harness.harness.compare.words import adjusted_p, amount, headline, percent, seeds_of, unit_of
+from aem_harness.harness.compare.words import adjusted_p, amount, ends_words, headline, percent, seeds_of, unit_of
 from aem_harness.harness.report import forests, words
 from aem_harness.harness.report.again import outcome_digest
 from aem_harness.harness.report.figures import figures
@@ -96,6 +96,8 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     yield f"{' / '.join(seeds)} rollout{'' if seeds == ['1'] else 's'} a task"
     yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
     yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
+    if comparison.ends:
+        yield f"whose fault an end is, {ends_words(comparison.ends)}"
     yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})
 
 

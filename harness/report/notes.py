@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from aem_harness.harness.compare.ledger import said
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from aem_harness.harness.compare.words import percent, seeds_of
+from aem_harness.harness.compare.words import ends_words, percent, seeds_of
 from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks
 from aem_harness.harness.report.reference import Reference
 
@@ -48,7 +47,7 @@ def notes_of(
         )
     yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
     if comparison.ends:
-        yield f"Whose fault an end is, {said(comparison.ends)}."
+        yield f"Whose fault an end is, {ends_words(comparison.ends)}."
     if comparison.registration:
         yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)

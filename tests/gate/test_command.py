@@ -188,14 +188,15 @@ def with_ends(path: Path) -> Path:
 
 def test_whose_fault_an_end_is_may_be_overridden_for_both_arms_and_the_report_says_so(tmp_path, capsys):
     table = with_ends(tmp_path / "outcomes.csv")
-    ends = tmp_path / "ends.yaml"
+    ends, page = tmp_path / "ends.yaml", tmp_path / "gate.html"
     ends.write_text("exit_api: model\n")
     gate(table, "same", "--json", "--ledger", tmp_path / "a.jsonl")
     plain = json.loads(capsys.readouterr().out)
     assert plain["missing"] > 0
-    assert gate(table, "same", "--json", "--ends", ends, "--ledger", tmp_path / "b.jsonl") == 1
+    assert gate(table, "same", "--json", "--ends", ends, "--ledger", tmp_path / "b.jsonl", "--report", page) == 1
     overridden = json.loads(capsys.readouterr().out)
     assert overridden["missing"] == 0
+    assert "by --ends, in all arms: exit_api: model" in page.read_text()
     assert "accepted: by --ends, in all arms: exit_api: model" in overridden["notes"]
     found = aem_gate("base", "same", sources=[table], margin=0.05, ends={"exit_api": "model"}, options=QUIET)
     assert found.verdict == overridden["verdict"] == "BLOCK"

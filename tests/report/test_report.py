@@ -329,3 +329,19 @@ def test_the_page_lists_filters_sorts_and_opens_trajectories(
     assert seen["patchesShut"]
     assert f'href="{part}"' in text
     assert seen["wider"] <= 0
+
+
+def test_a_report_by_rows_of_ones_own_names_them(tmp_path: Path) -> None:
+    lines = [f"{arm},p__p-{i},0,resolved,{'exit_api' if i % 2 else 'submitted'}" for i in range(8) for arm in "ab"]
+    (tmp_path / "arms.csv").write_text("\n".join(["arm,instance_id,seed,outcome,end", *lines]) + "\n")
+    (tmp_path / "ends.yaml").write_text("exit_api: model\n")
+    words = [
+        "report",
+        str(tmp_path / "arms.csv"),
+        "--ends",
+        str(tmp_path / "ends.yaml"),
+        "--out",
+        str(tmp_path / "r.html"),
+    ]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "by --ends, in all arms: exit_api: model" in (tmp_path / "r.html").read_text()
