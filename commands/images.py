@@ -16,7 +16,7 @@ GIB = 1 << 30
 
 
 def register(app: typer.Typer) -> None:
-    images = typer.Typer(help="List, pull, build and remove the container images of a task set.", no_args_is_help=True)
+    images = typer.Typer(help="List, pull, build and prune the container images of a task set.", no_args_is_help=True)
     images.command("list", epilog="Example: aem images list --set verified --repo django/django")(list_images)
     images.command("pull", epilog="Example: aem images pull --set verified --slice 0:50 -w 4")(pull)
     images.command("build", epilog="Example: aem images build --set sample")(build)

@@ -17,7 +17,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="A bad row is an error, n
 
 
 def register(app: typer.Typer) -> None:
-    instances = typer.Typer(help="List, check, show and export the instances of a task set.", no_args_is_help=True)
+    instances = typer.Typer(help="List, show and export the instances of a task set.", no_args_is_help=True)
     instances.command("list", epilog="Example: aem instances list --set verified --difficulty '1-4 hours'")(list_)
     instances.command("show", epilog="Example: aem instances show aem-sample__calx-9 --solution")(show)
     instances.command("export", epilog="Example: aem instances export rows.jsonl --set old-rows.parquet")(export)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.behaviour import (
+    TESTING,
     Sketch,
     diversity,
     edited_lines,
@@ -343,3 +344,18 @@ def test_a_whole_comparison_of_run_folders_shows_behaviour_flips_and_curves(tmp_
     assert [point.x for point in by_turn.points] == [1, 2]
     assert [point.value for point in by_turn.points] == pytest.approx([0.8, 0.4])
     assert found.unique["aem"] == tuple(f"x__y-{i}" for i in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("command", "runs_tests"),
+    [
+        ("python -m pytest -q tests", True),
+        ("cd /testbed && python -X dev t.py", True),
+        ("python3 /tmp/test_fix.py", True),
+        ("python reproduce.py", False),
+        ("python setup.py build", False),
+        ("cat tests/test_a.py", False),
+    ],
+)
+def test_a_test_script_of_the_agents_own_is_a_test_run_and_reading_one_is_not(command: str, runs_tests: bool) -> None:
+    assert bool(TESTING.search(command)) is runs_tests
