@@ -11,7 +11,7 @@ from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run.store import PATCH, locked
+from aem_harness.harness.run.store import PATCH, locked, now
 from aem_harness.harness.run.submission import Submission
 
 NOBODY = ["--endpoint", "http://127.0.0.1:9/v1", "--set", "sample", "--no-canary"]  # the discard port: no server
@@ -27,7 +27,7 @@ def finished(tmp_path: Path) -> Path:
     loaded = load("sample")
     task, folder = loaded.tasks[0], tmp_path / "run"
     config = RunConfig.load(agent="bash", dataset="sample")
-    key = {"instance_id": task.instance_id, "seed": 0, "attempt": 0}
+    key = {"instance_id": task.instance_id, "seed": 0, "attempt": 0, "at": now()}
     with open_run(folder, config, Selection([task], loaded), Submission(), 1) as store:
         scratch = store.scratch(task.instance_id, 0)
         (scratch / PATCH).write_text("diff")
