@@ -157,19 +157,19 @@ def options(entry: Entry, registry: Registry, program: Program | None = None) ->
     What depends on the build (`program`) changes no answer and is left out without one.
     """
     base = registry.base(entry)
-    found: dict[str, str | int | float | bool] = {"generation-config": "vllm"}
+    flags: dict[str, str | int | float | bool] = {"generation-config": "vllm"}
     if program and program.cpu:
-        found["enable-chunked-prefill"] = False
+        flags["enable-chunked-prefill"] = False
     for card in ([base.card] if base else []) + [entry.card]:
         for name in ("max_model_len", "tensor_parallel_size", "dtype"):
             if (value := getattr(card.serving, name)) is not None:
-                found[name.replace("_", "-")] = value
+                flags[name.replace("_", "-")] = value
         if card.serving.tool_call_parser:
-            found |= {"enable-auto-tool-choice": True, "tool-call-parser": card.serving.tool_call_parser}
-        found |= card.serving.flags
-    if program and program.timed and not found.get("disable-log-stats"):
-        found.setdefault("enable-per-request-metrics", True)
-    return found
+            flags |= {"enable-auto-tool-choice": True, "tool-call-parser": card.serving.tool_call_parser}
+        flags |= card.serving.flags
+    if program and program.timed and not flags.get("disable-log-stats"):
+        flags.setdefault("enable-per-request-metrics", True)
+    return flags
 
 
 def gpus(entry: Entry, registry: Registry, program: Program | None = None) -> int | None:

@@ -29,18 +29,18 @@ def identify(folder: Path) -> dict[str, str]:
 
 def problems(name: str, folder: Path, digests: Mapping[str, str]) -> list[str]:
     """One clear line for every file of the checkpoint `name` that is missing, damaged, or not the digest's."""
-    found = []
+    wrong = []
     for file, wanted in digests.items():
         path = folder / file
         if not path.is_file():
-            found.append(f"{name}: {path} is missing")
+            wrong.append(f"{name}: {path} is missing")
         elif path.suffix == ".safetensors" and (why := header_problem(path)):
-            found.append(f"{name}: {path} is damaged: {why}")
+            wrong.append(f"{name}: {path} is damaged: {why}")
         elif content_digest(path) != wanted:
-            found.append(f"{name}: {path} has changed since it was registered ({wanted[:19]}... then)")
+            wrong.append(f"{name}: {path} has changed since it was registered ({wanted[:19]}... then)")
     if not digests:
-        found.append(f"{name}: its card has no digests; register it again with aem checkpoints add --replace")
-    return found
+        wrong.append(f"{name}: its card has no digests; register it again with aem checkpoints add --replace")
+    return wrong
 
 
 def header_problem(path: Path) -> str:

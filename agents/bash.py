@@ -204,7 +204,7 @@ def fenced(text: str, fence: str) -> list[str]:
     degenerate policy writes exactly those, a megabyte long.
     """
     opening = f"```{fence}"
-    found: list[str] = []
+    blocks: list[str] = []
     at = text.find(opening)
     while at != -1:
         after = at + len(opening)
@@ -215,16 +215,16 @@ def fenced(text: str, fence: str) -> list[str]:
             start = line_end + 1
             close = text.find("\n```", start)
             if close != -1:
-                found.append(text[start:close].strip())
+                blocks.append(text[start:close].strip())
                 resume = close + 4
             elif text.startswith("```", start) and text.find("\n", after, line_end) != -1:
                 # Only blank lines between the fences: the expression backtracks to an earlier line end.
-                found.append("")
+                blocks.append("")
                 resume = start + 3
             elif text.find("\n```", after) == -1:
-                return found  # nothing later can close either
+                return blocks  # nothing later can close either
         at = text.find(opening, resume)
-    return found
+    return blocks
 
 
 def tool_actions(calls: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

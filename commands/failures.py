@@ -35,16 +35,16 @@ def failures(
     from aem_harness.harness.report.show import rollout_view
     from aem_harness.harness.run.listing import read_state
 
-    found = find(run)
+    shown = find(run)
     if cause:
-        found = chosen(found, cause)
+        shown = chosen(shown, cause)
     console = Console()
     if as_json:
-        typer.echo(json.dumps(as_rows(found), indent=1))
+        typer.echo(json.dumps(as_rows(shown), indent=1))
     elif read:
         with console.pager(styles=True) if console.is_terminal else nullcontext():
-            console.print(Group(*(rollout_view(run, one.instance_id, one.seed) for one in found)))
+            console.print(Group(*(rollout_view(run, one.instance_id, one.seed) for one in shown)))
     else:
-        console.print(failures_view(run, found, total=read_state(run).done, most=examples))
-        if found:
+        console.print(failures_view(run, shown, total=read_state(run).done, most=examples))
+        if shown:
             console.print(f"read them: aem failures {run} --read", style="dim", highlight=False, soft_wrap=True)

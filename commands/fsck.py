@@ -19,18 +19,18 @@ def fsck(
     """Verify the hashes of a run, rebuild a damaged or missing journal from its folders, list what is still to do."""
     from aem_harness.harness.run.fsck import check
 
-    found = check(folder, repair=not dry_run)
-    if found.bad_lines:
-        typer.echo(f"journal.jsonl: {len(found.bad_lines)} damaged line(s), first: line {found.bad_lines[0]}")
-    if found.recovered:
-        typer.echo(f"journal.jsonl lacked {found.recovered} event(s) that the rollouts' folders hold")
-    if found.rebuilt:
-        kept = "" if found.rebuilt.name == "journal.jsonl" else f"; the damaged one is kept as {found.rebuilt.name}"
+    finding = check(folder, repair=not dry_run)
+    if finding.bad_lines:
+        typer.echo(f"journal.jsonl: {len(finding.bad_lines)} damaged line(s), first: line {finding.bad_lines[0]}")
+    if finding.recovered:
+        typer.echo(f"journal.jsonl lacked {finding.recovered} event(s) that the rollouts' folders hold")
+    if finding.rebuilt:
+        kept = "" if finding.rebuilt.name == "journal.jsonl" else f"; the damaged one is kept as {finding.rebuilt.name}"
         typer.echo(f"journal.jsonl was written anew{kept}")
-    for (instance_id, seed), wrong in sorted(found.damaged.items()):
+    for (instance_id, seed), wrong in sorted(finding.damaged.items()):
         typer.echo(f"{instance_id} seed {seed}: {wrong}")
-    typer.echo(f"{found.finished} whole rollouts, {found.graded} of them graded")
-    for what, count in found.to_do.items():
+    typer.echo(f"{finding.finished} whole rollouts, {finding.graded} of them graded")
+    for what, count in finding.to_do.items():
         typer.echo(f"to do: {count} {what}")
-    if found.damaged or (found.bad_lines and dry_run):
+    if finding.damaged or (finding.bad_lines and dry_run):
         raise typer.Exit(EXIT_INFRASTRUCTURE)

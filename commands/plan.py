@@ -87,7 +87,7 @@ def plan(
     if allocate is not None and not history:
         raise ConfigError("--allocate needs --history: which tasks vary is learnt from runs")
     given = {"rate": None if rate is None else rate / 100, "noise": noise, "seconds": seconds}
-    found = make(
+    planned = make(
         None if difference is None else difference / 100,
         margin=None if margin is None else margin / 100,
         tasks=tasks,
@@ -99,24 +99,24 @@ def plan(
         known={name: value for name, value in given.items() if value is not None},
     )
     if run_sd is not None:
-        each = found.components.gpu_seconds or found.components.seconds * gpus / workers
+        each = planned.components.gpu_seconds or planned.components.seconds * gpus / workers
         hours = (training_hours, each / 3600)
-        _plan_methods(found.components, found.tasks, difference, run_sd, hours, (alpha, power), as_json=as_json)
+        _plan_methods(planned.components, planned.tasks, difference, run_sd, hours, (alpha, power), as_json=as_json)
         return
     if plot is not None:
         from aem_harness.harness.io import write_text
         from aem_harness.harness.report.power import power_svg
 
-        write_text(plot, power_svg(found))
+        write_text(plot, power_svg(planned))
         typer.echo(f"power curves: {plot}", err=True)
-    priced = seeds or next((needed for needed in found.needed.values() if needed), None)
-    rollouts = 2 * (priced or 0) * found.tasks
-    spent = costs(found.components, rollouts, workers=workers, gpus=gpus, tasks=found.tasks) if priced else None
+    priced = seeds or next((needed for needed in planned.needed.values() if needed), None)
+    rollouts = 2 * (priced or 0) * planned.tasks
+    spent = costs(planned.components, rollouts, workers=workers, gpus=gpus, tasks=planned.tasks) if priced else None
     console = Console()
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(planned.model_dump_json(indent=1))
     else:
-        show_plan(found, console, spent)
+        show_plan(planned, console, spent)
     if allocate is not None:
         shown = write_allocation(load(history or ()).table, budget, at_least, allocate)
         show_allocation(shown, len(shown.seeds), Console(stderr=as_json))
@@ -141,7 +141,7 @@ def _plan_methods(
 
     if difference is None:
         raise ConfigError("--run-sd plans for a difference of methods: say which, --difference POINTS")
-    found = plan_runs(
+    answers = plan_runs(
         components,
         tasks=tasks,
         difference=difference / 100,
@@ -152,13 +152,13 @@ def _plan_methods(
         power=errors[1],
     )
     if as_json:
-        typer.echo(found.model_dump_json(indent=1))
+        typer.echo(answers.model_dump_json(indent=1))
         return
     console = Console()
-    console.print(answer(found), soft_wrap=True)
+    console.print(answer(answers), soft_wrap=True)
     console.print()
     table = table_of("Power, %, these tasks", "training runs a method", [f"K = {k}" for k in SEEDS])
-    for row in rows(found):
+    for row in rows(answers):
         table.add_row(*row)
     console.print(table)
     console.print(f"\n[dim]K: rollouts of each task and run. {assumption_line(components)}[/dim]", soft_wrap=True)

@@ -100,18 +100,18 @@ def fault_in(error: BaseException) -> AemError | None:
     Looks along causes and contexts, since an agent may have wrapped what it was told.
     """
     seen: list[BaseException] = []
-    found: BaseException | None = error
-    while found is not None and found not in seen:
-        seen.append(found)
-        if isinstance(found, AemError):
-            return found
-        if isinstance(found, MemoryError) or "can't start new thread" in str(found):
-            return HostFault(in_one_line(found))
-        if isinstance(found, OSError) and (found.errno in _HOST_ERRNO or isinstance(found, ConnectionError)):
-            return HostFault(in_one_line(found))
-        if type(found).__module__.partition(".")[0] in _ENGINE_CLIENT:
-            return EnvironmentFault(f"the engine's client: {in_one_line(found)}")
-        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if isinstance(cause, AemError):
+            return cause
+        if isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
+            return HostFault(in_one_line(cause))
+        if isinstance(cause, OSError) and (cause.errno in _HOST_ERRNO or isinstance(cause, ConnectionError)):
+            return HostFault(in_one_line(cause))
+        if type(cause).__module__.partition(".")[0] in _ENGINE_CLIENT:
+            return EnvironmentFault(f"the engine's client: {in_one_line(cause)}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 

@@ -66,13 +66,13 @@ def curves(
 ) -> Curves:
     """Train every arm, each in a process of its own, as many at once as there are cores."""
     rate = ensemble.learning_rate(config)
-    found: dict[str, dict[str, np.ndarray]] = {}
+    by_arm: dict[str, dict[str, np.ndarray]] = {}
     with ProcessPoolExecutor(min(len(arms), os.cpu_count() or 1), get_context("spawn")) as pool:
         waiting = {pool.submit(_train, arm, config, rate): arm for arm in arms}
         for done in as_completed(waiting):
-            found[waiting[done]] = done.result()
+            by_arm[waiting[done]] = done.result()
             report(waiting[done])
-    return {arm: found[arm] for arm in arms}
+    return {arm: by_arm[arm] for arm in arms}
 
 
 def _train(arm: Arm, config: EnsembleConfig, rate: float) -> dict[str, np.ndarray]:
@@ -80,10 +80,10 @@ def _train(arm: Arm, config: EnsembleConfig, rate: float) -> dict[str, np.ndarra
     return {name: values.numpy() for name, values in ensemble.run(arm, config, rate=rate).items()}
 
 
-def outcomes(found: Curves) -> Outcomes:
+def outcomes(curves: Curves) -> Outcomes:
     """One number a world: early is the steps from 5 to 20 %, late and final the last tenth, area the mean over all."""
     result = {}
-    for arm, measures in found.items():
+    for arm, measures in curves.items():
         steps = len(measures["success"])
         early, late = slice(steps // 20, steps // 5), slice(steps - max(1, steps // 10), steps)
         result[arm] = {
@@ -96,9 +96,9 @@ def outcomes(found: Curves) -> Outcomes:
     return result
 
 
-def difference(found: Outcomes, outcome: str, of: str, minus: str | None) -> Answer:
+def difference(measured: Outcomes, outcome: str, of: str, minus: str | None) -> Answer:
     """Paired by world."""
-    values = found[of][outcome] - (found[minus][outcome] if minus else 0.0)
+    values = measured[of][outcome] - (measured[minus][outcome] if minus else 0.0)
     return answer(values)
 
 
@@ -124,9 +124,9 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def answers(found: Outcomes) -> list[tuple[Question, Answer, float]]:
+def answers(measured: Outcomes) -> list[tuple[Question, Answer, float]]:
     """Every question with its answer and its p by Holm."""
-    given = [difference(found, question.outcome, question.of, question.minus) for question in QUESTIONS]
+    given = [difference(measured, question.outcome, question.of, question.minus) for question in QUESTIONS]
     return list(zip(QUESTIONS, given, holm([one.p for one in given]), strict=True))
 
 
@@ -142,32 +142,32 @@ def told(given: Answer, p: float) -> str:
     return f"{verdict(given, p)}: {given} over {given.n} runs, p = {p:.2g}; 80 % power from {given.detectable:.4f}"
 
 
-def table(found: Outcomes, curves: Curves) -> str:
+def table(measured: Outcomes, curves: Curves) -> str:
     """The certificate as Markdown: the questions, then every arm and its difference to the base and to the control."""
     lines = [
         "| question (declared before the run) | predicted | difference, 95 % | p (Holm) | 80 % power from | answer |",
         "|---|---|---|---|---|---|",
     ]
-    for question, given, p in answers(found):
+    for question, given, p in answers(measured):
         sign = "positive" if question.predicted > 0 else "negative"
         lines.append(f"| {question.text} | {sign} | {given} | {p:.2g} | {given.detectable:.4f} | {verdict(given, p)} |")
-    lines += ["", "| | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
+    lines += ["", "| | " + " | ".join(measured) + " |", "|---|" + "---|" * len(measured)]
     for outcome in OUTCOMES[:-1]:
-        lines.append(f"| {outcome} | " + " | ".join(f"{found[arm][outcome].mean():.3f}" for arm in found) + " |")
+        lines.append(f"| {outcome} | " + " | ".join(f"{measured[arm][outcome].mean():.3f}" for arm in measured) + " |")
     for name in ("gradient_cosine", "gradient_norm_ratio", "step_length", "alpha_spread", "negative_tokens"):
-        lines.append(f"| {name} | " + " | ".join(f"{curves[arm][name].mean():.3f}" for arm in found) + " |")
+        lines.append(f"| {name} | " + " | ".join(f"{curves[arm][name].mean():.3f}" for arm in measured) + " |")
     for minus in ("base", "step_matched"):
-        lines.append(f"| *minus {minus}:* |" + " |" * len(found))
+        lines.append(f"| *minus {minus}:* |" + " |" * len(measured))
         for outcome in OUTCOMES[:-1]:
-            cells = [str(difference(found, outcome, arm, minus)) if arm != minus else "" for arm in found]
+            cells = [str(difference(measured, outcome, arm, minus)) if arm != minus else "" for arm in measured]
             lines.append(f"| {outcome} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path, config: EnsembleConfig, found: Outcomes, curves: Curves) -> None:
+def write(folder: Path, config: EnsembleConfig, measured: Outcomes, curves: Curves) -> None:
     """`certificate.json`, `certificate.md`, `outcomes.csv` (one line an arm and world), `certificate.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "certificate.md").write_text(table(found, curves))
+    (folder / "certificate.md").write_text(table(measured, curves))
     facts = [
         {
             "question": q.text,
@@ -175,14 +175,14 @@ def write(folder: Path, config: EnsembleConfig, found: Outcomes, curves: Curves)
             **{k: getattr(a, k) for k in a.__dataclass_fields__},
             "p_holm": p,
         }
-        for q, a, p in answers(found)
+        for q, a, p in answers(measured)
     ]
     settings = config.model_dump(mode="json")
     (folder / "certificate.json").write_text(json.dumps({"settings": settings, "answers": facts}, indent=2) + "\n")
     with (folder / "outcomes.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["arm", "world", *OUTCOMES])
-        for arm, by_outcome in found.items():
+        for arm, by_outcome in measured.items():
             for world in range(config.seeds):
                 numbers = [f"{by_outcome[name][world]:.6g}" for name in OUTCOMES]
                 rows.writerow([arm, config.first_seed + world, *numbers])

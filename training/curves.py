@@ -47,9 +47,9 @@ Curves = Mapping[str, Mapping[int, Mapping[str, Mapping[int, float]]]]  # arm ->
 
 def collect(runs: Path, arms: Sequence[str]) -> Curves:
     """The curves of every finished run of these arms; DataError where an arm has none."""
-    found: dict[str, dict[int, dict[str, dict[int, float]]]] = {}
+    by_arm: dict[str, dict[int, dict[str, dict[int, float]]]] = {}
     for arm in arms:
-        found[arm] = {}
+        by_arm[arm] = {}
         for folder in sorted(runs.glob(f"{arm}-seed*")):
             if not (folder / "checkpoint").is_dir():
                 continue
@@ -59,10 +59,10 @@ def collect(runs: Path, arms: Sequence[str]) -> Curves:
                 for name in CURVES:
                     if name in line:
                         curves[name][line["step"]] = float(line[name])
-            found[arm][seed] = curves
-        if not found[arm]:
+            by_arm[arm][seed] = curves
+        if not by_arm[arm]:
             raise DataError(f"no finished run of {arm} in {runs}")
-    return found
+    return by_arm
 
 
 def t_interval(values: Iterable[float]) -> Interval:

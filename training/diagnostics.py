@@ -114,21 +114,6 @@ def entropy_drift(advantages_N: Tensor, relative_N: Tensor, alphas_N: Tensor | N
     return (weights_N * relative_N).mean() if relative_N.numel() else relative_N.new_zeros(())
 
 
-def sign_cases(advantages_N: Tensor, relative_N: Tensor) -> dict[str, float]:
-    """Share of responses in each of the four cases, named advantage then surprise then what entropy is predicted to do.
-
-    Responses with A = 0 or S = H belong to none and count in the denominator.
-    """
-    positive, negative, surprising, expected = advantages_N > 0, advantages_N < 0, relative_N > 0, relative_N < 0
-    cases = {
-        "positive_surprising_up": positive & surprising,
-        "positive_expected_down": positive & expected,
-        "negative_surprising_down": negative & surprising,
-        "negative_expected_up": negative & expected,
-    }
-    return {name: float(case.float().mean()) if case.numel() else 0.0 for name, case in cases.items()}
-
-
 def correlation(left_N: Tensor, right_N: Tensor) -> Tensor:
     """() Pearson's r, 0 where either side does not vary (all gates closed: alpha is 1 everywhere)."""
     left_N, right_N = left_N - left_N.mean(), right_N - right_N.mean()

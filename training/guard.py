@@ -79,15 +79,15 @@ def overlaps(rows: Iterable[Row], held_out: Mapping[str, Iterable[Row]] | None =
     for name, measured in (held_out or {}).items():
         digests = [keys(row) for row in measured]
         sets[name] = {kind: frozenset(one[kind] for one in digests if kind in one) for kind in KINDS}
-    found = []
+    overlapping = []
     for row in rows:
         own = keys(row)
         for name, known in sets.items():
             kind = next((kind for kind, digest in own.items() if digest in known[kind]), None)
             if kind:
-                found.append(Overlap(row.instance_id, kind, name))
+                overlapping.append(Overlap(row.instance_id, kind, name))
                 break
-    return found
+    return overlapping
 
 
 def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None = None) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None
     if named := next((task.dataset for task in tasks if "verified" in task.dataset.lower()), None):
         raise ConfigError(f"{named} is what checkpoints are measured on: train on other tasks")
     measured = {name: [task.instance for task in others] for name, others in (held_out or {}).items()}
-    found = overlaps([task.instance for task in tasks], measured)
-    if found:
-        first, more = found[0], f" and {len(found) - 1} more" if len(found) > 1 else ""
+    overlapping = overlaps([task.instance for task in tasks], measured)
+    if overlapping:
+        first, more = overlapping[0], f" and {len(overlapping) - 1} more" if len(overlapping) > 1 else ""
         raise ConfigError(
             f"{first.instance_id}{more}: {first.measured}, which checkpoints are measured on, has the same {first.by}; "
             "train on other tasks"

@@ -72,8 +72,8 @@ def contrast(
     margin: float | None = None,
 ) -> Contrast:
     """Candidate minus baseline, one contrast by itself: `judge`, with its decisions."""
-    (found,) = settle([judge(baseline, table_a, candidate, table_b, level=level, common=common, margin=margin)])
-    return found
+    (judged,) = settle([judge(baseline, table_a, candidate, table_b, level=level, common=common, margin=margin)])
+    return judged
 
 
 def judge(
@@ -95,15 +95,15 @@ def judge(
     """
     tasks, repos = aligned_tasks(table_a, table_b, common=common)
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
-    found = judge_trials((baseline, candidate), a, b, repos, level=level, margin=margin, label=label)
+    judged = judge_trials((baseline, candidate), a, b, repos, level=level, margin=margin, label=label)
     both = (a.rollouts > 0) & (b.rollouts > 0)
     bootstrap = _bootstrap(a.where(both), b.where(both), level)
-    found = replace(found, contrast=found.contrast.model_copy(update={"bootstrap": bootstrap}))
+    judged = replace(judged, contrast=judged.contrast.model_copy(update={"bootstrap": bootstrap}))
     if not (suspect(table_a).any() or suspect(table_b).any()):
-        return found
+        return judged
     clean_a, clean_b = without_suspects(table_a), without_suspects(table_b)
     unmarked = judge(baseline, clean_a, candidate, clean_b, level=level, common=common, margin=margin, label=label)
-    return replace(found, unmarked=unmarked)
+    return replace(judged, unmarked=unmarked)
 
 
 def judge_trials(
@@ -119,8 +119,8 @@ def judge_trials(
     """The same from counts, aligned on N tasks that either arm has; `repos` (N,) are their clusters."""
     both = (a.rollouts > 0) & (b.rollouts > 0)
     if both.sum() < 2:
-        found = f"{arms[0]!r} and {arms[1]!r} both have verdicts on {both.sum()} tasks"
-        raise DataError(f"{found}; 2 or more are needed")
+        counted = f"{arms[0]!r} and {arms[1]!r} both have verdicts on {both.sum()} tasks"
+        raise DataError(f"{counted}; 2 or more are needed")
     scored = evaluate(a.where(both), b.where(both), repos[both], level=level, margin=margin)
     bounds, low, high = _extremes(a, b, repos, level=level, margin=margin)
     result = scored.difference

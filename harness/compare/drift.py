@@ -30,12 +30,12 @@ def differences(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts
 
 def _stamps(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     for name in STAMPS:
-        found = {arm: listed(sorted(table[name].dropna().unique()), most=3) for arm, table in tables.items()}
-        if len(set(found.values())) > 1:
-            yield f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in found.items())
+        by_arm = {arm: listed(sorted(table[name].dropna().unique()), most=3) for arm, table in tables.items()}
+        if len(set(by_arm.values())) > 1:
+            yield f"{name} differs: " + "; ".join(f"{arm}: {value or 'unknown'}" for arm, value in by_arm.items())
         for arm, table in tables.items():
             if table[name].nunique() > 1:
-                yield f"{arm} mixes several values of {name}: {found[arm]}"
+                yield f"{arm} mixes several values of {name}: {by_arm[arm]}"
     digests = {arm: _images(table) for arm, table in tables.items()}
     first, *rest = digests
     for arm in rest:
@@ -63,11 +63,11 @@ def _same_weights(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
 def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
     flat = {arm: dict(_flatten(one.model_dump(include=_COMPARED))) for arm, one in facts.items()}
     for key in dict.fromkeys(key for settings in flat.values() for key in settings):
-        found = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
-        if key in LATER and not all(found[arm] not in ("", "not set") for arm in found):
+        by_arm = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
+        if key in LATER and not all(by_arm[arm] not in ("", "not set") for arm in by_arm):
             continue  # older runs did not record it: unknown is no difference
-        if len({str(value) for value in found.values()}) > 1:
-            yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in found.items())
+        if len({str(value) for value in by_arm.values()}) > 1:
+            yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in by_arm.items())
 
 
 _COMPARED = {"config", "agent", "dataset", "versions", "fingerprint"}

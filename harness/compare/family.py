@@ -76,7 +76,7 @@ def _at_the_ends(members: Sequence[_Member], number: int, scored: Verdict) -> tu
     gives another verdict than `scored`, that one is told.
     """
     member, others = members[number], [*members[:number], *members[number + 1 :]]
-    found: list[Verdict] = []
+    extremes: list[Verdict] = []
     for claim in member.ends or (member.scored, member.scored):
         verdicts: list[Verdict] = []
         for worst in (True, False):
@@ -85,8 +85,8 @@ def _at_the_ends(members: Sequence[_Member], number: int, scored: Verdict) -> tu
                 for side, p in enumerate(claim.p)
             ]
             verdicts.append(decide(claim, ps, family=len(members)).verdict)
-        found.append(next((verdict for verdict in verdicts if verdict != scored), verdicts[0]))
-    return found[0], found[1]
+        extremes.append(next((verdict for verdict in verdicts if verdict != scored), verdicts[0]))
+    return extremes[0], extremes[1]
 
 
 def _held(contrast: Contrast, decision: Decision, low: Verdict, high: Verdict) -> Decision:
@@ -108,8 +108,8 @@ def _with_holm(judged: "Sequence[Judged]") -> list["Judged"]:
     """The tests of every contrast with their p-values adjusted over all contrasts, for each question."""
     out = list(judged)
     for question in QUESTIONS:
-        found = [(i, test) for i, one in enumerate(out) for test in one.contrast.tests if test.question == question]
-        for (index, test), p in zip(found, holm([test.p for _, test in found]), strict=True):
+        asked = [(i, test) for i, one in enumerate(out) for test in one.contrast.tests if test.question == question]
+        for (index, test), p in zip(asked, holm([test.p for _, test in asked]), strict=True):
             one = out[index].contrast
             tests = tuple(t.model_copy(update={"p_holm": p}) if t == test else t for t in one.tests)
             out[index] = replace(out[index], contrast=one.model_copy(update={"tests": tests}))

@@ -22,7 +22,7 @@ def grader_noise(
     return noise_of(found, contrasts, level) if found else None
 
 
-def noise_of(found: Sequence[Again], contrasts: Sequence[Contrast], level: float = 0.95) -> GraderNoise:
+def noise_of(regrades: Sequence[Again], contrasts: Sequence[Contrast], level: float = 0.95) -> GraderNoise:
     """Flip rates with Wilson's interval over patches (J gradings of one are one observation), and wider intervals.
 
     A grading that failed for the infrastructure's sake is no flip; it is counted apart. If the same patches were
@@ -30,7 +30,7 @@ def noise_of(found: Sequence[Again], contrasts: Sequence[Contrast], level: float
     rate of the patches drawn at random; that of moved tasks where none was). Gradings of different rollouts are
     independent, so that a part of this is in the run noise already: the widened interval errs to the safe side.
     """
-    sound = [one for one in found if one.now is not Outcome.ERROR]
+    sound = [one for one in regrades if one.now is not Outcome.ERROR]
     drawn = [one for one in sound if not one.moved] or sound
     share = _share(drawn)
     low, high = wilson(share, max(len(_patches(drawn)), 1), level)
@@ -42,7 +42,7 @@ def noise_of(found: Sequence[Again], contrasts: Sequence[Contrast], level: float
     return GraderNoise(
         patches=len(_patches(sound)),
         gradings=len(sound),
-        errors=len(found) - len(sound),
+        errors=len(regrades) - len(sound),
         flips=sum(one.flipped for one in sound),
         rate=share,
         low=low,
@@ -64,18 +64,18 @@ def _widened(one: Contrast, share: float, level: float) -> Widened:
     return Widened(baseline=one.baseline, candidate=one.candidate, low=low, high=high, turns=shown and low <= 0 <= high)
 
 
-def _share(found: Sequence[Again]) -> float:
-    patches = _patches(found)
+def _share(regrades: Sequence[Again]) -> float:
+    patches = _patches(regrades)
     return float(np.mean([np.mean(flips) for flips in patches.values()])) if patches else 0.0
 
 
-def _patches(found: Sequence[Again]) -> dict[tuple[str, int, str], list[bool]]:
+def _patches(regrades: Sequence[Again]) -> dict[tuple[str, int, str], list[bool]]:
     out: dict[tuple[str, int, str], list[bool]] = {}
-    for one in found:
+    for one in regrades:
         out.setdefault((one.instance_id, one.seed, one.patch_sha256), []).append(one.flipped)
     return out
 
 
-def _counts(found: Sequence[Again]) -> Iterator[tuple[str, int]]:
-    for task in sorted({one.instance_id for one in found}):
-        yield task, sum(one.flipped for one in found if one.instance_id == task)
+def _counts(regrades: Sequence[Again]) -> Iterator[tuple[str, int]]:
+    for task in sorted({one.instance_id for one in regrades}):
+        yield task, sum(one.flipped for one in regrades if one.instance_id == task)

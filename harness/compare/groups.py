@@ -78,8 +78,8 @@ def labels_of(table: pd.DataFrame, by: By) -> pd.Series:
     return table["created_at"].str.slice(0, 4)
 
 
-def _with_holm(found: list[Group]) -> list[Group]:
-    keys = [(i, arm) for i, group in enumerate(found) for arm in group.p]
-    for (index, arm), p in zip(keys, holm([found[i].p[a] for i, a in keys]), strict=True):
-        found[index] = found[index].model_copy(update={"p_holm": {**found[index].p_holm, arm: p}})
-    return found
+def _with_holm(groups: list[Group]) -> list[Group]:
+    keys = [(i, arm) for i, group in enumerate(groups) for arm in group.p]
+    for (index, arm), p in zip(keys, holm([groups[i].p[a] for i, a in keys]), strict=True):
+        groups[index] = groups[index].model_copy(update={"p_holm": {**groups[index].p_holm, arm: p}})
+    return groups

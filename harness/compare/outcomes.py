@@ -66,10 +66,10 @@ def load_one(source: str, ends: Ends | None = None) -> Outcomes:
     path, rename, pick = _parse_source(source)
     if not _exists(str(path)):
         raise DataError(f"no such run folder or file: {path}")
-    found = import_outcomes(path, ends=ends)
+    outcomes = import_outcomes(path, ends=ends)
     if pick:
-        found = only(found, pick, str(path))
-    return _renamed(found, rename, path) if rename else found
+        outcomes = only(outcomes, pick, str(path))
+    return _renamed(outcomes, rename, path) if rename else outcomes
 
 
 def import_outcomes(
@@ -111,8 +111,8 @@ def _settled(
     facts: Mapping[str, ArmFacts] | None = None,
     notes: Sequence[str] = (),
 ) -> Outcomes:
-    found = settle(table, ends, source)
-    return Outcomes(found.table, facts or {}, (*notes, *found.notes))
+    settled = settle(table, ends, source)
+    return Outcomes(settled.table, facts or {}, (*notes, *settled.notes))
 
 
 def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:

@@ -140,11 +140,11 @@ def costs(components: Components, rollouts: int, *, workers: int, gpus: float, t
     """
     hours = rollouts * components.seconds / workers / 3600 * 1.07
     measured = rollouts * components.gpu_seconds / 3600
-    found = {"rollouts": float(rollouts), "wall hours": hours, "GPU hours": measured or hours * gpus}
-    found |= {"disk GB": 0.56 * tasks + 0.00025 * rollouts}
+    totals = {"rollouts": float(rollouts), "wall hours": hours, "GPU hours": measured or hours * gpus}
+    totals |= {"disk GB": 0.56 * tasks + 0.00025 * rollouts}
     per_rollout = {"steps": components.steps, "prompt tokens": components.prompt_tokens}
     per_rollout["completion tokens"] = components.completion_tokens
-    return found | {name: rollouts * each for name, each in per_rollout.items() if each}
+    return totals | {name: rollouts * each for name, each in per_rollout.items() if each}
 
 
 def curve(
@@ -164,18 +164,18 @@ def _row(
     difference: float | None,
     margin: float | None,
 ) -> PlanRow:
-    found: dict[str, dict[Question, float]] = {"se": {}, "detectable": {}, "power": {}, "passes": {}}
+    cells: dict[str, dict[Question, float]] = {"se": {}, "detectable": {}, "power": {}, "passes": {}}
     questions: tuple[Question, ...] = ("these tasks", "tasks like these")
     for question in questions:
         chance = _chance(components, tasks, seeds, question, shares, alpha)
         se, df = standard_error(components, tasks, seeds, question, shares), _df(question, shares)
-        found["se"][question] = se
-        found["detectable"][question] = float(optimize.brentq(lambda d, c=chance: c(d) - power, 0, 1 if df > 5 else 9))
+        cells["se"][question] = se
+        cells["detectable"][question] = float(optimize.brentq(lambda d, c=chance: c(d) - power, 0, 1 if df > 5 else 9))
         if difference is not None:
-            found["power"][question] = chance(difference)
+            cells["power"][question] = chance(difference)
         if margin is not None:
-            found["passes"][question] = _beyond(float(stats.t.ppf(1 - alpha / 2, df)), df, margin / se)
-    return PlanRow(seeds=seeds, rollouts=2 * seeds * tasks, **found)
+            cells["passes"][question] = _beyond(float(stats.t.ppf(1 - alpha / 2, df)), df, margin / se)
+    return PlanRow(seeds=seeds, rollouts=2 * seeds * tasks, **cells)
 
 
 def _chance(
@@ -229,8 +229,8 @@ def _beyond(critical: float, df: float, shift: float) -> float:
     """P(T > critical) of the noncentral t distribution; normal where df is infinite."""
     if np.isinf(df):
         return float(stats.norm.sf(critical - shift))
-    found = float(stats.nct.sf(critical, df, shift))
-    return found if np.isfinite(found) else float(shift > critical)
+    tail = float(stats.nct.sf(critical, df, shift))
+    return tail if np.isfinite(tail) else float(shift > critical)
 
 
 def _df(question: Question, shares: Floats) -> float:

@@ -70,10 +70,3 @@ def roll(probabilities: Floats, rollouts: NDArray[np.int64] | int, rng: np.rando
 def observed(trials: Trials, repos: NDArray[np.str_]) -> TaskValues:
     """Rates of a simulated arm."""
     return rates(trials, tuple(str(i) for i in range(len(repos))), repos)
-
-
-def draw_runs(p: Floats, sd: float, runs: int, seeds: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-    """Training runs of one method: each shifts the logits of `p` (N,) by a draw of Normal(0, sd); successes (N,)."""
-    logits = np.log(np.clip(p, 1e-9, 1 - 1e-9)) - np.log1p(-np.clip(p, 1e-9, 1 - 1e-9))
-    moved = [1 / (1 + np.exp(-(logits + shift))) for shift in rng.normal(0, sd, runs)]
-    return [rng.binomial(seeds, one) for one in moved]

@@ -49,16 +49,16 @@ def from_history(table: pd.DataFrame, base: Components) -> Components:
     scored = table[table["resolved"].notna()]
     if scored.empty:
         raise DataError("the history has no verdicts to learn from")
-    found = base.model_copy(update={"source": f"history of {', '.join(arms)}", **_costs(table)})
-    found = found.model_copy(update={"rate": float(np.mean([_rate(scored, arm) for arm in arms]))})
+    components = base.model_copy(update={"source": f"history of {', '.join(arms)}", **_costs(table)})
+    components = components.model_copy(update={"rate": float(np.mean([_rate(scored, arm) for arm in arms]))})
     repeated = [noise for arm in arms if (noise := _noise(scored[scored["arm"] == arm])) is not None]
     if repeated:
-        found = found.model_copy(update={"noise": float(np.mean(repeated))})
+        components = components.model_copy(update={"noise": float(np.mean(repeated))})
     else:
-        found = found.model_copy(update={"source": f"{found.source}; run noise from {base.source}"})
+        components = components.model_copy(update={"source": f"{components.source}; run noise from {base.source}"})
     if len(arms) > 1:
-        found = found.model_copy(update=_change(scored, arms[0], arms[1], found))
-    return found
+        components = components.model_copy(update=_change(scored, arms[0], arms[1], components))
+    return components
 
 
 def task_variances(table: pd.DataFrame, tasks: Sequence[str]) -> np.ndarray:

@@ -199,13 +199,13 @@ def _interactions(comparison: Comparison) -> list[RenderableType]:
 
 
 def _parts(comparison: Comparison, by: str) -> Table:
-    found = [group for group in comparison.groups if group.by == by]
-    shown = {group.value: group.value for group in found}
+    groups = [group for group in comparison.groups if group.by == by]
+    shown = {group.value: group.value for group in groups}
     if by == "repository" and len({value.split("/")[-1] for value in shown}) == len(shown):
         shown = {value: value.split("/")[-1] for value in shown}
-    candidates = len(found[0].differences)
+    candidates = len(groups[0].differences)
     table = table_of(f"By {by}{_legend(candidates)}", by, ["tasks", *_heads(comparison, candidates, "%", "points")])
-    for group in sorted(found, key=lambda group: -group.tasks if by == "repository" else 0):
+    for group in sorted(groups, key=lambda group: -group.tasks if by == "repository" else 0):
         rates = {arm: percent(rate.value) for arm, rate in group.rates.items()}
         changes = {
             arm: _change(

@@ -88,17 +88,17 @@ def boundaries(
     return Boundaries(t, upper, lower, low, high)
 
 
-def chances(found: Boundaries, drift: float) -> tuple[float, float, Floats]:
+def chances(edges: Boundaries, drift: float) -> tuple[float, float, Floats]:
     """Probability of PASS and of BLOCK, and of stopping at each look (L,), when S has mean `drift` at fraction 1."""
     grid, step = np.linspace(-WIDTH, WIDTH, CELLS, retstep=True)
     passed = blocked = 0.0
-    stop, mass = np.zeros(len(found.fractions)), np.zeros(CELLS)
-    for j, (now, increment) in enumerate(zip(found.fractions, np.diff(np.r_[0.0, found.fractions]), strict=True)):
+    stop, mass = np.zeros(len(edges.fractions)), np.zeros(CELLS)
+    for j, (now, increment) in enumerate(zip(edges.fractions, np.diff(np.r_[0.0, edges.fractions]), strict=True)):
         mass = _diffuse(mass, increment, step, drift) if j else _normal(grid - drift * now, now, step)
         root = np.sqrt(now)
-        for_pass = _above(grid, found.upper[j] * root, step)
-        for_block = _above(-grid, -found.lower[j] * root, step)
-        given_up = _above(grid, found.inner_low[j] * root, step) * _above(-grid, -found.inner_high[j] * root, step)
+        for_pass = _above(grid, edges.upper[j] * root, step)
+        for_block = _above(-grid, -edges.lower[j] * root, step)
+        given_up = _above(grid, edges.inner_low[j] * root, step) * _above(-grid, -edges.inner_high[j] * root, step)
         gone = np.clip(for_pass + for_block + given_up, 0, 1)
         passed += float(mass @ for_pass)
         blocked += float(mass @ for_block)

@@ -165,22 +165,22 @@ def lowered(q: Floats, drop: float) -> Floats:
     return q * max(1 - drop / mean, 0.0) if mean > 0 else q
 
 
-def to_text(found: Calibration) -> str:
+def to_text(calibration: Calibration) -> str:
     """For the terminal: one line a true drop."""
-    stored = "run beside it" if found.fresh else f"{found.baseline_seeds} stored seeds"
+    stored = "run beside it" if calibration.fresh else f"{calibration.baseline_seeds} stored seeds"
     lines = [
-        f"{found.tasks} tasks x {found.seeds} seeds, baseline {stored}, margin "
-        f"{100 * found.margin:g} points; {found.source}",
+        f"{calibration.tasks} tasks x {calibration.seeds} seeds, baseline {stored}, margin "
+        f"{100 * calibration.margin:g} points; {calibration.source}",
         "",
         f"  {'true drop':>9}  {'PASS':<26}{'BLOCK':<26}{'INCONCLUSIVE':<14}rollouts used",
     ]
-    for one in found.scenarios:
+    for one in calibration.scenarios:
         rest = 1 - one.passed.value - one.blocked.value
         lines.append(
             f"  {100 * one.drop:>9g}  {_interval(one.passed):<26}{_interval(one.blocked):<26}{_percent(rest):<14}"
             f"{_percent(one.used)}"
         )
-    return "\n".join([*lines, "", f"  {found.scenarios[0].passed.trials} trials a line, 95 % intervals"])
+    return "\n".join([*lines, "", f"  {calibration.scenarios[0].passed.trials} trials a line, 95 % intervals"])
 
 
 def _interval(share: Share) -> str:

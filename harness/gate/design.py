@@ -126,10 +126,6 @@ class Design:
     seed_of: Ints
     baseline: Arm | None
 
-    def by_visit(self, outcomes: Floats) -> Floats:
-        """Outcomes (N, K) by seed, rearranged by visit."""
-        return np.take_along_axis(outcomes, self.seed_of, axis=1)
-
     @cached_property
     def sizes(self) -> Ints:
         """Tasks in each stratum (H,)."""

@@ -152,7 +152,7 @@ def drive(
     )
     if not ledger.record(where, written):
         notes.append(f"this gate is not written down: the ledger {where} cannot be written; name another with --ledger")
-    found = report(
+    result = report(
         gate,
         start.baseline or end.baseline,
         end.candidate,
@@ -167,15 +167,15 @@ def drive(
             candidate=end.candidate,
             candidate_digest=end.candidate_digest or "",
             block_alpha=past.block_alpha(number),
-            verdict=found.verdict,
-            rollouts=found.rollouts,
-            difference=found.difference,
+            verdict=result.verdict,
+            rollouts=result.rollouts,
+            difference=result.difference,
             at=now(),
         )
         record(options.sequence, past, ended)
     if options.page is not None:
         write_page(options.page, gate, end.outcomes, (end.baseline.name, end.candidate), options.ends)
-    return found
+    return result
 
 
 def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int, ends: Ends | None = None) -> list[Arm]:

@@ -62,15 +62,15 @@ def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = 
     if not path.exists():
         return GateSequence(baseline_digest=baseline, alpha=alpha, window=window or WINDOW)
     with validating(DataError, f"{path} is not the state of a sequence of gates"):
-        found = GateSequence.model_validate(read_json(path))
+        sequence = GateSequence.model_validate(read_json(path))
     for name, theirs, ours in (
-        ("baseline", found.baseline_digest, baseline),
-        ("alpha", found.alpha, alpha),
-        ("window", found.window, window or found.window),
+        ("baseline", sequence.baseline_digest, baseline),
+        ("alpha", sequence.alpha, alpha),
+        ("window", sequence.window, window or sequence.window),
     ):
         if theirs != ours:
             raise ConfigError(f"{path} belongs to {name} {theirs}, not {ours}; begin a new file for the new {name}")
-    return found
+    return sequence
 
 
 def record(path: Path, sequence: GateSequence, gate: PastGate) -> GateSequence:

@@ -58,29 +58,29 @@ def limits(design: Design, config: GateConfig, at: Ints) -> Boundaries:
         due, fractions = np.r_[due, more][order], np.r_[fractions, extra][order]
     threshold = futility(design, config)
     same = config.blocks_beyond == config.margin
-    found = boundaries(tuple(fractions.tolist()), config.alphas, SHAPES, threshold if same else (0.0, 0.0))
-    low, high = inner(found.fractions, config.alphas, threshold)
+    boundary = boundaries(tuple(fractions.tolist()), config.alphas, SHAPES, threshold if same else (0.0, 0.0))
+    low, high = inner(boundary.fractions, config.alphas, threshold)
     here = np.searchsorted(due, at)
-    return Boundaries(found.fractions[here], found.upper[here], found.lower[here], low[here], high[here])
+    return Boundaries(boundary.fractions[here], boundary.upper[here], boundary.lower[here], low[here], high[here])
 
 
 def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
     """What is proven at the looks `at`."""
-    found, scores = limits(design, config, at), score(design, config, cells, at)
+    boundary, scores = limits(design, config, at), score(design, config, cells, at)
     z_pass = (scores.estimate[0] + config.margin) / scores.error[0]
     z_block = (scores.estimate[1] + config.blocks_beyond) / scores.error[1]
-    passed = (z_pass >= found.upper) & scores.ready
-    blocked = (z_block <= found.lower) & scores.ready & ~passed
-    hopeless = (z_pass < found.inner_high) & (z_block > found.inner_low) & ~passed & ~blocked
+    passed = (z_pass >= boundary.upper) & scores.ready
+    blocked = (z_block <= boundary.lower) & scores.ready & ~passed
+    hopeless = (z_pass < boundary.inner_high) & (z_block > boundary.inner_low) & ~passed & ~blocked
     hopeless &= (at < planned(design, config)) & scores.ready
     return GatePath(at, (scores.estimate[0] + scores.estimate[1]) / 2, passed, blocked, hopeless)
 
 
 def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[Floats, Floats]:
     """Repeated confidence intervals at the looks `at` (Jennison and Turnbull, JRSS-B 51:305, 1989)."""
-    found, scores = limits(design, config, at), score(design, config, cells, at)
-    low = np.where(scores.ready, scores.estimate[0] - found.upper * scores.error[0], -1.0)
-    high = np.where(scores.ready, scores.estimate[1] - found.lower * scores.error[1], 1.0)
+    boundary, scores = limits(design, config, at), score(design, config, cells, at)
+    low = np.where(scores.ready, scores.estimate[0] - boundary.upper * scores.error[0], -1.0)
+    high = np.where(scores.ready, scores.estimate[1] - boundary.lower * scores.error[1], 1.0)
     return np.maximum(low, -1.0), np.minimum(high, 1.0)
 
 

@@ -43,8 +43,8 @@ def read(source: Source) -> list[Row]:
     return rows
 
 
-def _is_trial(found: Any) -> bool:
-    return holds(found, "task_name", "trial_name")
+def _is_trial(value: Any) -> bool:
+    return holds(value, "task_name", "trial_name")
 
 
 def _trials(path: Path) -> list[Path]:
@@ -108,17 +108,17 @@ def _verdict(trial: Mapping[str, Any], folder: Path, source: Source) -> dict[str
     rewards = table(table(trial.get("verifier_result")).get("rewards"))
     end, status = _end(trial, source.ends)
     raised = ", ".join(_exceptions(trial))
-    found = {"end": end, "exit_status": status, "outcome": None, "cause": raised}
+    row = {"end": end, "exit_status": status, "outcome": None, "cause": raised}
     if not rewards:
         if end is None or source.ends.of(end).whose.counts:
-            found["end"] = "no reward"
-        return found | {"cause": raised or "no reward"}
+            row["end"] = "no reward"
+        return row | {"cause": raised or "no reward"}
     reward = rewards.get("reward", next(iter(rewards.values())) if len(rewards) == 1 else None)
     if isinstance(reward, bool | int | float) and reward in (0, 1):
-        return found | {"outcome": Outcome.RESOLVED if reward else Outcome.UNRESOLVED}
+        return row | {"outcome": Outcome.RESOLVED if reward else Outcome.UNRESOLVED}
     several = "have several rewards and none called reward"
     source.problems.add(several if reward is None else "have a reward that is neither 0 nor 1", folder.name)
-    return found | {"cause": f"reward is {rewards if reward is None else reward!r}"[:200]}
+    return row | {"cause": f"reward is {rewards if reward is None else reward!r}"[:200]}
 
 
 def _spent(trial: Mapping[str, Any]) -> dict[str, Any]:

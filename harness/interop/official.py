@@ -43,11 +43,11 @@ def matches(path: Path) -> bool:
 
 
 def read(source: Source) -> list[Row]:
-    found = read_verdicts(source.path, source.problems, source.reports)
+    verdicts = read_verdicts(source.path, source.problems, source.reports)
     arm = source.arm or arm_of(source.path)
     return [
         {"arm": arm, "instance_id": name, "seed": source.seed, **row_of(verdict)}
-        for name, verdict in sorted(found.items())
+        for name, verdict in sorted(verdicts.items())
     ]
 
 
@@ -71,10 +71,10 @@ def read_verdicts(path: Path, problems: Problems | None = None, logs: Path | Non
     """
     problems = Problems() if problems is None else problems
     if path.is_dir():
-        found = dict(_folder_verdicts(path, problems))
-        if not found:
+        verdicts = dict(_folder_verdicts(path, problems))
+        if not verdicts:
             raise DataError(f"{path} holds no <instance>/report.json")
-        return found
+        return verdicts
     if path.name.endswith(LINES):
         return _line_verdicts(path, problems)
     report = read_json(path)
@@ -100,31 +100,31 @@ def of_report(report: Mapping[str, Any]) -> Verdict:
 
 
 def _run_report(report: Mapping[str, Any], path: Path, problems: Problems, logs: Path | None) -> dict[str, Verdict]:
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for key in ("submitted_ids", "completed_ids", "incomplete_ids", "pending_ids", "skipped_ids"):
         for name in strings(report.get(key)):
-            found[name] = Verdict("", "the run report has no verdict on it")
+            verdicts[name] = Verdict("", "the run report has no verdict on it")
     said: dict[str, str] = {}
     for key, outcome in LISTS.items():
         for name in strings(report.get(key)):
             if name in said:
                 raise DataError(f"{path}: {name} is in {said[name]} and in {key}")
             said[name] = key
-            found[name] = Verdict(outcome)
+            verdicts[name] = Verdict(outcome)
     reasons = table(report.get("failure_reasons"))
     environment = set(strings(report.get(ENVIRONMENT)))
     for name in strings(report.get("failed_ids")):
-        found[name] = Verdict("", str(reasons.get(name, "")), "failed_ids")
+        verdicts[name] = Verdict("", str(reasons.get(name, "")), "failed_ids")
     for name in strings(report.get("error_ids")):
         if name not in said:
-            found[name] = _error(name, path, str(reasons.get(name, "")), name in environment, logs)
-    unsaid = [name for name, verdict in found.items() if verdict.end == "error_ids"]
+            verdicts[name] = _error(name, path, str(reasons.get(name, "")), name in environment, logs)
+    unsaid = [name for name, verdict in verdicts.items() if verdict.end == "error_ids"]
     if unsaid:
         problems.note(
-            f"{path}: {len(unsaid)} of {len(found)} instances are error_ids, and nothing tells refused patches from "
+            f"{path}: {len(unsaid)} of {len(verdicts)} instances are error_ids, and nothing tells refused patches from "
             "lost containers: they count as unresolved, as in the official rate; name the logs with --reports to tell"
         )
-    return found
+    return verdicts
 
 
 def _error(name: str, report: Path, reason: str, environment: bool, logs: Path | None) -> Verdict:
@@ -144,28 +144,28 @@ def _log_folders(name: str, report: Path, logs: Path | None) -> Iterator[Path]:
     places = [logs] if logs else [report.parent / "logs" / "run_evaluation" / run_id, report.parent]
     for place in places:
         for pattern in (name, f"*/{name}", f"*/*/{name}"):
-            yield from (found for found in sorted(place.glob(pattern)) if (found / LOG).is_file())
+            yield from (folder for folder in sorted(place.glob(pattern)) if (folder / LOG).is_file())
 
 
 # --- lines and folders of reports -----------------------------------------------------------------------------------
 
 
 def _line_verdicts(path: Path, problems: Problems) -> dict[str, Verdict]:
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for number, line in records(path, problems):
         name = line.get("instance_id")
         if not isinstance(name, str):
             problems.add("have no instance_id", f"line {number}")
             continue
-        if name in found:
+        if name in verdicts:
             raise DataError(f"{path} line {number}: {name} occurred before; a file of reports has each instance once")
         if "resolved" in line and not isinstance(line["resolved"], bool | int):
             problems.add("have a verdict that is neither true nor false", name)
         if isinstance(line.get("resolved"), bool | int):
-            found[name] = of_report(line)
+            verdicts[name] = of_report(line)
         else:
-            found[name] = Verdict("", "no verdict on its line")
-    return found
+            verdicts[name] = Verdict("", "no verdict on its line")
+    return verdicts
 
 
 def _report_files(path: Path) -> Iterator[Path]:
@@ -189,13 +189,13 @@ def _folder_verdict(folder: Path, problems: Problems) -> Verdict:
     report = folder / "report.json"
     if report.is_file():
         try:
-            found = read_json(report)
+            written = read_json(report)
         except DataError as error:
             problems.add("have a report that is not JSON", folder.name)
             return Verdict("", str(error))
-        if not isinstance(found, dict) or not ("resolved" in found or isinstance(found.get(folder.name), dict)):
+        if not isinstance(written, dict) or not ("resolved" in written or isinstance(written.get(folder.name), dict)):
             raise DataError(f"{report} is no official report of {folder.name}, the instance its folder is named after")
-        return of_report(found.get(folder.name, found))
+        return of_report(written.get(folder.name, written))
     log = folder / LOG
     text = read_text(log) if log.is_file() else ""
     if "Patch Apply Failed" in text:

@@ -47,32 +47,32 @@ def failures(run: Path) -> list[Failure]:
     return out
 
 
-def grouped(found: Iterable[Failure]) -> list[tuple[str, list[Failure]]]:
+def grouped(failures: Iterable[Failure]) -> list[tuple[str, list[Failure]]]:
     """Failures by cause, the most frequent first."""
     groups: dict[str, list[Failure]] = {}
-    for one in found:
+    for one in failures:
         groups.setdefault(one.cause, []).append(one)
     return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
 
 
-def chosen(found: Sequence[Failure], words: str) -> list[Failure]:
+def chosen(failures: Sequence[Failure], words: str) -> list[Failure]:
     """The failures whose cause contains `words`; ConfigError names the causes there are."""
-    kept = [one for one in found if words.lower() in one.cause.lower()]
+    kept = [one for one in failures if words.lower() in one.cause.lower()]
     if not kept:
-        known = "; ".join(name for name, _ in grouped(found)) or "none"
+        known = "; ".join(name for name, _ in grouped(failures)) or "none"
         raise ConfigError(f"no failure with the cause {words!r}; causes here: {known}")
     return kept
 
 
-def failures_view(run: Path, found: Sequence[Failure], *, total: int, most: int = 3) -> RenderableType:
+def failures_view(run: Path, failures: Sequence[Failure], *, total: int, most: int = 3) -> RenderableType:
     """Causes with their share of the `total` rollouts that ended, and up to `most` examples of each."""
-    title = Text(f"{run}: {len(found)} of {total} rollouts are not resolved", "bold")
+    title = Text(f"{run}: {len(failures)} of {total} rollouts are not resolved", "bold")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("cause", overflow="fold")
     table.add_column("rollouts", justify="right", no_wrap=True)
     table.add_column("tasks", justify="right", no_wrap=True)
     table.add_column("for example", overflow="fold")
-    for name, group in grouped(found):
+    for name, group in grouped(failures):
         names = [f"{one.name}{f': {one.reason}' if one.reason else ''}" for one in group]
         more = f"\nand {len(names) - most} more" if len(names) > most else ""
         tasks = len({one.instance_id for one in group})
@@ -81,7 +81,7 @@ def failures_view(run: Path, found: Sequence[Failure], *, total: int, most: int 
     return Group(title, table)
 
 
-def as_rows(found: Iterable[Failure]) -> list[dict[str, object]]:
+def as_rows(failures: Iterable[Failure]) -> list[dict[str, object]]:
     """The failures as JSON values."""
     return [
         {
@@ -92,5 +92,5 @@ def as_rows(found: Iterable[Failure]) -> list[dict[str, object]]:
             "folder": str(one.folder),
             "exit_status": read_json(one.folder / "rollout.json").get("exit_status"),
         }
-        for one in found
+        for one in failures
     ]

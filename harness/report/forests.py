@@ -97,16 +97,16 @@ def pair_name(comparison: Comparison, contrast: Contrast) -> str:
 def parts(comparison: Comparison, number: dict[str, int]) -> Iterator[Forest]:
     """A forest for every way of parting the tasks and every candidate."""
     for by in dict.fromkeys(group.by for group in comparison.groups):
-        found = [group for group in comparison.groups if group.by == by]
-        for arm in found[0].differences:
-            yield _part(found, arm, comparison.baseline, number[arm])
+        groups = [group for group in comparison.groups if group.by == by]
+        for arm in groups[0].differences:
+            yield _part(groups, arm, comparison.baseline, number[arm])
 
 
-def _part(found: Sequence[Group], arm: str, baseline: str, number: int) -> Forest:
-    by = found[0].by
-    ordered = sorted(found, key=lambda group: -group.tasks) if by == "repository" else list(found)
+def _part(groups: Sequence[Group], arm: str, baseline: str, number: int) -> Forest:
+    by = groups[0].by
+    ordered = sorted(groups, key=lambda group: -group.tasks) if by == "repository" else list(groups)
     scale = plots.forest_scale(
-        _ends(((g.differences[arm].these.low, g.differences[arm].these.high), None) for g in found)
+        _ends(((g.differences[arm].these.low, g.differences[arm].these.high), None) for g in groups)
     )
     rows = []
     for group in ordered:

@@ -44,18 +44,18 @@ def check(run: Path, *, repair: bool = True) -> Finding:
     if not (run / "run.json").is_file():
         raise DataError(f"{run} is not a run folder: it has no run.json")
     with locked(run):
-        found = Finding()
-        events = _lines(run / JOURNAL, found)
+        finding = Finding()
+        events = _lines(run / JOURNAL, finding)
         events += _unjournaled(run, events)
-        found.recovered = len(events) - sum(1 for event in events if not event.pop("_recovered", False))
-        if repair and (found.bad_lines or found.recovered or not (run / JOURNAL).exists()):
-            found.rebuilt = _rewrite(run, events)
-        _judge(run, progress_of(events), found)
-    return found
+        finding.recovered = len(events) - sum(1 for event in events if not event.pop("_recovered", False))
+        if repair and (finding.bad_lines or finding.recovered or not (run / JOURNAL).exists()):
+            finding.rebuilt = _rewrite(run, events)
+        _judge(run, progress_of(events), finding)
+    return finding
 
 
-def _lines(journal: Path, found: Finding) -> list[Event]:
-    """The good events of a journal, in order; the numbers of lines that are none go into `found`."""
+def _lines(journal: Path, finding: Finding) -> list[Event]:
+    """The good events of a journal, in order; the numbers of lines that are none go into `finding`."""
     events: list[Event] = []
     known: set[Key] = set()
     raw = journal.read_bytes() if journal.exists() else b""
@@ -69,7 +69,7 @@ def _lines(journal: Path, found: Finding) -> list[Event]:
         except (ValueError, TypeError, KeyError):
             sound = False
         if not sound:
-            found.bad_lines.append(number)
+            finding.bad_lines.append(number)
             continue
         known.add(key)
         events.append(event)
@@ -106,22 +106,22 @@ def progress_of(events: Iterable[Event]) -> dict[Key, Progress]:
     return progress
 
 
-def _judge(run: Path, progress: Mapping[Key, Progress], found: Finding) -> None:
+def _judge(run: Path, progress: Mapping[Key, Progress], finding: Finding) -> None:
     plan: Mapping[str, Any] = read_json(run / "run.json").get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
-    found.to_do["rollouts not made yet"] = sum(key not in progress for key in planned)
+    finding.to_do["rollouts not made yet"] = sum(key not in progress for key in planned)
     for key, state in progress.items():
         wrong = damage_of(run / "rollouts" / key[0] / str(key[1]), state)
         if wrong:
-            found.damaged[key] = wrong
+            finding.damaged[key] = wrong
         elif state.infrastructure:
-            found.to_do["lost to infrastructure (with --retry infra)"] += 1
+            finding.to_do["lost to infrastructure (with --retry infra)"] += 1
         elif state.grade is None:
-            found.to_do["gradings"] += 1
-        found.finished += not wrong and state.rollout["fault"] is None
-        found.graded += not wrong and state.grade is not None
-    found.to_do["damaged"] = len(found.damaged)
-    found.to_do = +found.to_do
+            finding.to_do["gradings"] += 1
+        finding.finished += not wrong and state.rollout["fault"] is None
+        finding.graded += not wrong and state.grade is not None
+    finding.to_do["damaged"] = len(finding.damaged)
+    finding.to_do = +finding.to_do
 
 
 def _rewrite(run: Path, events: list[Event]) -> Path | None:

@@ -67,7 +67,7 @@ def regrade_patches(
         (instance, seed), moved, time, patch, digest = work
         with tempfile.TemporaryDirectory() as scratch:
             prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
-            found = grade(
+            graded = grade(
                 tasks[instance],
                 prediction,
                 folder=Path(scratch),
@@ -82,11 +82,11 @@ def regrade_patches(
             seed=seed,
             time=time,
             was=Outcome(state.grade["outcome"]),
-            now=found.outcome,
+            now=graded.outcome,
             moved=moved,
-            cause=found.cause,
+            cause=graded.cause,
             patch_sha256=digest,
-            grader=str(found.versions.get("swebench", "")),
+            grader=str(graded.versions.get("swebench", "")),
         )
         with writing, (folder / REGRADES).open("a", encoding="utf-8") as file:
             file.write(again.model_dump_json() + "\n")

@@ -187,13 +187,13 @@ def _compare(
 
 
 def _parse(raw: bytes) -> Listing:
-    found: Listing = {}
+    listing: Listing = {}
     records = iter(raw.split(b"\0")[:-1])
     for record in records:
         kind, size, path = record.split(b" ", 2)
         stamp = b"" if kind == b"g" else next(records)
-        found[path.removeprefix(b"./")] = Entry(kind.decode(), int(size), stamp)
-    return found
+        listing[path.removeprefix(b"./")] = Entry(kind.decode(), int(size), stamp)
+    return listing
 
 
 def _differs(then: Entry | None, today: Entry | None) -> bool:
@@ -215,11 +215,11 @@ def _unchanged(
 
 
 def _sums(container: Container, paths: list[bytes], workdir: str) -> set[tuple[bytes, bytes]]:
-    found = set()
+    sums = set()
     for names in _batches(paths):
         for line in container.output(f"sha256sum -z -- {names}", bound=LISTING_BYTES, cwd=workdir).split(b"\0")[:-1]:
-            found.add((line[66:].removeprefix(b"./"), line[:64]))
-    return found
+            sums.add((line[66:].removeprefix(b"./"), line[:64]))
+    return sums
 
 
 def _is_file(entry: Entry | None) -> bool:
@@ -302,7 +302,7 @@ def _bounded(paths: list[bytes], then: Listing, today: Listing, patch: Patch) ->
 
 def _copy(source: Container, target: Container, paths: Iterable[bytes], workdir: str, name: str) -> dict[bytes, str]:
     """Copy files of one container's work tree under a folder of the other; what each is, as `carried` has it."""
-    found: dict[bytes, str] = {}
+    carried: dict[bytes, str] = {}
     for names in _batches(paths):
         command = f"printf '%s\\0' {names} | tar -c --null --no-recursion --hard-dereference -f - -T -"
         archive = source.output(command, bound=2 * PATCH_BYTES, cwd=workdir)
@@ -311,10 +311,10 @@ def _copy(source: Container, target: Container, paths: Iterable[bytes], workdir:
             for member in tar:
                 path = member.name.encode("utf-8", "surrogateescape").removeprefix(b"./")
                 if member.issym():
-                    found[path] = f"link {_sha(member.linkname.encode('utf-8', 'surrogateescape'))}"
+                    carried[path] = f"link {_sha(member.linkname.encode('utf-8', 'surrogateescape'))}"
                 elif content := tar.extractfile(member):
-                    found[path] = f"{'program' if member.mode & 0o100 else 'file'} {_sha(content.read())}"
-    return found
+                    carried[path] = f"{'program' if member.mode & 0o100 else 'file'} {_sha(content.read())}"
+    return carried
 
 
 def _batches(paths: Iterable[bytes]) -> Iterator[str]:
@@ -335,7 +335,7 @@ def _batches(paths: Iterable[bytes]) -> Iterator[str]:
 def differing(container: "Shell", workdir: str, carried: Mapping[str, str | None]) -> list[str]:
     """Paths of a tree that are not what `carried` says; of very many the first are looked at."""
     wanted = list(carried.items())[:CHECKED]
-    found: list[str] = []
+    different: list[str] = []
     for start in range(0, len(wanted), 50):
         part = wanted[start : start + 50]
         words = " ".join(shlex.quote("./" + path) for path, _ in part)
@@ -343,8 +343,8 @@ def differing(container: "Shell", workdir: str, carried: Mapping[str, str | None
         lines = seen.output.splitlines()
         if len(lines) != len(part):
             raise EnvironmentFault(f"the patched tree cannot be looked at: {' '.join(seen.output.split())[-200:]}")
-        found += [path for (path, what), line in zip(part, lines, strict=True) if line != (what or "gone")]
-    return found
+        different += [path for (path, what), line in zip(part, lines, strict=True) if line != (what or "gone")]
+    return different
 
 
 _LOOK = """for path in {words}; do

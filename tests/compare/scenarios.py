@@ -21,9 +21,9 @@ from aem_harness.harness.compare.intervals import (
 from aem_harness.harness.compare.mcnemar import tango
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS, World, draw_runs, draw_world, observed, roll
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS, World, draw_world, observed, roll
 from aem_harness.harness.compare.units import run_variance
-from aem_harness.harness.compare.values import Ints, TaskValues, Trials, difference
+from aem_harness.harness.compare.values import Floats, Ints, TaskValues, Trials, difference
 from aem_harness.harness.compare.winner import best_of
 
 Seeds = int | Sequence[int]  # rollouts a task, or the numbers among which every task draws its own
@@ -215,6 +215,13 @@ def best_interval(reps: int, arms: int, seeds: int, spread: float) -> tuple[Shar
 
     covered = repeat(reps, 0.95, once)
     return covered, dict(zip(("observed", "shrunken", "held_out"), np.mean(biases, axis=0).tolist(), strict=True))
+
+
+def draw_runs(p: Floats, sd: float, runs: int, seeds: int, rng: np.random.Generator) -> list[Ints]:
+    """Training runs of one method: each shifts the logits of `p` (N,) by a draw of Normal(0, sd); successes (N,)."""
+    logits = np.log(np.clip(p, 1e-9, 1 - 1e-9)) - np.log1p(-np.clip(p, 1e-9, 1 - 1e-9))
+    moved = [1 / (1 + np.exp(-(logits + shift))) for shift in rng.normal(0, sd, runs)]
+    return [rng.binomial(seeds, one) for one in moved]
 
 
 def method_difference(reps: int, sd: float, *, runs: int, seeds: int, tasks: int = 500) -> tuple[Share, Share]:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.compare.methods import by_column, grouped
 from aem_harness.harness.compare.outcomes import Outcomes, load, write_csv
-from aem_harness.harness.compare.simulate import draw_runs
 from aem_harness.harness.compare.units import compare_runs, permuted_runs, run_variance
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import normalise
@@ -24,7 +23,7 @@ def checkpoints(sd: float, runs: tuple[int, int] = (3, 3), seeds: int = 2, tasks
     p = rng.beta(0.5, 0.5, tasks)
     rows = []
     for method, number in zip(("grpo", "aem"), runs, strict=True):
-        for run, solved in enumerate(draw_runs(p, sd, number, seeds, rng)):
+        for run, solved in enumerate(sim.draw_runs(p, sd, number, seeds, rng)):
             for task, count in enumerate(solved):
                 rows += [(f"{method}-{run}", f"a__a-{task}", k, int(k < count)) for k in range(seeds)]
     return Outcomes(normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made"))

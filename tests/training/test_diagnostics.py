@@ -12,7 +12,6 @@ from aem_harness.training.diagnostics import (
     per_state,
     relative_surprisal,
     shared_states,
-    sign_cases,
     state_correlation,
 )
 
@@ -110,18 +109,6 @@ def test_responses_share_a_state_exactly_where_everything_read_before_is_equal()
 def test_nothing_is_claimed_where_no_state_was_sampled_twice():
     one = torch.rand(3)
     assert per_state(alphas_N=one, surprisals_N=one, advantages_N=one, states_N=torch.arange(3), out_of=3) == {}
-
-
-def test_four_sign_cases():
-    cases = sign_cases(torch.tensor([1.0, 1, 1, -1, -1, 0]), torch.tensor([0.5, 0.5, -0.5, 0.5, -0.5, 0.5]))
-    assert cases == pytest.approx(
-        {
-            "positive_surprising_up": 2 / 6,
-            "positive_expected_down": 1 / 6,
-            "negative_surprising_down": 1 / 6,
-            "negative_expected_up": 1 / 6,
-        }
-    )
 
 
 def test_statistics_of_a_step():

@@ -203,10 +203,10 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
 def _model(start: str) -> str:
     """What verl is told: a folder in full, as its processes have working folders of their own; else the id as it is."""
     try:
-        found = policy_or_hub(start)
+        policy = policy_or_hub(start)
     except ConfigError:
         return start  # the check says so, beside everything else that is missing
-    return str(Path(found).resolve()) if Path(found).is_dir() else found
+    return str(Path(policy).resolve()) if Path(policy).is_dir() else policy
 
 
 def dataset_of(out: Path) -> Path:
@@ -329,13 +329,13 @@ def _plugin(composed: Any) -> Iterator[Finding]:
 def _hook(module: str, path: str, parameters: Iterable[str]) -> Finding:
     what = f"{module}.{path}"
     try:
-        found: Any = import_module(module)
+        target: Any = import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         return Finding(what, str(error))
     try:
-        known = inspect.signature(inspect.unwrap(found)).parameters if parameters else {}
+        known = inspect.signature(inspect.unwrap(target)).parameters if parameters else {}
     except ValueError as error:
         return Finding(what, str(error))
     lacking = [name for name in parameters if name not in known]
@@ -389,10 +389,10 @@ def _instances(source: str) -> str:
 
 def _policy(start: str) -> str:
     try:
-        found = policy_or_hub(start)
+        policy = policy_or_hub(start)
     except ConfigError as error:
         return str(error)
-    if Path(found).is_dir():
+    if Path(policy).is_dir():
         return ""
     from huggingface_hub import try_to_load_from_cache
 
