@@ -16,6 +16,7 @@ END_WORDS = {
     ExitStatus.CONTEXT_LIMIT: "the conversation no longer fitted into the model's context",
     ExitStatus.WALL_LIMIT: "the agent reached its time limit",
     ExitStatus.FORMAT_ERRORS: "too many replies in a row held no valid action",
+    ExitStatus.SANDBOX_DESTROYED: "the agent's commands left no container that works, where a fresh one does",
     ExitStatus.AGENT_CRASH: "the agent's own code raised an exception",
     ExitStatus.FAULT: "infrastructure failed; the rollout is no answer of the model",
 }
