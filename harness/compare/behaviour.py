@@ -19,7 +19,7 @@ from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
 # Commands that run tests, in the projects of SWE-bench and in general.
 TESTING = re.compile(
     r"\b(pytest|py\.test|tox|nosetests|unittest|runtests\.py|bin/test|manage\.py\s+test|make\s+(test|check))\b"
-    r"|\bpython[\d.]*\s+(-\S+\s+)*\S*?\b(t|test\w*|\w+_tests?)\.py\b"  # a script of the agent's own
+    r"|\bpython[\d.]*\s+(-[XW]\s*\S+\s+|-\S+\s+)*\S*?\b(t|test\w*|\w+_tests?)\.py\b"  # a script of the agent's own
 )
 FEATURES = (
     "entropy_early",
