@@ -20,7 +20,7 @@ from aem_harness.harness.types import Record, Task
 TRIED = 36  # candidates of an instance
 LEARNT = "/tmp/learnt-values"  # in the container
 _MOST = 2000  # characters of a learnt value
-_TOKEN = re.compile(r"[0-9]+|[A-Za-z]+")
+_NUMBER, _TOKEN = re.compile(r"[0-9]+"), re.compile(r"[0-9]+|[A-Za-z]+")
 _EQUAL = ("assertEqual", "assertEquals", "assertIs")
 
 
@@ -176,8 +176,8 @@ def _changed(
     for token in chance.sample(choice, min(len(choice), chance.choice((1, 2, 3, len(choice))))):
         change[token] = _other(token, {*listed, *change.values()}, chance)
     for node in _literals(tree):
-        text = _TOKEN.sub(lambda match: change.get(match[0], match[0]), str(node.value))
-        node.value = text if isinstance(node.value, str) else ast.literal_eval(text)
+        text = _pattern(node).sub(lambda match: change.get(match[0], match[0]), str(node.value))
+        node.value = float(text) if isinstance(node.value, float) else int(text) if type(node.value) is int else text
     if isinstance(tree, ast.FunctionDef) and isinstance(original, ast.FunctionDef):
         _without_unchanged(tree, original)
     return tree
@@ -199,7 +199,11 @@ def _without_unchanged(tree: ast.FunctionDef, original: ast.FunctionDef) -> None
 
 def _tokens(literals: Iterable[ast.Constant]) -> list[str]:
     """The numbers and words in them, sorted."""
-    return sorted({token for node in literals for token in _TOKEN.findall(str(node.value))})
+    return sorted({token for node in literals for token in _pattern(node).findall(str(node.value))})
+
+
+def _pattern(node: ast.Constant) -> re.Pattern[str]:
+    return _TOKEN if isinstance(node.value, str) else _NUMBER  # the e of 1e-05 is no word
 
 
 def _literals(tree: ast.FunctionDef | ast.Assert) -> list[ast.Constant]:

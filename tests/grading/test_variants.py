@@ -38,6 +38,8 @@ FORMS = {
     ),
     "named": "def test_three():\n    wanted = 6\n    found = double(3)\n    assert found == wanted and found != 3",
     "approximate": "def test_three():\n    assert double(3.5) == pytest.approx(7.0)\n",
+    "exponents": "def test_three():\n    assert double(1.5e-15) == 3e-15\n",
+    "endless": "def test_three():\n    assert min(double(1e999), double(3)) == 6\n",
     "words": "def test_three():\n    assert double('ab') == 'abab'\n",
     "several": "def test_three():\n    assert double(3) == 6\n    assert [double(5)][0] == 10\n",
     "alike": "def test_three():\n    assert [double(3), 3] == [6, 3]\n",
@@ -75,12 +77,19 @@ def settled(source: str, seed: int, folder: Path) -> list[str]:
 def test_a_variant_asks_for_other_values_that_a_right_fix_gives(
     tmp_path_factory: pytest.TempPathFactory, form: str, seed: int
 ) -> None:
-    listed = {3: 6, 3.5: 7.0, "ab": "abab", **({5: 10} if form in ("parameters", "several") else {})}
+    listed = {
+        3: 6,
+        3.5: 7.0,
+        1.5e-15: 3e-15,
+        1e999: 1e999,
+        "ab": "abab",
+        **({5: 10} if form in ("parameters", "several") else {}),
+    }
     texts = settled(FORMS[form], seed, tmp_path_factory.getbasetemp())
     assert texts
     for text in texts:
         run_text(text, lambda x: x + x)
-        with pytest.raises(AssertionError):  # the base, and whatever knows the listed literals only
+        with pytest.raises((AssertionError, TypeError)):  # the base, and whatever knows the listed literals only
             run_text(text, listed.get)
 
 
