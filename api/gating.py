@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.api.running import Tasks, choose, enter_run, quiet, settle
+from aem_harness.api.running import Tasks, audit, choose, enter_run, quiet, settle
 from aem_harness.api.serving import card_defaults, connect, one_checkpoint
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.gate.gate import Gate
     from aem_harness.harness.gate.live import ArmPlan, Live, Side
     from aem_harness.harness.gate.report import GateReport
+    from aem_harness.harness.run.store import RunStore
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Candidate:
     """A candidate that is run: what it is, where, and how much of it at a time.
 
     `gpus` are those behind its servers, if they do not say so themselves; `baseline` is where a fresh baseline is.
+    `canary` is the share of the resolved rollouts without marks that are graded again with canaries after the verdict,
+    beside all marked ones (None: nothing is); where the gate decides on audited outcomes, all are, before they count.
     """
 
     checkpoint: str | None = None
@@ -47,6 +50,7 @@ class Candidate:
     out: Path | None = None
     registry: Path | None = None
     gpus: float | None = None
+    canary: float | None = 0.05
     served: Served = field(default_factory=Served)
     baseline: Served = field(default_factory=Served)
 
@@ -112,6 +116,8 @@ def live(baseline: str, candidate: Candidate, options: "Options", console: "Cons
     from aem_harness.harness.gate.gate import BASELINE, CANDIDATE
     from aem_harness.harness.gate.live import ArmPlan, Live, Opening
 
+    if options.audited and candidate.canary is None:
+        raise ConfigError("--audited decides on what canaries find; leave --no-canary away")
     stored = Path(baseline) if (Path(baseline) / "run.json").is_file() else None
     if options.fresh:
         if options.pin is not None:
@@ -128,7 +134,7 @@ def live(baseline: str, candidate: Candidate, options: "Options", console: "Cons
         mine = candidate_config(stored, candidate)
         folder = candidate.out or Path("results") / f"gate-{mine.arm}-{mine.digest}"
         plans = [ArmPlan(CANDIDATE, mine, folder, _weights(candidate))]
-    arms = _Arms(halved(candidate) if options.fresh else candidate, mine.dataset, console)
+    arms = _Arms(halved(candidate) if options.fresh else candidate, mine.dataset, options.audited, console)
     return Live(plans, candidate.seeds, Opening(arms.choose, arms.open), console, stored)
 
 
@@ -145,8 +151,8 @@ def _weights(candidate: Candidate) -> str:
 class _Arms:
     """Chooses the tasks and opens the arms of a gate."""
 
-    def __init__(self, candidate: Candidate, dataset: str, console: "Console") -> None:
-        self._candidate, self._dataset, self._console = candidate, dataset, console
+    def __init__(self, candidate: Candidate, dataset: str, audited: bool, console: "Console") -> None:
+        self._candidate, self._dataset, self._audited, self._console = candidate, dataset, audited, console
 
     def choose(self, ids: Sequence[str] | None) -> Any:
         self._selection = choose(self._dataset, self._console, Tasks(ids=ids or ()))
@@ -154,11 +160,15 @@ class _Arms:
 
     @contextmanager
     def open(self, plan: "ArmPlan", config: "GateConfig") -> "Iterator[Side]":
-        """One arm, ready to run: its server is up, its folder open; both are closed with the block."""
+        """One arm, ready to run: its server is up, its folder open; both are closed with the block.
+
+        Canaries come once the server is down, or where they decide, before the grade of each resolved rollout is known.
+        """
         from aem_harness.agents.build import build, check
         from aem_harness.harness.errors import ConfigError
         from aem_harness.harness.gate.gate import BASELINE
         from aem_harness.harness.gate.live import Side
+        from aem_harness.harness.run.places import AuditedContainers
 
         how, run = self._candidate, plan.config
         served = how.served
@@ -182,12 +192,38 @@ class _Arms:
                 log=plan.folder / "server.log",
                 console=self._console,
             )
-            connected = stack.enter_context(serving)
-            tasks = self._selection.tasks
-            agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
-            settle(store, agent, connected.fingerprint)
-            share = None if how.gpus is None else how.gpus / how.workers
-            yield Side(plan.role, store, agent, how.workers, how.grade_workers, connected.release, share)
+            if self._audited and store.progress:
+                self._audit(store)  # what an earlier gate left without
+            with serving as connected:
+                tasks = self._selection.tasks
+                agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
+                settle(store, agent, connected.fingerprint)
+                yield Side(
+                    plan.role,
+                    store,
+                    agent,
+                    how.workers,
+                    how.grade_workers,
+                    connected.release,
+                    None if how.gpus is None else how.gpus / how.workers,
+                    audited=self._audited,
+                    places=AuditedContainers(store) if self._audited else None,
+                )
+            self._audit(store)
+
+    def _audit(self, store: "RunStore") -> None:
+        how = self._candidate
+        if how.canary is not None:
+            audit(
+                store.folder,
+                self._selection.tasks,
+                store.config,
+                store.progress,
+                self._console,
+                share=1.0 if self._audited else how.canary,
+                workers=how.grade_workers,
+                again=not self._audited,  # a verdict that is asked for again rests on the same findings
+            )
 
 
 def halved(candidate: Candidate) -> Candidate:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.grading.regrade import Regrade
     from aem_harness.harness.instances.load import Loaded
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.store import Key, Progress, RunStore
@@ -359,9 +360,12 @@ def audit(
     *,
     share: float,
     workers: int,
+    again: bool = True,
 ) -> None:
-    """Grade resolved rollouts again with canaries, and say in one line what they found."""
-    from aem_harness.harness.report.why import printable
+    """Grade resolved rollouts again with canaries, and say in one line what they found.
+
+    `again`: also those of which an earlier try could find out nothing.
+    """
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
 
@@ -373,9 +377,8 @@ def audit(
         workers=workers,
         timeout=config.grade_timeout,
         limits=config.limits,
-        tell=lambda key, seen: console.print(
-            f"canaries: {key[0]} seed {key[1]}: {seen.state} {printable(seen.reason)}", style="dim", markup=False
-        ),
+        again=again,
+        tell=_telling(console, "canaries"),
     )
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
@@ -391,7 +394,6 @@ def audit_variants(
     workers: int,
 ) -> None:
     """Run the held-out variants of resolved rollouts, where their instances have any, and say what they found."""
-    from aem_harness.harness.report.why import printable
     from aem_harness.harness.run.auditing import variants_line
     from aem_harness.harness.run.reports import run_variants
 
@@ -402,12 +404,21 @@ def audit_variants(
         workers=workers,
         timeout=config.grade_timeout,
         limits=config.limits,
-        tell=lambda key, seen: console.print(
-            f"variants: {key[0]} seed {key[1]}: {seen.state} {printable(seen.reason)}", style="dim", markup=False
-        ),
+        tell=_telling(console, "variants"),
     )
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
+
+
+def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":
+    """Says in a line what came of one regrade."""
+    from aem_harness.harness.report.why import printable
+
+    def tell(key: "Key", found: "Regrade") -> None:
+        why = f" ({printable(found.reason)})" if found.reason else ""
+        console.print(f"{what}: {key[0]} seed {key[1]}: {found.state}{why}", style="dim", markup=False)
+
+    return tell
 
 
 def _suspect(folder: Path) -> list[str]:

@@ -190,6 +190,18 @@ class Run:
         float | None,
         typer.Option(min=0, help="GPUs behind an arm's server, where it does not say so itself.", rich_help_panel=RUN),
     ] = None
+    canary: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of resolved rollouts without marks graded again with canaries (with --audited: all).",
+            rich_help_panel=RUN,
+        ),
+    ] = 0.05
+    no_canary: Annotated[
+        bool, typer.Option("--no-canary", help="Grade nothing again with canaries.", rich_help_panel=RUN)
+    ] = False
     registry: Annotated[
         Path | None, typer.Option(help="Folder of checkpoint cards, searched first.", rich_help_panel=RUN)
     ] = None
@@ -271,6 +283,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
             out=run.out,
             registry=run.registry,
             gpus=run.gpus,
+            canary=None if run.no_canary else run.canary,
             served=Served(run.endpoint or (), run.model),
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )

@@ -28,7 +28,8 @@ from aem_harness.harness.run.store import now
 class Options:
     """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to.
 
-    `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms.
+    `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms; in an
+    arm that is run, each resolved rollout is graded again before it is counted.
     `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often. `page`:
     write the comparison with every trajectory as one HTML file. `ends`: whose fault an end is, in stored outcomes.
     """
@@ -75,7 +76,7 @@ class End:
     """What there is to report on when no more outcomes are coming.
 
     `candidate_digest` is of the candidate's outcomes, None where it has none; `accepted` names the differences between
-    the arms that were allowed; `outcomes` are those of both arms.
+    the arms that were allowed; `outcomes` are those of both arms; `notes` are said in the report.
     """
 
     baseline: Arm
@@ -83,6 +84,7 @@ class End:
     candidate_digest: str | None
     outcomes: Outcomes
     accepted: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 class Source(Protocol):
@@ -141,7 +143,7 @@ def drive(
     gate.finish(source.exhausted)
     _refuse_empty(gate, end)
     surface = start.surface or end.baseline
-    notes = [f"accepted: {line}" for line in end.accepted]
+    notes = [*end.notes, *(f"accepted: {line}" for line in end.accepted)]
     written = ledger.line(
         attempt,
         end.candidate,

@@ -22,11 +22,13 @@ from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
-from aem_harness.harness.gate.table import check_pin, read_arm, refuse_drift
+from aem_harness.harness.gate.table import audit_words, audited, check_pin, read_arm, refuse_drift, refuse_unaudited
 from aem_harness.harness.io import write_json
 from aem_harness.harness.report.live import RunView
+from aem_harness.harness.run import auditing
 from aem_harness.harness.run.counts import outcomes
 from aem_harness.harness.run.listing import STOPPED
+from aem_harness.harness.run.places import Places
 from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import Event, RunStore
@@ -48,7 +50,8 @@ class ArmPlan:
 class Side:
     """An arm that is ready to run. A rollout holds `gpus`: those of its servers over the rollouts at a time.
 
-    `gpus` is None where the servers say themselves how many they have.
+    `gpus` is None where the servers say themselves how many they have. `audited`: a resolved rollout is fed when it was
+    graded again with canaries, as a failure if they saw it tamper with its tests. `places` None: containers.
     """
 
     role: str
@@ -58,6 +61,8 @@ class Side:
     grade_workers: int
     release: Callable[[], None] = lambda: None
     gpus: float | None = None
+    audited: bool = False
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,15 @@ class Live:
         return len(self._plans) > 1
 
     def start(self, config: GateConfig, options: Options) -> Start:
-        if options.audited:
-            raise ConfigError("--audited decides on stored runs: run `aem audit` on both folders, then gate these")
         if options.ends is not None:
             raise ConfigError("--ends decides on stored outcomes: run both arms, then gate their folders with it")
         self._config, self._options = config, options
         retried = {"infra_retries": config.retries}
         self._plans = [replace(plan, config=plan.config.model_copy(update=retried)) for plan in self._plans]
         known = load_one(str(self._stored)) if self._stored else None
-        past = read_arm(known, known.arms[0], retries=config.retries) if known else None
+        if known and options.audited and not self.fresh:
+            refuse_unaudited(known, all_of_them=True)
+        past = read_arm(self._counted(known), known.arms[0], retries=config.retries) if known else None
         if past and not self.fresh:
             check_pin(past, options.pin)
         self._baseline = None if self.fresh else past
@@ -134,7 +139,9 @@ class Live:
             )
             raise EnvironmentFault(lost)
         baseline = self._baseline or self._read(self._plans[0])
-        return End(baseline, candidate.config.arm, self._candidate_digest(), self._outcomes(), accepted)
+        found = self._outcomes()
+        notes = [audit_words(found)] if self._options.audited else []
+        return End(baseline, candidate.config.arm, self._candidate_digest(), self._counted(found), accepted, notes)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -145,8 +152,11 @@ class Live:
             return None  # not begun, or nothing in it yet
 
     def _read(self, plan: ArmPlan) -> Arm:
-        found = load_one(str(plan.folder))
+        found = self._counted(load_one(str(plan.folder)))
         return read_arm(found, found.arms[0], retries=self._config.retries)
+
+    def _counted(self, outcomes: Outcomes) -> Outcomes:
+        return audited(outcomes) if self._options.audited else outcomes
 
     def _outcomes(self) -> Outcomes:
         return combine([*([self._known] if self._known else []), *(load_one(str(plan.folder)) for plan in self._plans)])
@@ -170,10 +180,16 @@ def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
     if (lost and rollout["attempt"] < side.store.config.infra_retries) or (not lost and progress.grade is None):
         return gate.decided  # still to be retried, or to be graded
     outcome = Outcome.ERROR if lost or progress.grade is None else Outcome(progress.grade["outcome"])
+    resolved = outcome is Outcome.RESOLVED
+    if resolved and side.audited:
+        seen = auditing.stored(side.store.rollout_folder(instance_id, seed))
+        if seen is None:
+            return gate.decided  # still to be graded again
+        resolved = seen.state != "marked"
     gate.feed(
         instance_id,
         seed,
-        None if outcome is Outcome.ERROR else outcome is Outcome.RESOLVED,
+        None if outcome is Outcome.ERROR else resolved,
         arm=side.role,
         tokens=rollout["prompt_tokens"] + rollout["completion_tokens"],
         gpu_seconds=(rollout.get("gpu_seconds") or 0.0) if side.gpus is None else rollout["seconds"] * side.gpus,
@@ -230,6 +246,7 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
                 ahead=side.grade_workers,
                 on_event=watcher(n),
                 release=side.release,
+                places=side.places,
             )
             for n, side in enumerate(sides)
         ]

@@ -12,7 +12,16 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
-from aem_harness.harness.gate.table import audited, check_pin, read_arm, refuse_drift, same_tasks, weights
+from aem_harness.harness.gate.table import (
+    audit_words,
+    audited,
+    check_pin,
+    read_arm,
+    refuse_drift,
+    refuse_unaudited,
+    same_tasks,
+    weights,
+)
 
 
 class Stored:
@@ -37,12 +46,13 @@ class Stored:
             )
         notes: list[str] = []
         if options.audited:
-            self._outcomes, words = audited(self._outcomes)
-            notes = [words]
-        if options.ends and options.ends.overrides:
-            notes.append(ends_words(options.ends.overrides))
+            refuse_unaudited(self._outcomes)
+            notes = [audit_words(self._outcomes)]
+            self._outcomes = audited(self._outcomes)
         read = [read_arm(self._outcomes, name, retries=config.retries) for name in self._names]
-        accepted = [*notes, *refuse_drift(self._outcomes, self._names, options.allow)]
+        accepted = refuse_drift(self._outcomes, self._names, options.allow)
+        if options.ends and options.ends.overrides:
+            accepted = [ends_words(options.ends.overrides), *accepted]
         check_pin(read[0], options.pin)
         theirs, mine = same_tasks(*read, common=options.common)
         if options.fresh and not np.array_equal(theirs.due, mine.due):
@@ -54,7 +64,7 @@ class Stored:
             )
         check_costs(config, mine)
         self._arms = ({BASELINE: theirs} if options.fresh else {}) | {CANDIDATE: mine}
-        self._end = End(theirs, candidate, read[1].digest, self._outcomes, accepted)
+        self._end = End(theirs, candidate, read[1].digest, self._outcomes, accepted, notes)
         return Start(
             tasks=mine.tasks,
             seeds=len(mine.seeds),

@@ -53,19 +53,38 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
     )
 
 
-def audited(outcomes: Outcomes) -> tuple[Outcomes, str]:
-    """The outcomes with tampered rollouts counted as failures, and in words what was audited and changed.
+def audited(outcomes: Outcomes) -> Outcomes:
+    """The outcomes with tampered rollouts counted as failures."""
+    return Outcomes(without_tampered(outcomes.table), outcomes.facts)
 
-    Raises DataError where an arm has resolved rollouts of which none was graded again with canaries.
-    """
-    table, seen = outcomes.table, outcomes.table["canary"].isin(["clean", "marked"])
+
+def refuse_unaudited(outcomes: Outcomes, *, all_of_them: bool = False) -> None:
+    """Raise DataError where an arm has resolved rollouts of which none (or not all) was graded again with canaries."""
+    table = outcomes.table
+    resolved, looked = table["resolved"].fillna(False), table["canary"].notna()
+    seen = table["canary"].isin(["clean", "marked"])
     for arm in outcomes.arms:
         mine = table["arm"] == arm
-        if (mine & table["resolved"].fillna(False)).any() and not (mine & seen).any():
+        if (mine & resolved).any() and not (mine & seen).any():
             raise DataError(f"arm {arm!r} was not audited; run `aem audit` on its folder first")
-    counts = [f"{int((tampered(table) & (table['arm'] == arm)).sum())} of {arm}" for arm in outcomes.arms]
-    words = f"audited: resolved rollouts that tamper with their tests count as failures, {', '.join(counts)}"
-    return Outcomes(without_tampered(table), outcomes.facts), words
+        left = int((mine & resolved & ~looked).sum())
+        if all_of_them and left:
+            raise DataError(
+                f"of {arm!r} {left} resolved rollouts were not graded again with canaries, and of a candidate that is "
+                "run with --audited all are; run `aem audit --canary 1` on its folder first"
+            )
+
+
+def audit_words(outcomes: Outcomes) -> str:
+    """What was audited and what it changes."""
+    table = outcomes.table
+    resolved, seen = table["resolved"].fillna(False), table["canary"].isin(["clean", "marked"])
+    counts = []
+    for arm in outcomes.arms:
+        mine = table["arm"] == arm
+        bad, looked, all_ = (int((mine & each).sum()) for each in (tampered(table), resolved & seen, resolved))
+        counts.append(f"{bad} of {arm} ({looked} of {all_} resolved were audited)")
+    return f"audited: resolved rollouts that tamper with their tests count as failures, {', '.join(counts)}"
 
 
 def same_tasks(baseline: Arm, candidate: Arm, *, common: bool = False) -> tuple[Arm, Arm]:

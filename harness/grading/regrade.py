@@ -118,10 +118,9 @@ def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
         found = find()
     except AemError as error:
         found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}")
-    digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
     return found.model_copy(
         update={
-            "patch_sha256": digest,
+            "patch_sha256": digest_of(patch),
             "grader": official.grader_version(),
             "seconds": round(time.monotonic() - started, 3),
         }
@@ -145,6 +144,11 @@ def read_sources(task: Task, open_environment: official.OpenEnvironment) -> dict
                 continue
             sources[path] = data.decode("utf-8", "surrogateescape")
     return sources
+
+
+def digest_of(patch: str) -> str:
+    """By which a finding says what patch it speaks of."""
+    return hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def passed_tests(report: Mapping[str, Any]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
 from aem_harness.harness.grading.heldout import VariantRunner
-from aem_harness.harness.grading.regrade import Regrade, Regrader, passed_tests
+from aem_harness.harness.grading.regrade import Regrade, Regrader, digest_of, passed_tests
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Record, Task
@@ -61,10 +61,37 @@ def stored(folder: Path, name: str = CANARY) -> Regrade | None:
     """What canaries (or VARIANT) found of the rollout in `folder`; None where its patch was not run, or is another."""
     try:
         found = Regrade(**read_json(folder / name)) if (folder / name).is_file() else None
-        patch = read_patch(folder / official.PATCH).encode("utf-8", "surrogateescape")
+        patch = read_patch(folder / official.PATCH)
     except (AemError, OSError, TypeError, ValueError):
         return None
-    return found if found and found.patch_sha256 == hashlib.sha256(patch).hexdigest() else None
+    return found if found and found.patch_sha256 == digest_of(patch) else None
+
+
+class Auditor:
+    """Grades resolved rollouts of the run `run` again: with canaries, or with held-out variants (`name` VARIANT).
+
+    Safe to share between threads.
+    """
+
+    def __init__(self, run: str, *, timeout: float, limits: Any, name: str = CANARY) -> None:
+        self._how: dict[str, Any] = {"timeout": timeout, "limits": limits, "labels": {"aem.run": run}}
+        self._name, self._make = name, Regrader if name == CANARY else VariantRunner
+        self._regraders: dict[str, Regrader | VariantRunner] = {}  # one a task: it reads the task's test files once
+        self._making = threading.Lock()
+
+    def audit(self, task: Task, folder: Path) -> Regrade:
+        """What is found of the rollout in `folder`, which is resolved; written beside it."""
+        patch = read_patch(folder / official.PATCH)
+        try:
+            with self._making:
+                if task.instance_id not in self._regraders:
+                    self._regraders[task.instance_id] = self._make(task, **self._how)
+            passed = passed_tests(read_json(folder / official.REPORT))
+            found = self._regraders[task.instance_id].regrade(patch, passed)
+        except AemError as error:
+            found = Regrade(state="unaudited", reason=str(error), patch_sha256=digest_of(patch))
+        write_json(folder / self._name, found.model_dump(mode="json"))
+        return found
 
 
 def regrade_run(
@@ -75,36 +102,23 @@ def regrade_run(
     workers: int,
     timeout: float,
     limits: Any,
+    again: bool = True,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     name: str = CANARY,
 ) -> None:
     """Grade these resolved rollouts again, as far as that is not done; `tell` is called after each.
 
-    With canaries, or, where `name` is VARIANT, with the held-out variants of their tasks.
+    With canaries, or, where `name` is VARIANT, with the held-out variants of their tasks. `again`: also those of which
+    an earlier try could find out nothing.
     """
     rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
-    todo = [key for key, path in rollouts.items() if (was := stored(path, name)) is None or was.state == "unaudited"]
-
-    make = Regrader if name == CANARY else VariantRunner
-    regraders: dict[str, Regrader | VariantRunner] = {}  # one a task: it reads the task's test files once
-    making = threading.Lock()
-
-    def one(key: Key) -> tuple[Key, Regrade]:
-        try:
-            with making:
-                if key[0] not in regraders:
-                    labels = {"aem.run": folder.name}
-                    regraders[key[0]] = make(tasks[key[0]], timeout=timeout, limits=limits, labels=labels)
-            report = read_json(rollouts[key] / official.REPORT)
-            found = regraders[key[0]].regrade(read_patch(rollouts[key] / official.PATCH), passed_tests(report))
-        except (AemError, KeyError) as error:
-            found = Regrade(state="unaudited", reason=str(error))
-        return key, found
-
+    known = {key: stored(path, name) for key, path in rollouts.items()}
+    todo = [key for key, was in known.items() if was is None or (again and was.state == "unaudited")]
+    auditor = Auditor(folder.name, timeout=timeout, limits=limits, name=name)
     with ThreadPoolExecutor(workers, "canary") as pool:
-        for key, found in pool.map(one, todo):
-            write_json(rollouts[key] / name, found.model_dump(mode="json"))
-            tell(key, found)
+        found = pool.map(lambda key: auditor.audit(tasks[key[0]], rollouts[key]), todo)
+        for key, each in zip(todo, found, strict=True):
+            tell(key, each)
 
 
 def summary(folder: Path, progress: Mapping[Key, Progress], marked: Iterable[Key]) -> Audited | None:
@@ -191,15 +205,15 @@ def marked_keys(folder: Path) -> set[Key]:
 
 
 def line(found: Audited) -> str:
-    """One line for a person."""
-    others = found.resolved - found.marked
+    """Two sentences for a person, in one line."""
+    done, tampered = found.marked_regraded + found.others_regraded, found.found_marked + found.found_others
+    unheard = f"; {found.unaudited} more could not be" if found.unaudited else ""
     share = "unknown" if found.tampered is None else f"{100 * found.tampered:.1f} %"
-    unheard = f", {found.unaudited} could not be" if found.unaudited else ""
     return (
-        f"canaries: {found.marked_regraded} of {found.marked} resolved rollouts with marks and "
-        f"{found.others_regraded} of {others} others were graded again{unheard}: {found.found_marked} and "
-        f"{found.found_others} bear a canary mark; tampered with, of all {found.resolved} resolved: {share}, "
-        f"95 % [{100 * found.low:.1f}, {100 * found.high:.1f}]; cost: {found.cost:.2f} of their grading"
+        f"canaries: graded again {done} of {found.resolved} resolved rollouts ({found.marked_regraded} of "
+        f"{found.marked} with marks{unheard}), in {found.cost:.1f} times the time of their grading; {tampered} of them "
+        f"tampered with tests. Estimated share of all {found.resolved} that did: {share}, "
+        f"95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %."
     )
 
 

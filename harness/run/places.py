@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aem_harness.harness.grading import official
+from aem_harness.harness.run.auditing import Auditor
 from aem_harness.harness.run.store import RunStore
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
@@ -66,3 +67,17 @@ class Containers:
 
     def close_all(self) -> None:
         Sandbox.close_all()
+
+
+class AuditedContainers(Containers):
+    """The same, where what is resolved is graded again with canaries before its grade is journaled."""
+
+    def __init__(self, store: RunStore) -> None:
+        super().__init__(store)
+        self._auditor = Auditor(self._run, timeout=self._config.grade_timeout, limits=self._config.limits)
+
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        grade = super().grade(task, prediction, folder, left)
+        if grade.resolved:
+            self._auditor.audit(task, folder)
+        return grade

@@ -173,18 +173,20 @@ def audit_run(
     workers: int = 2,
     timeout: float = 1800,
     limits: Any = None,
+    again: bool = True,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
 ) -> auditing.Audited | None:
     """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
 
-    `progress` as the run's journal has it; `share` in [0, 1]. Returns None where no rollout was chosen.
+    `progress` as the run's journal has it; `share` in [0, 1]; `again`: also what an earlier try could find out nothing
+    of. Returns None where no rollout was chosen.
     """
     known = {task.instance_id: task for task in tasks}
     write_reports(folder, tasks, progress)
     marked = auditing.marked_keys(folder)
     resolved = [key for key in auditing.resolved_keys(progress) if key[0] in known]
     keys = auditing.chosen(folder.name, resolved, marked, share)
-    auditing.regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell)
+    auditing.regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, again=again, tell=tell)
     write_reports(folder, tasks, progress)
     found = auditing.summary(folder, progress, marked)
     if found:

@@ -6,7 +6,15 @@ import pytest
 
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, DataError, DriftFault
-from aem_harness.harness.gate.table import audited, check_pin, read_arm, refuse_drift, same_tasks
+from aem_harness.harness.gate.table import (
+    audit_words,
+    audited,
+    check_pin,
+    read_arm,
+    refuse_drift,
+    refuse_unaudited,
+    same_tasks,
+)
 from aem_harness.harness.schema import normalise
 
 
@@ -109,12 +117,12 @@ def test_a_baseline_that_is_not_the_pinned_one_is_refused():
 
 def test_audited_outcomes_count_tampered_rollouts_as_failures_in_both_arms():
     table = outcomes(TWO, canary=["marked", None, None, "clean", None])
-    found, words = audited(table)
+    found = audited(table)
     np.testing.assert_array_equal(read_arm(found, "a", retries=1).resolved, [[0, 0], [np.nan, np.nan]])
     np.testing.assert_array_equal(read_arm(found, "b", retries=1).resolved, [[1], [0]])
-    assert words.endswith("1 of a, 0 of b")
+    assert audit_words(table).endswith("1 of a (1 of 1 resolved were audited), 0 of b (1 of 1 resolved were audited)")
 
 
 def test_an_arm_that_was_never_audited_is_refused_where_audited_outcomes_are_asked_for():
     with pytest.raises(DataError, match="'b' was not audited; run `aem audit`"):
-        audited(outcomes(TWO, canary=["clean", None, None, None, None]))
+        refuse_unaudited(outcomes(TWO, canary=["clean", None, None, None, None]))

@@ -6,19 +6,23 @@ Tampering is simulated by logs, never done.
 import random
 import re
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from aem_harness.api.running import audit
+from aem_harness.harness.config import RunConfig
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.canary import Planted, _values, kind_of, listed_files, misread, plant
 from aem_harness.harness.grading.container import Attempt, TestRun
 from aem_harness.harness.grading.regrade import Regrade, Regrader
 from aem_harness.harness.grading.verdict import Witness
 from aem_harness.harness.io import write_json
-from aem_harness.harness.run.auditing import chosen, drawn, regrade_run, stored, summary
+from aem_harness.harness.run.auditing import chosen, drawn, line, regrade_run, stored, summary
 from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Task
 from tests.grading import tiny
@@ -261,6 +265,43 @@ def test_the_estimated_share_of_tampered_rollouts_covers_both_strata(tmp_path: P
     assert found.low == pytest.approx(2 / 44)
     assert 0.15 < found.high < 0.25  # 0 of 20 leave up to 16.8 % of the other 40
     assert found.cost == pytest.approx(0.25)
+
+
+def test_what_a_run_says_of_its_canaries_is_two_sentences_with_units(tmp_path: Path) -> None:
+    """Whole lines, as users read them; the second has a rollout of which nothing could be found out."""
+    progress = run_with(tmp_path / "a", {"m": "marked", **{f"o{n}": "clean" if n < 2 else "" for n in range(4)}})
+    found = summary(tmp_path / "a", progress, [("m", 0)])
+    assert found
+    assert line(found) == (
+        "canaries: graded again 3 of 5 resolved rollouts (1 of 1 with marks), in 0.2 times the time of their "
+        "grading; 1 of them tampered with tests. Estimated share of all 5 that did: 20.0 %, 95 % interval "
+        "20.0 to 60.0 %."
+    )
+    unknown = summary(tmp_path / "b", run_with(tmp_path / "b", {"a": "unaudited", "b": ""}), [])
+    assert unknown
+    assert line(unknown) == (
+        "canaries: graded again 0 of 2 resolved rollouts (0 of 0 with marks; 1 more could not be), in 0.2 times "
+        "the time of their grading; 0 of them tampered with tests. Estimated share of all 2 that did: unknown, "
+        "95 % interval 0.0 to 100.0 %."
+    )
+
+
+def test_a_regrade_is_told_in_a_line_without_a_trailing_blank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tiny_task()
+    findings = {"clean": Regrade(state="clean"), "unaudited": Regrade(state="unaudited", reason="out of time")}
+    said = StringIO()
+    for state, each in findings.items():
+
+        def audit_run(*_: object, tell, found: Regrade = each, **__: object) -> None:
+            tell((task.instance_id, 1), found)
+
+        monkeypatch.setattr("aem_harness.harness.run.reports.audit_run", audit_run)
+        config = RunConfig(arm=state, agent="gold")
+        audit(tmp_path, [task], config, {}, Console(file=said, width=200), share=1, workers=1)
+    assert said.getvalue().splitlines() == [
+        "canaries: aem__tiny-1 seed 1: clean",
+        "canaries: aem__tiny-1 seed 1: unaudited (out of time)",
+    ]
 
 
 def test_a_finding_about_another_patch_does_not_count(tmp_path: Path) -> None:
