@@ -14,7 +14,7 @@ from typing import Any
 
 from aem_harness.aem_checkpoints import client
 from aem_harness.harness.errors import DataError, PolicyFault
-from aem_harness.harness.io import read_json
+from aem_harness.harness.run.trajectory import read_document
 
 Prompt = Sequence[Mapping[str, Any]]
 BUILT_IN: tuple[Prompt, ...] = tuple(
@@ -114,7 +114,8 @@ def recorded_prefixes(run: Path, most: int) -> list[Prompt]:
         if not path.parent.name.isdigit():
             continue  # an attempt that was repeated
         messages = [
-            {key: value for key, value in message.items() if key != "extra"} for message in read_json(path)["messages"]
+            {key: value for key, value in message.items() if key != "extra"}
+            for message in read_document(path)["messages"]
         ]
         replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
         end = replies[len(replies) // 2] if replies else 2

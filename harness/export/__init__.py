@@ -16,6 +16,7 @@ from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.listing import newest
 from aem_harness.harness.run.store import read_journal, read_patch
+from aem_harness.harness.run.trajectory import read_document
 from aem_harness.harness.types import Outcome
 
 # What each writes, for `aem export --help` and the documentation.
@@ -73,10 +74,7 @@ class Rollout:
         path = self.folder / f"{self.instance_id}.traj.json"
         if not path.is_file():
             return {"info": {}, "messages": [], "instance_id": self.instance_id}
-        document = read_json(path)
-        if not isinstance(document, dict) or not isinstance(document.get("messages"), list):
-            raise DataError(f"{path} is not a trajectory: it has no messages")
-        return document
+        return read_document(path)
 
     def patch(self) -> str:
         path = self.folder / "patch.diff"

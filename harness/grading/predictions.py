@@ -29,7 +29,7 @@ def read_predictions(path: Path) -> Predictions:
     Of several predictions for one instance the last counts, as in swebench 5.0.2; that is a problem too. A null patch
     is an empty one. Raises DataError when the file cannot be read or holds no good prediction.
     """
-    found: dict[str, tuple[str, Prediction]] = {}
+    by_task: dict[str, tuple[str, Prediction]] = {}
     problems: list[str] = []
     for place, value in _entries(path):
         try:
@@ -37,14 +37,14 @@ def read_predictions(path: Path) -> Predictions:
         except DataError as error:
             problems.append(f"{path.name}, {place}: {error}")
             continue
-        if earlier := found.pop(prediction.instance_id, None):
+        if earlier := by_task.pop(prediction.instance_id, None):
             problems.append(
                 f"{path.name}, {place}: {prediction.instance_id} again (also {earlier[0]}); the last counts"
             )
-        found[prediction.instance_id] = place, prediction
-    if not found:
+        by_task[prediction.instance_id] = place, prediction
+    if not by_task:
         raise DataError(problems[0] if problems else f"{path.name} holds no predictions")
-    return Predictions([prediction for _, prediction in found.values()], problems)
+    return Predictions([prediction for _, prediction in by_task.values()], problems)
 
 
 def write_predictions(path: Path, predictions: list[Prediction]) -> None:
@@ -69,12 +69,21 @@ def _lines(path: Path) -> Iterator[tuple[str, object]]:
 
 
 def _whole(path: Path) -> Iterator[tuple[str, object]]:
+    for key, place, entry in entries_of(path):
+        own = {} if key is None else {"instance_id": key}
+        yield place, own | entry if isinstance(entry, dict) else entry
+
+
+def entries_of(path: Path) -> Iterator[tuple[str | None, str, object]]:
+    """Key, place in words and value of each entry of a .json file; the key is None in a list.
+
+    Raises DataError where the file holds neither a list nor an object.
+    """
     value = read_json(path)
     if isinstance(value, list):
-        yield from ((f"entry {number}", entry) for number, entry in enumerate(value, start=1))
+        yield from ((None, f"entry {number}", entry) for number, entry in enumerate(value, start=1))
     elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield f"key {key!r}", {"instance_id": key} | entry if isinstance(entry, dict) else entry
+        yield from ((key, f"key {key!r}", entry) for key, entry in value.items())
     else:
         raise DataError(f"{path} must hold a list of predictions or an object of them by instance id")
 

@@ -13,7 +13,7 @@ from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import is_file, peek_json, strings
 from aem_harness.harness.interop.official import Verdict
-from aem_harness.harness.interop.predictions import find_predictions, read_predictions, row
+from aem_harness.harness.interop.predictions import find_predictions, predictions_by_task, row
 from aem_harness.harness.io import read_json, read_text
 from aem_harness.harness.types import Outcome
 
@@ -58,7 +58,7 @@ def _submission(source: Source) -> list[Row]:
     a prediction are empty patches, and those without logs have no verdict."""
     results: dict[str, Any] = read_json(source.path / RESULTS)
     file = find_predictions(source.path)
-    predictions = read_predictions(file, source.problems) if file else {}
+    predictions = predictions_by_task(file, source.problems) if file else {}
     resolved, empty = set(results["resolved"]), _ids(results.get("no_generation"))
     lost = _ids(results.get("no_logs")) - resolved
     arm = source.arm or source.path.name

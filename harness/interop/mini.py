@@ -7,7 +7,7 @@ as exit status: whose fault that is, `harness.ends` says.
 from pathlib import Path
 
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
+from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 
 
 def matches(path: Path) -> bool:
@@ -19,7 +19,7 @@ def matches(path: Path) -> bool:
 def read(source: Source) -> list[Row]:
     folder = source.path if source.path.is_dir() else source.path.parent
     file = source.path if source.path.is_file() else find_predictions(folder)
-    predictions = read_predictions(file, source.problems) if file else {}
+    predictions = predictions_by_task(file, source.problems) if file else {}
     verdicts = find_verdicts(source)
     arm = source.arm or folder.name
     return [

@@ -6,12 +6,12 @@ from typing import Any
 
 from aem_harness.harness.ends import Ends, Whose
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading.predictions import entries_of
 from aem_harness.harness.interop import Source
 from aem_harness.harness.interop.files import LINES, holds, is_file, peek_json, records
 from aem_harness.harness.interop.official import Verdict, read_verdicts, row_of
 from aem_harness.harness.interop.problems import Problems
 from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
-from aem_harness.harness.io import read_json
 from aem_harness.harness.overflow import names_overflow
 from aem_harness.harness.types import Outcome
 
@@ -20,32 +20,27 @@ NAMES = ("preds.json", "all_preds.jsonl", "predictions.jsonl")
 REPORTS = ("results.json", "report.json", "results/results.json", "logs", "evaluation_logs", "eval_logs")
 
 
-def read_predictions(path: Path, problems: Problems) -> dict[str, Mapping[str, Any]]:
+def predictions_by_task(path: Path, problems: Problems) -> dict[str, Mapping[str, Any]]:
     """Prediction by instance id; entries that are none are named in `problems`. Raises DataError for a repeated id."""
-    found: dict[str, Mapping[str, Any]] = {}
+    by_task: dict[str, Mapping[str, Any]] = {}
     for where, entry in _entries(path, problems):
         name = entry.get("instance_id") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
             problems.add("have no instance_id", where)
-        elif name in found:
+        elif name in by_task:
             raise DataError(f"{path}, {where}: {name} occurred before; a predictions file has each instance once")
         else:
-            found[name] = entry
-    return found
+            by_task[name] = entry
+    return by_task
 
 
 def _entries(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
     if path.name.endswith(LINES):
         yield from ((f"line {number}", line) for number, line in records(path, problems))
         return
-    loaded = read_json(path)
-    if isinstance(loaded, dict):
-        for key, value in loaded.items():  # the key stands in for an id that is missing
-            yield key, {"instance_id": key} | value if isinstance(value, dict) else {"instance_id": key}
-    elif isinstance(loaded, list):
-        yield from ((f"entry {number}", value) for number, value in enumerate(loaded, start=1))
-    else:
-        raise DataError(f"{path} is not a predictions file: it must hold an object or a list")
+    for key, place, entry in entries_of(path):
+        own = {} if key is None else {"instance_id": key}  # the key stands in for an id that is missing
+        yield key or place, own | entry if isinstance(entry, dict) else own
 
 
 def find_predictions(folder: Path) -> Path | None:
@@ -96,15 +91,15 @@ def row(
     verdict = verdict or Verdict("", "no verdict in the report")
     if not verdict.outcome and prediction is not None and not patch.strip():
         verdict = Verdict(Outcome.EMPTY_PATCH)
-    found: dict[str, Any] = {"arm": arm, "instance_id": instance_id, "seed": source.seed, **row_of(verdict)}
-    found["patch_bytes"] = len(patch.encode("utf-8", "surrogatepass")) if prediction else None
-    found["model"] = (prediction or {}).get("model_name_or_path")
+    columns: dict[str, Any] = {"arm": arm, "instance_id": instance_id, "seed": source.seed, **row_of(verdict)}
+    columns["patch_bytes"] = len(patch.encode("utf-8", "surrogatepass")) if prediction else None
+    columns["model"] = (prediction or {}).get("model_name_or_path")
     if trajectory is not None and is_file(trajectory):
         try:
-            found |= _of_trajectory(read_trajectory(trajectory), source.ends) | {"trajectory": str(trajectory)}
+            columns |= _of_trajectory(read_trajectory(trajectory), source.ends) | {"trajectory": str(trajectory)}
         except DataError as error:  # the verdict does not depend on it
             source.problems.note(f"{error}: its steps, tokens and end are not known")
-    return found
+    return columns
 
 
 def _of_trajectory(read: Trajectory, ends: Ends) -> dict[str, Any]:

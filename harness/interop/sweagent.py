@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from aem_harness.harness.interop import Row, Source
-from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, read_predictions, row
+from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 
 
 def matches(path: Path) -> bool:
@@ -13,7 +13,7 @@ def matches(path: Path) -> bool:
 def read(source: Source) -> list[Row]:
     files = {file.stem: file for file in _trajectories(source.path)}
     found = find_predictions(source.path)
-    predictions = read_predictions(found, source.problems) if found else {}
+    predictions = predictions_by_task(found, source.problems) if found else {}
     verdicts = find_verdicts(source)
     arm = source.arm or source.path.name
     names = sorted({*files, *predictions, *verdicts})

@@ -47,11 +47,17 @@ class Trajectory:
     scaffold: str
 
 
-def read_trajectory(path: Path) -> Trajectory:
-    """Read one trajectory file. Raises DataError naming the file and what is missing."""
+def read_raw(path: Path) -> dict[str, Any]:
+    """The document of one trajectory file as its tool wrote it. Raises DataError where it has no `info`."""
     raw = read_json(path)
     if not isinstance(raw, dict) or not isinstance(raw.get("info"), dict):
         raise DataError(f"{path} is not a trajectory: it has no `info`")
+    return raw
+
+
+def read_trajectory(path: Path) -> Trajectory:
+    """Read one trajectory file. Raises DataError naming the file and what is missing."""
+    raw = read_raw(path)
     info = raw["info"]
     if isinstance(messages := raw.get("messages"), list):
         turns = tuple(_mini_turns(messages))

@@ -17,6 +17,7 @@ import pandas as pd
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop.trajectories import read_raw
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.store import read_patch
 
@@ -73,10 +74,10 @@ def page(trajectory: Path, marks: list[dict[str, Any]]) -> dict[str, Any]:
     """One rollout for reading: messages, patch, verdict, tail of the log; long texts lose their middle."""
     folder = trajectory.parent
     try:
-        document = read_json(trajectory)
+        document = read_raw(trajectory)
     except DataError as error:
         return {"problem": str(error)}
-    info = document.get("info") or {}
+    info = document["info"]
     patch = folder / "patch.diff"
     text = read_patch(patch) if patch.is_file() else str(info.get("submission") or "")
     grade = read_json(folder / "grade.json") if (folder / "grade.json").is_file() else {}

@@ -13,11 +13,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import read_json
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.report.why import cause, end_words, failing, printable, read_tests
 from aem_harness.harness.run.store import read_patch
+from aem_harness.harness.run.trajectory import read_document
 from aem_harness.harness.types import Outcome
 
 BORDER = {"system": "dim", "user": "blue", "assistant": "green", "tool": "cyan", "exit": "magenta"}
@@ -68,7 +69,7 @@ def reference_patch(run: Path, instance: str) -> str:
 def _parts(folder: Path, gold: str | None) -> Iterator[RenderableType]:
     rollout = read_json(folder / "rollout.json")
     yield Rule(f"{rollout['instance_id']}  seed {rollout['seed']}")
-    document = _document(folder, rollout["instance_id"])
+    document = read_document(folder / f"{rollout['instance_id']}.traj.json")
     for number, message in enumerate(document["messages"]):
         yield from _message(number, message)
     yield Rule("patch" if gold is None else "patch, and the reference patch")
@@ -106,14 +107,6 @@ def _patch(title: str, text: str) -> RenderableType:
     if not body.strip():
         return Text(f"{title}: empty", "dim")
     return Panel(Syntax(body, "diff", word_wrap=True, background_color="default"), title=title, title_align="left")
-
-
-def _document(folder: Path, instance_id: str) -> dict[str, Any]:
-    path = folder / f"{instance_id}.traj.json"
-    document: dict[str, Any] = read_json(path)
-    if "messages" not in document:
-        raise DataError(f"{path} has no messages")
-    return document
 
 
 def _message(number: int, message: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.io import append_line, read_json_lines, write_json
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.io import append_line, read_json, read_json_lines, write_json
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
@@ -53,6 +54,17 @@ class TrajectoryWriter:
         }
         write_json(self._folder / f"{self._instance_id}.traj.json", document)
         growing.unlink()
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The document of one of our own rollouts, as `finish` wrote it. Raises DataError where it has no messages.
+
+    `harness.interop.trajectories` reads anyone's, into one form.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("messages"), list):
+        raise DataError(f"{path} is not a trajectory: it has no messages")
+    return document
 
 
 class Summary:

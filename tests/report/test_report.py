@@ -158,6 +158,13 @@ def test_the_readers_turns_are_those_that_trajectories_are_compared_by(tmp_path:
     assert shown == [turn.text for turn in read_trajectory(path).turns]
 
 
+@pytest.mark.parametrize("content", [[], "text", {"messages": []}])
+def test_a_file_that_is_no_trajectory_is_said_on_its_page(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "p__p-1.traj.json"
+    write_json(path, content)
+    assert "is not a trajectory" in read_page(path, [])["problem"]
+
+
 def test_long_texts_lose_their_middle_and_say_so() -> None:
     text = shortened("a" * 5000 + "b" * 5000, 3000)
     assert text.startswith("a" * 2000)
