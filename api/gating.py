@@ -168,6 +168,7 @@ class _Arms:
         from aem_harness.harness.errors import ConfigError
         from aem_harness.harness.gate.gate import BASELINE
         from aem_harness.harness.gate.live import Side
+        from aem_harness.harness.run.auditing import unseen
         from aem_harness.harness.run.places import AuditedContainers
 
         how, run = self._candidate, plan.config
@@ -192,7 +193,7 @@ class _Arms:
                 log=plan.folder / "server.log",
                 console=self._console,
             )
-            if self._audited and store.progress:
+            if self._audited and unseen(store.folder, store.progress):
                 self._audit(store)  # what an earlier gate left without
             with serving as connected:
                 tasks = self._selection.tasks

@@ -169,6 +169,11 @@ def resolved_keys(progress: Mapping[Key, Progress]) -> list[Key]:
     return [key for key, state in progress.items() if state.grade and state.grade["outcome"] == Outcome.RESOLVED.value]
 
 
+def unseen(folder: Path, progress: Mapping[Key, Progress]) -> list[Key]:
+    """The resolved rollouts of which canaries have said nothing yet."""
+    return [key for key in resolved_keys(progress) if stored(folder / "rollouts" / key[0] / str(key[1])) is None]
+
+
 def conduct_of(folder: Path, rollout: Mapping[str, Any], task: Task) -> list[Mark]:
     """The marks of a rollout's trajectory; read once, and kept in `conduct.json` with the trajectory's hash."""
     path = folder / f"{task.instance_id}.traj.json"

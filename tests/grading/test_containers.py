@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from aem_harness.harness.config import Limits
+from aem_harness.api.running import Selection, open_run
+from aem_harness.harness.config import Limits, RunConfig
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.container import run_tests
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.auditing import stored
+from aem_harness.harness.run.places import AuditedContainers
 from aem_harness.harness.run.reports import integrity_marks
+from aem_harness.harness.run.store import write_patch
+from aem_harness.harness.run.submission import Submission
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.types import Grade, Outcome, Task
@@ -320,3 +326,20 @@ def test_reports_equal_those_of_the_stock_runner_on_the_same_image(task: Task, t
         assert ours.exists() == theirs.exists() == (graded.outcome is not Outcome.NOT_APPLIED), name
         if theirs.exists():
             assert ours.read_text() == theirs.read_text()
+
+
+@pytest.mark.slow
+def test_where_canaries_decide_a_resolved_patch_is_graded_again_before_its_grade_is_returned(
+    task: Task, tmp_path: Path
+) -> None:
+    selection = Selection([task], load("sample"))
+    with open_run(tmp_path / "run", RunConfig(arm="a", agent="gold"), selection, Submission(), 1) as store:
+        places = AuditedContainers(store)
+        for name, patch, outcome in (("gold", tiny.GOLD, Outcome.RESOLVED), ("idle", NO_OP, Outcome.UNRESOLVED)):
+            folder = tmp_path / name
+            folder.mkdir()
+            write_patch(folder / official.PATCH, patch)
+            graded = places.grade(task, prediction(task.instance_id, patch), folder, None)
+            found = stored(folder)
+            assert graded.outcome is outcome
+            assert (found and found.state) == ("clean" if outcome is Outcome.RESOLVED else None)
