@@ -18,10 +18,14 @@ class Refused(PolicyFault):
 
 
 class Health(Enum):
-    """READY answers; DEAD says itself that it will answer no more; SILENT is starting, busy, or not there."""
+    """READY answers; DEAD says itself that it will answer no more; SILENT is starting or busy.
+
+    REFUSED: nobody listens there, which is ordinary before a server's start and means its end afterwards.
+    """
 
     READY = "ready"
     DEAD = "dead"
+    REFUSED = "refused"
     SILENT = "silent"
 
 
@@ -37,8 +41,9 @@ def health(url: str) -> Health:
             return Health.READY if answer.status == 200 else Health.SILENT
     except urllib.error.HTTPError as error:
         return Health.DEAD if error.code >= 500 else Health.SILENT
-    except (OSError, http.client.HTTPException):
-        return Health.SILENT
+    except (OSError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        return Health.REFUSED if isinstance(cause, ConnectionRefusedError) else Health.SILENT
 
 
 def ask(url: str) -> Any:

@@ -171,13 +171,23 @@ class Server:
                 return
 
     def _until_crash(self) -> str:
-        """Why the server ended, once it has; empty when it was stopped."""
-        polls = 0
+        """Why the server ended, once it has; empty when it was stopped.
+
+        A process may live on and keep its open connections, which are ours, while it listens no more (seen with vLLM
+        0.32): refused twice in a row it is taken for ended.
+        """
+        polls = refused = 0
         while not self._stopping.wait(POLL_SECONDS):
             polls += 1
             if self._process is None or self._process.poll() is not None:
                 return self._reason()
-            if polls % HEALTH_EVERY == 0 and client.health(self.url) is client.Health.DEAD:
+            if polls % HEALTH_EVERY:
+                continue
+            health = client.health(self.url)
+            refused = refused + 1 if health is client.Health.REFUSED else 0
+            if refused > 1:
+                return f"it no longer accepts connections; {self._reason()}"
+            if health is client.Health.DEAD:
                 return self._reason()
         return ""
 

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,6 +38,8 @@ class Handler(BaseHTTPRequestHandler):
             print("RuntimeError: the engine's own words", flush=True)
             health = 503
         self.answer(200, {})
+        if self.path == "/stop-listening":
+            server.server_close()  # the process lives on, and so do its connections
 
     def answer(self, status: int, value: object) -> None:
         body = json.dumps(value).encode()
@@ -47,4 +51,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+server.block_on_close = False
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while True:
+    time.sleep(600)

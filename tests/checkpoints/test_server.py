@@ -94,6 +94,16 @@ def test_a_dead_engine_behind_a_living_front_is_a_crash_too(server):
     assert "RuntimeError: the engine's own words" in server.events[1]["detail"]
 
 
+def test_a_server_that_lives_on_but_stopped_listening_is_restarted(server):
+    first = pid_of(server)
+    tell(server, "stop-listening")
+    assert until(lambda: "restarted" in events(server))
+    server.await_ready()
+    assert "no longer accepts connections" in server.events[1]["detail"]
+    assert group(first) == {}
+    assert urllib.request.urlopen(f"{server.url}/models", timeout=5).status == 200
+
+
 def test_calls_wait_for_a_restart_and_use_up_no_attempts(registry, tmp_path):
     folder = registry.get("tiny").folder
     with Server([registry.get("tiny")], registry, tmp_path / "server.log") as server:
