@@ -63,7 +63,7 @@ def own_card(folder: Path) -> dict[str, Any]:
     for above in folder.resolve().parents[:LEVELS]:
         if (above / CARD).is_file() and (above / RUN_SETTINGS).is_file() and not any(above.glob("*.safetensors")):
             known = _told(read_card(above / CARD), above)
-            step = next((found[1] for part in folder.resolve().parts[::-1] if (found := STEP.search(part))), None)
+            step = next((match[1] for part in folder.resolve().parts[::-1] if (match := STEP.search(part))), None)
             return {**known, "training": {**known.get("training", {}), "step": step and int(step)}}
     return {}
 
@@ -99,16 +99,16 @@ def add(card: Card, registry: Path, *, replace: bool = False) -> Path:
 
 def steps_in(folder: Path) -> dict[int, Path]:
     """The checkpoints of a training run by step: `checkpoint-50` (TRL), `global_step_50/.../huggingface` (verl)."""
-    found = {}
+    by_step = {}
     for child in sorted(folder.iterdir()) if folder.is_dir() else ():
         number = re.search(r"(\d+)$", child.name)
         places = [child, *sorted(child.glob("**/huggingface"))]
         holding = next((place for place in places if any(place.glob("*.safetensors"))), None)
         if number and holding:
-            found[int(number[1])] = holding
-    if not found:
+            by_step[int(number[1])] = holding
+    if not by_step:
         raise ConfigError(f"{folder} holds no checkpoints by step, such as checkpoint-50 or global_step_50/huggingface")
-    return dict(sorted(found.items()))
+    return dict(sorted(by_step.items()))
 
 
 def _card(name: str, folder: Path | None, values: Mapping[str, Any], registry: Path, lent: Mapping[str, Any]) -> Card:

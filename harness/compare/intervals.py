@@ -75,12 +75,12 @@ def like_these(
     if sample.grain.any() and se < smallest:
         se, note = smallest, FEW_MOVED
     ends = _t_interval(value, se, df, level)
-    found = Interval(question="tasks like these", **ends, method=method, note=note)
+    interval = Interval(question="tasks like these", **ends, method=method, note=note)
     if not rate:
-        return found
-    found = of_a_rate(found, value, n)
-    low, high = min(found.low, max(value - least, 0.0)), max(found.high, min(value + least, 1.0))
-    return found.model_copy(update={"low": low, "high": high})
+        return interval
+    interval = of_a_rate(interval, value, n)
+    low, high = min(interval.low, max(value - least, 0.0)), max(interval.high, min(value + least, 1.0))
+    return interval.model_copy(update={"low": low, "high": high})
 
 
 def unseen(tasks: int, level: float = 0.95) -> float:

@@ -132,11 +132,7 @@ def drive(
         ledger.check(ledger.read(where), attempt, where)
     refuse_vacuous(config, plan, start.baseline or start.surface)
     gate = Gate(config, plan)
-    if gate.chance < options.least_chance:
-        raise ConfigError(
-            f"an equal checkpoint is cleared with a chance of {gate.chance:.0%}, not {options.least_chance:.0%}; give "
-            "it more seeds or tasks, or a wider margin (`aem plan` says how many)"
-        )
+    _refuse_unlikely(gate, options.least_chance)
     announce(gate)
     source.feed(gate)
     end = source.end(gate)
@@ -164,20 +160,32 @@ def drive(
         notes=notes,
     )
     if options.sequence is not None and past is not None and number is not None:
-        ended = PastGate(
-            number=number,
-            candidate=end.candidate,
-            candidate_digest=end.candidate_digest or "",
-            block_alpha=past.block_alpha(number),
-            verdict=result.verdict,
-            rollouts=result.rollouts,
-            difference=result.difference,
-            at=now(),
-        )
-        record(options.sequence, past, ended)
+        record(options.sequence, past, _past_gate(result, number, end.candidate_digest, past.block_alpha(number)))
     if options.page is not None:
         write_page(options.page, gate, end.outcomes, (end.baseline.name, end.candidate), options.ends)
     return result
+
+
+def _refuse_unlikely(gate: Gate, least_chance: float) -> None:
+    if gate.chance < least_chance:
+        raise ConfigError(
+            f"an equal checkpoint is cleared with a chance of {gate.chance:.0%}, not {least_chance:.0%}; give "
+            "it more seeds or tasks, or a wider margin (`aem plan` says how many)"
+        )
+
+
+def _past_gate(result: GateReport, number: int, candidate_digest: str | None, block_alpha: float) -> PastGate:
+    """A finished gate as its sequence keeps it."""
+    return PastGate(
+        number=number,
+        candidate=result.candidate,
+        candidate_digest=candidate_digest or "",
+        block_alpha=block_alpha,
+        verdict=result.verdict,
+        rollouts=result.rollouts,
+        difference=result.difference,
+        at=now(),
+    )
 
 
 def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int, ends: Ends | None = None) -> list[Arm]:

@@ -139,9 +139,9 @@ class Live:
             )
             raise EnvironmentFault(lost)
         baseline = self._baseline or self._read(self._plans[0])
-        found = self._outcomes()
-        notes = [audit_words(found)] if self._options.audited else []
-        return End(baseline, candidate.config.arm, self._candidate_digest(), self._counted(found), accepted, notes)
+        known = self._outcomes()
+        notes = [audit_words(known)] if self._options.audited else []
+        return End(baseline, candidate.config.arm, self._candidate_digest(), self._counted(known), accepted, notes)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -152,8 +152,8 @@ class Live:
             return None  # not begun, or nothing in it yet
 
     def _read(self, plan: ArmPlan) -> Arm:
-        found = self._counted(load_one(str(plan.folder)))
-        return read_arm(found, found.arms[0], retries=self._config.retries)
+        known = self._counted(load_one(str(plan.folder)))
+        return read_arm(known, known.arms[0], retries=self._config.retries)
 
     def _counted(self, outcomes: Outcomes) -> Outcomes:
         return audited(outcomes) if self._options.audited else outcomes

@@ -60,11 +60,11 @@ def drawn(run_id: str, key: Key, share: float) -> bool:
 def stored(folder: Path, name: str = CANARY) -> Regrade | None:
     """What canaries (or VARIANT) found of the rollout in `folder`; None where its patch was not run, or is another."""
     try:
-        found = Regrade(**read_json(folder / name)) if (folder / name).is_file() else None
+        regrade = Regrade(**read_json(folder / name)) if (folder / name).is_file() else None
         patch = read_patch(folder / official.PATCH)
     except (AemError, OSError, TypeError, ValueError):
         return None
-    return found if found and found.patch_sha256 == digest_of(patch) else None
+    return regrade if regrade and regrade.patch_sha256 == digest_of(patch) else None
 
 
 class Auditor:
@@ -209,16 +209,16 @@ def marked_keys(folder: Path) -> set[Key]:
     }
 
 
-def line(found: Audited) -> str:
+def line(audited: Audited) -> str:
     """Two sentences for a person, in one line."""
-    done, tampered = found.marked_regraded + found.others_regraded, found.found_marked + found.found_others
-    unheard = f"; {found.unaudited} more could not be" if found.unaudited else ""
-    share = "unknown" if found.tampered is None else f"{100 * found.tampered:.1f} %"
+    done, tampered = audited.marked_regraded + audited.others_regraded, audited.found_marked + audited.found_others
+    unheard = f"; {audited.unaudited} more could not be" if audited.unaudited else ""
+    share = "unknown" if audited.tampered is None else f"{100 * audited.tampered:.1f} %"
     return (
-        f"canaries: graded again {done} of {found.resolved} resolved rollouts ({found.marked_regraded} of "
-        f"{found.marked} with marks{unheard}), in {found.cost:.1f} times the time of their grading; {tampered} of them "
-        f"tampered with tests. Estimated share of all {found.resolved} that did: {share}, "
-        f"95 % interval {100 * found.low:.1f} to {100 * found.high:.1f} %."
+        f"canaries: graded again {done} of {audited.resolved} resolved rollouts ({audited.marked_regraded} of "
+        f"{audited.marked} with marks{unheard}), in {audited.cost:.1f} times the time of their grading; "
+        f"{tampered} of them tampered with tests. Estimated share of all {audited.resolved} that did: {share}, "
+        f"95 % interval {100 * audited.low:.1f} to {100 * audited.high:.1f} %."
     )
 
 

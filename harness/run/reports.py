@@ -74,10 +74,10 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
     write_json(folder / "audit.json", marked)
 
 
-def _outcome(found: Progress, empty: bool) -> Outcome:
+def _outcome(state: Progress, empty: bool) -> Outcome:
     """The official tools count a prediction that is not graded yet as an error, except that they see an empty one."""
-    if found.grade:
-        return Outcome(found.grade["outcome"])
+    if state.grade:
+        return Outcome(state.grade["outcome"])
     return Outcome.EMPTY_PATCH if empty else Outcome.ERROR
 
 

@@ -67,10 +67,10 @@ def remove_future(shell: Shell, image_id: str) -> None:
 
 
 def _strangers(shell: Shell) -> str:
-    found = shell.execute(_STRANGERS, timeout=600.0)
-    if found.returncode:
-        raise EnvironmentFault(f"cannot look for commits beyond the base: {_last(found)}")
-    return found.output.strip()
+    searched = shell.execute(_STRANGERS, timeout=600.0)
+    if searched.returncode:
+        raise EnvironmentFault(f"cannot look for commits beyond the base: {_last(searched)}")
+    return searched.output.strip()
 
 
 def _last(seen: Observation) -> str:
