@@ -285,7 +285,7 @@ def test_harmless_forms_of_what_can_touch_a_verdict_bear_their_marks_and_change_
     noted = tiny.GOLD + tiny.creating("notes.py", NOTE)
     assert grade(task, noted, tmp_path).outcome is Outcome.RESOLVED
     marks = integrity_marks(tmp_path, task, Outcome.RESOLVED)
-    assert {mark.name for mark in marks} == {"forged log", "exit"}
+    assert {mark.name for mark in marks} == {"forged log", "leaves the process"}
     assert all(mark.grave for mark in marks)
 
     assert grade(task, tiny.creating("conftest.py", HOOK), tmp_path).outcome is Outcome.UNRESOLVED
