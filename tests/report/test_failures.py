@@ -212,7 +212,7 @@ def test_the_reference_patch_stands_beside_the_rollouts_where_there_is_width(run
 def test_the_command_lists_reads_and_prints_json(run):
     listed = CliRunner().invoke(app, ["failures", str(run)], env={"COLUMNS": "100"})
     assert listed.exit_code == 0, listed.output
-    assert "3 of 4 rollouts are not resolved" in listed.stdout
+    assert "3 of 4 rollouts are not resolved" in " ".join(listed.stdout.split())
     rows = json.loads(CliRunner().invoke(app, ["failures", str(run), "--json"]).stdout)
     assert {(row["instance_id"], row["exit_status"]) for row in rows} >= {("repo__project-2", "agent_crash")}
     whole = CliRunner().invoke(app, ["failures", str(run), "--read", "--cause", "crashed"])
