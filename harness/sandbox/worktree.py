@@ -42,6 +42,9 @@ _MAKE = f"""set -e
 rm -rf {_ROOT}; {GIT}
 mkdir -p {_ROOT}/a {_ROOT}/b {_ROOT}/rules; command -v git > /dev/null
 git init -q --template= --bare {_ROOT}/git
+# What the image itself excludes, beside .gitignore: this container is a fresh one, no agent was in it.
+own=$(git rev-parse --git-path info/exclude 2> /dev/null) || own=
+if [ -f "$own" ]; then mkdir -p {_ROOT}/git/info; cp "$own" {_ROOT}/git/info/exclude; fi
 """
 _IGNORED = f"""{GIT}
 cd {_ROOT}/rules && git --git-dir={_ROOT}/git --work-tree=. check-ignore -z --stdin --no-index < {_ROOT}/names
@@ -170,7 +173,7 @@ def _compare(
 ) -> None:
     if not candidates:
         return
-    other.output(_MAKE, bound=10_000, cwd="/")
+    other.output(_MAKE, bound=10_000, cwd=workdir)
     rules = [path for path in today if posixpath.basename(path) in (b".gitignore", b".gitattributes")]
     fresh = {path for path in rules if path in set(candidates)}
     _copy(other, other, [path for path in rules if path not in fresh], workdir, "rules")
