@@ -138,7 +138,7 @@ def _ref(name: str, source: ImageSource) -> ImageRef:
     image = _find(name)
     if image is None:
         raise EnvironmentFault(f"image {name} vanished")
-    digests = [] if RECIPE in image.labels else image.attrs.get("RepoDigests") or []
+    digests = [] if image.labels.get(RECIPE) else image.attrs.get("RepoDigests") or []
     return ImageRef(name=name, digest=digests[0].rpartition("@")[2] if digests else image.id, source=source)
 
 

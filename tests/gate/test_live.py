@@ -118,7 +118,7 @@ def test_past_checkpoints_are_the_control_variate_of_a_gate_that_runs(baseline, 
     (tmp_path / "past.csv").write_text("\n".join(["arm,instance_id,seed,resolved", *rows]) + "\n")
     found = []
     for history in ([], ["--history", str(tmp_path / "past.csv")]):
-        how = ["--question", "outcomes", "--budget", "8", "--margin", "20"]
+        how = ["--question", "outcomes", "--budget", "20", "--margin", "40"]
         done = gate(baseline, tmp_path / f"idle{len(history)}", *history, *how)
         assert done.returncode in (1, 2), done.stderr
         found.append(json.loads(done.stdout))
