@@ -5,6 +5,7 @@ a format cannot hold is left out and said, never replaced by something that look
 infrastructure has no verdict, a log-probability of minus infinity is no number in JSON.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,18 @@ def said(message: Mapping[str, Any]) -> str | None:
         return text_of(message)
     extra = message.get("extra") or {}
     return str(plain(extra["model_response"])) if "model_response" in extra else None
+
+
+def tool_call(call: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Id, name and arguments of a call in OpenAI's form; arguments that are no JSON object are kept as `unparsed`."""
+    function = call.get("function") or {}
+    try:
+        arguments = json.loads(function.get("arguments") or "{}")
+    except ValueError:
+        arguments = function["arguments"]
+    if not isinstance(arguments, dict):
+        arguments = {"unparsed": arguments}
+    return str(call.get("id", "")), str(function.get("name", "")), plain(arguments)
 
 
 def numbered(run: Run) -> Iterator[tuple[str, Rollout]]:

@@ -6,13 +6,12 @@ they go into `metrics.extra`. Log-probabilities are written only where every one
 Harbor 0.26, read strictly from JSON.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.export import Rollout, Run, Written, numbered, plain, said, text_of
+from aem_harness.harness.export import Rollout, Run, Written, numbered, plain, said, text_of, tool_call
 from aem_harness.harness.io import write_json
 
 VERSION = "ATIF-v1.7"
@@ -112,18 +111,8 @@ def _agent_fields(message: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
-        arguments = function["arguments"]
-    if not isinstance(arguments, dict):
-        arguments = {"unparsed": arguments}
-    return {
-        "tool_call_id": str(call.get("id", "")),
-        "function_name": str(function.get("name", "")),
-        "arguments": plain(arguments),
-    }
+    number, name, arguments = tool_call(call)
+    return {"tool_call_id": number, "function_name": name, "arguments": arguments}
 
 
 def _result(message: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:

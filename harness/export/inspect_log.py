@@ -5,13 +5,12 @@ rollout that was lost to infrastructure is a sample with an error and without a 
 it out, as Inspect does. Tried with inspect_ai 0.3.285 (`pip install inspect_ai`).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of
+from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of, tool_call
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -131,13 +130,5 @@ def _messages(one: Rollout) -> Iterator[Any]:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function") or {}
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
-        arguments = {"unparsed": function["arguments"]}
-    return {
-        "id": str(call.get("id", "")),
-        "function": str(function.get("name", "")),
-        "arguments": plain(arguments if isinstance(arguments, dict) else {"unparsed": arguments}),
-    }
+    number, name, arguments = tool_call(call)
+    return {"id": number, "function": name, "arguments": arguments}
