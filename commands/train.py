@@ -58,17 +58,18 @@ def train(
 
     from aem_harness.harness.errors import ConfigError
 
+    if old_settings:
+        typer.echo("note: --set KEY=VALUE is now -c KEY=VALUE, as in aem run; --set names a dataset there", err=True)
+    settings = [*(old_settings or ()), *(settings or ())]
     if verify_method:
-        _verify(config, settings or (), out or Path("results") / "training" / "certificate", Console())
+        _verify(config, settings, out or Path("results") / "training" / "certificate", Console())
         return
     if config is None:
         raise ConfigError("--config names what to train: a YAML file, or a shipped one such as tiny-aem")
     from aem_harness.training.config import find_config, load_config
     from aem_harness.training.run import train as run
 
-    if old_settings:
-        typer.echo("note: --set KEY=VALUE is now -c KEY=VALUE, as in aem run; --set names a dataset there", err=True)
-    loaded = load_config(find_config(config), [*(old_settings or ()), *(settings or ())])
+    loaded = load_config(find_config(config), settings)
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
     if dry_run:
         _check(loaded, folder, Console(), resume=resume)

@@ -1,5 +1,6 @@
 """A lab's own test can ask for a gate, and sees its report when the checkpoint does not pass."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +18,15 @@ def test_no_worse(aem_gate):
 def test_much_worse(aem_gate):
     assert aem_gate("base", "worse", margin=0.05, **QUICK).passed
 """
-# As the entry point does it: this process runs from a source tree, where none may be installed.
+# Named, and no entry point read: the plugin may or may not be installed beside this source tree.
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "aem_harness.api.pytest_plugin"]
 
 
 def test_a_checkpoint_that_is_worse_fails_the_test_and_the_report_says_how(tmp_path: Path) -> None:
     write_table(tmp_path / "outcomes.csv")
     (tmp_path / "test_checkpoint.py").write_text(TESTS)
-    done = subprocess.run(PYTEST, cwd=tmp_path, capture_output=True, text=True)
+    alone = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(PYTEST, cwd=tmp_path, env=alone, capture_output=True, text=True)
     assert "1 failed, 1 passed" in done.stdout, done.stdout
     assert "aem gate" in done.stdout
     assert "BLOCK" in done.stdout

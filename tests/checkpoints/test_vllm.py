@@ -41,6 +41,7 @@ def server(registry: Path) -> Iterator[Server]:
 
 def run(server: Server, registry: Path, checkpoint: str, out: Path, *more: str) -> list[dict[str, Any]]:
     words = ["run", "--registry", str(registry), "--checkpoint", checkpoint, "--endpoint", server.url]
+    words += ["-c", "stop_alike=0"]  # 512 tokens and no training: nearly every reply is a format error
     app([*words, "--set", "sample", "--out", str(out), *more], standalone_mode=False)
     return list(read_journal(out))
 

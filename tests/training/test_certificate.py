@@ -136,9 +136,18 @@ def test_no_difference_is_called_one_and_a_planted_one_is_found():
 
 
 def test_aem_train_verifies_a_method_and_writes_the_certificate(tmp_path):
-    words = ["train", "--verify-method", "--set", "method.lam=2", "--set", "base=dapo", "--out", str(tmp_path)]
+    words = [
+        "train",
+        "--verify-method",
+        "-c",
+        "method.lam=2",
+        "--set",
+        "base=dapo",
+        "--out",
+        str(tmp_path),
+    ]  # --set: as it was called
     for setting in ("seeds=2", "steps=10", "world.tasks=2", "world.doors=2", "world.turns=3"):
-        words += ["--set", setting]
+        words += ["-c", setting]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert "lambda 2" in result.output
