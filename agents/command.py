@@ -2,7 +2,8 @@
 
 The program gets one JSON object on stdin (the fields of `Instance`, `seed`, `container`, `workdir`) and the same two
 in its environment as AEM_CONTAINER and AEM_WORKDIR. Exit code 0 hands in; the work tree's diff is the prediction,
-whatever the exit code. Exit code 75 (EX_TEMPFAIL) says that infrastructure failed: the rollout is owed again.
+whatever the exit code. Exit code 75 (EX_TEMPFAIL) says that infrastructure failed: the rollout is lost, and
+`--retry infra` repeats it.
 """
 
 import contextlib

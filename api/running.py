@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended: `counts` has the rollouts of each outcome, `owed` those that have none yet.
+    """A run that has ended: `counts` has the rollouts of each outcome, `pending` those that have none yet.
 
     `ends` are the exit statuses of each outcome's rollouts. `suspect` are the instances that are resolved, but with a
     grave integrity mark. `vain` says what is likely wrong where nearly all ended alike without having worked; `remarks`
@@ -134,7 +134,7 @@ def run(
         store = stack.enter_context(enter_run(folder, asked, selection, counts))
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
-        if to_do := store.owed(keys, retry_infrastructure=retry_infrastructure).rollouts:
+        if to_do := store.pending(keys, retry_infrastructure=retry_infrastructure).rollouts:
             require(selection, (name for name, _, _ in to_do), asked)
             served = connect(
                 endpoints,
@@ -297,7 +297,7 @@ def perform(
     canary: float | None = None,
     places: "Places | None" = None,
 ) -> Finished:
-    """Do what is owed among `keys` under a live view, then write the official predictions and reports.
+    """Do what is pending among `keys` under a live view, then write the official predictions and reports.
 
     `release` wakes whoever waits for the policy when the run ends early. `canary`: the share of the resolved rollouts
     without marks that are then graded again with canaries, beside all marked ones; None: no canaries.
@@ -316,8 +316,8 @@ def perform(
         console.print(f"[yellow]warning:[/] {instance_id} seed {seed}: {wrong}", highlight=False, soft_wrap=True)
     for path in store.stray:
         console.print(f"[yellow]warning:[/] {path} is no rollout of this run: ignored", highlight=False, soft_wrap=True)
-    owed = store.owed(list(keys), retry_infrastructure=retry_infrastructure)
-    undone = {(i, s) for i, s, _ in owed.rollouts} | set(owed.grades)
+    pending = store.pending(list(keys), retry_infrastructure=retry_infrastructure)
+    undone = {(i, s) for i, s, _ in pending.rollouts} | set(pending.grades)
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     with RunView(console, store.config.arm, len(keys), known) as view:

@@ -206,7 +206,7 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
     feeding = threading.Lock()
     runners: list[Runner] = []
     known: Counter[str] = sum((outcomes(side.store, gate.order) for side in sides), Counter())
-    known.pop("owed", None)
+    known.pop("pending", None)
 
     def stop() -> None:
         for n, runner in enumerate(runners):
@@ -260,7 +260,7 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
         finally:
             for side in sides:
                 write_reports(side.store.folder, list(tasks), side.store.progress)
-                if gate.decided and outcomes(side.store, gate.order)["owed"]:
+                if gate.decided and outcomes(side.store, gate.order)["pending"]:
                     write_json(side.store.folder / STOPPED, {"by": "gate", "reason": "the gate had decided"})
 
 

@@ -46,8 +46,8 @@ def run_summary(
             table.add_row(
                 Text(outcome.value, STYLE[outcome]), str(count), f"{100 * count / total:.1f} %", *said(outcome.value)
             )
-    if counts.get("owed"):
-        table.add_row("not run yet", str(counts["owed"]), f"{100 * counts['owed'] / total:.1f} %")
+    if counts.get("pending"):
+        table.add_row("not run yet", str(counts["pending"]), f"{100 * counts['pending'] / total:.1f} %")
     return Group(Text(title, "bold"), table)
 
 

@@ -8,16 +8,16 @@ from aem_harness.harness.types import Outcome
 
 
 def outcomes(store: RunStore, keys: Sequence[Key]) -> Counter[str]:
-    """How many of `keys` ended in each outcome; "owed" counts those that have none yet."""
+    """How many of `keys` ended in each outcome; "pending" counts those that have none yet."""
     counts: Counter[str] = Counter()
     for key in keys:
         progress = store.progress.get(key)
         if progress is None:
-            counts["owed"] += 1
+            counts["pending"] += 1
         elif progress.rollout["fault"] is not None:
             counts[Outcome.ERROR.value] += 1
         else:
-            counts[progress.grade["outcome"] if progress.grade else "owed"] += 1
+            counts[progress.grade["outcome"] if progress.grade else "pending"] += 1
     return counts
 
 
@@ -25,7 +25,7 @@ def ends(store: RunStore, keys: Sequence[Key]) -> dict[str, Counter[str]]:
     """By outcome, how the rollouts among `keys` ended (their exit statuses)."""
     found: dict[str, Counter[str]] = {}
     for progress in (store.progress[key] for key in keys if key in store.progress):
-        graded = progress.grade["outcome"] if progress.grade else "owed"
+        graded = progress.grade["outcome"] if progress.grade else "pending"
         outcome = Outcome.ERROR.value if progress.rollout["fault"] is not None else graded
         found.setdefault(outcome, Counter())[progress.rollout.get("exit_status", "")] += 1
     return found

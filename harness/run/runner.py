@@ -35,11 +35,11 @@ def loss(event: Event) -> str:
 
 
 class Runner:
-    """Runs what a store owes. `on_event(kind, event)` is called with "started", "rollout" and "grade", one at a time.
+    """Runs what is pending in a store. Calls `on_event(kind, event)` for "started", "rollout", "grade", one at a time.
 
     No rollout is started while more than `ahead` wait for their verdict: for runs that a verdict may end.
-    Set `stop` to end early: queued rollouts are cancelled, running ones are discarded and stay owed. `release` is then
-    called, to wake rollouts that wait for something outside their containers, such as a model.
+    Set `stop` to end early: queued rollouts are cancelled, running ones are discarded and stay pending. `release` is
+    then called, to wake rollouts that wait for something outside their containers, such as a model.
     """
 
     def __init__(
@@ -68,21 +68,24 @@ class Runner:
         self._rollouts = Rollouts(store, tasks, agent, self._places, self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
-        """Do everything owed among `keys`, in their order. Raises EnvironmentFault after too many faults in a row, and
-        Alike when the first rollouts all end alike without having worked."""
+        """Do what is pending among `keys`, in their order.
+
+        Raises EnvironmentFault after too many faults in a row, and Alike when the first rollouts all end alike without
+        having worked.
+        """
         watch = Watch(self.config.stop_alike, (known.rollout for known in self.store.progress.values()))
-        owed = self.store.owed(list(keys), retry_infrastructure=retry_infrastructure)
-        if owed.rollouts:
+        pending = self.store.pending(list(keys), retry_infrastructure=retry_infrastructure)
+        if pending.rollouts:
             watch.check()
-        waiting = deque(owed.rollouts)
-        logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(owed.grades), len(keys))
+        waiting = deque(pending.rollouts)
+        logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(pending.grades), len(keys))
         faults_in_a_row = 0
         with (
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
             ThreadPoolExecutor(self._grade_workers, "grade") as grades,
         ):
             rolling: set[Future[Event | None]] = set()
-            grading = {grades.submit(self._grade, *key) for key in owed.grades}
+            grading = {grades.submit(self._grade, *key) for key in pending.grades}
             try:
                 while (waiting or rolling or grading) and not self.stop.is_set():
                     while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
@@ -106,7 +109,7 @@ class Runner:
                             elif event["attempt"] < self.config.infra_retries:
                                 waiting.appendleft((*key, event["attempt"] + 1))
             finally:
-                # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays owed.
+                # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays pending.
                 if rolling or grading or waiting:
                     logger.warning("ending early: %d under way are discarded and stay to do", len(rolling | grading))
                 self.stop.set()

@@ -1,4 +1,4 @@
-"""A run on disk: the journal that says what is finished, one folder per rollout, and what is still owed.
+"""A run on disk: the journal that says what is finished, one folder per rollout, and what is still pending.
 
 Exactly once, whatever is killed when: a rollout is written into a scratch folder, its event file last; the folder is
 renamed into place, then the event is appended to the journal. On opening, finished folders whose event the journal
@@ -67,7 +67,7 @@ class Progress:
 
 
 @dataclass
-class Owed:
+class Pending:
     """What a run still has to do: whole rollouts, with the attempt number each gets, and gradings alone."""
 
     rollouts: list[tuple[str, int, int]] = field(default_factory=list)
@@ -165,22 +165,22 @@ class RunStore:
             raise DataError(f"{folder}: {wrong}; run the same command again, it does this rollout again")
         return read_patch(folder / PATCH)
 
-    def owed(self, keys: list[Key], *, retry_infrastructure: bool = False) -> Owed:
+    def pending(self, keys: list[Key], *, retry_infrastructure: bool = False) -> Pending:
         """What is missing among `keys`, in their order; infrastructure losses too where asked.
 
         A grading that was lost is graded again; a rollout that was lost is rolled out again.
         """
-        owed = Owed()
+        pending = Pending()
         for instance_id, seed in keys:
             progress = self.progress.get((instance_id, seed))
             if progress is None:
-                owed.rollouts.append((instance_id, seed, self._attempts.get((instance_id, seed), -1) + 1))
+                pending.rollouts.append((instance_id, seed, self._attempts.get((instance_id, seed), -1) + 1))
             elif progress.rollout["fault"] is not None:
                 if retry_infrastructure:
-                    owed.rollouts.append((instance_id, seed, progress.rollout["attempt"] + 1))
+                    pending.rollouts.append((instance_id, seed, progress.rollout["attempt"] + 1))
             elif progress.grade is None or (retry_infrastructure and progress.infrastructure):
-                owed.grades.append((instance_id, seed))
-        return owed
+                pending.grades.append((instance_id, seed))
+        return pending
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

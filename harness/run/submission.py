@@ -28,7 +28,7 @@ def enter(store: RunStore, predictions: Iterable[Prediction]) -> int:
     """Make each prediction a finished rollout of seed 0, and return how many were new or changed.
 
     One whose patch the run already holds is left alone, grade and all. One that changed becomes a new attempt, which
-    is then owed a grade; the earlier attempt is kept beside it.
+    is then graded again; the earlier attempt is kept beside it.
     """
     entered = 0
     for prediction in predictions:

@@ -15,7 +15,6 @@ Nothing is printed, and nothing heavy is imported before it is used.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from aem_harness.api.grading import grade
     from aem_harness.api.running import Finished, Tasks, run
 
-try:
-    __version__ = version("aem-harness")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _HOME = {
     "run": "running",
@@ -57,9 +53,22 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        globals()[name] = _version()
+        return globals()[name]
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"aem_harness.api.{_HOME[name]}"), name)
+
+
+def _version() -> str:
+    """The installed version, read when asked for: it takes longer than all else that `aem --help` imports from here."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("aem-harness")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -109,6 +109,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_help_of_the_command_line_imports_nothing_heavy() -> None:
+    heavy = "{'pandas', 'numpy', 'pydantic', 'docker', 'torch', 'openai', 'swebench', 'yaml', 'jinja2'}"
+    code = f"import sys, aem_harness.cli; print(sorted({heavy} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_static_tools_see_every_function() -> None:
     assert {*aem_harness.__all__} <= {*dir(aem_harness)}
     for name in aem_harness.__all__:

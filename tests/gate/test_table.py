@@ -27,7 +27,7 @@ def outcomes(rows, facts=None, **columns) -> Outcomes:
 TWO = [("a", "t1", 0, 1), ("a", "t1", 1, 0), ("a", "t2", 0, None), ("b", "t1", 0, 1), ("b", "t2", 0, 0)]
 
 
-def test_every_task_is_owed_every_seed_of_its_arm():
+def test_every_task_needs_every_seed_of_its_arm():
     arm = read_arm(outcomes(TWO), "a", retries=1)
     assert (arm.tasks, arm.seeds) == (("t1", "t2"), (0, 1))
     np.testing.assert_array_equal(arm.resolved, [[1, 0], [np.nan, np.nan]])

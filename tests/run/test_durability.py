@@ -62,15 +62,15 @@ def test_a_rollout_with_a_truncated_file_is_done_again_and_never_graded(tmp_path
     path = tmp_path / "r" / "rollouts" / key[0] / str(key[1]) / name
     path.write_bytes(path.read_bytes()[:keep])
     with open_store(tmp_path / "r") as store:
-        owed = store.owed([key])
-        assert owed.rollouts == [(*key, 1)]
-        assert owed.grades == []
+        pending = store.pending([key])
+        assert pending.rollouts == [(*key, 1)]
+        assert pending.grades == []
         assert name in store.damaged[key]
         roll(store, key, attempt=1)
         judge(store, key, attempt=1)
     with open_store(tmp_path / "r") as store:
         assert store.damaged == {}
-        assert store.owed([key]) == store.owed([])
+        assert store.pending([key]) == store.pending([])
         assert store.rollout_folder(*key).with_name(f"{key[1]}.attempt0").is_dir()  # the damaged one is kept
 
 
@@ -79,8 +79,8 @@ def test_a_grading_with_a_truncated_file_is_done_again_and_its_rollout_is_not(tm
     finished(tmp_path / "r")
     (tmp_path / "r" / "rollouts" / KEYS[0][0] / str(KEYS[0][1]) / name).write_text("")
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[:2]).rollouts == []
-        assert store.owed(KEYS[:1]).grades == KEYS[:1]
+        assert store.pending(KEYS[:2]).rollouts == []
+        assert store.pending(KEYS[:1]).grades == KEYS[:1]
 
 
 @pytest.mark.parametrize("name", ["rollout.json", "grade.json"])
@@ -88,7 +88,7 @@ def test_the_journal_outlives_the_copies_of_its_lines_beside_the_files(tmp_path,
     finished(tmp_path / "r")
     (tmp_path / "r" / "rollouts" / KEYS[0][0] / str(KEYS[0][1]) / name).write_text('{"event": "ro')
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[:1]) == store.owed([])
+        assert store.pending(KEYS[:1]) == store.pending([])
 
 
 def test_changed_content_of_the_same_length_is_found_before_grading(tmp_path):
@@ -99,7 +99,7 @@ def test_changed_content_of_the_same_length_is_found_before_grading(tmp_path):
         with pytest.raises(DataError, match=r"patch\.diff has other content"):
             store.patch(*KEYS[1])
     with open_store(tmp_path / "r") as store:
-        assert store.owed([KEYS[1]]).rollouts == [(*KEYS[1], 1)]
+        assert store.pending([KEYS[1]]).rollouts == [(*KEYS[1], 1)]
 
 
 def test_a_deleted_rollout_is_done_again(tmp_path):
@@ -107,7 +107,7 @@ def test_a_deleted_rollout_is_done_again(tmp_path):
     for key in KEYS[:2]:
         shutil.rmtree(tmp_path / "r" / "rollouts" / key[0] / str(key[1]))
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[:2]).rollouts == [(*KEYS[0], 1), (*KEYS[1], 1)]
+        assert store.pending(KEYS[:2]).rollouts == [(*KEYS[0], 1), (*KEYS[1], 1)]
 
 
 def test_a_patch_shorter_than_an_old_journal_says_is_not_graded(tmp_path):
@@ -119,7 +119,7 @@ def test_a_patch_shorter_than_an_old_journal_says_is_not_graded(tmp_path):
         assert store.damaged == {}
     (tmp_path / "r" / "rollouts" / KEYS[1][0] / str(KEYS[1][1]) / "patch.diff").write_text("")
     with open_store(tmp_path / "r") as store:
-        assert store.owed([KEYS[1]]).rollouts == [(*KEYS[1], 1)]
+        assert store.pending([KEYS[1]]).rollouts == [(*KEYS[1], 1)]
 
 
 def test_whenever_the_power_goes_what_was_acknowledged_is_whole_and_nothing_half_is_graded(tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_journal_with_a_damaged_line_names_fsck_which_rebuilds_it(tmp_path):
     assert "kept as journal.jsonl.damaged" in said
     assert sorted(map(str, read_journal(tmp_path / "r"))) == sorted(map(str, whole))
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[:1]) == store.owed([])
+        assert store.pending(KEYS[:1]) == store.pending([])
 
 
 def test_fsck_rebuilds_a_missing_journal(tmp_path):
@@ -203,7 +203,7 @@ def test_fsck_finds_changed_content_and_the_run_does_it_again(tmp_path):
     assert f"{KEYS[0][0]} seed {KEYS[0][1]}: the grading is done again: {LOG} has other content" in said
     assert "to do: 1 damaged" in said
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[:1]).grades == KEYS[:1]
+        assert store.pending(KEYS[:1]).grades == KEYS[:1]
 
 
 def test_fsck_of_something_else_is_a_usage_error(tmp_path):

@@ -109,7 +109,7 @@ def test_a_run_folder_that_takes_no_results_ends_the_run_in_one_line_and_loses_n
         with pytest.raises(HostFault, match=r"No space left on device.*run the same command again"):
             runner.run(KEYS[:3])
     with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), few, agent, 1) as store:
-        assert [key[:2] for key in store.owed(KEYS[:3]).rollouts] == KEYS[:3]
+        assert [key[:2] for key in store.pending(KEYS[:3]).rollouts] == KEYS[:3]
 
 
 class Ending(Doubler):

@@ -40,26 +40,26 @@ def finish(store: RunStore, key: tuple[str, int], **event) -> None:
 
 def test_a_fresh_run_owes_every_rollout_in_the_order_asked(tmp_path):
     with open_store(tmp_path / "r") as store:
-        assert store.owed(KEYS[::-1]).rollouts == [(*key, 0) for key in KEYS[::-1]]
+        assert store.pending(KEYS[::-1]).rollouts == [(*key, 0) for key in KEYS[::-1]]
 
 
 def test_a_finished_rollout_owes_its_grade_and_a_graded_one_owes_nothing(tmp_path):
     with open_store(tmp_path / "r") as store:
         finish(store, KEYS[0])
-        assert store.owed(KEYS).grades == [KEYS[0]]
+        assert store.pending(KEYS).grades == [KEYS[0]]
         store.finish_grade(grade(*KEYS[0]))
-        owed = store.owed(KEYS)
-        assert owed.grades == []
-        assert [(i, s) for i, s, _ in owed.rollouts] == KEYS[1:]
+        pending = store.pending(KEYS)
+        assert pending.grades == []
+        assert [(i, s) for i, s, _ in pending.rollouts] == KEYS[1:]
 
 
-def test_infrastructure_losses_are_owed_again_only_on_request(tmp_path):
+def test_infrastructure_losses_are_pending_again_only_on_request(tmp_path):
     with open_store(tmp_path / "r") as store:
         finish(store, KEYS[0], fault={"boundary": "environment", "message": "gone"})
         finish(store, KEYS[1])
         store.finish_grade(grade(*KEYS[1], outcome="error"))
-        assert store.owed(KEYS[:2]) == store.owed([])
-        again = store.owed(KEYS[:2], retry_infrastructure=True)
+        assert store.pending(KEYS[:2]) == store.pending([])
+        again = store.pending(KEYS[:2], retry_infrastructure=True)
         assert again.rollouts == [(*KEYS[0], 1)]
         assert again.grades == [KEYS[1]]
 
@@ -69,7 +69,7 @@ def test_an_earlier_attempt_is_kept_beside_its_retry(tmp_path):
         finish(store, KEYS[0], fault={"boundary": "policy", "message": "gone"})
         finish(store, KEYS[0], attempt=1)
         assert (store.rollout_folder(*KEYS[0]).with_name("0.attempt0") / "patch.diff").exists()
-        assert store.owed(KEYS[:1]).grades == [KEYS[0]]
+        assert store.pending(KEYS[:1]).grades == [KEYS[0]]
 
 
 @settings(max_examples=40)
@@ -89,13 +89,13 @@ def test_a_journal_cut_at_any_byte_is_completed_from_the_folders(tmp_path_factor
     assert len(events) == len(set(events)) == 4
 
 
-def test_what_was_under_way_when_killed_is_dropped_and_owed_again(tmp_path):
+def test_what_was_under_way_when_killed_is_dropped_and_done_again(tmp_path):
     with open_store(tmp_path / "r") as store:
         scratch = store.scratch(*KEYS[0])
         (scratch / "trajectory.jsonl").write_text('{"role": "sys')
     with open_store(tmp_path / "r") as store:
         assert not scratch.exists()
-        assert store.owed(KEYS[:1]).rollouts == [(*KEYS[0], 0)]
+        assert store.pending(KEYS[:1]).rollouts == [(*KEYS[0], 0)]
 
 
 def test_a_regrade_that_was_written_but_not_journaled_is_adopted(tmp_path):

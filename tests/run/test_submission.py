@@ -40,8 +40,8 @@ def test_patches_enter_a_run_once_and_only_changed_ones_again(tmp_path: Path) ->
     keys = [(name, 0) for name in IDS[:2]]
     with store(tmp_path / "run") as run:
         assert enter(run, predictions(n1="one", n2="caf\udce9")) == 2
-        assert run.owed(keys).grades == keys
-        assert run.owed(keys).rollouts == []
+        assert run.pending(keys).grades == keys
+        assert run.pending(keys).rollouts == []
     with store(tmp_path / "run") as run:
         assert enter(run, predictions(n1="one", n2="caf\udce9")) == 0
         assert enter(run, predictions(n1="one", n2="two")) == 1
@@ -80,7 +80,7 @@ def test_a_predictions_file_is_graded_and_continued(engine: None, tmp_path: Path
 
     journal = (out / "journal.jsonl").read_bytes()
     assert aem_grade(preds, *options).exit_code == 0
-    assert (out / "journal.jsonl").read_bytes() == journal  # nothing was owed
+    assert (out / "journal.jsonl").read_bytes() == journal  # nothing was pending
 
     write_predictions(preds, predictions(n1=tiny.GOLD, n2=tiny.creating("notes.txt", "x"), n3=""))
     assert aem_grade(preds, *options).exit_code == 0
