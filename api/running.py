@@ -234,10 +234,12 @@ def enter_run(folder: Path, config: "RunConfig", selection: Selection, seeds: "i
     `settle` must follow before anything is written into it.
     """
     from aem_harness import __version__
-    from aem_harness.harness.grading.official import grader_version
+    from aem_harness.harness.grading.official import grader_version, require_parser
     from aem_harness.harness.run.seeds import plan_of
     from aem_harness.harness.run.store import RunStore
 
+    for task in selection.tasks:
+        require_parser(task)
     names = [task.instance_id for task in selection.tasks]
     loaded = selection.loaded
     facts = {

@@ -15,7 +15,8 @@ DataSet = Annotated[
     typer.Option(
         "--set",
         metavar="NAME|FILE",
-        help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file",
+        help="verified, lite, full, multilingual, sample, tiny, OWNER/NAME[:SPLIT] of the hub, "
+        "or a .json/.jsonl/.parquet file",
     ),
 ]
 Ids = Annotated[

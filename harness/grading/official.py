@@ -104,12 +104,18 @@ def apply_commands() -> list[str]:
     return list(GIT_APPLY_CMDS)
 
 
-def _test_spec(task: Task) -> Any:
+def require_parser(task: Task) -> None:
+    """Raises DataError where swebench has no log parser of the task's name, so that nothing of it can be graded."""
     from swebench.harness.log_parsers import PARSER_REGISTRY
-    from swebench.harness.utils import make_test_spec
 
     if task.log_parser not in PARSER_REGISTRY:
         raise DataError(f"{task.instance_id}: log_parser {task.log_parser!r} is unknown to {grader_version()}")
+
+
+def _test_spec(task: Task) -> Any:
+    from swebench.harness.utils import make_test_spec
+
+    require_parser(task)
     return make_test_spec(
         {
             "instance_id": task.instance_id,

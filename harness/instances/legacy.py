@@ -15,7 +15,7 @@ from aem_harness.harness.errors import DataError
 SPECIFICATION = "swebench 4.1.0 specification"
 NAMING = "swebench image naming"
 
-_HEREDOC = "EOF_114329324912"  # the delimiter that 4.1.0 uses
+HEREDOC = "EOF_114329324912"  # the delimiter that 4.1.0 uses
 _ACTIVATE = ["source /opt/miniconda3/bin/activate", "conda activate testbed"]
 # Files of a test patch that are data of tests, not tests (4.1.0: NON_TEST_EXTS).
 _DATA_SUFFIXES = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
@@ -30,7 +30,7 @@ def complete_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     specification = _specification(row)
     derived = {
         "image": (lambda: default_image(row["instance_id"]), NAMING),
-        "eval_script": (lambda: _eval_script(row, specification), SPECIFICATION),
+        "eval_script": (lambda: eval_script(row, specification), SPECIFICATION),
         "log_parser": (lambda: specification["log_parser"], SPECIFICATION),
         "eval_type": (lambda: "pass_and_fail", SPECIFICATION),
     }
@@ -41,15 +41,18 @@ def complete_row(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     )
 
 
-def default_image(instance_id: str) -> str:
+def default_image(instance_id: str, *, owner: str = "swebench") -> str:
     """The name under which the official image of an instance is published (swebench 4.1.0 and 5.0.2)."""
-    return f"swebench/sweb.eval.x86_64.{instance_id.replace('__', '_1776_')}:latest".lower()
+    return f"{owner}/sweb.eval.x86_64.{instance_id.replace('__', '_1776_')}:latest".lower()
 
 
 def _specification(row: dict[str, Any]) -> dict[str, Any]:
     repo, version = row.get("repo"), row.get("version")
     facts = _facts().get(str(repo))
-    remedy = "use the dataset as published for swebench 5, whose rows carry image, eval_script and log_parser"
+    remedy = (
+        "use the dataset as published for swebench 5, whose rows carry image, eval_script and log_parser, or give the "
+        "row these columns: docs/howto/own-dataset.md"
+    )
     if facts is None:
         raise DataError(f"eval_script is missing and cannot be derived for repo {repo!r}: {remedy}")
     for specification in facts["specifications"]:
@@ -66,10 +69,10 @@ def _facts() -> dict[str, Any]:
     return facts
 
 
-def _eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
+def eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
     """As `make_eval_script_list_py` and `TestSpec.eval_script` of swebench 4.1.0 write it."""
     base, test_patch = row["base_commit"], row["test_patch"]
-    reset = f"git checkout {base} {' '.join(_existing_files(test_patch))}"
+    reset = f"git checkout {base} {' '.join(existing_files(test_patch))}"
     commands = [
         "#!/bin/bash",
         "set -uxo pipefail",
@@ -84,7 +87,7 @@ def _eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
         *_ACTIVATE,
         *([specification["install"]] if "install" in specification else []),
         reset,
-        f"git apply -v - <<'{_HEREDOC}'\n{test_patch}\n{_HEREDOC}",
+        f"git apply -v - <<'{HEREDOC}'\n{test_patch}\n{HEREDOC}",
         ": '>>>>> Start Test Output'",
         " ".join([specification["test"], *_test_arguments(row["repo"], test_patch)]),
         ": '>>>>> End Test Output'",
@@ -93,7 +96,7 @@ def _eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
     return "\n".join(commands) + "\n"
 
 
-def _existing_files(patch: str) -> list[str]:
+def existing_files(patch: str) -> list[str]:
     """The files that a patch changes, without those it creates."""
     from unidiff.errors import UnidiffParseError
     from unidiff.patch import PatchSet

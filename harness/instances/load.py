@@ -26,7 +26,10 @@ HUB = {
     "multilingual": "SWE-bench/SWE-bench_Multilingual",
 }
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
-SOURCES = f"{', '.join(HUB)}, sample, tiny, or a local {', '.join(SUFFIXES)} file (also with .gz)"
+SOURCES = (
+    f"{', '.join(HUB)}, sample, tiny, owner/name[:split] of the hub, "
+    f"or a local {', '.join(SUFFIXES)} file (also with .gz)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ class _Raw:
 def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Loaded:
     """Every good row of `source` as a `Task`, and one line for every other row.
 
-    `source`: `verified`, `lite`, `full`, `multilingual` or any `owner/name` of the Hugging Face hub, the bundled
-    `sample` or `tiny`, a local .json, .jsonl or .parquet file, optionally gzipped, or a folder with `<split>.parquet`.
-    Raises `DataError` when the source cannot be read, when no row is good and, with `strict`, when any row is bad.
+    `source`: `verified`, `lite`, `full`, `multilingual`, any `owner/name` or `owner/name:split` of the Hugging Face
+    hub, the bundled `sample` or `tiny`, a local .json, .jsonl or .parquet file, optionally gzipped, or a folder with
+    `<split>.parquet`. Raises `DataError` when the source cannot be read, when no row is good and, with `strict`, when
+    any row is bad.
     """
     name, raw, folder = _open(source, split)
     tasks: list[Task] = []
@@ -73,7 +77,8 @@ def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Lo
             tasks.append(task)
             rows.append(entry.value)
     if problems and (strict or not tasks):
-        more = f" (and {len(problems) - 1} more bad rows)" if len(problems) > 1 else ""
+        others = len(problems) - 1
+        more = f" (and {others} more bad row{'s' * (others > 1)})" if others else ""
         raise DataError(f"{problems[0]}{more}")
     if not tasks:
         raise DataError(f"{name} has no rows")
@@ -107,8 +112,9 @@ def _open(source: str | Path, split: str) -> tuple[str, Iterator[_Raw], Path | N
             raise DataError(f"no such file: {path}")
         return path.name, _file_rows(path), path.parent
     if text in HUB or (text.count("/") == 1 and not path.exists()):
-        hub_id = HUB.get(text, text)
-        return hub_id, _hub_rows(hub_id, split), None
+        name = HUB.get(text, text)
+        hub_id, _, named = name.partition(":")
+        return name, _hub_rows(hub_id, named or split), None
     raise DataError(f"unknown source of instances {text!r}: give {SOURCES}")
 
 

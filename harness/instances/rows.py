@@ -1,9 +1,10 @@
 """One dataset row as published -> one `Task`, or one clear line saying which field is wrong.
 
 Two generations of the format are in the wild. Rows of 2024-25 (swebench 4 and before) lack `image`, `eval_script`,
-`log_parser` and `eval_type`; rows of swebench 5 carry them. What a row lacks is derived (`legacy.py`) and
-named in `Task.provenance`. Test lists come as JSON text or as lists. Beyond the published columns a local row may say
-how its image is built and graded: `dockerfile` (a folder, relative to the file), `build_args`, `network`.
+`log_parser` and `eval_type`; rows of swebench 5 carry them. What a row lacks is derived (`legacy.py`), rows of other
+sets are brought to these columns first (`forms.py`); `Task.provenance` names what was derived. Test lists come as JSON
+text or as lists. Beyond the published columns a local row may say how its image is built and graded: `dockerfile` (a
+folder, relative to the file), `build_args`, `network`.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.forms import adapted
 from aem_harness.harness.instances.legacy import complete_row, default_image
 from aem_harness.harness.types import Instance, Task
 
@@ -49,6 +51,7 @@ def parse_row(row: object, *, dataset: str = "", folder: Path | None = None) -> 
     """
     if not isinstance(row, Mapping):
         raise DataError(f"must be an object with named fields, is {_kind(row)}")
+    row, sources = adapted(row)
     required = {name: _text(row, name, empty=False) for name in REQUIRED}
     if not _ID.fullmatch(required["instance_id"]):
         raise DataError(f"instance_id must be letters, digits, '.', '_' or '-', is {_short(required['instance_id'])}")
@@ -77,7 +80,7 @@ def parse_row(row: object, *, dataset: str = "", folder: Path | None = None) -> 
         build_args=_build_args(row),
         network=_network(row),
         dataset=dataset,
-        provenance=provenance,
+        provenance=provenance | sources,
     )
 
 
@@ -141,6 +144,7 @@ def read_tests(row: Row, name: str) -> tuple[str, ...]:
 
 def _canonical(row: Row) -> dict[str, Any]:
     """What of a row bears on rollout and verdict, in one spelling."""
+    row, _ = adapted(row)
     fields: dict[str, Any] = {name: _optional_text(row, name) for name in (*REQUIRED, *TEXT, *OPTIONAL, *GRADING)}
     fields |= {name: list(read_tests(row, name)) for name in TEST_LISTS}
     return {name: value for name, value in fields.items() if value}

@@ -101,7 +101,7 @@ def test_bad_rows_are_one_line_each_and_do_not_spoil_the_others(tmp_path):
 
 def test_strict_makes_a_bad_row_an_error(tmp_path):
     write(tmp_path / "rows.json", [row(1), row(2, repo=None), 5])
-    with pytest.raises(DataError, match=r"rows.json row 2 \(o__r-2\): repo is null \(and 1 more bad rows\)"):
+    with pytest.raises(DataError, match=r"rows.json row 2 \(o__r-2\): repo is null \(and 1 more bad row\)"):
         load(tmp_path / "rows.json", strict=True)
     with pytest.raises(DataError, match="row 2"):
         load_tasks(tmp_path / "rows.json")
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_its_format_is_one_line(tmp_path, name, data, message
 
 @pytest.mark.parametrize("source", ["nothing", "rows.csv", "a/b/c", ""])
 def test_an_unknown_source_names_the_known_ones(source):
-    with pytest.raises(DataError, match="give verified, lite, full, multilingual, sample, tiny, or a local"):
+    with pytest.raises(DataError, match="give verified, lite, full, multilingual, sample, tiny, owner/name"):
         load(source)
 
 
@@ -233,6 +233,15 @@ def test_without_the_hub_the_copy_of_an_earlier_download_serves(no_hub, monkeypa
     assert [task.instance_id for task in load("verified").tasks] == ["o__r-1"]
     assert asked == [True]
     assert "taken from the copy of an earlier download" in caplog.text
+
+
+def test_a_split_of_a_hub_set_is_named_after_a_colon(no_hub, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "rows", lambda name, split, offline: asked.append((name, split)) or [row(1)])
+    assert load("owner/name:filtered").name == "owner/name:filtered"
+    load("owner/name")
+    load("verified")
+    assert asked == [("owner/name", "filtered"), ("owner/name", "test"), ("SWE-bench/SWE-bench_Verified", "test")]
 
 
 def test_without_the_hub_and_a_copy_the_remedy_is_a_local_file(no_hub, monkeypatch):
