@@ -2,7 +2,8 @@
 
 A form is known by its columns. What swebench needs is taken from the columns that say it, and the source of each is
 named. Two kinds are refused: sets whose results are read by a program of their own that no log parser of swebench
-stands for (a verdict from here would carry their name and not be theirs), and rows without a published image.
+stands for (a verdict from here would carry their name and not be theirs), and rows without a published image. The forms
+of training sets are in `training_sets/`.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.instances.legacy import HEREDOC, default_image, eval_script, existing_files
+from aem_harness.harness.instances.training_sets import nemo_gym, r2e_gym, swe_gym, swe_smith
 
 Row = Mapping[str, Any]
 Adapted = tuple[dict[str, Any], dict[str, str]]  # the columns that replace those of a row, and their sources
@@ -26,6 +28,7 @@ def adapted(row: Row) -> tuple[Row, dict[str, str]]:
     A row with an eval_script, or of no form known here, comes back as it is; an `image` of the row's own is kept.
     Raises DataError, with the remedy, for a form that cannot be graded here.
     """
+    row = nemo_gym.unwrapped(row)
     if row.get("eval_script"):
         return row, {}
     for is_of_form, columns_of in FORMS:
@@ -155,6 +158,10 @@ FORMS: tuple[tuple[Callable[[Row], bool], Callable[[Row], Adapted]], ...] = (
     (_is_live, _live),
     (_is_pro, _pro),
     (_is_multi, _multi),
+    (r2e_gym.fits, r2e_gym.columns),
+    (swe_smith.fits, swe_smith.columns),
+    (swe_gym.fits, swe_gym.columns),
+    (nemo_gym.has_no_tests, nemo_gym.refuse),
 )
 
 

@@ -69,8 +69,11 @@ def _facts() -> dict[str, Any]:
     return facts
 
 
-def eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
-    """As `make_eval_script_list_py` and `TestSpec.eval_script` of swebench 4.1.0 write it."""
+def eval_script(row: dict[str, Any], specification: dict[str, Any], arguments: list[str] | None = None) -> str:
+    """As `make_eval_script_list_py` and `TestSpec.eval_script` of swebench 4.1.0 write it.
+
+    `arguments` are what the test command is given; None: the files of the test patch.
+    """
     base, test_patch = row["base_commit"], row["test_patch"]
     reset = f"git checkout {base} {' '.join(existing_files(test_patch))}"
     commands = [
@@ -89,7 +92,7 @@ def eval_script(row: dict[str, Any], specification: dict[str, Any]) -> str:
         reset,
         f"git apply -v - <<'{HEREDOC}'\n{test_patch}\n{HEREDOC}",
         ": '>>>>> Start Test Output'",
-        " ".join([specification["test"], *_test_arguments(row["repo"], test_patch)]),
+        " ".join([specification["test"], *(arguments or _test_arguments(row["repo"], test_patch))]),
         ": '>>>>> End Test Output'",
         reset,
     ]
