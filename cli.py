@@ -1,4 +1,4 @@
-"""Entry point of `aem`: assembles the command groups and turns errors into one clear line and an exit code."""
+"""Entry point of `aem`: assembles the commands, and turns errors into one line and an exit code."""
 
 import logging
 import os
@@ -47,7 +47,7 @@ EXIT_INTERRUPTED, EXIT_PIPE, EXIT_SIGNAL = 130, 141, 128  # as shells number SIG
 
 app = typer.Typer(
     name="aem",
-    help="Find out whether a new checkpoint is a better software engineer than the last: run, grade, compare, gate.",
+    help="Measure whether a new checkpoint is a better software engineer than the last: run, grade, compare, gate.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -65,14 +65,10 @@ def _version(show: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say on stderr what is done; -vv in detail.")
-    ] = 0,
-    log_file: Annotated[
-        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write it to a file.")
-    ] = None,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log to stderr; -vv in detail.")] = 0,
+    log_file: Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Also log to this file.")] = None,
 ) -> None:
     if verbose:
         log.show(verbose)
@@ -118,10 +114,10 @@ def main() -> None:
     except Exception as error:
         where = log.keep_traceback(error)
         kept = f"; the traceback is in {where}" if where else ""
-        _complain(f"unexpected {in_one_line(error)}{kept}; what is finished is kept, and the same command goes on")
+        _complain(f"unexpected {in_one_line(error)}{kept}; finished work is kept, and the same command continues")
         code = EXIT_INFRASTRUCTURE
     if code == EXIT_INTERRUPTED:  # Typer turns most interrupts into this code itself
-        typer.echo("interrupted; what is finished is kept, and the same command goes on", err=True)
+        typer.echo("interrupted; finished work is kept, and the same command continues", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -150,7 +146,7 @@ def _exit_code(ended: SystemExit) -> int:
         return _without_reader()
     if ended.code in (EXIT_SIGNAL + signal.SIGTERM, EXIT_SIGNAL + signal.SIGHUP):
         return int(ended.code)
-    _complain(f"a library ended the program ({ended.code}); what is finished is kept")
+    _complain(f"a library ended the program ({ended.code}); finished work is kept")
     return EXIT_INFRASTRUCTURE
 
 
@@ -160,7 +156,7 @@ def _without_reader() -> int:
 
 
 def _hoisted(words: list[str]) -> list[str]:
-    """The options of every command, which may stand behind it, where the parser wants them: before it."""
+    """Move the options that all commands have to the front, where the parser expects them."""
     first: list[str] = []
     rest: list[str] = []
     at = iter(words)

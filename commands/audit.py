@@ -1,4 +1,4 @@
-"""`aem audit`: the resolved rollouts of runs graded again with canaries, and with held-out variants of their tests."""
+"""`aem audit`: grades resolved rollouts again with canaries, and with held-out variants of their tests."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from aem_harness.harness.types import Task
 
 EXAMPLES = """
-Grade again what bears a mark, and one in five of the other resolved rollouts:
+Grade every marked rollout again, and one in five of the other resolved ones:
 
   aem audit results/base-1a2b3c4d5e6f results/candidate-0f1e2d3c4b5a --canary 0.2
 
-Read the commands of anyone's trajectories:
+Check the commands in trajectories of other tools:
 
   aem audit --trajectories trajs/ --out audit.json
 
@@ -25,7 +25,7 @@ Every resolved rollout:
 
   aem audit results/candidate-0f1e2d3c4b5a --canary 1
 
-Make held-out variants of the listed tests, which `aem audit RUN...` then runs with every resolved rollout:
+Make held-out variants of the listed tests; `aem audit RUN...` then runs them on every resolved rollout:
 
   aem audit --make-variants --set sample
 """
@@ -38,27 +38,31 @@ def register(app: typer.Typer) -> None:
 def audit(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders.")] = None,
     canary: options.Canary = 0.05,
-    dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
+    ] = None,
     trajectories: Annotated[
         Path | None,
-        typer.Option(help="Instead of runs: a folder of anyone's trajectories (.traj, .traj.json), read and marked."),
+        typer.Option(metavar="FOLDER", help="Instead of runs: check trajectories of other tools (.traj, .traj.json)."),
     ] = None,
     make_variants: Annotated[
         bool,
         typer.Option(
-            "--make-variants", help="Instead of runs: make and validate variants of the listed tests of --set."
+            "--make-variants", help="Instead of runs: make variants of the listed tests of --set, and validate them."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="With --make-variants: other seeds change other literals.")] = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="With --trajectories: where marks go.")] = Path("audit.json"),
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
+    seed: Annotated[int, typer.Option(help="With --make-variants: another seed changes other literals.")] = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: where the marks go.")
+    ] = Path("audit.json"),
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
 
-    Where variants of an instance were made (--make-variants), each of its resolved rollouts is run with them too: a
-    patch that passes the listed tests and fails variants that gold passes is marked.
+    If an instance has held-out variants (--make-variants), its resolved rollouts are run with them too. A patch that
+    passes the listed tests, but fails variants that the gold patch passes, is marked.
 
-    What was found before is kept; `aem compare` then shows official, audited and adjusted rates.
+    Earlier findings are kept. `aem compare` then shows official, audited and adjusted rates.
     """
     from rich.console import Console
 
@@ -71,10 +75,10 @@ def audit(
     from aem_harness.harness.run.store import locked, read_journal
 
     if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
-        raise ConfigError("give either run folders, --trajectories DIR, or --make-variants")
+        raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
     if make_variants:
         if dataset is None:
-            raise ConfigError("--make-variants needs a task set: name it with --set")
+            raise ConfigError("--make-variants needs a task set: add --set")
         _make_variants(choose(dataset, Console(stderr=True)).tasks, seed)
         return
     if trajectories is not None:

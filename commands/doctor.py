@@ -1,4 +1,4 @@
-"""`aem doctor`: can this machine do a run, and if not, what is to be done."""
+"""`aem doctor`: checks whether this machine can do a run, and names a remedy for each problem."""
 
 from itertools import chain
 from typing import Annotated
@@ -14,16 +14,20 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    dataset: Annotated[str, typer.Option("--set", help="The dataset you mean to run.")] = "sample",
-    endpoint: Annotated[list[str] | None, typer.Option(help="A model endpoint to ask; may be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model you mean, where an endpoint serves several.")] = None,
+    dataset: Annotated[
+        str, typer.Option("--set", metavar="NAME|FILE", help="Task set of the intended run.")
+    ] = "sample",
+    endpoint: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="Model server to check. Repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name, if the server has several.")] = None,
     config_file: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Check engine, disk, grader, dataset and endpoints; every finding names its remedy.
+    """Check engine, disk, grader, dataset and endpoints, and name a remedy for each problem.
 
-    With the settings of the run you mean (--config, -c sampling.max_tokens=N), an endpoint's context is held against
-    them.
+    Give the settings of the intended run (--config, -c sampling.max_tokens=N) to check an endpoint's context length
+    against them.
     """
     from rich.console import Console
 

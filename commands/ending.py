@@ -1,4 +1,4 @@
-"""How `aem run` and `aem grade` end: the summary, and the exit code."""
+"""The end of `aem run` and `aem grade`: summary and exit code."""
 
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,9 @@ def conclude(finished: "Finished", console: "Console") -> int:
     for remark in finished.remarks:
         console.print(f"[yellow]note:[/] {remark}", highlight=False, soft_wrap=True)
     if finished.suspect:
-        console.print(f"resolved, but with a grave integrity mark (audit.json says why): {', '.join(finished.suspect)}")
+        console.print(f"resolved, but with a serious integrity mark (see audit.json): {', '.join(finished.suspect)}")
     if finished.vain:
         console.print(f"[yellow]warning:[/] {finished.vain}", highlight=False, soft_wrap=True)
     if finished.lost:
-        console.print(f"{finished.lost} of them were lost to infrastructure; repeat these with --retry infra")
+        console.print(f"{finished.lost} rollouts were lost to infrastructure; repeat them with --retry infra")
     return finished.exit_code

@@ -1,4 +1,4 @@
-"""`aem export`: a run in the files of other people's viewers, leaderboards and trainers."""
+"""`aem export`: a run in the formats of other viewers, leaderboards and trainers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ Examples:
 
 Formats: inspect (.eval), atif (Harbor), swebench-experiments (a leaderboard submission), mini (mini-swe-agent),
 hf-dataset (Parquet and a card), sft (messages with rewards), csv, parquet. mini-swe-agent's inspector opens the
-trajectories of a run as they are.
+trajectories of a run directly.
 """
 
 
@@ -26,9 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    to: Annotated[str, typer.Option("--to", help="Format; see below.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="Format; see below.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Only this rollout of every task.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Only this seed of every task.")] = None,
 ) -> None:
     """Write a run for another tool: Inspect, Harbor, the SWE-bench leaderboard, mini-swe-agent, trainers, tables."""
     from aem_harness.harness.export import export as write

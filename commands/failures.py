@@ -1,4 +1,4 @@
-"""`aem failures`: the failed rollouts of a run grouped by cause, and a way to read through them."""
+"""`aem failures`: the failed rollouts of a run, grouped by cause, and their trajectories."""
 
 import json
 from contextlib import nullcontext
@@ -23,9 +23,9 @@ def register(app: typer.Typer) -> None:
 def failures(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     cause: Annotated[str, typer.Option("--cause", metavar="WORDS", help="Only causes that contain these words.")] = "",
-    read: Annotated[bool, typer.Option("--read", help="Read the rollouts one after the other in the pager.")] = False,
-    examples: Annotated[int, typer.Option(min=1, help="Examples of each cause.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one entry for each rollout.")] = False,
+    read: Annotated[bool, typer.Option("--read", help="Show the trajectories in the pager.")] = False,
+    examples: Annotated[int, typer.Option(min=1, help="Examples per cause.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one entry per rollout.")] = False,
 ) -> None:
     """Why rollouts failed: wrong fix, broken tests, nothing handed in, malformed replies, infrastructure."""
     from rich.console import Console, Group

@@ -1,18 +1,17 @@
-"""`aem gate`: PASS, BLOCK or INCONCLUSIVE, as early as can be; `aem calibrate`: the gate against itself."""
+"""`aem gate`: PASS, BLOCK or INCONCLUSIVE, as early as possible; `aem calibrate`: the error rates of a gate."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from aem_harness.commands.options import EndsFile, grouped
+from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 if TYPE_CHECKING:
     from aem_harness.harness.gate.config import GateConfig
-
-RUN = "A candidate that is run"  # panel of the help
 
 GATE_EXAMPLES = """
 Examples:
@@ -23,12 +22,12 @@ Examples:
 
   aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok --pin sha256:5f1c...
 
-  aem gate --baseline results/base --checkpoint step-200 --seeds 4       run the candidate only as far as needed
+  aem gate --baseline results/base --checkpoint step-200 --seeds 4       run the candidate, only as far as needed
 
-  aem gate --fresh --baseline step-0 --checkpoint step-200 --set verified      run both, pair by pair
+  aem gate --fresh --baseline step-0 --checkpoint step-200 --set verified      run both, in pairs
 
-Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure, or arms that differ in more than the
-weights), 4 usage.
+Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure failed, or the arms differ in more than
+their weights), 4 usage.
 """
 CALIBRATE_EXAMPLES = """
 Examples:
@@ -52,43 +51,112 @@ class Question(StrEnum):
 
 Sources = Annotated[
     list[str] | None,
-    typer.Option("--from", help="Outcomes: a CSV, a run folder, or what `aem import` reads; may be repeated."),
+    typer.Option(
+        "--from",
+        metavar="SOURCE",
+        help="Outcomes: a CSV file, a run folder, or what `aem import` reads. Repeatable.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@dataclass
+class Arms:
+    """The arms, and what is done about differences between them."""
+
+    PANEL: ClassVar[str] = "Arms, and what they must have in common"
+
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="ARM", help="Baseline: an arm of --from, a run folder, a file, or with --fresh a checkpoint."
+        ),
+    ]
+    candidate: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help="Candidate, likewise. Without it, a candidate is run as far as needed."),
+    ] = None
+    sources: Sources = None
+    history: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM|FOLDER", help="Outcomes of an earlier checkpoint, for a better order of tasks. Repeatable."
+        ),
+    ] = None
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="The baseline is run (or was run) beside the candidate, in pairs.")
+    ] = False
+    common: options.Common = False
+    audited: Annotated[
+        bool,
+        typer.Option("--audited", help="Count rollouts that canaries caught tampering with tests as failures."),
+    ] = False
+    ends: options.EndsFile = None
+    pin: Annotated[
+        str | None,
+        typer.Option(metavar="DIGEST", help="Refuse to start unless the baseline's outcomes have this digest."),
+    ] = None
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SETTING", help="Difference between the arms to accept, for example grader. Repeatable."),
+    ] = None
+    registered: options.Registered = None
+    order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default: 0).")] = None
+    orders: Annotated[
+        int | None,
+        typer.Option(
+            help="In how many orders or runs this candidate may be gated, fixed before the first (default: 1)."
+        ),
+    ] = None
+    min_power: Annotated[
+        float,
+        typer.Option(metavar="SHARE", min=0, max=1, help="Refuse to start if an equal checkpoint passes less often."),
+    ] = 0.0
+    retries: Annotated[
+        int | None,
+        typer.Option(help="How often a rollout lost to infrastructure is repeated, in both arms (default: 1)."),
+    ] = None
 
 
 @dataclass
 class Asked:
     """What is asked of a gate."""
 
-    margin: Annotated[float | None, typer.Option(help="Points of drop that are tolerated (default 3; smoke 10).")] = (
+    PANEL: ClassVar[str] = "Margin, error rates and budget"
+
+    margin: Annotated[float | None, typer.Option(metavar="POINTS", help="Tolerated drop (default: 3; smoke: 10).")] = (
         None
     )
     block_margin: Annotated[
         float | None,
-        typer.Option(help="Points: BLOCK as soon as the drop is shown to exceed this (default: the margin)."),
+        typer.Option(metavar="POINTS", help="BLOCK once the drop is shown to exceed this (default: the margin)."),
     ] = None
     alpha: Annotated[
-        float | None, typer.Option(help="Error rate of PASS and of BLOCK (default 0.05; release 0.025).")
+        float | None,
+        typer.Option(metavar="RATE", help="Error rate of PASS and of BLOCK (default: 0.05; release: 0.025)."),
     ] = None
     tier: Annotated[Tier, typer.Option(help="Preset: smoke, nightly (decides early) or release (one look).")] = (
         Tier.nightly
     )
     question: Annotated[
-        Question | None, typer.Option("--question", help="True resolve rates (default), or the full table of outcomes.")
+        Question | None,
+        typer.Option("--question", help="Compare true resolve rates (default), or the full table of outcomes."),
     ] = None
-    budget: Annotated[str | None, typer.Option(help="Most to spend: 800 (rollouts), 20Mtok or 12gpuh.")] = None
+    budget: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Upper limit: 800 (rollouts), 20Mtok or 12gpuh.")
+    ] = None
     futility: Annotated[
         float | None,
         typer.Option(
+            metavar="SHARE",
             min=0,
             max=0.99,
-            help="Stop INCONCLUSIVE when the chance of a verdict falls below this share of its start; 0 never.",
+            help="End INCONCLUSIVE once the chance of a verdict is below this share of its initial value; 0: never.",
         ),
     ] = None
-
     launch_sd: Annotated[
-        float | None, typer.Option(min=0, help="Points: standard deviation of a rate from launch to launch, if known.")
+        float | None,
+        typer.Option(metavar="POINTS", min=0, help="Standard deviation of a rate between launches, if known."),
     ] = None
 
     def config(self, **settings: Any) -> "GateConfig":
@@ -108,128 +176,89 @@ class Asked:
 
 
 @dataclass
-class Arms:
-    """The arms, and what is done about differences between them."""
-
-    baseline: Annotated[
-        str,
-        typer.Option(help="Baseline: an arm of --from, a run folder or file, or with --fresh also a checkpoint."),
-    ]
-    candidate: Annotated[
-        str | None, typer.Option(help="Candidate, likewise; without it, a candidate is run as far as needed.")
-    ] = None
-    sources: Sources = None
-    history: Annotated[
-        list[str] | None,
-        typer.Option(help="Past checkpoint, an arm or a run folder: improves the order; may be repeated."),
-    ] = None
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="The baseline is, or was, run beside the candidate, pair by pair.")
-    ] = False
-    common: Annotated[bool, typer.Option("--common", help="Leave out tasks that only one arm has.")] = False
-    audited: Annotated[
-        bool,
-        typer.Option("--audited", help="Rollouts that canaries saw to tamper with tests count as failures."),
-    ] = False
-    ends: EndsFile = None
-    pin: Annotated[str | None, typer.Option(help="Refuse unless the baseline's outcomes have this digest.")] = None
-    allow: Annotated[
-        list[str] | None, typer.Option(help="Difference between the arms to accept, for example grader.")
-    ] = None
-    registered: Annotated[
-        Path | None, typer.Option(help="A plan of `aem plan --register`: say first whether the gate is as registered.")
-    ] = None
-    order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default 0).")] = None
-    orders: Annotated[
-        int | None,
-        typer.Option(help="Orders or runs in which this candidate may be gated, planned before the first (default 1)."),
-    ] = None
-    min_power: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Refuse if the chance to clear an equal checkpoint is less (0.8 is 80 %)."),
-    ] = 0.0
-    retries: Annotated[
-        int | None, typer.Option(help="Repeats allowed to a rollout lost to infrastructure, in both arms (default 1).")
-    ] = None
-
-
-@dataclass
 class Run:
     """How a candidate is run."""
 
+    PANEL: ClassVar[str] = "When the candidate is run"
+
     checkpoint: Annotated[
-        str | None, typer.Option(help="Run this registered checkpoint as the candidate.", rich_help_panel=RUN)
+        str | None, typer.Option(metavar="NAME", help="Registered checkpoint to run as the candidate.")
     ] = None
     agent: Annotated[
-        str | None, typer.Option(help="Run this agent as the candidate (default: baseline's).", rich_help_panel=RUN)
+        str | None, typer.Option(metavar="AGENT", help="Agent of the candidate (default: that of the baseline).")
     ] = None
     endpoint: Annotated[
         list[str] | None,
-        typer.Option(help="The candidate is behind this OpenAI-compatible server; repeatable.", rich_help_panel=RUN),
+        typer.Option(metavar="URL", help="OpenAI-compatible server of the candidate. Repeatable."),
     ] = None
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.", rich_help_panel=RUN)] = None
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None
     baseline_endpoint: Annotated[
         list[str] | None,
-        typer.Option(help="The same for a fresh baseline (default: --endpoint).", rich_help_panel=RUN),
+        typer.Option(metavar="URL", help="Server of a --fresh baseline (default: --endpoint). Repeatable."),
     ] = None
-    baseline_model: Annotated[str | None, typer.Option(help="Its model name at the endpoint.", rich_help_panel=RUN)] = (
-        None
-    )
+    baseline_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model name at the baseline's endpoint.")
+    ] = None
     dataset: Annotated[
-        str | None, typer.Option("--set", help="Tasks, where the baseline is a checkpoint.", rich_help_panel=RUN)
+        str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set, where the baseline is a checkpoint.")
     ] = None
-    arm: Annotated[str | None, typer.Option(help="Label of a candidate that is run.", rich_help_panel=RUN)] = None
-    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Most rollouts a task.", rich_help_panel=RUN)] = 4
+    arm: Annotated[str | None, typer.Option(metavar="NAME", help="Label of the candidate's run.")] = None
+    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per task at the most.")] = 4
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder of the run (default: results/gate-...).", rich_help_panel=RUN),
+        typer.Option("--out", "-o", metavar="FOLDER", help="Run folder (default: results/gate-...)."),
     ] = None
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.", rich_help_panel=RUN)] = 4
-    grade_workers: Annotated[int, typer.Option(min=1, help="Gradings at a time.", rich_help_panel=RUN)] = 2
+    workers: options.Workers = 4
+    grade_workers: options.GradeWorkers = 2
     gpus: Annotated[
         float | None,
-        typer.Option(min=0, help="GPUs behind an arm's server, where it does not say so itself.", rich_help_panel=RUN),
+        typer.Option(min=0, help="GPUs of the server behind an arm, where the server does not say."),
     ] = None
     canary: Annotated[
         float,
         typer.Option(
+            metavar="SHARE",
             min=0,
             max=1,
-            help="Share of resolved rollouts without marks graded again with canaries (with --audited: all).",
-            rich_help_panel=RUN,
+            help="Share of the unmarked resolved rollouts to grade again with canaries (with --audited: all).",
         ),
     ] = 0.05
-    no_canary: Annotated[
-        bool, typer.Option("--no-canary", help="Grade nothing again with canaries.", rich_help_panel=RUN)
-    ] = False
-    registry: Annotated[
-        Path | None, typer.Option(help="Folder of checkpoint cards, searched first.", rich_help_panel=RUN)
-    ] = None
+    no_canary: options.NoCanary = False
+    registry: options.RegistryFolder = None
 
 
 @dataclass
 class Output:
     """What a gate keeps and leaves behind."""
 
+    PANEL: ClassVar[str] = "Records and reports"
+
     sequence: Annotated[
-        Path | None, typer.Option(help="State file of a sequence of gates that share one false-alarm rate.")
+        Path | None,
+        typer.Option(metavar="FILE", help="State of a sequence of gates that share one false-alarm rate."),
     ] = None
     window: Annotated[
-        int | None, typer.Option(min=1, help="Gates in a row that share the false-alarm rate (default 7).")
+        int | None, typer.Option(min=1, help="Consecutive gates that share the false-alarm rate (default: 7).")
     ] = None
     ledger: Annotated[
-        Path | None, typer.Option(help="File in which every gate is written down (default: one a user).")
+        Path | None,
+        typer.Option(metavar="FILE", help="Record of every gate (default: one per user)."),
     ] = None
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML here.")] = None
     summary: Annotated[
-        Path | None, typer.Option(help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if set).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Append a Markdown summary here (default: $GITHUB_STEP_SUMMARY, if it is set)."
+        ),
     ] = None
     page: Annotated[
-        Path | None, typer.Option("--report", help="Write the evidence as one HTML file, trajectories included.")
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write one HTML file with the evidence and the trajectories."),
     ] = None
     as_json: AsJson = False
     calibrated: Annotated[
-        bool, typer.Option("--calibration/--no-calibration", help="Measure this gate's error rates (kept in a cache).")
+        bool,
+        typer.Option("--calibration/--no-calibration", help="Measure the error rates of this gate (cached)."),
     ] = True
 
 
@@ -237,18 +266,25 @@ class Output:
 class Simulated:
     """The checkpoints that a gate is tried on."""
 
+    PANEL: ClassVar[str] = "Simulated checkpoints"
+
     sources: Sources = None
-    ends: EndsFile = None
-    baseline: Annotated[str | None, typer.Option(help="Arm of --from whose stored seeds are the surface.")] = None
+    ends: options.EndsFile = None
+    baseline: Annotated[
+        str | None, typer.Option(metavar="ARM", help="Arm of --from; its task rates are the simulated baseline.")
+    ] = None
     surface: Annotated[
-        str | None, typer.Option(help="Public surface instead: deepswe, autocoderover or temperature-0.")
+        str | None,
+        typer.Option(metavar="NAME", help="Public task rates instead: deepswe, autocoderover or temperature-0."),
     ] = None
     tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500
-    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Rollouts of the candidate a task.")] = None
-    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored rollouts of the baseline a task.")] = None
+    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Candidate rollouts per task.")] = None
+    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored baseline rollouts per task.")] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False
-    drops: Annotated[str, typer.Option(help="True drops to try, in points; 0 and the margin always are.")] = "5,10,20"
-    trials: Annotated[int, typer.Option(min=1, help="Gates to simulate for each drop.")] = 400
+    drops: Annotated[
+        str, typer.Option(metavar="POINTS,...", help="True drops to try; 0 and the margin are always tried.")
+    ] = "5,10,20"
+    trials: Annotated[int, typer.Option(min=1, help="Simulated gates per drop.")] = 400
     trial_seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0
     as_json: AsJson = False
 
@@ -258,8 +294,8 @@ def register(app: typer.Typer) -> None:
     app.command("calibrate", epilog=CALIBRATE_EXAMPLES)(grouped(calibrate))
 
 
-def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
-    """Is the candidate at most a margin worse than the baseline? Decides early, with guaranteed error rates."""
+def gate(arms: Arms, asked: Asked, run: Run, output: Output) -> None:
+    """Is the candidate worse than the baseline by no more than a margin? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
     from aem_harness.api.gating import Candidate, Served, decide
@@ -315,7 +351,7 @@ def gate(arms: Arms, asked: Asked, output: Output, run: Run) -> None:
 
 
 def _as_registered(arms: Arms, config: "GateConfig") -> None:
-    """Say before the first rollout how far the gate keeps to its plan; of stored outcomes their tasks too."""
+    """Report before the first rollout where the gate deviates from its plan; for stored outcomes also in its tasks."""
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
     from aem_harness.harness.ends import read_ends
@@ -329,7 +365,7 @@ def _as_registered(arms: Arms, config: "GateConfig") -> None:
 
 
 def calibrate(simulated: Simulated, asked: Asked) -> None:
-    """Measure the gate's false alarms, misses and rollouts on checkpoints whose true difference is known."""
+    """Measure how often a gate errs, and how many rollouts it uses, on checkpoints whose true difference is known."""
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
@@ -366,4 +402,4 @@ def _points(text: str) -> list[float]:
     try:
         return [float(part) / 100 for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ConfigError(f"--drops {text!r} must be numbers separated by commas, for example 5,10,20") from None
+        raise ConfigError(f"--drops {text!r} must be comma-separated numbers, for example 5,10,20") from None

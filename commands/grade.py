@@ -1,4 +1,4 @@
-"""`aem grade`: anyone's predictions in fresh containers, or stored test output without any."""
+"""`aem grade`: predictions of any tool in fresh containers, or stored test output without containers."""
 
 from collections import Counter
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  aem grade preds.json --set verified -w 4                grade a predictions file in fresh containers; again: continue
+  aem grade preds.json --set verified -w 4                grade in fresh containers; the same command continues
 
-  aem grade preds.json --set verified --dry-run           only read it, and say what is wrong with it
+  aem grade preds.json --set verified --dry-run           only check the file
 
   aem grade --logs logs/ --out verdicts.csv               grade stored test output again, without containers
 """
@@ -32,30 +32,39 @@ def register(app: typer.Typer) -> None:
 
 def grade(
     predictions: Annotated[
-        Path | None, typer.Argument(help="Predictions in an official form: .json or .jsonl, also with .gz.")
+        Path | None, typer.Argument(help="Predictions in the official format: .json or .jsonl, also gzipped.")
     ] = None,
     logs: Annotated[
         Path | None,
-        typer.Option(help="Grade the test output in <run>/<model>/<instance>/ or <instance>/<submission>/ again."),
+        typer.Option(
+            metavar="FOLDER", help="Test output to grade again: <run>/<model>/<instance>/ or <instance>/<submission>/."
+        ),
     ] = None,
     dataset: Annotated[
         str,
-        typer.Option("--set", "--dataset", help="verified, lite, full, multilingual, sample, or a local file."),
+        typer.Option(
+            "--set",
+            "--dataset",
+            metavar="NAME|FILE",
+            help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
+        ),
     ] = "verified",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Run folder (default: results/<model>-<digest>); with --logs the CSV file."),
     ] = None,
     ids: options.Ids = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of an instance may take.")] = 1800,
-    memory: Annotated[str, typer.Option(help="Memory limit of a container, for example 8g.")] = "4g",
-    retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the tests of an instance, in seconds.")] = 1800,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, start no container.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")
+    ] = False,
     add_markers: Annotated[
-        bool, typer.Option("--add-markers", help="With --logs: put test markers around logs of 2024, which have none.")
+        bool, typer.Option("--add-markers", help="With --logs: add the test markers that logs of 2024 lack.")
     ] = False,
 ) -> None:
     """Score patches with the official grader: in fresh containers, or from stored test output (--logs)."""
@@ -63,7 +72,7 @@ def grade(
 
     console = Console(stderr=True)
     if (predictions is None) == (logs is None):
-        raise ConfigError("give either a predictions file or --logs DIR")
+        raise ConfigError("give either a predictions file or --logs FOLDER")
     if logs is not None:
         _grade_logs(logs, out or Path("verdicts.csv"), dataset, console, add_markers=add_markers)
         return

@@ -1,4 +1,4 @@
-"""`aem images`: what container images a task set needs, has, and may lose."""
+"""`aem images`: lists, pulls, builds and removes the container images of a task set."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, repos: options.Repos = None) -> None:
-    """Which images are present, with digest and size."""
+    """List the images that are present, with digest and size."""
     from rich import box
     from rich.console import Console
     from rich.table import Column, Table
@@ -41,7 +41,7 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
             image.name, image.digest[:19], f"{image.bytes / GIB:.2f}", "built here" if image.built_here else "registry"
         )
     console.print(table)
-    console.print(f"{len(present)} of {len({task.instance.image for task in tasks})} images are in the engine")
+    console.print(f"{len(present)} of {len({task.instance.image for task in tasks})} images are present")
 
 
 def pull(
@@ -51,7 +51,7 @@ def pull(
     slice_: options.Slice = None,
     workers: options.Workers = 4,
 ) -> None:
-    """Get images ahead of a run, so that none waits for a registry."""
+    """Pull images before a run."""
     _each(dataset, ids, repos, slice_, workers, "pulling")
 
 
@@ -62,7 +62,7 @@ def build(
     slice_: options.Slice = None,
     workers: options.Workers = 2,
 ) -> None:
-    """Build the images of the sample set, or of local rows with a Dockerfile."""
+    """Build the images of a bundled set, or of a local file whose rows have a Dockerfile."""
     _each(dataset, ids, repos, slice_, workers, "building")
 
 
@@ -72,9 +72,9 @@ def prune(
     repos: options.Repos = None,
     slice_: options.Slice = None,
     base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name what would go, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
 ) -> None:
-    """Remove images of a task set from the engine, those of earlier recipes too; images in use stay."""
+    """Remove the images of a task set, also those of earlier recipes. Images in use stay."""
     from rich.console import Console
 
     from aem_harness.harness.sandbox.images import prune as remove
@@ -90,7 +90,7 @@ def prune(
 def _each(
     dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None, workers: int, verb: str
 ) -> None:
-    """Make every image present under a progress bar, then say which content each is."""
+    """Make every image present under a progress bar, then print their digests."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,4 +1,4 @@
-"""`aem import`: other people's results as a plain outcomes CSV."""
+"""`aem import`: results of other tools as an outcomes CSV file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,8 @@ Examples:
 
   aem import runs.csv --columns instance=task,arm=study+model,seed=run --out runs-as-outcomes.csv
 
-Formats: auto, run (our own), csv, leaderboard, inspect, harbor, nemo, openhands, mini-swe-agent, swe-agent, swebench.
+Formats: auto (by content), run (a run folder of aem), csv, leaderboard, inspect, harbor, nemo, openhands,
+mini-swe-agent, swe-agent, swebench.
 """
 
 
@@ -28,17 +29,20 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     source: Annotated[Path, typer.Argument(help="File or folder to read.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write.")],
-    format: Annotated[str, typer.Option("--format", help="Format of the source; `auto` looks at it.")] = "auto",
-    arm: Annotated[str, typer.Option(help="Name of the arm where the source does not name it.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Which seed this is, where the source does not say.")] = 0,
-    reports: Annotated[Path | None, typer.Option(help="Official report or folder of logs with the verdicts.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="CSV file to write.")],
+    format: Annotated[str, typer.Option("--format", metavar="NAME", help="Format of the source; see below.")] = "auto",
+    arm: Annotated[str, typer.Option(metavar="NAME", help="Name of the arm, where the source has none.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the rollouts, where the source has none.")] = 0,
+    reports: Annotated[
+        Path | None, typer.Option(metavar="FILE|FOLDER", help="Official report, or folder of logs, with the verdicts.")
+    ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="CSV with other column names: OURS=THEIRS,...; A+B joins two columns.")
+        str | None,
+        typer.Option(metavar="OURS=THEIRS,...", help="Column names of a CSV source; A+B joins two columns."),
     ] = None,
     ends: EndsFile = None,
 ) -> None:
-    """Turn results of other tools into the outcomes CSV that `aem compare` reads."""
+    """Convert results of other tools into an outcomes CSV file for `aem compare`."""
     from aem_harness.harness.compare.columns import parse_columns
     from aem_harness.harness.compare.outcomes import import_outcomes, write_csv
     from aem_harness.harness.ends import read_ends

@@ -1,4 +1,4 @@
-"""`aem instances`: look at a task set, check its rows, write them in the official format."""
+"""`aem instances`: lists, shows and exports the instances of a task set."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ from aem_harness.harness.io import write_json_lines
 if TYPE_CHECKING:
     from aem_harness.harness.types import Task
 
-Strict = Annotated[bool, typer.Option("--strict", help="A bad row is an error, not a warning.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat invalid rows as an error, not a warning.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +33,11 @@ def list_(
     sample: options.Sample = None,
     sample_seed: options.SampleSeed = 0,
     strict: Strict = False,
-    names: Annotated[bool, typer.Option("--ids", help="Ids alone, one a line: a file for --instance @FILE.")] = False,
+    names: Annotated[
+        bool, typer.Option("--ids", help="Print only ids, one per line, as --instance @FILE reads them.")
+    ] = False,
 ) -> None:
-    """Which instances a selection holds, and which rows of the source are bad."""
+    """List the selected instances, and the invalid rows of the source."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -57,15 +59,15 @@ def list_(
         console.print(table)
         console.print(f"{len(selection.tasks)} of {len(loaded.tasks)} instances of {loaded.name}, {loaded.digest[:12]}")
     if strict and loaded.problems:
-        raise DataError(f"{len(loaded.problems)} bad rows in {loaded.name}; the first: {loaded.problems[0]}")
+        raise DataError(f"{len(loaded.problems)} invalid rows in {loaded.name}; the first: {loaded.problems[0]}")
 
 
 def show(
     instance: Annotated[str, typer.Argument(help="Instance id or glob.")],
     dataset: options.DataSet = "sample",
-    solution: Annotated[bool, typer.Option("--solution", help="Also the gold patch and the test patch.")] = False,
+    solution: Annotated[bool, typer.Option("--solution", help="Also show the gold patch and the test patch.")] = False,
 ) -> None:
-    """An instance: the issue, the tests that decide, and where derived fields came from."""
+    """Show an instance: the issue, the tests that decide, and the source of derived fields."""
     from rich.console import Console
 
     for task in choose(dataset, Console(stderr=True), Tasks(ids=[instance])).tasks:
@@ -93,16 +95,15 @@ def _described(task: "Task", solution: bool) -> str:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(help="File to write, .jsonl.")],
+    file: Annotated[Path, typer.Argument(help="The .jsonl file to write.")],
     dataset: options.DataSet = "sample",
     ids: options.Ids = None,
     repos: options.Repos = None,
 ) -> None:
-    """Write instances in the format of swebench 5, derived fields filled in: what `swebench eval` reads.
+    """Write instances in the format of swebench 5, with derived fields, for `swebench eval`.
 
-    Columns of our own (dockerfile, build_args, network) are kept, so that the file can be run here too.
+    The additional columns dockerfile, build_args and network are kept, so that `aem run` can use the file as well.
     """
-
     from rich.console import Console
 
     from aem_harness.harness.instances.rows import local_columns, to_row

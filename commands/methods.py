@@ -1,4 +1,4 @@
-"""Which arms are training runs of which method: as the command line groups them, else as checkpoints' cards say."""
+"""Which arms are training runs of which method: from the command line, or from the cards of the checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ def as_methods(
 ) -> "Outcomes":
     """The outcomes with methods as arms and the column `training_run`.
 
-    By `--group`, by `--run-column`, by a column `training_run` that is there, or by the cards of the checkpoints.
+    From `--group`, `--run-column`, an existing column `training_run`, or the cards of the checkpoints.
     """
     from aem_harness.harness.compare.methods import RUN, assigned, by_column, grouped
 
     if groups and column:
-        raise ConfigError("--group gathers arms, --run-column parts them: give one of the two")
+        raise ConfigError("--group joins arms and --run-column splits them: give only one")
     if groups:
         return grouped(outcomes, groups)
     if column or RUN in outcomes.table:
@@ -41,7 +41,7 @@ def _by_cards(outcomes: "Outcomes", registry: Path | None) -> dict[str, tuple[st
             what = f"checkpoint {name!r} has no card" if name else "it names no registered checkpoint"
             raise ConfigError(
                 f"arm {arm!r}: {what}, so its method and training run are unknown; "
-                "say --group NAME=GLOB for each method, or --run-column COLUMN"
+                "give --group METHOD=GLOB for each method, or --run-column COLUMN"
             )
         places[arm] = method_of(cards[name])
     return places

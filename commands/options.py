@@ -2,21 +2,25 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, fields, is_dataclass
+from copy import copy
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 from typer.models import OptionInfo
+
+if TYPE_CHECKING:
+    from aem_harness.harness.compare.compare import Options
 
 DataSet = Annotated[
     str,
     typer.Option(
         "--set",
         metavar="NAME|FILE",
-        help="verified, lite, full, multilingual, sample, tiny, OWNER/NAME[:SPLIT] of the hub, "
-        "or a .json/.jsonl/.parquet file",
+        help="verified, lite, full, multilingual, sample, tiny, OWNER/NAME[:SPLIT] of the hub, or a .json, .jsonl or "
+        ".parquet file.",
     ),
 ]
 Ids = Annotated[
@@ -25,98 +29,131 @@ Ids = Annotated[
         "--instance",
         "-i",
         metavar="ID|GLOB|@FILE",
-        help="Instance id or glob, or @FILE with one a line; may be repeated.",
+        help="Instance id or glob, or @FILE with one per line. Repeatable.",
     ),
 ]
 Repos = Annotated[
-    list[str] | None, typer.Option("--repo", metavar="OWNER/NAME", help="Only this repository; may be repeated.")
+    list[str] | None, typer.Option("--repo", metavar="OWNER/NAME", help="Only this repository. Repeatable.")
 ]
 Difficulties = Annotated[
-    list[str] | None, typer.Option("--difficulty", metavar="TEXT", help="Only this difficulty; may be repeated.")
+    list[str] | None, typer.Option("--difficulty", metavar="TEXT", help="Only this difficulty. Repeatable.")
 ]
 Slice = Annotated[
-    str | None, typer.Option("--slice", metavar="FROM:TO", help="Python slice of the selection, for example 0:50.")
+    str | None,
+    typer.Option("--slice", metavar="FROM:TO", help="Slice of the selection, as in Python, for example 0:50."),
 ]
-Sample = Annotated[
-    int | None, typer.Option("--sample", metavar="COUNT", help="A random subset of this many instances.")
-]
+Sample = Annotated[int | None, typer.Option("--sample", metavar="COUNT", help="Random subset of this many instances.")]
 SampleSeed = Annotated[int, typer.Option("--sample-seed", help="Seed of that subset.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--config-value", "-c", metavar="KEY=VALUE", help="Override a setting: dotted.key=value; may be repeated."
-    ),
+    typer.Option("--config-value", "-c", metavar="KEY=VALUE", help="Override a setting: dotted.key=value. Repeatable."),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file with run settings.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the run (default: results/<arm>-<digest>)."),
+    typer.Option("--out", "-o", metavar="FOLDER", help="Run folder (default: results/<arm>-<digest>)."),
 ]
-Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts at a time.")]
-GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings at a time.")]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts in parallel.")]
+GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings in parallel.")]
 Canary = Annotated[
     float,
     typer.Option(
         "--canary",
+        metavar="SHARE",
         min=0,
         max=1,
-        help="Share of resolved rollouts without marks that are graded again with canaries, beside all marked ones.",
+        help="Share of the unmarked resolved rollouts to grade again with canaries; marked ones always are.",
     ),
 ]
-NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again with canaries, marked or not.")]
+NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again with canaries.")]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
 RegistryFolder = Annotated[
     Path | None,
     typer.Option(
         "--registry",
         metavar="FOLDER",
-        help="Folder of checkpoint cards, searched before ./checkpoints and those shipped.",
+        help="Folder of checkpoint cards, searched before ./checkpoints and the shipped ones.",
     ),
 ]
 Baseline = Annotated[
-    str | None, typer.Option(metavar="ARM", help="Arm the others are compared with (default: the first).")
+    str | None, typer.Option(metavar="ARM", help="Arm to compare the others with (default: the first).")
 ]
 Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
-AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every arm with every other one.")]
+AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every pair of arms.")]
 Registered = Annotated[
-    Path | None, typer.Option(help="A plan of `aem plan --register`: say whether all is as registered.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Plan from `aem plan --register`: report every deviation from it."),
 ]
-Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Confidence level of the intervals.")]
+Level = Annotated[float, typer.Option(metavar="SHARE", min=0.5, max=0.999, help="Confidence level of the intervals.")]
 Margin = Annotated[
     float | None,
-    typer.Option(metavar="POINTS", min=0, max=100, help="Points: also test non-inferiority and superiority by this."),
+    typer.Option(metavar="POINTS", min=0, max=100, help="Also test non-inferiority and superiority by this margin."),
 ]
 Common = Annotated[
-    bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them missing.")
+    bool, typer.Option("--common", help="Leave out tasks that only one arm has, instead of counting them as missing.")
 ]
 Describe = Annotated[
     str | None,
     typer.Option(
         "--instances",
         metavar="NAME|FILE",
-        help="Dataset that knows difficulty and issue date: a name, or a .jsonl file.",
+        help="Dataset with difficulty and issue date of the tasks: a name, or a .jsonl file.",
     ),
 ]
 Cutoff = Annotated[
     str | None,
-    typer.Option(
-        metavar="DATE", help="A date, YYYY-MM-DD: is the difference another one on issues opened from then on?"
-    ),
+    typer.Option(metavar="DATE", help="YYYY-MM-DD: does the difference change for issues opened from this date on?"),
 ]
 Calls = Annotated[
-    str | None, typer.Option(help="FREE,WITHOUT[,FORCED]: arms for needless, harmful and missed tool calls.")
+    str | None,
+    typer.Option(metavar="ARMS", help="FREE,WITHOUT[,FORCED]: arms that show needless, harmful and missed tool calls."),
 ]
-Tax = Annotated[str | None, typer.Option(help="NATIVE,PROMPT,NULL,TOOL: arms for the tool-use tax.")]
+Tax = Annotated[
+    str | None, typer.Option(metavar="ARMS", help="NATIVE,PROMPT,NULL,TOOL: arms that show the tool-use tax.")
+]
 EndsFile = Annotated[
     Path | None,
     typer.Option(
-        "--ends", metavar="FILE", help="YAML, `word: whose` a line: whose fault an end is, in all arms (docs/ends.md)."
+        "--ends",
+        metavar="FILE",
+        help="YAML file with lines `exit status: whose fault`, for all arms (docs/ends.md).",
     ),
 ]
 
 
+@dataclass
+class Comparing:
+    """How arms are compared: what `aem compare` and `aem report` share."""
+
+    baseline: Baseline = None
+    series: Series = False
+    all_pairs: AllPairs = False
+    common: Common = False
+    level: Level = 0.95
+    margin: Margin = None
+    instances: Describe = None
+    calls: Calls = None
+    tax: Tax = None
+    cutoff: Cutoff = None
+    ends: EndsFile = None
+
+    def options(self, *, trajectories: bool = True) -> "Options":
+        from aem_harness.harness.compare.compare import Options
+
+        return Options(
+            level=self.level,
+            against="all" if self.all_pairs else "previous" if self.series else "baseline",
+            common=self.common,
+            margin=None if self.margin is None else self.margin / 100,
+            trajectories=trajectories,
+            calls=names(self.calls),
+            tax=names(self.tax),
+            cutoff=self.cutoff,
+        )
+
+
 # What `--help` shows as the value of an option that names none itself.
-PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
+PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH", bool: ""}
 
 
 def name_values(app: typer.Typer) -> None:
@@ -131,41 +168,61 @@ def name_values(app: typer.Typer) -> None:
             inner += [one for outer in inner for one in get_args(outer)]
             word = next((PLACEHOLDERS[one] for one in inner if one in PLACEHOLDERS), None)
             for note in notes:
-                if word and isinstance(note, OptionInfo) and note.metavar is None:
+                if word is not None and isinstance(note, OptionInfo) and note.metavar is None:
                     note.metavar = word
 
 
 def warn(notes: Iterable[str]) -> None:
-    """What the reader has to know about the data, on stderr, a line each."""
+    """Print what the reader has to know about the data on stderr, one line each."""
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
 
 
 def names(text: str | None) -> tuple[str, ...]:
-    """What an option lists, separated by commas."""
+    """The parts of a comma-separated option."""
     return tuple(text.split(",")) if text else ()
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """A Typer command from a function of dataclasses: each of their fields becomes an option, declared there."""
-    groups = {name: kind for name, kind in get_type_hints(command).items() if is_dataclass(kind)}
+    """A Typer command from a function that takes dataclasses: each of their fields becomes an option, declared there.
+
+    A dataclass with a `PANEL` has its options in a panel of that title in `--help`.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
     parameters = [
-        inspect.Parameter(
-            one.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if one.default is MISSING else one.default,
-            annotation=get_type_hints(kind, include_extras=True)[one.name],
+        option
+        for one in inspect.signature(command).parameters.values()
+        for option in (
+            _options_of(groups[one.name])
+            if one.name in groups
+            else [one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])]
         )
-        for kind in groups.values()
-        for one in fields(kind)
     ]
 
     @wraps(command)
     def flat(**values: Any) -> None:
-        made = {name: kind(**{one.name: values[one.name] for one in fields(kind)}) for name, kind in groups.items()}  # type: ignore[operator]
-        command(**made)
+        made = {name: kind(**{one.name: values.pop(one.name) for one in fields(kind)}) for name, kind in groups.items()}  # type: ignore[operator]
+        command(**made, **values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
     del flat.__wrapped__
     return flat
+
+
+def _options_of(group: Any) -> list[inspect.Parameter]:
+    """The fields of a dataclass as keyword parameters, in the panel that it names."""
+    annotations = get_type_hints(group, include_extras=True)
+    parameters = []
+    for one in fields(group):
+        kind, declared = get_args(annotations[one.name])
+        declared = copy(declared)  # several commands may share it
+        declared.rich_help_panel = declared.rich_help_panel or getattr(group, "PANEL", None)
+        default = inspect.Parameter.empty if one.default is MISSING else one.default
+        parameters.append(
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, declared]
+            )
+        )
+    return parameters

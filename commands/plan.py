@@ -1,4 +1,4 @@
-"""`aem plan`: what a comparison will need, before anything is spent."""
+"""`aem plan`: what a comparison will cost, before it is run."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  aem plan --difference 1.4                                how many seeds show +1.4 points
+  aem plan --difference 1.4                                seeds that detect +1.4 points
 
-  aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      will 4 seeds clear an equal candidate, and what do they cost
+  aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      can 4 seeds show non-inferiority, at what cost
 
-  aem plan --difference 1.4 --run-sd 0.9 --training-hours 400     training runs a method, and rollouts of each
+  aem plan --difference 1.4 --run-sd 0.9 --training-hours 400     training runs per method, and rollouts of each
 
   aem plan --register plan.json --set verified --seeds 4 --margin 2 --arm base --arm aem      then: compare --registered
 
@@ -35,38 +35,64 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    difference: Annotated[float | None, typer.Option(min=0, help="Points that should be detected.")] = None,
-    margin: Annotated[float | None, typer.Option(min=0, help="Points of non-inferiority that should be shown.")] = None,
-    tasks: Annotated[int | None, typer.Option(min=2, help="Tasks (default: those of the history, or 500).")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Also show this many seeds, and their cost.")] = None,
-    alpha: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Two-sided error rate.")] = 0.05,
-    power: Annotated[float, typer.Option(min=0.5, max=0.999, help="Chance of finding what is there.")] = 0.8,
-    surface: Annotated[Surface, typer.Option(help="Public variance components to plan with.")] = Surface.deepswe,
-    history: Annotated[
-        list[str] | None, typer.Option(help="Own runs or CSV files to learn the components from; may be repeated.")
+    difference: Annotated[float | None, typer.Option(metavar="POINTS", min=0, help="Difference to detect.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(metavar="POINTS", min=0, help="Margin within which to show non-inferiority.")
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=0.1, max=99.9, help="Expected resolved %.")] = None,
-    noise: Annotated[float | None, typer.Option(min=0, max=1, help="Run noise, as a share of p (1 - p).")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of a rollout, s.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Rollouts at a time.")] = 16,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs busy meanwhile, where the history has no GPU-seconds.")] = 1,
-    allocate: Annotated[Path | None, typer.Option(help="Write seeds per task (from --history) to this CSV.")] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Rollouts an arm to allocate (default: 4 a task).")] = None,
-    at_least: Annotated[int, typer.Option(min=1, help="Seeds that every task keeps.")] = 1,
+    tasks: Annotated[
+        int | None, typer.Option(min=2, help="Number of tasks (default: that of the history, or 500).")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Also show what this many seeds detect, and cost.")] = None,
+    alpha: Annotated[float, typer.Option(metavar="RATE", min=0.0001, max=0.5, help="Two-sided error rate.")] = 0.05,
+    power: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.5, max=0.999, help="Power: the chance to detect it.")
+    ] = 0.8,
+    surface: Annotated[
+        Surface, typer.Option(help="Published results whose variance components are assumed.")
+    ] = Surface.deepswe,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN|FILE", help="Estimate the components from these results instead. Repeatable."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(metavar="PERCENT", min=0.1, max=99.9, help="Expected rate.")] = None,
+    noise: Annotated[
+        float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Run noise, as a share of p (1 - p).")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Wall-clock seconds per rollout.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Rollouts in parallel.")] = 16,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs in use, where the history has no GPU-seconds.")] = 1,
+    allocate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a CSV file of seeds per task, from --history.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="With --allocate: rollouts per arm (default: 4 per task).")
+    ] = None,
+    at_least: Annotated[int, typer.Option(min=1, help="With --allocate: minimum of seeds per task.")] = 1,
     run_sd: Annotated[
         float | None,
-        typer.Option(min=0, help="Points by which training runs of a method vary (compare --unit run): plan methods."),
+        typer.Option(
+            metavar="POINTS",
+            min=0,
+            help="Plan a comparison of methods whose training runs vary by this standard deviation.",
+        ),
     ] = None,
-    training_hours: Annotated[float, typer.Option(min=0, help="GPU hours of one training run.")] = 0,
+    training_hours: Annotated[float, typer.Option(min=0, help="GPU-hours per training run.")] = 0,
     register_at: Annotated[
-        Path | None, typer.Option("--register", help="Freeze the plan in this file, before there are outcomes.")
+        Path | None,
+        typer.Option("--register", metavar="FILE", help="Preregister: write the plan before there are outcomes."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--set", help="With --register: the tasks' dataset.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--set", metavar="NAME|FILE", help="With --register: task set.")
+    ] = None,
     ids: options.Ids = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="With --register: task left out; repeated.")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="With --register: arm, the baseline first; repeated.")] = None,
-    order: Annotated[int | None, typer.Option(help="With --register: seed of the gate's order.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw power against the difference into this SVG file.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="With --register: task to leave out. Repeatable.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="With --register: arm, the baseline first. Repeatable.")
+    ] = None,
+    order: Annotated[int | None, typer.Option(metavar="SEED", help="With --register: order seed of the gate.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw power against the difference as SVG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Seeds, rollouts, tokens, time and disk for a target difference or margin."""
@@ -140,7 +166,7 @@ def _plan_methods(
     from aem_harness.harness.errors import ConfigError
 
     if difference is None:
-        raise ConfigError("--run-sd plans for a difference of methods: say which, --difference POINTS")
+        raise ConfigError("--run-sd plans for a difference between methods: add --difference POINTS")
     answers = plan_runs(
         components,
         tasks=tasks,
@@ -157,11 +183,11 @@ def _plan_methods(
     console = Console()
     console.print(answer(answers), soft_wrap=True)
     console.print()
-    table = table_of("Power, %, these tasks", "training runs a method", [f"K = {k}" for k in SEEDS])
+    table = table_of("Power, %, these tasks", "training runs per method", [f"K = {k}" for k in SEEDS])
     for row in rows(answers):
         table.add_row(*row)
     console.print(table)
-    console.print(f"\n[dim]K: rollouts of each task and run. {assumption_line(components)}[/dim]", soft_wrap=True)
+    console.print(f"\n[dim]K: rollouts per task and training run. {assumption_line(components)}[/dim]", soft_wrap=True)
 
 
 def _register(

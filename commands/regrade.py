@@ -1,4 +1,4 @@
-"""`aem regrade`: stored patches graded again, for the grader's own noise."""
+"""`aem regrade`: grades stored patches again, to measure the noise of the grader."""
 
 import random
 from pathlib import Path
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-  aem regrade results/base results/aem --times 3          what moved between them, and 40 other patches of each
+  aem regrade results/base results/aem --times 3          patches of changed tasks, and 40 others of each run
 
-  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here, for compare
+  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here
 """
 
 
@@ -25,18 +25,21 @@ def register(app: typer.Typer) -> None:
 
 def regrade(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; the first is the baseline.")],
-    times: Annotated[int, typer.Option(min=1, help="Gradings of each patch beside its first.")] = 1,
-    sample: Annotated[int, typer.Option(min=0, help="Patches of each run drawn at random, beside what moved.")] = 40,
+    times: Annotated[int, typer.Option(min=1, help="How often to grade each patch again.")] = 1,
+    sample: Annotated[int, typer.Option(min=0, help="Random patches of each run, beside those of changed tasks.")] = 40,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Of a run of --agent gold: write the tasks that it does not resolve.")
+        Path | None,
+        typer.Option(metavar="FILE", help="For a run of --agent gold: write the tasks that it does not resolve."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
+    dataset: Annotated[
+        str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
 ) -> None:
-    """Does the grader say the same of the same patch? `aem compare` widens its intervals by what is found.
+    """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
-    Graded again are the patches of tasks that moved between the first run and each other one, and a random sample. The
-    verdicts of the runs stay; the same command again continues.
+    Grades the patches of tasks whose rate differs between the first run and another one, and a random sample. The
+    verdicts of the runs stay. The same command continues.
     """
     from rich.console import Console
 

@@ -5,21 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import (
-    AllPairs,
-    Baseline,
-    Calls,
-    Common,
-    Cutoff,
-    Describe,
-    EndsFile,
-    Level,
-    Margin,
-    Series,
-    Tax,
-    names,
-    warn,
-)
+from aem_harness.commands.options import Comparing, grouped, warn
 
 EXAMPLES = """
 Examples:
@@ -30,60 +16,41 @@ Examples:
 
   aem report results --overview --out overview.html        all runs: rates over time, gates, cost by day
 
-The file needs no server and no network. Trajectories are packed into it up to --embed, tasks that moved first; the
-others are linked where they lie.
+The file needs no server and no network. Trajectories are packed into it up to --embed, those of changed tasks
+first; the others are links to the run folders.
 """
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=EXAMPLES)(report)
+    app.command(epilog=EXAMPLES)(grouped(report))
 
 
 def report(
     arms: Annotated[list[str], typer.Argument(help="What `aem compare` takes; the first is the baseline.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")] = Path("report.html"),
-    baseline: Baseline = None,
-    series: Series = False,
-    all_pairs: AllPairs = False,
-    common: Common = False,
-    level: Level = 0.95,
-    margin: Margin = None,
-    instances: Describe = None,
-    calls: Calls = None,
-    tax: Tax = None,
-    cutoff: Cutoff = None,
-    ends: EndsFile = None,
-    embed: Annotated[float, typer.Option(min=0, help="Most megabytes of trajectories in the file.")] = 16.0,
+    how: Comparing,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
+    embed: Annotated[float, typer.Option(metavar="MB", min=0, help="Trajectories in the file, at the most.")] = 16.0,
     overview: Annotated[
         bool,
-        typer.Option("--overview", help="One page over all runs below the given folders, instead of a comparison."),
+        typer.Option("--overview", help="Instead of a comparison: one page on all runs below the given folders."),
     ] = False,
 ) -> None:
     """Write a report: verdict, tables, plots, every task and its trajectories, in one HTML file."""
     if overview:
         _overview([Path(arm) for arm in arms], out)
         return
-    from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.compare.compare import compare
     from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.html import build_report
 
-    whose = read_ends(ends)
+    whose = read_ends(how.ends)
     outcomes = load(arms, whose)
     warn(outcomes.notes)
-    if instances:
-        outcomes = describe_tasks(outcomes, instances)
-    options = Options(
-        level=level,
-        against="all" if all_pairs else "previous" if series else "baseline",
-        common=common,
-        margin=None if margin is None else margin / 100,
-        calls=names(calls),
-        tax=names(tax),
-        cutoff=cutoff,
-    )
-    comparison = compare(outcomes, baseline, options=options).model_copy(update={"ends": whose.overrides})
+    if how.instances:
+        outcomes = describe_tasks(outcomes, how.instances)
+    comparison = compare(outcomes, how.baseline, options=how.options()).model_copy(update={"ends": whose.overrides})
     out.parent.mkdir(parents=True, exist_ok=True)
     page = build_report(comparison, outcomes, out, embed=int(embed * 1e6))
     write_text(out, page)

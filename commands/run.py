@@ -1,4 +1,4 @@
-"""`aem run`: rollouts and grading; `aem show`: one trajectory in the terminal."""
+"""`aem run`: rollouts and their grading; `aem show`: one trajectory in the terminal."""
 
 from contextlib import nullcontext
 from enum import StrEnum
@@ -30,13 +30,13 @@ Every step of a series in turn, each into a run of its own:
 
   aem run --checkpoint deepswe-aem@50..250 --set verified -k 4 -w 32
 
-Seeds where a task's outcome varies, learnt from an earlier run:
+More seeds for tasks whose outcome varies, as an earlier run showed:
 
   aem plan --history results/base --allocate seeds.csv --budget 2000
 
   aem run --endpoint http://localhost:8000/v1 --set verified --allocation seeds.csv
 
-The same command again continues; --retry infra also repeats what was lost to infrastructure.
+The same command continues. --retry infra also repeats what was lost to infrastructure.
 """
 
 
@@ -57,23 +57,23 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME|FILE",
-            help="verified, lite, full, multilingual, sample, tiny, or a .json/.jsonl/.parquet file",
+            help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
         ),
     ] = None,
     arm: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Label of this side in comparisons (default: the agent).")
+        str | None, typer.Option(metavar="NAME", help="Name of this arm in comparisons (default: the agent).")
     ] = None,
     seeds: options.Seeds = 1,
     out: options.Out = None,
     endpoint: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible server; may be repeated.")
+        list[str] | None, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible server. Repeatable.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[@STEPS]",
-            help="Registered checkpoint, or a series NAME@50..250: served for the run, or behind --endpoint.",
+            help="Registered checkpoint, or a series NAME@50..250. It is served for the run, unless --endpoint is.",
         ),
     ] = None,
     registry: options.RegistryFolder = None,
@@ -90,18 +90,18 @@ def run(
     allocation: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="CSV of `aem plan --allocate`: seeds instance by instance, instead of --seeds."
+            metavar="FILE", help="CSV file from `aem plan --allocate`: seeds per instance, instead of --seeds."
         ),
     ] = None,
-    retry: Annotated[Retry | None, typer.Option(help="Also repeat what was lost to infrastructure.")] = None,
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat rollouts lost to infrastructure.")] = None,
     retry_seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds one call of the model may take before it is tried again (1800)."),
+        typer.Option(min=1, help="Time limit for one model call, in seconds, retries included (default: 1800)."),
     ] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
 ) -> None:
-    """Drive a policy through instances in containers and grade its patches; run again to continue."""
+    """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console
 
     from aem_harness.api.running import Tasks
@@ -113,13 +113,13 @@ def run(
     names = [entry.card.name for entry in find(checkpoint, registry)] if checkpoint else [None]
     if len(names) > 1 and (out or endpoint or arm):
         raise ConfigError(
-            f"{checkpoint} are {len(names)} checkpoints, each served and written by itself: leave --out, --arm and "
-            "--endpoint away, or name one step"
+            f"{checkpoint} names {len(names)} checkpoints, and each has its own server and run folder: remove --out, "
+            "--arm and --endpoint, or name one step"
         )
     if allocation and seeds > 1:
-        raise ConfigError("--allocation says how many seeds every instance gets; leave --seeds away")
+        raise ConfigError("--allocation sets the seeds of every instance: remove --seeds")
     code = 0
-    for name in names:  # what one step of a series loses, the others are run all the same
+    for name in names:  # a step that loses rollouts does not stop the others
         finished = perform(
             agent,
             dataset,
@@ -147,11 +147,11 @@ def run(
 
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id, or the unique end of one.")],
-    seed: Annotated[int, typer.Option(help="Which rollout of the instance.")] = 0,
-    gold: Annotated[bool, typer.Option("--gold", help="Show the reference patch beside the rollout's.")] = False,
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Instance id, or a unique end of one.")],
+    seed: Annotated[int, typer.Option(help="Seed of the rollout.")] = 0,
+    gold: Annotated[bool, typer.Option("--gold", help="Also show the gold patch.")] = False,
 ) -> None:
-    """Read one trajectory, its patch, its verdict and what the failing tests said in the terminal."""
+    """Show a trajectory, its patch, its verdict and the output of the failing tests."""
     from rich.console import Console
 
     from aem_harness.harness.report.show import reference_patch, rollout_view

@@ -1,4 +1,4 @@
-"""`aem runs`: the runs there are, notes, removal, archives; `aem status`: how one stands while it goes on elsewhere."""
+"""`aem runs`: list, annotate, remove and archive runs; `aem status`: the progress of one."""
 
 import json
 from pathlib import Path
@@ -26,10 +26,12 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    roots: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Where to look.")] = None,
+    roots: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Folders to search (default: results).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every run below the folders (default: results): how far it is, its resolved rate, losses, age and size."""
+    """List every run below the folders: progress, resolved rate, losses, age and size."""
     from rich.console import Console
 
     from aem_harness.harness.errors import AemError
@@ -54,8 +56,8 @@ def list_(
         typer.echo(f"no runs in {', '.join(map(str, roots))}")
 
 
-def note(run: Run, text: Annotated[str, typer.Argument(help="What to remember; empty: forget it.")]) -> None:
-    """Keep a line beside a run; the list shows it."""
+def note(run: Run, text: Annotated[str, typer.Argument(help="The note; an empty one removes it.")]) -> None:
+    """Attach a note to a run; `aem runs list` shows it."""
     from aem_harness.harness.io import write_text
     from aem_harness.harness.run.listing import NOTE, read_state
 
@@ -70,7 +72,7 @@ def remove(
     runs: Runs,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete run folders; one that is being written stays."""
+    """Delete run folders, except those of running processes."""
     import shutil
 
     from aem_harness.harness.report.runs import size_words
@@ -89,9 +91,11 @@ def remove(
 
 def archive_(
     run: Run,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File (default: RUN.tar.gz).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Archive to write (default: RUN.tar.gz).")
+    ] = None,
 ) -> None:
-    """Pack a run into one tar with the SHA-256 of every file; equal runs give equal archives."""
+    """Pack a run into a tar archive with the SHA-256 of every file. Equal runs give equal archives."""
     from aem_harness.harness.report.runs import size_words
     from aem_harness.harness.run.archive import archive
     from aem_harness.harness.run.listing import read_state
@@ -103,8 +107,10 @@ def archive_(
 
 
 def restore_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive of `aem runs archive`.")],
-    into: Annotated[Path, typer.Option("--into", help="Folder that will hold the run's folder.")] = Path("results"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Archive from `aem runs archive`.")],
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Parent of the restored run folder.")] = Path(
+        "results"
+    ),
 ) -> None:
     """Unpack an archive and check every file against its digest."""
     from aem_harness.harness.run.archive import restore
@@ -113,7 +119,7 @@ def restore_(
 
 
 def verify_(run: Run) -> None:
-    """Check a restored run against the digests it was archived with."""
+    """Check a restored run against the digests in its archive."""
     from aem_harness.harness.errors import DataError
     from aem_harness.harness.run.archive import verify
 
@@ -127,11 +133,11 @@ def verify_(run: Run) -> None:
 
 def status(
     run: Run,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")] = 2.0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Update until the run ends.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates of --follow.")] = 2.0,
     as_json: Json = False,
 ) -> None:
-    """How a run stands: done, pace, time left, outcomes, ends, and the rollouts under way; it need not be yours."""
+    """Show the progress of any run: pace, time left, outcomes, exit statuses and current rollouts."""
     import time
 
     from rich.console import Console

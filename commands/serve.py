@@ -1,4 +1,4 @@
-"""`aem serve`: registered checkpoints behind an address; `aem determinism`: how reproducible a server is."""
+"""`aem serve`: servers for registered checkpoints; `aem determinism`: how reproducible a server is."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aem_harness.aem_checkpoints.determinism import Divergence
 
 SERVE = """
-One checkpoint; an adapter together with its base model, on one server; two full checkpoints, a server each:
+One checkpoint; an adapter and its base model on one server; two full checkpoints, one server each:
 
   aem serve tiny-aem --port 8000
 
@@ -39,11 +39,13 @@ def register(app: typer.Typer) -> None:
 
 def serve_(
     checkpoints: Annotated[list[str], typer.Argument(help="Registered checkpoints, or a series NAME@50..250.")],
-    port: Annotated[int | None, typer.Option(help="Of the first server; others follow (default: any free).")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the first server; others get the next ones (default: any free).")
+    ] = None,
     registry: options.RegistryFolder = None,
-    log: Annotated[Path, typer.Option(help="Folder for the servers' logs.")] = Path("logs"),
+    log: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the servers log.")] = Path("logs"),
 ) -> None:
-    """Serve checkpoints until Ctrl-C, with vLLM, or small ones without; a server that crashes is restarted once."""
+    """Serve checkpoints until Ctrl-C, with vLLM, or small ones on transformers. A crashed server is restarted once."""
     import time
 
     from rich.console import Console
@@ -67,19 +69,21 @@ def serve_(
 
 
 def determinism(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="A registered checkpoint, which is served meanwhile.")
+    checkpoint: Annotated[str | None, typer.Argument(help="Registered checkpoint to serve and test.")] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Instead: a running server.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Use prefixes of this run's trajectories as prompts.")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Base URL of a server that runs, instead.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Replay prefixes of this run's trajectories.")] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="At most this many of them.")] = 16,
-    concurrency: Annotated[str, typer.Option(help="Requests in flight, comma-separated.")] = "1,8,32",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated for each.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy; else every prompt has a fixed seed.")] = 0.0,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts, at the most.")] = 16,
+    concurrency: Annotated[
+        str, typer.Option(metavar="N,...", help="Numbers of concurrent requests to test.")
+    ] = "1,8,32",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, help="0: greedy; else each prompt has a fixed seed.")] = 0.0,
     registry: options.RegistryFolder = None,
 ) -> None:
-    """Ask a server the same things again, alone and among others, and report how far its tokens diverge."""
+    """Send a server the same prompts again, alone and concurrently, and report how far its tokens diverge."""
     from rich.console import Console
 
     from aem_harness.aem_checkpoints.determinism import BUILT_IN, measure, recorded_prefixes

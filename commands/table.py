@@ -1,4 +1,4 @@
-"""`aem table`: a comparison as a table for a paper, with the note and the hash that let others believe it."""
+"""`aem table`: a comparison as a table for a paper, with the note and the hash that make it reproducible."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -17,9 +17,9 @@ Examples:
 
   aem table results/base results/aem --instances verified --columns resolved,difficulty --reference aem-paper
 
-  aem table --again paper/main.tex                   the same bytes again, or one line that says what has changed
+  aem table --again paper/main.tex                   the same bytes again, or one line on what has changed
 
-  aem table --again paper/main.tex runs/base runs/aem        the same on another machine: where the arms are there
+  aem table --again paper/main.tex runs/base runs/aem        the same on another machine, with the folders there
 
 Columns: tasks seeds rollouts lost resolved resolved-like official highest difference difference-like p p-like moved
 verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of `aem compare` by its name with dashes
@@ -45,23 +45,30 @@ def table(
     arms: Annotated[
         list[str] | None, typer.Argument(help="What `aem compare` takes; the first is the baseline.")
     ] = None,
-    format: Annotated[Format | None, typer.Option(help="Default: by the suffix of --out, else markdown.")] = None,
-    columns: Annotated[str | None, typer.Option(help="Names, separated by commas.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (default: standard output).")] = None,
+    format: Annotated[Format | None, typer.Option(help="Default: from the suffix of --out, else markdown.")] = None,
+    columns: Annotated[str | None, typer.Option(metavar="NAME,...", help="Columns; see below.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write (default: standard output).")
+    ] = None,
     baseline: Baseline = None,
     series: Series = False,
     common: Common = False,
     level: Level = 0.95,
     instances: Describe = None,
-    reference: Annotated[list[str] | None, typer.Option(help="Published figures to add as rows: aem-paper.")] = None,
-    transpose: Annotated[bool, typer.Option("--transpose", help="Arms as columns: for many metrics.")] = False,
+    reference: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Published figures to add as rows: aem-paper.")
+    ] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="Show arms as columns, for many metrics.")] = False,
     all_pairs: AllPairs = False,
-    wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of a page (table*).")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of the page (table*).")] = False,
     registered: Registered = None,
     ends: EndsFile = None,
-    caption: Annotated[str, typer.Option(help="Caption (default: what was resolved).")] = "",
+    caption: Annotated[str, typer.Option(help="Caption (default: a sentence on what was compared).")] = "",
     label: Annotated[str, typer.Option(help="LaTeX label.")] = "tab:aem",
-    again: Annotated[str | None, typer.Option(metavar="HASH|FILE", help="Make a table again from its note.")] = None,
+    again: Annotated[
+        str | None,
+        typer.Option(metavar="HASH|FILE", help="Reproduce a table from the hash in its note, or from its file."),
+    ] = None,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
     from aem_harness.harness.ends import read_ends

@@ -19,9 +19,9 @@ Examples:
 
   aem train --config deepswe-aem --dry-run                      a 64-GPU run on verl, checked without a GPU
 
-  aem train --verify-method --set method.lam=2 --set base=dapo  what these numbers do, in six arms of 64 training runs
+  aem train --verify-method -c method.lam=2 -c base=dapo        the effect of these settings, in six arms of 64 runs
 
-A run that was killed goes on from its last saved step with --resume, and gives the same numbers.
+With --resume, a killed run continues from its last saved step and gives the same numbers.
 """
 
 
@@ -30,29 +30,37 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[str | None, typer.Option(help="A YAML file, or the name of a shipped one.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="YAML file, or the name of a shipped one.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--config-value", "-c", metavar="KEY=VALUE", help="Override a setting (dotted); may be repeated."),
+        typer.Option(
+            "--config-value", "-c", metavar="KEY=VALUE", help="Override a setting: dotted.key=value. Repeatable."
+        ),
     ] = None,
     old_settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run (default: results/training/NAME-seedN).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last saved step.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Run folder (default: results/training/NAME-seedN).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved step.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check what the run would check, and train nothing.")
+        bool, typer.Option("--dry-run", help="Check settings and requirements, and train nothing.")
     ] = False,
-    register: Annotated[str | None, typer.Option(help="Enter the checkpoint in ./checkpoints under this name.")] = None,
+    register: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Register the checkpoint in ./checkpoints under this name.")
+    ] = None,
     verify_method: Annotated[
         bool,
         typer.Option(
             "--verify-method",
-            help="Train six arms in a small world where exploration decides, with this lambda, gate and base.",
+            help="Instead: train six arms in a small world where exploration decides, with this method and base.",
         ),
     ] = False,
 ) -> None:
     """Train a policy: supervised warm start, or reinforcement learning with or without entropy modulation.
 
-    The file's `kind` says by what: warm-start and rl (the reference trainer), trl, or verl.
+    `kind` in the YAML file selects the trainer: warm-start and rl (the reference trainer), trl, or verl.
     """
     from rich.console import Console
 
@@ -65,7 +73,7 @@ def train(
         _verify(config, settings, out or Path("results") / "training" / "certificate", Console())
         return
     if config is None:
-        raise ConfigError("--config names what to train: a YAML file, or a shipped one such as tiny-aem")
+        raise ConfigError("nothing to train: give --config a YAML file, or the name of a shipped one such as tiny-aem")
     from aem_harness.training.config import find_config, load_config
     from aem_harness.training.run import train as run
 

@@ -108,7 +108,7 @@ def test_without_cards_or_groups_the_command_says_what_to_give(tmp_path: Path) -
     write_csv(checkpoints(0.1).table, tmp_path / "arms.csv")
     shown = CliRunner().invoke(app, ["compare", str(tmp_path / "arms.csv"), "--unit", "run"])
     assert shown.exit_code != 0
-    assert "--group NAME=GLOB" in str(shown.exception)
+    assert "--group METHOD=GLOB" in str(shown.exception)
     assert load([tmp_path / "arms.csv"]).arms[0] == "grpo-0"
 
 

@@ -249,9 +249,9 @@ def test_a_finding_is_kept_beside_the_rollout_and_marks_it(tmp_path: Path, monke
 
 def test_audit_is_asked_for_one_thing_and_variants_for_a_set() -> None:
     for arguments, said in (
-        (["audit", "--make-variants"], "name it with --set"),
-        (["audit", "--make-variants", "--trajectories", "."], "either run folders, --trajectories DIR, or"),
-        (["audit"], "either run folders, --trajectories DIR, or"),
+        (["audit", "--make-variants"], "add --set"),
+        (["audit", "--make-variants", "--trajectories", "."], "give run folders, --trajectories FOLDER, or"),
+        (["audit"], "give run folders, --trajectories FOLDER, or"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, ConfigError)

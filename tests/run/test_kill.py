@@ -99,7 +99,7 @@ def test_an_interrupted_run_leaves_nothing_running_and_continues(tmp_path, uniqu
     process.send_signal(how)
     assert process.wait(timeout=60) == code
     if how is signal.SIGINT:
-        assert "the same command goes on" in folder.with_suffix(".log").read_text()
+        assert "the same command continues" in folder.with_suffix(".log").read_text()
     assert containers(folder) == []
     assert start(folder).wait() == 0
     assert len(results(folder)) == 20

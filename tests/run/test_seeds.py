@@ -55,7 +55,7 @@ def test_an_allocation_cannot_be_put_on_a_run_that_has_begun_otherwise() -> None
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--seeds", "3"], "leave --seeds away"), ([], "names 1 instances that sample lacks: nobody")],
+    [(["--seeds", "3"], "remove --seeds"), ([], "names 1 instances that sample lacks: nobody")],
 )
 def test_the_command_line_says_what_is_wrong_before_anything_runs(
     tmp_path: Path, options: list[str], message: str
