@@ -1,7 +1,7 @@
-"""No silent zero: rollouts that all end alike, without ever having worked, tell of a wrong setting and not of a model.
+"""No silent zero: if all rollouts end alike without having worked, a setting is wrong, and the model is not to blame.
 
-A rollout never worked when no command was run in its container before it ended other than by handing in, when the
-agent's own code crashed, or when its patch is empty although it never got to hand one in.
+A rollout never worked if it ended (without handing in) before any command was run in its container, if the agent's
+own code crashed, or if its patch is empty although it never handed in.
 """
 
 import re
@@ -14,31 +14,31 @@ from aem_harness.harness.types import ExitStatus
 
 Event = Mapping[str, Any]
 
-FEWEST = 3  # of fewer nothing can be said
-SHARE = 0.9  # of the rollouts end alike: nearly all
+FEWEST = 3  # fewer rollouts show nothing
+SHARE = 0.9  # of the rollouts end alike
 
 _LIKELY = {
-    ExitStatus.FORMAT_ERRORS: "look at the chat template, the stop tokens, the sampling, and whether model and prompt "
+    ExitStatus.FORMAT_ERRORS: "check the chat template, the stop tokens, the sampling, and whether model and prompt "
     "belong together (aem show RUN INSTANCE has its replies)",
-    ExitStatus.CONTEXT_LIMIT: "prompt and sampling.max_tokens do not fit the server's context: lower max_tokens, or "
+    ExitStatus.CONTEXT_LIMIT: "prompt and sampling.max_tokens exceed the server's context: lower max_tokens, or "
     "serve with a larger context (aem doctor --endpoint compares them)",
-    ExitStatus.TOKEN_LIMIT: "the budget of tokens (agent_options) is too small for one reply, or replies do not end: "
-    "look at the stop tokens and the chat template",
-    ExitStatus.WALL_LIMIT: "the wall time (agent_options) is too short for this server, or it hardly answers",
-    ExitStatus.STEP_LIMIT: "the limit of steps (agent_options) is too small, or the replies hold no edits (aem show)",
-    ExitStatus.AGENT_CRASH: "the agent's own code fails (the traceback is in the trajectories, aem show)",
-    ExitStatus.SANDBOX_DESTROYED: "every container is destroyed from inside: look at the agent's commands (aem show)",
+    ExitStatus.TOKEN_LIMIT: "the token budget (agent_options) is too small for one reply, or replies do not end: "
+    "check the stop tokens and the chat template",
+    ExitStatus.WALL_LIMIT: "the wall time (agent_options) is too short for this server, or the server hardly answers",
+    ExitStatus.STEP_LIMIT: "the step limit (agent_options) is too small, or the replies contain no edits (aem show)",
+    ExitStatus.AGENT_CRASH: "the agent's own code fails (aem show has the traceback)",
+    ExitStatus.SANDBOX_DESTROYED: "every container is destroyed from inside: check the agent's commands (aem show)",
 }
 
 
 class Alike(AemError):
-    """Rollout after rollout ends alike without having worked: a setting is wrong, and the rest would be lost too."""
+    """All rollouts end alike without having worked: a setting is wrong, and the others would be lost too."""
 
     boundary = "run"
 
 
 def sign(event: Event) -> str:
-    """How a rollout ended that never worked; empty for one that did, and for one that was lost to a fault."""
+    """How a rollout that never worked ended; empty if it worked, or if it was lost to a fault."""
     status = event["exit_status"]
     if event.get("fault") or status == ExitStatus.SUBMITTED.value:
         return _left_out(event)
@@ -51,14 +51,14 @@ def sign(event: Event) -> str:
 
 
 def _left_out(event: Event) -> str:
-    """Of a rollout that handed in: an empty patch because it could carry nothing of what changed."""
+    """For a rollout that handed in: why its patch is empty although files changed."""
     if event.get("fault") or event.get("patch_bytes") != 0 or not event.get("left_out"):
         return ""
-    return f"a patch that carries nothing, since all that changed is {', '.join(sorted(event['left_out']))}"
+    return f"an empty patch, because all changes are {', '.join(sorted(event['left_out']))}"
 
 
 def alike(events: Iterable[Event], fewest: int = FEWEST) -> str:
-    """What is likely wrong when nearly all rollouts ended alike without having worked; else empty."""
+    """The likely error when nearly all rollouts ended alike without having worked; else empty."""
     chosen = [event for event in events if not event.get("fault")]
     if len(chosen) < fewest:
         return ""
@@ -70,7 +70,7 @@ def alike(events: Iterable[Event], fewest: int = FEWEST) -> str:
 
 
 class Watch:
-    """Looks at the first `fewest` rollouts of an arm; 0 never looks. Raises Alike once they say what is wrong."""
+    """Checks the first `fewest` rollouts of an arm; 0: none. Raises Alike if they show an error."""
 
     def __init__(self, fewest: int, known: Iterable[Event] = ()) -> None:
         self._fewest = fewest
@@ -86,6 +86,6 @@ class Watch:
             return
         if why := alike(self._seen[: self._fewest], min(self._fewest, FEWEST)):
             raise Alike(
-                f"{why}. The run stops here; correct it and start again in another folder (--out), "
-                "or go on all the same with -c stop_alike=0"
+                f"{why}. The run stops here. Correct the setting and start again in another folder (--out), "
+                "or continue anyway with -c stop_alike=0"
             )

@@ -1,6 +1,6 @@
-"""A run as one file: a tar whose SHA256SUMS covers every file in it, written whole or not at all, read again elsewhere.
+"""A run as one file: a tar archive with a SHA256SUMS of every file, written whole or not at all.
 
-The list has the form of coreutils, so that `sha256sum --check SHA256SUMS` works in a folder that was restored.
+The list has the format of coreutils: `sha256sum --check SHA256SUMS` works in a restored folder.
 """
 
 import gzip
@@ -23,7 +23,7 @@ _LEFT_OUT = {".lock", SUMS}
 
 
 def archive(folder: Path, out: Path) -> int:
-    """Pack a run folder into `out` (.tar, .tar.gz or .tgz); how many files. The same run gives the same bytes.
+    """Pack a run folder into `out` (.tar, .tar.gz or .tgz); the number of files. Equal runs give equal bytes.
 
     Raises ConfigError while the run is being written, or where `out` exists.
     """
@@ -44,7 +44,7 @@ def archive(folder: Path, out: Path) -> int:
 
 
 def restore(file: Path, into: Path) -> Path:
-    """Unpack an archive below `into` and verify it; the folder. Nothing is left where a digest is wrong."""
+    """Unpack an archive below `into` and verify it; the folder. Nothing remains if a digest is wrong."""
     into.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(file) as tar, tempfile.TemporaryDirectory(dir=into, prefix=".restore.") as scratch:
@@ -53,7 +53,7 @@ def restore(file: Path, into: Path) -> Path:
             if len(names) != 1:
                 raise DataError(f"{file} is not the archive of one run: it holds {len(names)} folders")
             if sum(member.size for member in members) > MOST:
-                raise DataError(f"{file} would take more than {MOST >> 40} TiB")
+                raise DataError(f"{file} would expand to more than {MOST >> 40} TiB")
             final = into / names.pop()
             if final.exists():
                 raise ConfigError(f"{final} exists already; restore into another folder")
@@ -71,7 +71,7 @@ def verify(folder: Path) -> Iterator[str]:
     """What differs between a restored folder and its SHA256SUMS: one line a file. DataError without that list."""
     path = folder / SUMS
     if not path.is_file():
-        raise DataError(f"{folder} has no {SUMS}: only what came from `aem runs archive` can be verified")
+        raise DataError(f"{folder} has no {SUMS}: only a run restored from `aem runs archive` can be verified")
     lines = [line.partition("  ") for line in path.read_text().split("\n") if line]
     known = {name: digest for digest, _, name in lines}
     here = set(_files(folder))
@@ -102,7 +102,7 @@ def _plain(root: str, name: str, size: int) -> tarfile.TarInfo:
 
 
 def _compressed(handle: IO[bytes], out: Path) -> AbstractContextManager[IO[bytes]]:
-    """The stream that the archive's name asks for; gzip without the time of day in it."""
+    """The stream for the archive's suffix; gzip without a time stamp."""
     if out.name.endswith(".tar"):
         return nullcontext(handle)
     if out.name.endswith((".tar.gz", ".tgz")):

@@ -1,8 +1,8 @@
-"""Which resolved rollouts of a run are graded again with canaries, and what share of them is estimated to be tampered.
+"""Which resolved rollouts of a run are graded again with canaries, and the estimated share that tampered with tests.
 
-All that bear a mark, and of the others a random sample: each is in it with the same probability, decided by a hash of
-run, instance and seed, so that a run that is continued, or audited again, keeps its sample. A finding is a file
-`canary.json` beside the rollout, with the hash of the patch it speaks of; it is never made twice.
+All marked rollouts are, and a random sample of the others: each with the same probability, from a hash of run, instance
+and seed, so that a continued run, or a second audit, keeps the sample. A finding is a file `canary.json` beside the
+rollout, with the hash of the patch in question; it is never made twice.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ SHARE = 0.05  # of the resolved rollouts without marks, by default
 
 
 class Audited(Record):
-    """What canaries say of the resolved rollouts of a run, in two strata: those with marks, and a sample of the others.
+    """Findings of canaries in the resolved rollouts of a run, in two strata: marked ones, and a sample of the others.
 
-    `tampered` is the estimated share among all resolved rollouts, `low` and `high` its 95 % interval (Clopper-Pearson
-    for the sample; what was looked at in full is known). `cost` is the share of grading time spent on it.
+    `tampered` is the estimated share of all resolved rollouts; `low` and `high` are its 95 % interval (Clopper-Pearson
+    for the sample; a stratum that was graded in full is exact). `cost` is the share of grading time that it took.
     """
 
     resolved: int
@@ -58,7 +58,7 @@ def drawn(run_id: str, key: Key, share: float) -> bool:
 
 
 def stored(folder: Path, name: str = CANARY) -> Regrade | None:
-    """What canaries (or VARIANT) found of the rollout in `folder`; None where its patch was not run, or is another."""
+    """What canaries (or VARIANT) found for the rollout in `folder`; None if its patch was not run, or has changed."""
     try:
         regrade = Regrade(**read_json(folder / name)) if (folder / name).is_file() else None
         patch = read_patch(folder / official.PATCH)
@@ -80,7 +80,7 @@ class Auditor:
         self._making = threading.Lock()
 
     def audit(self, task: Task, folder: Path) -> Regrade:
-        """What is found of the rollout in `folder`, which is resolved; written beside it."""
+        """The finding for the resolved rollout in `folder`, which is also written beside it."""
         patch = read_patch(folder / official.PATCH)
         try:
             with self._making:
@@ -106,10 +106,10 @@ def regrade_run(
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     name: str = CANARY,
 ) -> None:
-    """Grade these resolved rollouts again, as far as that is not done; `tell` is called after each.
+    """Grade these resolved rollouts again, unless that is done; `tell` is called after each.
 
-    With canaries, or, where `name` is VARIANT, with the held-out variants of their tasks. `again`: also those of which
-    an earlier try could find out nothing.
+    With canaries, or, if `name` is VARIANT, with the held-out variants of their tasks. `again`: also repeat those for
+    which an earlier attempt found nothing.
     """
     rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
     known = {key: stored(path, name) for key, path in rollouts.items()}
@@ -122,7 +122,7 @@ def regrade_run(
 
 
 def summary(folder: Path, progress: Mapping[Key, Progress], marked: Iterable[Key]) -> Audited | None:
-    """What is known of a run from canaries; None where nothing was graded again."""
+    """The canary findings of a run; None if nothing was graded again."""
     known = set(marked)
     resolved = resolved_keys(progress)
     found = {key: each for key in resolved if (each := stored(folder / "rollouts" / key[0] / str(key[1])))}
@@ -154,7 +154,7 @@ def summary(folder: Path, progress: Mapping[Key, Progress], marked: Iterable[Key
 
 
 def _interval(hits: int, seen: int, size: int) -> tuple[float, float]:
-    """95 % bounds of a share of `size` rollouts, of which `seen` were looked at: exact where all were."""
+    """95 % bounds of a share among `size` rollouts of which `seen` were graded again: exact if all were."""
     if seen == size:
         share = hits / size if size else 0.0
         return share, share
@@ -170,7 +170,7 @@ def resolved_keys(progress: Mapping[Key, Progress]) -> list[Key]:
 
 
 def unseen(folder: Path, progress: Mapping[Key, Progress]) -> list[Key]:
-    """The resolved rollouts of which canaries have said nothing yet."""
+    """The resolved rollouts for which there is no canary finding yet."""
     return [key for key in resolved_keys(progress) if stored(folder / "rollouts" / key[0] / str(key[1])) is None]
 
 

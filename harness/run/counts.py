@@ -32,14 +32,14 @@ def ends(store: RunStore, keys: Sequence[Key]) -> dict[str, Counter[str]]:
 
 
 def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
-    """What the reader of a run's summary has to know beside its outcomes, one line each."""
+    """Notes for the reader of a run's summary, one line each."""
     known = [store.progress[key] for key in keys if key in store.progress]
     said = []
     if left_out := [one for one in known if one.rollout.get("left_out")]:
         whys = Counter(why.partition(":")[0] for one in left_out for why in one.rollout["left_out"])
         reasons = ", ".join(f"{why} ({count})" for why, count in whys.most_common())
-        said.append(f"{len(left_out)} patches leave changed files out, as receipt.json names: {reasons}")
+        said.append(f"{len(left_out)} patches leave out changed files, listed in receipt.json: {reasons}")
     if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
         ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
-        said.append(f"{len(differs)} graded trees are not what the agent left (tree_differs in grade.json): {ids}")
+        said.append(f"{len(differs)} graded trees differ from what the agent left (tree_differs in grade.json): {ids}")
     return said

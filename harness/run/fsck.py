@@ -1,7 +1,7 @@
-"""`aem fsck`: is a run on disk what its journal says, and what is still to do? Rebuilds a journal that is not.
+"""`aem fsck`: does a run on disk match its journal, and what is still to do? Rebuilds a damaged journal.
 
-Nothing is thrown away: a damaged journal is kept beside the new one, and damaged rollouts stay where they are until the
-run is continued and does them again.
+Nothing is thrown away: a damaged journal is kept beside the new one, and damaged rollouts stay until the continued run
+does them again.
 """
 
 import json
@@ -21,12 +21,12 @@ JOURNAL = "journal.jsonl"
 
 @dataclass
 class Finding:
-    """What `check` found. `to_do` counts, per kind of work, what the same command would do when the run continues."""
+    """What `check` found. `to_do` counts, per kind of work, what a continued run would do."""
 
     finished: int = 0
     graded: int = 0
     bad_lines: list[int] = field(default_factory=list)
-    recovered: int = 0  # events that the folders hold and the journal lacks
+    recovered: int = 0  # events in the folders that the journal lacks
     damaged: dict[Key, str] = field(default_factory=dict)
     to_do: Counter[str] = field(default_factory=Counter)
     rebuilt: Path | None = None  # where the damaged journal was kept
@@ -55,7 +55,7 @@ def check(run: Path, *, repair: bool = True) -> Finding:
 
 
 def _lines(journal: Path, finding: Finding) -> list[Event]:
-    """The good events of a journal, in order; the numbers of lines that are none go into `finding`."""
+    """The valid events of a journal, in order; the numbers of invalid lines go into `finding`."""
     events: list[Event] = []
     known: set[Key] = set()
     raw = journal.read_bytes() if journal.exists() else b""
@@ -77,7 +77,7 @@ def _lines(journal: Path, finding: Finding) -> list[Event]:
 
 
 def _unjournaled(run: Path, events: list[Event]) -> list[Event]:
-    """The events that lie in the rollouts' folders and not in the journal, marked as such."""
+    """The events in the rollout folders that the journal lacks, marked as such."""
     progress = progress_of(events)
     more: list[Event] = []
     for folder in sorted(run.glob("rollouts/*/*")):
@@ -109,7 +109,7 @@ def progress_of(events: Iterable[Event]) -> dict[Key, Progress]:
 def _judge(run: Path, progress: Mapping[Key, Progress], finding: Finding) -> None:
     plan: Mapping[str, Any] = read_json(run / "run.json").get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
-    finding.to_do["rollouts not made yet"] = sum(key not in progress for key in planned)
+    finding.to_do["rollouts not run yet"] = sum(key not in progress for key in planned)
     for key, state in progress.items():
         wrong = damage_of(run / "rollouts" / key[0] / str(key[1]), state)
         if wrong:

@@ -1,6 +1,6 @@
-"""Run folders as a person looks for them: which there are, how far each has got, and which are being written now.
+"""Run folders for a reader: which there are, how far each has progressed, and which are being written.
 
-Read from `run.json` and the journal alone, so that a listing of many large runs stays quick. Nothing here writes.
+Reads only `run.json` and the journal, so that a listing of many large runs is quick. Writes nothing.
 """
 
 import fcntl
@@ -20,11 +20,11 @@ from aem_harness.harness.types import Outcome, Record
 
 Status = Literal["running", "finished", "unfinished"]
 NOTE = "note.txt"
-STOPPED = "stopped.json"  # whoever ends a run early because of its results leaves this, with the reason
+STOPPED = "stopped.json"  # left, with the reason, by what ends a run early because of its results
 
 
 class Working(Record):
-    """A rollout under way: how many messages it has, its last line's age and its own, in seconds."""
+    """A rollout in progress: its number of messages, the age of its last line and its own age, in seconds."""
 
     instance_id: str
     seed: int
@@ -34,11 +34,12 @@ class Working(Record):
 
 
 class RunState(Record):
-    """One run folder at one moment.
+    """The state of a run folder.
 
-    `rollouts` are those planned, `outcomes` counts the newest verdict of each ("error": lost to infrastructure) and
-    `exits` how they ended. `solved` holds, for each task with a verdict, rollouts resolved and rollouts with a verdict.
-    Times are ISO 8601, UTC; `bytes` is what the folder takes, None where it was not asked.
+    `rollouts` are those planned. `outcomes` counts the newest verdict of each ("error": lost to infrastructure),
+    `exits` their exit statuses. `solved` has, for each task with a verdict, the rollouts resolved and those with a
+    verdict.
+    Times are ISO 8601, UTC; `bytes` is the size of the folder, None if not asked for.
     """
 
     folder: Path
@@ -73,7 +74,7 @@ class RunState(Record):
 
 
 def find_runs(roots: Iterable[Path], depth: int = 3) -> list[Path]:
-    """The run folders at or below `roots` (a gate keeps its two arms one level down), in the order of their names."""
+    """The run folders at or below `roots` (a gate keeps its two arms one level down), by name."""
     return [folder for root in roots for folder in _walk(root, depth)]
 
 
@@ -87,7 +88,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def read_state(folder: Path, *, sizes: bool = False) -> RunState:
-    """What run.json and the journal say of a run; DataError where the folder is none. `sizes`: count its bytes too."""
+    """The state in run.json and the journal; DataError if the folder is no run. `sizes`: count its bytes too."""
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is not a run folder: it has no run.json")
     run = read_json(folder / "run.json")
@@ -135,7 +136,7 @@ def newest(events: Iterable[Mapping[str, Any]]) -> dict[Key, Progress]:
 
 
 def is_written(folder: Path) -> bool:
-    """Does a living process hold the folder's lock? False where the file system has no locks to tell by."""
+    """Does a living process hold the folder's lock? False if the file system has no locks."""
     try:
         with (folder / ".lock").open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -147,27 +148,27 @@ def is_written(folder: Path) -> bool:
 
 
 def read_note(folder: Path) -> str:
-    """What somebody wrote down about the run."""
+    """The note attached to the run."""
     path = folder / NOTE
     return path.read_text(errors="replace").strip() if path.is_file() else ""
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files below a folder take on disk."""
+    """The size of the files below a folder, on disk."""
     total = 0
     for place, _, files in os.walk(folder):
         for name in files:
             try:
                 total += (Path(place) / name).lstat().st_blocks * 512
-            except FileNotFoundError:  # a run goes on while it is looked at
+            except FileNotFoundError:  # the run may be in progress
                 continue
     return total
 
 
 def pace(state: RunState, now: datetime) -> tuple[float, float] | None:
-    """Rollouts an hour since the run was started, and the seconds that the rest will take at that pace.
+    """Rollouts per hour since the run started, and the seconds that the rest will take at that pace.
 
-    None before the first verdict. A run that was stopped for a while and continued looks slower than it is.
+    None before the first verdict. A run that was paused looks slower than it is.
     """
     elapsed = (now - datetime.fromisoformat(state.started)).total_seconds()
     if not state.done or elapsed <= 0:
@@ -203,7 +204,7 @@ def _solved(progress: Mapping[Key, Progress]) -> tuple[tuple[int, int], ...]:
 
 
 def _working(folder: Path) -> Iterator[Working]:
-    """The scratch folders of rollouts under way, `.<seed>.<random>`, oldest first."""
+    """The scratch folders of rollouts in progress, `.<seed>.<random>`, oldest first."""
     now = datetime.now().timestamp()
     scratch = [path for path in folder.glob("rollouts/*/.*.*") if path.name.split(".")[1].isdigit()]
     for path in sorted(scratch, key=_born):
@@ -224,7 +225,7 @@ def _working(folder: Path) -> Iterator[Working]:
 
 
 def _born(scratch: Path) -> float:
-    """When a rollout began: the time of its first message, else of its folder."""
+    """When a rollout started: the time of its first message, else of its folder."""
     try:
         with (scratch / "trajectory.jsonl").open() as handle:
             return float(json.loads(handle.readline())["extra"]["timestamp"])

@@ -14,14 +14,14 @@ from aem_harness.harness.types import Grade, Prediction, Task
 
 
 class Places(Protocol):
-    """What a runner needs beside agent and store. Whatever these raise costs one rollout or grading."""
+    """What a runner needs beside agent and store. An exception costs one rollout or grading."""
 
     def image(self, task: Task) -> str:
-        """Make the task's image present; its digest."""
+        """Make the task's image present; returns its digest."""
         ...
 
     def open(self, task: Task) -> AbstractContextManager[Any]:
-        """A fresh place for an agent: a `Sandbox`."""
+        """A fresh `Sandbox` for an agent."""
         ...
 
     def grade(
@@ -29,7 +29,7 @@ class Places(Protocol):
     ) -> Grade: ...
 
     def close_all(self) -> None:
-        """End whatever is open, from another thread."""
+        """Close everything that is open, from another thread."""
         ...
 
 
@@ -70,7 +70,7 @@ class Containers:
 
 
 class AuditedContainers(Containers):
-    """The same, where what is resolved is graded again with canaries before its grade is journaled."""
+    """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
     def __init__(self, store: RunStore) -> None:
         super().__init__(store)

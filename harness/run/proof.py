@@ -1,8 +1,8 @@
-"""Files that are as they were when they were finished: made durable, hashed, and checked against their hashes.
+"""Finished files: made durable, hashed, and checked against their hashes.
 
-A journal line says that work is done. So everything it speaks of must be on the disk before it (files, then the folders
-that name them), and the line carries a hash of each file: what a power loss, a full disk or a hand has changed since is
-found, and is never graded.
+A journal line says that work is done. So all files that it names are on the disk before it (files, then their folders),
+and the line carries a hash of each: changes since then, by a power loss, a full disk or a person, are detected, and
+changed files are never graded.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def files_of(folder: Path, *, without: Collection[str] = ()) -> dict[str, dict[s
 
 
 def damage(folder: Path, files: Files) -> str:
-    """In words, the first file of `files` that is not as it was; empty when all are."""
+    """The first file of `files` that has changed, in words; empty if none has."""
     for name, known in files.items():
         path = folder / name
         try:
@@ -31,7 +31,7 @@ def damage(folder: Path, files: Files) -> str:
             if size != known["bytes"]:
                 return f"{name} has {size} bytes, had {known['bytes']}"
             if "sha256" in known and _sha256(path) != known["sha256"]:
-                return f"{name} has other content than when it was written"
+                return f"{name} has changed since it was written"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return ""

@@ -1,4 +1,4 @@
-"""Stored patches graded again: does the grader say the same of the same patch?"""
+"""Stored patches graded again: does the grader give the same patch the same verdict?"""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ class Again(Record):
 
 
 def read_regrades(folder: Path) -> list[Again]:
-    """What was graded again of a run; a torn last line, of a killed process, is not there yet."""
+    """The gradings of a run after the first; a torn last line of a killed process is left out."""
     path = folder / REGRADES
     if not path.is_file():
         return []
@@ -55,10 +55,10 @@ def regrade_patches(
     tell: Callable[[Again], None] = lambda found: None,
     grade: Callable[..., Grade] = official.grade,
 ) -> None:
-    """Grade the patches of `keys` (with whether their task moved) until each has `times` more gradings than its first.
+    """Grade the patches of `keys` (with whether their task moved) until each has `times` gradings after its first.
 
-    Each in a fresh container, by the official grader. What is there already is not done again; every result is kept as
-    soon as it exists.
+    Each runs in a fresh container, with the official grader. Existing results are kept; each new one is stored as soon
+    as it exists.
     """
     done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in read_regrades(folder)}
     writing = threading.Lock()

@@ -1,11 +1,11 @@
-"""The files by which others know a run: predictions, the run report, the log tree of `swebench`, integrity marks.
+"""The files by which other tools know a run: predictions, run report, log tree of `swebench`, integrity marks.
 
 In the run's folder:
 
     predictions.jsonl                                   seed 0; predictions.seed<k>.jsonl for the others
     report.json                                         the official run report of seed 0; report.seed<k>.json
-    audit.json                                          our integrity marks of patches and logs, of those that bear any,
-                                                        and what canaries said of those that were graded again
+        audit.json                                          integrity marks of patches and logs, and the findings of
+                                                            canaries
     logs/run_evaluation/<run_id>/run.json               what `swebench report` reads to find the dataset
     logs/run_evaluation/<run_id>/<arm>/<instance>       links to rollouts/<instance>/<seed>
     logs/run_evaluation/<run_id>/gold                   a link to <arm>: `swebench report` 5.0.2 looks for no other name
@@ -75,7 +75,7 @@ def write_reports(folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Pr
 
 
 def _outcome(state: Progress, empty: bool) -> Outcome:
-    """The official tools count a prediction that is not graded yet as an error, except that they see an empty one."""
+    """The official tools count an ungraded prediction as an error, unless it is empty."""
     if state.grade:
         return Outcome(state.grade["outcome"])
     return Outcome.EMPTY_PATCH if empty else Outcome.ERROR
@@ -100,7 +100,7 @@ def run_report(
 ) -> dict[str, Any]:
     """The run report (schema 2) as `swebench.harness.reporting.make_run_report` (5.0.2) writes it without an engine.
 
-    `outcomes` of what has a prediction; `folders` hold the logs by which swebench guesses why something failed.
+    `outcomes` of what has a prediction; `folders` hold the logs from which swebench guesses the cause of a failure.
     """
     ids = sorted(instance_ids)
     of: dict[Outcome, list[str]] = {kind: [name for name in ids if outcomes.get(name) is kind] for kind in Outcome}
@@ -150,7 +150,7 @@ def _link_logs(folder: Path, run_id: str, arm: str, tasks: Sequence[Task], folde
 
 
 def _dataset(logs: Path, tasks: Sequence[Task]) -> str:
-    """A name under which swebench finds the rows: that of the hub, or a file of them as they were graded."""
+    """A name under which swebench finds the rows: that of the hub, or a file with the rows as graded."""
     name = tasks[0].dataset
     if "/" in name and not any(task.provenance for task in tasks):
         return name

@@ -1,7 +1,7 @@
-"""One rollout: an agent in a fresh container, and what is kept of it, whatever it or this machine does meanwhile.
+"""One rollout: an agent in a fresh container, and what is kept of it, whatever fails meanwhile.
 
-Whose doing an end is, an exception too, says the table of ends (`harness.ends`): where it counts the work is graded;
-where it does not it is a fault, with its cause, of this rollout alone.
+The table of ends (`harness.ends`) says who is to blame for an exit status or an exception. If the agent is, the work is
+graded; if not, it is a fault, with its cause, of this rollout alone.
 """
 
 import logging
@@ -28,12 +28,12 @@ from aem_harness.harness.types import Agent, AgentExit, ExitStatus, Task
 logger = logging.getLogger(__name__)
 
 ENDS = read_ends()  # as shipped: a user's own rows are for those who read outcomes, so that a journal depends on none
-RECEIPT = "receipt.json"  # what the patch carries and what it leaves out, in the rollout's folder
+RECEIPT = "receipt.json"  # in the rollout's folder: what the patch carries, and what it leaves out
 
 
 @dataclass
 class Left:
-    """What a rollout left: how it ended, its patch, and the fault it met, if any."""
+    """The result of a rollout: how it ended, its patch, and its fault, if any."""
 
     ended: AgentExit = field(default_factory=lambda: AgentExit(status=ExitStatus.FAULT))
     patch: Patch = field(default_factory=Patch)
@@ -43,7 +43,7 @@ class Left:
 
 
 class Rollouts:
-    """Runs single rollouts of one run. Safe to share between threads; `stop` discards what is under way."""
+    """Runs single rollouts of one run. Safe to share between threads; `stop` discards rollouts in progress."""
 
     def __init__(
         self, store: RunStore, tasks: Mapping[str, Task], agent: Agent, places: Places, stop: threading.Event
@@ -51,9 +51,9 @@ class Rollouts:
         self._store, self._tasks, self._agent, self._places, self._stop = store, tasks, agent, places, stop
 
     def run(self, instance_id: str, seed: int, attempt: int) -> Event | None:
-        """One rollout, in its folder and in the journal; None when the run was stopped meanwhile.
+        """One rollout, in its folder and in the journal; None if the run was stopped meanwhile.
 
-        Raises HostFault when its result cannot be written, and nothing else: the run cannot go on then.
+        Raises only HostFault, when its result cannot be written: then the run cannot continue.
         """
         started = time.monotonic()
         try:
@@ -128,13 +128,13 @@ class Rollouts:
     def _blame(
         self, environment: Sandbox, fault: EnvironmentFault, work: Callable[[Sandbox], object], left: Left
     ) -> None:
-        """What the agent did to its container is an end like others, and counts; raises the fault of all else."""
+        """If the agent destroyed its container, that is an exit status and counts; every other fault is raised."""
         if self._stop.is_set() or not own_doing(environment, fault, work):
             raise fault
         left.ended = AgentExit(status=ExitStatus.SANDBOX_DESTROYED, reason=str(fault))
 
     def _drive(self, task: Task, seed: int, environment: Sandbox, trajectory: TrajectoryWriter) -> AgentExit:
-        """The agent's run. Raises the fault it met; its own exceptions are a crash, which is an end like others."""
+        """Run the agent. Raises its fault; an exception of the agent itself is a crash, which counts."""
         try:
             ended = self._agent.run(task.instance, environment, trajectory, seed=seed)
             if not isinstance(ended, AgentExit):
@@ -150,7 +150,7 @@ class Rollouts:
             raise fault from error
 
     def _keep(self, scratch: Path, instance_id: str, trajectory: TrajectoryWriter | None, left: Left) -> dict[str, Any]:
-        """Write patch and trajectory; where that fails the rollout is a fault, and what was half written goes."""
+        """Write patch and trajectory. If that fails, the rollout is a fault, and partial files are removed."""
         try:
             if trajectory is None:
                 trajectory = TrajectoryWriter(scratch, instance_id)
@@ -168,11 +168,11 @@ class Rollouts:
 
 
 def described(error: Exception) -> dict[str, str]:
-    """The fault of a rollout as the journal has it; an exception of no known kind is the harness's own."""
+    """The fault of a rollout for the journal; an exception of unknown kind is the harness's own."""
     fault = fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
     return {"boundary": fault.boundary, "message": str(fault)}
 
 
 def unwritable(folder: Path, error: OSError) -> HostFault:
-    """What ends a run: its folder takes no more results."""
-    return HostFault(f"cannot write to {folder} ({error.strerror}): repair that, then run the same command again")
+    """The fault that ends a run: its folder cannot be written."""
+    return HostFault(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")

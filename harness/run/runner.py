@@ -1,7 +1,7 @@
-"""Many rollouts: drive the agent through fresh containers, grade each patch as soon as it exists.
+"""Many rollouts: runs the agent in fresh containers, and grades each patch as soon as it exists.
 
-A rollout's exception, or a grading's, is that one's fault (harness/run/rollout.py) and never cancels its siblings; when
-the engine or the server is plainly gone (many faults in a row) the run stops instead of losing the rest.
+An exception in a rollout or grading is a fault of that one (harness/run/rollout.py) and never cancels the others. When
+the engine or the server is clearly gone (many faults in a row), the run stops instead of losing the rest.
 """
 
 import logging
@@ -24,11 +24,11 @@ from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
 logger = logging.getLogger(__name__)
 
-FAULTS_IN_A_ROW = 12  # then the engine or the server is gone, and going on would only lose rollouts
+FAULTS_IN_A_ROW = 12  # more mean that the engine or the server is gone
 
 
 def loss(event: Event) -> str:
-    """What infrastructure failure a rollout or grading was lost to; empty when it was not."""
+    """The infrastructure failure that a rollout or grading was lost to; empty if none."""
     if event["event"] == "rollout":
         return event["fault"]["message"] if event["fault"] else ""
     return event["cause"] or "no cause given" if event["outcome"] == Outcome.ERROR.value else ""
@@ -98,8 +98,8 @@ class Runner:
                         faults_in_a_row = faults_in_a_row + 1 if lost else 0
                         if faults_in_a_row >= FAULTS_IN_A_ROW:
                             raise EnvironmentFault(
-                                f"{faults_in_a_row} losses in a row, the last to: {lost}; repair that, then run the "
-                                "same command with --retry infra"
+                                f"{faults_in_a_row} losses in a row, the last to: {lost}; repair the cause, then run "
+                                "the same command with --retry infra"
                             )
                         if event["event"] == "rollout":
                             watch.add(event)
@@ -109,16 +109,16 @@ class Runner:
                             elif event["attempt"] < self.config.infra_retries:
                                 waiting.appendleft((*key, event["attempt"] + 1))
             finally:
-                # Leaving early, by a verdict, an error or Ctrl-C: what runs is discarded and stays pending.
+                # Ending early, by a verdict, an error or Ctrl-C: rollouts in progress are discarded and stay pending.
                 if rolling or grading or waiting:
-                    logger.warning("ending early: %d under way are discarded and stay to do", len(rolling | grading))
+                    logger.warning("ending early: %d in progress are discarded, and pending", len(rolling | grading))
                 self.stop.set()
                 rollouts.shutdown(wait=False, cancel_futures=True)
                 grades.shutdown(wait=False, cancel_futures=True)
                 if rolling or grading:
                     self._release()
                 while running := [future for future in rolling | grading if not future.done()]:
-                    self._places.close_all()  # again and again: another container may just be starting
+                    self._places.close_all()  # repeatedly: another container may just be starting
                     wait(running, timeout=0.5)
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:

@@ -1,7 +1,7 @@
-"""How many rollouts each instance of a run is to get: as many as the others, or an allocation of its own.
+"""How many rollouts each instance of a run gets: the same number, or an allocation.
 
-In `run.json` a plan is `{"instances": [...], "seeds": K}`, with `"allocation": {instance: k}` for those that get fewer
-than the K of the others.
+In `run.json` a plan is `{"instances": [...], "seeds": K}`, with `"allocation": {instance: k}` for instances that get
+fewer than K.
 """
 
 import csv
@@ -17,7 +17,7 @@ Plan = dict[str, Any]
 
 
 def plan_of(seeds: Mapping[str, int]) -> Plan:
-    """The plan in which every instance gets its number of `seeds`."""
+    """The plan that gives every instance its number of `seeds`."""
     most = max(seeds.values(), default=0)
     fewer = {instance_id: k for instance_id, k in seeds.items() if k < most}
     return {"instances": list(seeds), "seeds": most, **({"allocation": fewer} if fewer else {})}
@@ -30,7 +30,7 @@ def seeds_of(plan: Mapping[str, Any]) -> dict[str, int]:
 
 
 def widened(plan: Mapping[str, Any], other: Mapping[str, Any]) -> Plan:
-    """Both plans in one: every instance of either, with the larger of its two numbers."""
+    """The union of two plans: every instance, with the larger number of seeds."""
     seeds = seeds_of(plan)
     for instance_id, k in seeds_of(other).items():
         seeds[instance_id] = max(k, seeds.get(instance_id, 0))
@@ -41,27 +41,27 @@ def read_allocation(path: Path) -> dict[str, int]:
     """Seeds by instance, from a CSV with the columns instance_id and seeds, as `aem plan --allocate` writes it."""
     rows = list(csv.DictReader(StringIO(read_text(path), newline="")))
     if not rows or not {"instance_id", "seeds"} <= set(rows[0]):
-        raise DataError(f"{path} is no allocation: it needs the columns instance_id, seeds, and a row an instance")
+        raise DataError(f"{path} is no allocation: it needs columns instance_id and seeds, and one row per instance")
     found: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         text = row["seeds"] or ""
         if not text.isdigit() or int(text) < 1:
             raise DataError(f"{path} row {number}: seeds is {text!r}; it must be a whole number from 1")
         if row["instance_id"] in found:
-            raise DataError(f"{path} row {number}: {row['instance_id']} occurred before")
+            raise DataError(f"{path} row {number}: {row['instance_id']} occurs twice")
         found[row["instance_id"]] = int(text)
     return found
 
 
 def refuse_later_allocation(seeds: Mapping[str, int], known: Mapping[str, Any], run: Path) -> None:
-    """An allocation belongs to a run from its start: ConfigError where the run was planned with other numbers.
+    """An allocation must be set from the start of a run: ConfigError if the run was planned with other numbers.
 
-    Rollouts added where a task's first ones were mixed make their mean a biased one; in a fresh run it is unbiased.
+    Adding rollouts where the first ones of a task were mixed biases the mean; in a fresh run it is unbiased.
     """
     before = seeds_of(known)
     other = [instance_id for instance_id, k in seeds.items() if before.get(instance_id, k) != k]
     if other:
         raise ConfigError(
             f"{run} was planned with another number of seeds ({other[0]}: {before[other[0]]}, not {seeds[other[0]]}); "
-            "seeds that depend on what a run has shown bias its rates: choose another --out for the allocation"
+            "seeds that depend on a run's own results bias its rates: choose another --out for the allocation"
         )

@@ -1,13 +1,13 @@
 """A run on disk: the journal that says what is finished, one folder per rollout, and what is still pending.
 
-Exactly once, whatever is killed when: a rollout is written into a scratch folder, its event file last; the folder is
-renamed into place, then the event is appended to the journal. On opening, finished folders whose event the journal
-lacks (killed between rename and append) are adopted, scratch folders are dropped, and a torn last line is cut off, so
-that each rollout and each grade is journaled once and none is redone.
+Everything happens exactly once, whatever is killed when. A rollout is written into a scratch folder, its event file
+last; the folder is renamed into place, then the event is appended to the journal. On opening, finished folders that the
+journal lacks (killed between rename and append) are adopted, scratch folders are removed, and a torn last line is cut
+off, so that each rollout and each grade is journaled once and none is repeated.
 
-Every file is on the disk before the journal line that speaks of it, and the line carries the files' hashes. On opening,
-a rollout whose files are not as they were (power loss, a full disk, a deleted folder) is still to do, and so is a
-grading: neither is taken from half a file.
+Every file is on the disk before the journal line that names it, and the line carries the files' hashes. On opening, a
+rollout or grading whose files have changed (power loss, a full disk, a deleted folder) becomes pending again: nothing
+is graded from half a file.
 """
 
 import json
@@ -40,14 +40,14 @@ from aem_harness.harness.types import Outcome
 
 logger = logging.getLogger(__name__)
 
-# Names beside each other in an instance's folder: a rollout, one that is under way, an earlier attempt.
+# Names in an instance's folder: a rollout, one in progress, an earlier attempt.
 _SEED, _SCRATCH, _EARLIER = re.compile(r"0|[1-9][0-9]*"), re.compile(r"\.[0-9]+\..+"), re.compile(r"[0-9]+\.attempt.+")
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
 
 PATCH, ROLLOUT_EVENT, GRADE_EVENT = "patch.diff", "rollout.json", "grade.json"
-UNGRADED = ("canary.json", "conduct.json")  # what an audit leaves later, with hashes of its own
+UNGRADED = ("canary.json", "conduct.json")  # left later by an audit, with hashes of its own
 ROLLOUT_AGAIN, GRADING_AGAIN = "the rollout is done again", "the grading is done again"
 
 
@@ -68,7 +68,7 @@ class Progress:
 
 @dataclass
 class Pending:
-    """What a run still has to do: whole rollouts, with the attempt number each gets, and gradings alone."""
+    """The pending work of a run: whole rollouts, with the number of their next attempt, and gradings alone."""
 
     rollouts: list[tuple[str, int, int]] = field(default_factory=list)
     grades: list[Key] = field(default_factory=list)
@@ -82,14 +82,14 @@ class RunStore:
     """
 
     def __init__(self, folder: Path, config: RunConfig, facts: Mapping[str, Any], *, settled: bool = True) -> None:
-        """`settled` False: `facts` are not all known yet, so run.json is compared and not written before `settle`."""
+        """`settled` False: some `facts` are not known yet, so run.json is compared, but not written before `settle`."""
         self.folder = folder
         self.config = config
         self.facts = facts
         self.progress: dict[Key, Progress] = {}
-        self.damaged: dict[Key, str] = {}  # what was found not to be as it was written, in words
-        self._attempts: dict[Key, int] = {}  # the newest of each, also of what must be done again
-        self.stray: list[Path] = []  # what lies among the rollouts and is none
+        self.damaged: dict[Key, str] = {}  # files that have changed since they were written, in words
+        self._attempts: dict[Key, int] = {}  # the newest attempt of each, also of those to be repeated
+        self.stray: list[Path] = []  # entries among the rollouts that are none
         self._mutex = threading.Lock()
         (folder / "rollouts").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
@@ -116,13 +116,13 @@ class RunStore:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def scratch(self, instance_id: str, seed: int) -> Path:
-        """A fresh folder for a rollout under way; nothing in it counts until `finish_rollout`."""
+        """A fresh folder for a rollout in progress; nothing in it counts until `finish_rollout`."""
         parent = self.folder / "rollouts" / instance_id
         parent.mkdir(parents=True, exist_ok=True)
         return temporary_folder(parent, str(seed))
 
     def finish_rollout(self, scratch: Path, event: Event) -> None:
-        """Make a rollout final: its folder takes its place (an earlier attempt's is kept beside it), then its event.
+        """Make a rollout final: its folder is moved into place (an earlier attempt is kept beside it), then journaled.
 
         The event that is journaled carries the hashes of the folder's files under "files".
         """
@@ -141,7 +141,7 @@ class RunStore:
             self._append(event)
 
     def finish_grade(self, event: Event) -> None:
-        """Journal the grade of the newest rollout of an instance and seed, with the hashes of what grading left."""
+        """Journal the grade of the newest rollout of an instance and seed, with the hashes of the grading's files."""
         key = event["instance_id"], event["seed"]
         folder = self.rollout_folder(*key)
         rolled = {ROLLOUT_EVENT, GRADE_EVENT, PATCH, *UNGRADED, *self.progress[key].rollout.get("files", ())}
@@ -159,16 +159,16 @@ class RunStore:
         return self.folder / "rollouts" / instance_id / str(seed)
 
     def patch(self, instance_id: str, seed: int) -> str:
-        """The patch of a finished rollout. Raises DataError when it is not the one that was journaled."""
+        """The patch of a finished rollout. Raises DataError if it has changed since it was journaled."""
         folder = self.rollout_folder(instance_id, seed)
         if wrong := damage(folder, patch_proof(self.progress[instance_id, seed].rollout)):
-            raise DataError(f"{folder}: {wrong}; run the same command again, it does this rollout again")
+            raise DataError(f"{folder}: {wrong}; run the same command again to repeat this rollout")
         return read_patch(folder / PATCH)
 
     def pending(self, keys: list[Key], *, retry_infrastructure: bool = False) -> Pending:
-        """What is missing among `keys`, in their order; infrastructure losses too where asked.
+        """The pending work among `keys`, in their order; with `retry_infrastructure` also what infrastructure lost.
 
-        A grading that was lost is graded again; a rollout that was lost is rolled out again.
+        A lost grading is graded again; a lost rollout is run again.
         """
         pending = Pending()
         for instance_id, seed in keys:
@@ -185,7 +185,7 @@ class RunStore:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _compare(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-        """What run.json holds, if it is there, and what it would; refuses where the run is another's."""
+        """The present and the future content of run.json; ConfigError if the run has another configuration."""
         path = self.folder / "run.json"
         fresh: dict[str, Any] = {
             "run_id": self.folder.name,
@@ -201,7 +201,7 @@ class RunStore:
         return known, fresh
 
     def settle(self, facts: Mapping[str, Any]) -> None:
-        """Add what was not known when the folder was opened, and write run.json, or widen the plan of a known run.
+        """Add the facts that were unknown when the folder was opened, and write run.json, or widen its plan.
 
         Raises ConfigError when the folder is another run's.
         """
@@ -217,14 +217,14 @@ class RunStore:
         write_json(self.folder / "run.json", fresh)
 
     def _adopt(self) -> None:
-        """Journal what is in the folders and not in the journal, if it is whole; drop what was killed under way."""
+        """Journal whole folders that the journal lacks; remove those that were killed in progress."""
         for path in sorted(self.folder.glob("rollouts/*/*")):
             if path.is_dir() and _SCRATCH.fullmatch(path.name):
-                shutil.rmtree(path)  # killed under way: still to do
+                shutil.rmtree(path)  # killed in progress: still pending
             elif path.is_dir() and _SEED.fullmatch(path.name) and (path / ROLLOUT_EVENT).exists():
                 self._adopt_one(path, (path.parent.name, int(path.name)))
             elif not (path.is_dir() and _EARLIER.fullmatch(path.name)):
-                logger.warning("%s is none of a run's folders: ignored", path)
+                logger.warning("%s is no folder of a run: ignored", path)
                 self.stray.append(path)
 
     def _adopt_one(self, folder: Path, key: Key) -> None:
@@ -241,7 +241,7 @@ class RunStore:
             self._append(grade)
 
     def _check(self) -> None:
-        """What the journal calls finished and is not as it was written, is to be done again."""
+        """Make journaled work whose files have changed pending again."""
         for key, progress in list(self.progress.items()):
             wrong = damage_of(self.rollout_folder(*key), progress)
             if wrong:
@@ -258,7 +258,7 @@ class RunStore:
             while rest:
                 rest = rest[self._journal.write(rest) :]
             os.fsync(self._journal.fileno())
-        except OSError:  # a full disk: half a line would spoil the one that comes after it
+        except OSError:  # a full disk: half a line would damage the next one
             self._journal.truncate(end)
             raise
         self._note(event)
@@ -273,9 +273,9 @@ class RunStore:
 
 
 def damage_of(folder: Path, progress: Progress) -> str:
-    """What of a journaled rollout is not as it was written, and what must be done again; empty when nothing.
+    """Which files of a journaled rollout have changed, and what must be done again; empty if none.
 
-    Of a rollout that was lost the files are evidence only, and never damaged.
+    The files of a lost rollout are only evidence, and never count as damaged.
     """
     rollout, grade = progress.rollout, progress.grade
     if rollout["fault"] is not None:
@@ -290,7 +290,7 @@ def damage_of(folder: Path, progress: Progress) -> str:
 
 
 def patch_proof(rollout: Event) -> Files:
-    """What is known of the patch of a rollout; its size alone where it was journaled without hashes."""
+    """The size and hash of a rollout's patch; only its size if it was journaled without hashes."""
     files: Files = rollout.get("files", {})
     if PATCH in files:
         return {PATCH: files[PATCH]}
@@ -298,7 +298,7 @@ def patch_proof(rollout: Event) -> Files:
 
 
 def event_in(folder: Path, name: str, key: Key) -> Event | None:
-    """The event that a rollout's folder holds; None where there is none, or half of one, or another rollout's."""
+    """The event in a rollout's folder; None if there is none, half of one, or that of another rollout."""
     try:
         event: Event = json.loads((folder / name).read_text())
         return event if (event["instance_id"], event["seed"]) == key else None
@@ -307,14 +307,14 @@ def event_in(folder: Path, name: str, key: Key) -> Event | None:
 
 
 def _free(folder: Path, attempt: int | None) -> Path:
-    """A name beside `folder` for an attempt that another one replaces."""
+    """A name beside `folder` for an attempt that is being replaced."""
     name = f"{folder.name}.attempt{0 if attempt is None else attempt}"
     taken = {path.name for path in folder.parent.iterdir()}
     return folder.with_name(next(n for n in (name, *(f"{name}.{i}" for i in range(1, 10**6))) if n not in taken))
 
 
 def read_journal(folder: Path) -> Iterator[Event]:
-    """The events of a run, oldest first, without opening it for writing; a torn last line is left out."""
+    """The events of a run, oldest first, without opening it for writing; without a torn last line."""
     path = folder / "journal.jsonl"
     if not path.exists():
         raise DataError(f"{folder} is not a run: it has no journal.jsonl")
@@ -323,7 +323,7 @@ def read_journal(folder: Path) -> Iterator[Event]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes this run meanwhile. Raises ConfigError where somebody does."""
+    """Hold the run's lock. Raises ConfigError if another process holds it."""
     handle = _lock(folder)
     try:
         yield
@@ -342,7 +342,7 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _repair(path: Path) -> list[Event]:
-    """Read the journal and cut off a torn last line, which a kill in the middle of a write leaves."""
+    """Read the journal and cut off a torn last line, left by a kill in the middle of a write."""
     if not path.exists():
         return []
     raw = path.read_bytes()
@@ -367,7 +367,7 @@ def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
     if known["config_digest"] != fresh["config_digest"]:
         differing = [key for key in fresh["config"] if known["config"].get(key) != fresh["config"][key]]
         raise ConfigError(
-            f"{folder} holds a run under another configuration (differs in: {', '.join(differing) or 'defaults'}); "
+            f"{folder} holds a run with another configuration (differs in: {', '.join(differing) or 'defaults'}); "
             "continue it with the same options, or choose another --out"
         )
     for fact in ("agent", "dataset", "versions", "fingerprint"):
@@ -375,17 +375,17 @@ def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
         if fact in fresh and then != today:
             raise ConfigError(
                 f"{folder} was started with another {fact} ({then} then, {today} now): "
-                "mixing them would not be one run; choose another --out"
+                "one run cannot mix the two; choose another --out"
             )
 
 
 def _lasting(fact: Any) -> Any:
-    """A fact without what may differ from one start of the same server to the next."""
+    """A fact, without the parts that may differ between starts of the same server."""
     return {key: value for key, value in fact.items() if key != "canary"} if isinstance(fact, Mapping) else fact
 
 
 def write_patch(path: Path, patch: str) -> None:
-    """A patch is bytes that are mostly text: line ends are kept, and bytes that are not UTF-8 survive as surrogates."""
+    """A patch is bytes, mostly text: line ends are kept, and bytes that are not UTF-8 survive as surrogates."""
     write_bytes(path, patch.encode("utf-8", "surrogateescape"))
 
 
@@ -394,5 +394,5 @@ def read_patch(path: Path) -> str:
 
 
 def now() -> str:
-    """The time as written everywhere: UTC, ISO 8601, seconds."""
+    """The current time: UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")

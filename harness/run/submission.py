@@ -1,5 +1,5 @@
-"""A predictions file as a run: its patches enter the run's folder as finished rollouts, so that everything that
-grades, continues, reports and compares runs does so for anyone's patches too.
+"""A predictions file as a run: its patches become finished rollouts, so that grading, continuing, reports and
+comparisons work for them as for any run.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instan
 
 
 class Submission:
-    """The `Agent` of such a run: it has no rollouts to do, because all of them are there before the run starts."""
+    """The `Agent` of such a run. It has nothing to do: all rollouts exist before the run starts."""
 
     name = "predictions"
 
@@ -27,8 +27,8 @@ class Submission:
 def enter(store: RunStore, predictions: Iterable[Prediction]) -> int:
     """Make each prediction a finished rollout of seed 0, and return how many were new or changed.
 
-    One whose patch the run already holds is left alone, grade and all. One that changed becomes a new attempt, which
-    is then graded again; the earlier attempt is kept beside it.
+    An unchanged patch keeps its grade. A changed one becomes a new attempt, which is then graded again; the earlier
+    attempt is kept beside it.
     """
     entered = 0
     for prediction in predictions:

@@ -44,7 +44,7 @@ class TrajectoryWriter:
                 "model_stats": {"instance_cost": 0.0, "api_calls": self.summary.steps},
                 "config": {},
                 **self._info,
-                "exit_status": self._exit or status.value,  # as mini-swe-agent names it, where the agent did
+                "exit_status": self._exit or status.value,  # in mini-swe-agent's words, if the agent used them
                 "ended": status.value,
                 "submission": submission,
             },
@@ -57,9 +57,9 @@ class TrajectoryWriter:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The document of one of our own rollouts, as `finish` wrote it. Raises DataError where it has no messages.
+    """The document of one of our own rollouts, as `finish` wrote it. Raises DataError if it has no messages.
 
-    `harness.interop.trajectories` reads anyone's, into one form.
+    `harness.interop.trajectories` reads those of any tool.
     """
     document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("messages"), list):
@@ -68,11 +68,11 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 class Summary:
-    """Sums over the model responses of a trajectory, from what the agents leave under `extra`.
+    """Sums over the model responses of a trajectory, from what the agents record under `extra`.
 
-    `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None where no server
-    returned log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
-    `aem_harness.agents.accelerator`); None where no response has one: the server has no GPU, or how many is not known.
+    `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None if no server returned
+    log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
+    `aem_harness.agents.accelerator`); None if no response has one: the server has no GPU, or their number is unknown.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Summary:
         self.tool_seconds += extra.get("tool_seconds", 0.0)
         self.commands += "tool_seconds" in extra
         if message["role"] != "assistant" and "response" not in extra:
-            return  # not the model's: a malformed reply is kept in the answer to it, as mini-swe-agent does
+            return  # not the model's: as in mini-swe-agent, a malformed reply is kept in the answer to it
         self.steps += 1
         self.malformed += bool(extra.get("malformed", False))
         self.prompt_tokens += extra.get("prompt_tokens", 0)

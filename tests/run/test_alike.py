@@ -25,7 +25,7 @@ def event(status: str, *, commands: int = 0, patch: int = 0, fault: str = "", re
         (event("context_limit", reason="4096 tokens"), "max_tokens"),
         (event("context_limit", commands=3), "max_tokens"),
         (event("agent_crash", reason="KeyError: 'x'", patch=10, commands=4), "agent's own code"),
-        (event("submitted", commands=2, left_out={"ignored": 2}), "carries nothing"),
+        (event("submitted", commands=2, left_out={"ignored": 2}), "an empty patch, because"),
         (event("wall_limit", commands=9), "wall time"),
     ],
 )

@@ -96,7 +96,7 @@ def test_changed_content_of_the_same_length_is_found_before_grading(tmp_path):
     path = tmp_path / "r" / "rollouts" / KEYS[1][0] / str(KEYS[1][1]) / "patch.diff"
     with open_store(tmp_path / "r") as store:
         path.write_bytes(b"\0" * len(PATCH))  # as file systems leave it that had the length on disk, not the content
-        with pytest.raises(DataError, match=r"patch\.diff has other content"):
+        with pytest.raises(DataError, match=r"patch\.diff has changed"):
             store.patch(*KEYS[1])
     with open_store(tmp_path / "r") as store:
         assert store.pending([KEYS[1]]).rollouts == [(*KEYS[1], 1)]
@@ -161,8 +161,8 @@ def test_fsck_finds_a_sound_run_sound_and_says_what_is_to_do(tmp_path):
     assert check(tmp_path / "r").sound
     code, said = fsck(tmp_path / "r")
     assert code == 0
-    assert "2 whole rollouts, 1 of them graded" in said
-    assert "to do: 3 rollouts not made yet" in said
+    assert "2 complete rollouts, 1 of them graded" in said
+    assert "to do: 3 rollouts not run yet" in said
     assert "to do: 1 gradings" in said
     assert "to do: 1 lost to infrastructure" in said
     assert (tmp_path / "r" / "journal.jsonl").read_bytes() == before
@@ -200,7 +200,7 @@ def test_fsck_finds_changed_content_and_the_run_does_it_again(tmp_path):
     log.write_text(log.read_text().replace("PASSED", "FAILED"))
     code, said = fsck(tmp_path / "r")
     assert code == 3
-    assert f"{KEYS[0][0]} seed {KEYS[0][1]}: the grading is done again: {LOG} has other content" in said
+    assert f"{KEYS[0][0]} seed {KEYS[0][1]}: the grading is done again: {LOG} has changed" in said
     assert "to do: 1 damaged" in said
     with open_store(tmp_path / "r") as store:
         assert store.pending(KEYS[:1]).grades == KEYS[:1]

@@ -32,11 +32,11 @@ def test_equal_seeds_need_no_allocation() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("instance,seeds\na,1\n", "needs the columns instance_id, seeds"),
-        ("instance_id,seeds\n", "a row an instance"),
+        ("instance,seeds\na,1\n", "needs columns instance_id and seeds"),
+        ("instance_id,seeds\n", "one row per instance"),
         ("instance_id,seeds\na,0\n", "row 2: seeds is '0'"),
         ("instance_id,seeds\na,1\nb,x\n", "row 3: seeds is 'x'"),
-        ("instance_id,seeds\na,1\na,2\n", "row 3: a occurred before"),
+        ("instance_id,seeds\na,1\na,2\n", "row 3: a occurs twice"),
     ],
 )
 def test_a_bad_allocation_is_refused_with_its_row(tmp_path: Path, text: str, message: str) -> None:
