@@ -92,6 +92,37 @@ def drift_in_time(table: pd.DataFrame) -> tuple[float, float] | None:
     return score / slopes, float(2 * special.ndtr(-abs(score) / np.sqrt(variance)))
 
 
+def ran_apart(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Why seconds of these arms do not compare: they ran at different times, or nobody knows when; empty otherwise.
+
+    Two arms ran together where half the shorter one's time lies within the other's, from first start to last end.
+    """
+    spans = {arm: _span(table) for arm, table in tables.items()}
+    first, *others = spans
+    if unknown := [arm for arm, span in spans.items() if span is None]:
+        return f"it is not known when {listed(unknown, most=3)} ran"
+    apart = [arm for arm in others if _overlap(spans[first], spans[arm]) < 0.5]
+    return f"{listed(apart, most=3)} and {first} did not run at the same time" if apart else ""
+
+
+def _span(table: pd.DataFrame) -> tuple[float, float] | None:
+    """First start and last end of an arm's rollouts, in seconds since 1970."""
+    ended = pd.to_datetime(table["at"], errors="coerce", utc=True, format="ISO8601")
+    known = table.assign(end=ended.astype("datetime64[ns, UTC]").astype("int64") / 1e9)[ended.notna()]
+    if known.empty:
+        return None
+    starts = known["end"] - known["seconds"].astype("float64").fillna(0.0)
+    return float(starts.min()), float(known["end"].max())
+
+
+def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:
+    """The share of the shorter span that lies within the other."""
+    if a is None or b is None:
+        return 0.0
+    shared = min(a[1], b[1]) - max(a[0], b[0])
+    return max(0.0, shared) / max(min(a[1] - a[0], b[1] - b[0]), 1e-9)
+
+
 def _complete(table: pd.DataFrame) -> Floats | None:
     """Outcomes (tasks, seeds) of the tasks on which each of the arm's usual seeds has a verdict."""
     scored = table[table["resolved"].notna()]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from aem_harness import __version__
 from aem_harness.harness.compare import tools
-from aem_harness.harness.compare.alarms import alarms
+from aem_harness.harness.compare.alarms import alarms, ran_apart
 from aem_harness.harness.compare.arms import Sample, bands, best, pass_differences, passes, sample, summarise
 from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
 from aem_harness.harness.compare.contrast import judge
@@ -103,6 +103,7 @@ def compare(
         curves=tuple(_curves(tables, read, options.level)),
         flips=tuple(_flips(tables, pairs, read)),
         unique=unique_solves(tables),
+        apart=ran_apart(tables),
         best=best(samples, options.level) if len(names) > 2 else None,
         warnings=(
             *_unfinished(names, outcomes),

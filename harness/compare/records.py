@@ -247,6 +247,11 @@ class MetricRow(Record):
     p: Mapping[str, float] = {}
     p_holm: Mapping[str, float] = {}
 
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time, which the machine's load changes as well."""
+        return self.unit == "s"
+
 
 class CurvePoint(Record):
     """One point of a curve, with the interval for these tasks."""
@@ -326,6 +331,7 @@ class GraderNoise(Record):
 class Comparison(Record):
     """Everything `aem compare` prints, exports and hands to tables and reports.
 
+    `apart`: why times of the arms do not compare, empty where they do;
     `sensitivity`: what the differences would be with other tasks; `registration`: whether all is as registered.
     `bands`: of a series, intervals of the arms' rates that hold for all of them at once.
     """
@@ -338,6 +344,7 @@ class Comparison(Record):
     pass_differences: tuple[PassDifference, ...] = ()
     bands: Mapping[str, tuple[float, float]] = {}
     grader: GraderNoise | None = None
+    apart: str = ""
     sensitivity: tuple[str, ...] = ()
     registration: str = ""
     interactions: tuple[Interaction, ...] = ()

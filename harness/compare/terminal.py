@@ -13,6 +13,7 @@ from rich.text import Text
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
+    about_times,
     adjusted_p,
     amount,
     bracket,
@@ -236,6 +237,8 @@ def _metrics(comparison: Comparison, section: str) -> Table:
             changes[arm] = _change(value, ends, one, row.p[arm], row.p_holm.get(arm))
         for label, cells in _rows(name, means, changes):
             table.add_row(label, *cells)
+    table.caption_justify = "left"
+    table.caption = about_times(comparison, rows) or None
     return table
 
 
@@ -306,7 +309,7 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         for flip in found[:SHOWN]:
             table.add_row(escape(flip.instance_id), *_flip_cells(flip, parted=parted))
         table.caption_justify = "left"
-        table.caption = "really: probability that the resolved rate truly changed" + _how_to_read(found[0])
+        table.caption = "probability: that the resolved rate truly changed" + _how_to_read(found[0])
         out.append(table)
     unique = {arm: tasks for arm, tasks in comparison.unique.items() if tasks}
     if unique:

@@ -79,8 +79,8 @@ def _unmarked(comparison: Comparison, official: Contrast, clean: Contrast) -> Te
     line.append(clean.decision.verdict, style=COLOURS.get(clean.decision.verdict, "yellow"))
     return line.append(
         f" ({points(clean.difference.value)} points {bracket(clean.difference.these, signed=True)} on these tasks; "
-        f"{marked[official.baseline]} resolved rollouts of the baseline and {marked[official.candidate]} of the "
-        "candidate bear a grave mark and count as failures)"
+        f"resolved rollouts with a grave mark, {marked[official.baseline]} of the baseline and "
+        f"{marked[official.candidate]} of the candidate, count as failures)"
     )
 
 

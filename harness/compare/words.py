@@ -1,7 +1,7 @@
 """Numbers of a comparison in writing, and its answer in a sentence: what terminal, tables and report share."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, GraderNoise, Interval, MetricRow
 
@@ -58,6 +58,15 @@ def bracket(interval: Interval | None, *, signed: bool = False) -> str:
 def unit_of(row: MetricRow) -> str:
     """The unit of a metric where its name does not say it: `edited lines` are lines."""
     return "" if row.unit in row.name.split() else row.unit
+
+
+def about_times(comparison: Comparison, rows: Iterable[MetricRow]) -> str:
+    """What is to be known before times of the arms are compared, if `rows` have any; empty where nothing is."""
+    if not comparison.apart or not any(row.timed for row in rows):
+        return ""
+    return (
+        f"Seconds hold the load of the machine as well, and {comparison.apart}: no difference of the checkpoints alone."
+    )
 
 
 def short(arm: str, most: int = 16) -> str:

@@ -91,7 +91,8 @@ def columns_of(comparison: Comparison, name: str) -> Iterator[Column]:
     elif name.startswith(("pass@", "pass^")):
         yield _pass_difference(comparison, name) if name.endswith(":diff") else _pass(comparison, name)
     elif name.removesuffix(":diff") in metrics:
-        yield _metric(metrics[name.removesuffix(":diff")], difference=name.endswith(":diff"))
+        row = metrics[name.removesuffix(":diff")]
+        yield _metric(row, difference=name.endswith(":diff"), tested=not (comparison.apart and row.timed))
     else:
         ks = sorted({point.k for point in comparison.passes})
         known = [*plain, *WAYS, *(f"pass@{k}" for k in ks), *metrics]
@@ -159,7 +160,7 @@ def _pass_difference(comparison: Comparison, name: str) -> Column:
     return Column(Head(name, f"{asked}: difference, points"), cell, "these tasks")
 
 
-def _metric(row: MetricRow, *, difference: bool) -> Column:
+def _metric(row: MetricRow, *, difference: bool, tested: bool) -> Column:
     def mean(arm: ArmSummary, _: Contrast | None) -> Cell:
         return _amount("amount", row.arms[arm.arm], None) if arm.arm in row.arms else Cell()
 
@@ -167,6 +168,8 @@ def _metric(row: MetricRow, *, difference: bool) -> Column:
         if arm.arm not in row.differences:
             return Cell()
         delta, p, holm = row.differences[arm.arm], row.p[arm.arm], row.p_holm.get(arm.arm)
+        if not tested:
+            return _amount("change", delta, None)
         return _turned(_amount("change", delta, p if holm is None else holm), p, delta.these.level)
 
     head = ", ".join(filter(None, (row.name, unit_of(row))))

@@ -9,7 +9,16 @@ from typing import Any
 from aem_harness.harness.compare.flips import surest
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
-from aem_harness.harness.compare.words import adjusted_p, amount, ends_words, headline, percent, seeds_of, unit_of
+from aem_harness.harness.compare.words import (
+    about_times,
+    adjusted_p,
+    amount,
+    ends_words,
+    headline,
+    percent,
+    seeds_of,
+    unit_of,
+)
 from aem_harness.harness.report import forests, words
 from aem_harness.harness.report.again import outcome_digest
 from aem_harness.harness.report.figures import figures
@@ -113,12 +122,13 @@ def _sections(comparison: Comparison) -> Iterator[dict[str, Any]]:
             "name": SECTIONS[section],
             "arms": arms,
             "candidates": candidates,
-            "rows": [_metric(row, arms, candidates) for row in rows],
+            "rows": [_metric(row, arms, candidates, bold=not (comparison.apart and row.timed)) for row in rows],
+            "times": about_times(comparison, rows),
             "bounded": any(one.these.bound for row in rows for one in row.differences.values()),
         }
 
 
-def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> dict[str, Any]:
+def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str], *, bold: bool) -> dict[str, Any]:
     changes = []
     for arm in candidates:
         delta = row.differences.get(arm)
@@ -132,7 +142,7 @@ def _metric(row: MetricRow, arms: Sequence[str], candidates: Sequence[str]) -> d
                 "value": amount(delta.value, signed=True).replace("-", "−"),
                 "interval": f"[{low}, {high}]".replace("-", "−") + ("†" if delta.these.bound else ""),
                 "p": adjusted_p(p, holm, delta.these.level),
-                "sure": (p if holm is None else holm) <= 0.05,
+                "sure": bold and (p if holm is None else holm) <= 0.05,
             }
         )
     means = [amount(row.arms[arm].value) if arm in row.arms else "" for arm in arms]

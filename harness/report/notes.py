@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from aem_harness.harness.compare.words import ends_words, percent, seeds_of
-from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks
+from aem_harness.harness.compare.words import about_times, ends_words, percent, seeds_of
+from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks, slug
 from aem_harness.harness.report.reference import Reference
 
 STATUS = {"running": "still running", "stopped": "stopped on its results: biased"}
@@ -36,6 +36,9 @@ def notes_of(
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):
         yield _about_marks(comparison, columns)
+    shown = {column.name.removesuffix(":diff") for column in columns}
+    if times := about_times(comparison, (row for row in comparison.metrics if slug(row.name) in shown)):
+        yield times
     if any("¶" in cell.sign for cell in cells):
         yield _about_tasks(comparison)
     if any("§" in cell.sign for cell in cells):

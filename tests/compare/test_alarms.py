@@ -9,7 +9,12 @@ from statsmodels.stats.contingency_tables import cochrans_q
 
 from aem_harness.harness.compare.alarms import ALARM, alarms, drift_in_time, seeds_spread
 from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.compare.records import Comparison
+from aem_harness.harness.report.formats import to_html
+from aem_harness.harness.report.html import build_report
+from aem_harness.harness.report.paper import paper_table
 from aem_harness.harness.schema import normalise
 
 
@@ -65,3 +70,39 @@ def test_pooled_checkpoints_are_named() -> None:
 def test_training_runs_pooled_as_seeds_raise_the_alarm(shared: Path) -> None:
     found = compare(load([str(shared / "cases/stats/trainseeds_pooled.csv.gz")]))
     assert any("seeds of grpo spread more" in line for line in found.warnings)
+
+
+def timed(tmp_path: Path, *, hours_later: float) -> Comparison:
+    """Two arms of six tasks, the second slower throughout, begun so much later."""
+    rows = []
+    for arm_name, begin, slow in (("base", 0.0, 60.0), ("new", hours_later, 90.0)):
+        for task in range(6):
+            at = pd.Timestamp("2026-01-01T00:00:00+00:00") + pd.Timedelta(hours=begin, minutes=5 * (task + 1))
+            rows.append((arm_name, f"a__a-{task}", 0, task % 2, slow + task, at.isoformat()))
+    columns = ["arm", "instance_id", "seed", "resolved", "seconds", "at"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "arms.csv", index=False)
+    return compare(load([tmp_path / "arms.csv"]))
+
+
+@pytest.mark.parametrize(("later", "apart"), [(0.05, ""), (1.0, "new and base did not run at the same time")])
+def test_times_of_arms_that_ran_one_after_the_other_do_not_count_as_found(tmp_path, later, apart):
+    found = timed(tmp_path, hours_later=later)
+    assert found.apart == apart
+    (row,) = [row for row in found.metrics if row.name == "wall time"]
+    assert row.p["new"] < 0.05
+    said = f"Seconds hold the load of the machine as well, and {apart}"
+    text = " ".join(to_text(found, width=200).split())
+    assert (said in text) is bool(apart)
+    page = build_report(found, load([tmp_path / "arms.csv"]), tmp_path / "r.html")
+    assert ('class="number strong">+30.00' in page) is not bool(apart)
+    assert (said in page) is bool(apart)
+    table = to_html(paper_table(found, ["resolved", "wall-time:diff"]))
+    assert ("<sup>*" in table) is not bool(apart)
+    assert (said in table) is bool(apart)
+
+
+def test_times_without_a_clock_are_not_compared_either(tmp_path):
+    (tmp_path / "arms.csv").write_text(
+        "arm,instance_id,seed,resolved,seconds\n" + "".join(f"{a},t-{i},0,1,{9 + i}\n" for a in "ab" for i in range(4))
+    )
+    assert compare(load([tmp_path / "arms.csv"])).apart == "it is not known when a, b ran"
