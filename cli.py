@@ -29,6 +29,7 @@ COMMANDS: tuple[str, ...] = (
     "report",
     "plan",
     "train",
+    "data",
     "checkpoints",
     "serve",
     "failures",

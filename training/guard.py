@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import read_json
 from aem_harness.harness.types import Task
 from aem_harness.training.functions import skeleton
 from aem_harness.training.tasks import Task as BugFix
@@ -24,6 +25,11 @@ from aem_harness.training.tasks import split_of
 COMMIT = 7  # hexadecimal digits of a commit that are compared: some sets name no more
 KINDS = ("instance id", "repository and base commit", "problem statement")
 MEASURED = Path(__file__).parent / "measured.json"
+CERTIFICATE = "certificate.json"  # what `aem data prepare` writes beside its rows
+VERIFIED_PROJECTS = frozenset(
+    {"astropy", "django", "flask", "matplotlib", "pylint", "pytest"}
+    | {"requests", "scikit-learn", "seaborn", "sphinx", "sympy", "xarray"}
+)
 
 
 class Row(Protocol):
@@ -102,6 +108,11 @@ def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None
             f"{first.instance_id}{more}: {first.measured}, which checkpoints are measured on, has the same {first.by}; "
             "train on other tasks"
         )
+    return stated(tasks, measured)
+
+
+def stated(tasks: Sequence[Task], measured: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The certificate of rows that were found apart from Verified and from the `measured` sets by name."""
     rows = sorted(json.dumps(task.instance.model_dump(mode="json"), sort_keys=True) for task in tasks)
     return {
         "rows": len(tasks),
@@ -109,6 +120,21 @@ def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None
         "disjoint_from": ["SWE-bench Verified (500)", *(f"{name} ({len(rows)})" for name, rows in measured.items())],
         "compared_by": list(KINDS),
     }
+
+
+def certificate_of(source: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    """`certify`, and over it what `aem data prepare` found out about the same rows, where they come from its folder.
+
+    Raises ConfigError where the certificate beside the rows speaks of other ones.
+    """
+    certificate = certify(tasks)
+    beside = Path(source).parent / CERTIFICATE
+    if not (Path(source).is_file() and beside.is_file()):
+        return certificate
+    prepared = read_json(beside)
+    if not isinstance(prepared, dict) or prepared.get("rows_digest") != certificate["rows_digest"]:
+        raise ConfigError(f"{beside} is not of these rows: run aem data prepare again, or train on a copy without it")
+    return {**certificate, **prepared}
 
 
 def certify_bug_fixes(drawn: Sequence[BugFix]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def build_folder(folder: Path, name: str, say: Say = silent, args: Mapping[str, 
     files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     if "Dockerfile" not in files:
         raise EnvironmentFault(f"cannot build {name}: {folder} has no Dockerfile")
-    parent = _parent(files["Dockerfile"].decode())
+    parent = _parent(files["Dockerfile"].decode(), args)
     if parent == BASE:
         build_base(say)
     build(name, files, parent, say, args)
@@ -178,12 +178,12 @@ def imported_id(said: str) -> str:
     return str(found[-1])
 
 
-def _parent(dockerfile: str) -> str:
-    """The image of the last FROM line."""
+def _parent(dockerfile: str, args: Mapping[str, str]) -> str:
+    """The image of the last FROM line, in which arguments of the build may stand."""
     parents = [line.split()[1] for line in dockerfile.splitlines() if line.upper().startswith("FROM ")]
     if not parents:
         raise EnvironmentFault("the Dockerfile has no FROM line")
-    return parents[-1]
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: args.get(found[1] or found[2], found[0]), parents[-1])
 
 
 def _label(name: str) -> str | None:

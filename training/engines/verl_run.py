@@ -25,7 +25,7 @@ from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.io import write_text
 from aem_harness.harness.types import Task
 from aem_harness.training.folder import enter, parent_of
-from aem_harness.training.guard import certify
+from aem_harness.training.guard import certificate_of
 from aem_harness.training.start import policy_or_hub
 from aem_harness.training.verl_config import VerlConfig
 
@@ -108,7 +108,7 @@ def train(config: VerlConfig, out: Path, *, resume: bool = False) -> Path:
     from aem_harness.harness.instances.load import load_tasks
 
     out.mkdir(parents=True, exist_ok=True)
-    certificate = write_rows(load_tasks(config.sandbox.instances), dataset_of(out))
+    certificate = write_rows(load_tasks(config.sandbox.instances), dataset_of(out), config.sandbox.instances)
     enter(out, config, card(config, certificate))
     done = subprocess.run(command(config, out), check=False)
     if done.returncode != 0:
@@ -257,14 +257,15 @@ def compose(config: VerlConfig, out: Path) -> Any:
     return composed
 
 
-def write_rows(tasks: Sequence[Task], file: Path) -> dict[str, Any]:
-    """The dataset as verl's loader reads it; what the policy sees is the agent's to say. Returns its certificate.
+def write_rows(tasks: Sequence[Task], file: Path, source: str = "") -> dict[str, Any]:
+    """The dataset as verl's loader reads it; what the policy sees is the agent's to say. Returns its certificate, with
+    what `aem data prepare` says of the rows where they are its `source`.
 
     Raises ConfigError for tasks that checkpoints are measured on, whatever set or name they come under (`guard`).
     """
     import pandas
 
-    certificate = certify(tasks)
+    certificate = certificate_of(source, tasks)
     rows = [
         {
             "prompt": [{"role": "user", "content": task.instance.problem_statement}],
@@ -381,7 +382,7 @@ def _instances(source: str) -> str:
     if not source:
         return "set sandbox.instances"
     try:
-        certify(load_tasks(source))
+        certificate_of(source, load_tasks(source))
     except (ConfigError, DataError) as error:
         return str(error)
     return ""

@@ -1,0 +1,112 @@
+"""`aem data`: rows to train on, brought to one form, held against what is measured, and tried in containers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aem_harness.commands import options
+
+if TYPE_CHECKING:
+    from aem_harness.api.training_data import Prepared
+
+EXAMPLES = """
+Examples:
+
+  aem data prepare swe-gym.parquet --out data/swe-gym                 rows of a file, tried in containers
+
+  aem data prepare SWE-Gym/SWE-Gym --out data/swe-gym --slice 0:100   from the Hugging Face hub, split train
+
+  aem data prepare r2e.jsonl --out data/r2e --held-out nightly.jsonl  also apart from your own held-out set
+
+  aem train --config deepswe-aem -c sandbox.instances=data/swe-gym/rows.jsonl
+"""
+
+
+def register(app: typer.Typer) -> None:
+    data = typer.Typer(help="Prepare training rows: SWE-Gym, SWE-smith, R2E-Gym, NeMo Gym.", no_args_is_help=True)
+    data.command("prepare", epilog=EXAMPLES)(prepare)
+    data.command("show", epilog="Example: aem data show data/swe-gym")(show)
+    app.add_typer(data, name="data")
+
+
+def prepare(
+    source: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Rows: a file, a folder, or a name of the hub.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where rows and certificate go.")],
+    split: Annotated[str, typer.Option(help="The split of a name of the hub or of a folder.")] = "train",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    slice_: options.Slice = None,
+    sample: options.Sample = None,
+    sample_seed: options.SampleSeed = 0,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option("--held-out", metavar="NAME|FILE", help="Also leave out what this set has; may be repeated."),
+    ] = None,
+    validate: Annotated[
+        bool, typer.Option("--validate/--no-validate", help="Grade the gold patch and an unchanged tree of every row.")
+    ] = True,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 4,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of a row may take.")] = 1800,
+    memory: Annotated[str, typer.Option(help="Memory limit of a container, for example 8g.")] = "4g",
+    retry_infra: Annotated[
+        bool, typer.Option("--retry-infra", help="Also try again what was lost to infrastructure.")
+    ] = False,
+) -> None:
+    """Make training rows of a published set: drop what is measured and what does not work, and certify the rest.
+
+    The same command continues. Exit code 3: some rows were lost to infrastructure and are in neither file's count.
+    """
+    from rich.console import Console
+
+    from aem_harness.api.running import Tasks
+    from aem_harness.api.training_data import prepare as run
+
+    prepared = run(
+        source,
+        out,
+        split=split,
+        tasks=Tasks(ids or (), repos or (), (), slice_ or "", sample, sample_seed),
+        held_out=held_out or (),
+        validate=validate,
+        workers=workers,
+        timeout=timeout,
+        memory=memory,
+        retry_infrastructure=retry_infra,
+        console=Console(stderr=True),
+    )
+    _say(prepared)
+    raise typer.Exit(prepared.exit_code)
+
+
+def _say(prepared: "Prepared") -> None:
+    from aem_harness.api.training_data import DROPPED, ROWS
+    from aem_harness.harness.errors import listed
+
+    certificate = prepared.certificate
+    typer.echo(f"{len(prepared.kept)} of {certificate['read']} rows -> {prepared.folder / ROWS}")
+    for reason, count in certificate["dropped"].items():
+        names = [one.instance_id for one in prepared.dropped if one.reason == reason and one.instance_id]
+        typer.echo(f"  {count} dropped: {reason}" + (f" ({listed(names, most=3)})" if names else ""))
+    if prepared.pending:
+        first, why = next(iter(prepared.pending.items()))
+        typer.echo(
+            f"  {len(prepared.pending)} lost to infrastructure, the first {first}: {why}; --retry-infra tries again"
+        )
+    if not certificate["validated"]:
+        typer.echo("  not tried in containers: --validate does")
+    if certificate["dropped"] or prepared.pending:
+        typer.echo(f"each of them: {prepared.folder / DROPPED}")
+
+
+def show(folder: Annotated[Path, typer.Argument(help="A folder of aem data prepare.")]) -> None:
+    """The certificate of prepared rows, checked against the rows beside it."""
+    from aem_harness.api.training_data import ROWS
+    from aem_harness.harness.instances.load import load_tasks
+    from aem_harness.training.guard import certificate_of
+
+    rows = folder / ROWS
+    for name, value in certificate_of(str(rows), load_tasks(rows)).items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+        typer.echo(f"{name:<14} {', '.join(value) if isinstance(value, list) else value}")
