@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from aem_harness.harness.errors import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,5 +29,5 @@ def conclude(finished: "Finished", console: "Console") -> int:
     if finished.vain:
         console.print(f"[yellow]warning:[/] {finished.vain}", highlight=False, soft_wrap=True)
     if finished.lost:
-        console.print(f"{finished.lost} rollouts were lost to infrastructure; repeat them with --retry infra")
+        console.print(f"{counted(finished.lost, 'rollout')} lost to infrastructure; repeat with --retry infra")
     return finished.exit_code

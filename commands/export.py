@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from aem_harness.harness.errors import counted
+
 EXAMPLES = """
 Examples:
 
@@ -34,6 +36,6 @@ def export(
     from aem_harness.harness.export import export as write
 
     written = write(run, to, out, seed)
-    typer.echo(f"{out}: {written.rollouts} rollouts")
+    typer.echo(f"{out}: {counted(written.rollouts, 'rollout')}")
     if written.left_out:
-        typer.echo(f"left out: {written.left_out} rollouts {written.why}", err=True)
+        typer.echo(f"left out: {counted(written.left_out, 'rollout')} {written.why}", err=True)

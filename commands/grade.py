@@ -9,7 +9,7 @@ import typer
 from aem_harness.commands import options
 from aem_harness.commands.ending import conclude
 from aem_harness.commands.run import Retry
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +85,8 @@ def grade(
     if dry_run:
         refuse(chosen, selection, dataset=dataset, out=out, timeout=timeout, memory=memory)
         empty = sum(not prediction.model_patch for prediction in chosen)
-        typer.echo(f"{len(chosen)} predictions for {len(selection.tasks)} instances, {empty} of them empty")
+        tasks = counted(len(selection.tasks), "instance")
+        typer.echo(f"{counted(len(chosen), 'prediction')} for {tasks}, {empty} of them empty")
         return
     finished = grade_all(
         chosen,

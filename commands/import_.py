@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from aem_harness.commands.options import EndsFile, warn
+from aem_harness.harness.errors import counted
 
 EXAMPLES = """
 Examples:
@@ -60,6 +61,6 @@ def import_(
     warn(outcomes.notes)
     lost = int(outcomes.table["resolved"].isna().sum())
     typer.echo(
-        f"{out}: {len(outcomes.table)} rollouts, {len(outcomes.arms)} arm(s)"
+        f"{out}: {counted(len(outcomes.table), 'rollout')}, {counted(len(outcomes.arms), 'arm')}"
         + f", {lost} without a verdict" * bool(lost)
     )

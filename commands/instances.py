@@ -7,7 +7,7 @@ import typer
 
 from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError, counted
 from aem_harness.harness.io import write_json_lines
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def list_(
         console.print(table)
         console.print(f"{len(selection.tasks)} of {len(loaded.tasks)} instances of {loaded.name}, {loaded.digest[:12]}")
     if strict and loaded.problems:
-        raise DataError(f"{len(loaded.problems)} invalid rows in {loaded.name}; the first: {loaded.problems[0]}")
+        raise DataError(
+            f"{counted(len(loaded.problems), 'invalid row')} in {loaded.name}; the first: {loaded.problems[0]}"
+        )
 
 
 def show(
@@ -112,4 +114,4 @@ def export(
         raise ConfigError(f"{file} must end in .jsonl")
     tasks = choose(dataset, Console(stderr=True), Tasks(ids or (), repos or ())).tasks
     write_json_lines(file, (to_row(task) | local_columns(task, file) for task in tasks))
-    typer.echo(f"{len(tasks)} instances written to {file}")
+    typer.echo(f"{counted(len(tasks), 'instance')} written to {file}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
+from aem_harness.harness.errors import counted
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.records import Components
@@ -226,4 +227,5 @@ def _register(
         created_at=now(),
     )
     fixed = register(path, plan)
-    typer.echo(f"{path}: {len(fixed.tasks)} tasks, {fixed.seeds} seeds, registered as {fixed.digest[:12]}")
+    size = f"{counted(len(fixed.tasks), 'task')}, {counted(fixed.seeds, 'seed')}"
+    typer.echo(f"{path}: {size}, registered as {fixed.digest[:12]}")

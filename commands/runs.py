@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, counted
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
@@ -83,7 +83,7 @@ def remove(
         if state.status == "running":
             raise ConfigError(f"{state.folder} is being written by another aem process; nothing was deleted")
     for state in states:
-        words = f"{state.folder}: {state.done} rollouts, {size_words(state.bytes or 0)}"
+        words = f"{state.folder}: {counted(state.done, 'rollout')}, {size_words(state.bytes or 0)}"
         if yes or typer.confirm(f"delete {words}?"):
             shutil.rmtree(state.folder)
             typer.echo(f"deleted {words}")
@@ -103,7 +103,7 @@ def archive_(
     read_state(run)
     out = out or run.resolve().with_name(f"{run.resolve().name}.tar.gz")
     files = archive(run.resolve(), out)
-    typer.echo(f"{out}: {files} files, {size_words(out.stat().st_size)}")
+    typer.echo(f"{out}: {counted(files, 'file')}, {size_words(out.stat().st_size)}")
 
 
 def restore_(

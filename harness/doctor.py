@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 
-from aem_harness.harness.errors import AemError
+from aem_harness.harness.errors import AemError, counted
 from aem_harness.harness.finding import Finding
 from aem_harness.harness.types import Task
 
@@ -88,8 +88,8 @@ def _dataset(source: str) -> "tuple[Finding, list[Task]]":
     found = Finding(
         level="warning" if bad else "ok",
         what="dataset",
-        detail=f"{loaded.name}: {len(loaded.tasks)} instances, digest {loaded.digest[:12]}"
-        + f", {bad} bad rows" * bool(bad),
+        detail=f"{loaded.name}: {counted(len(loaded.tasks), 'instance')}, digest {loaded.digest[:12]}"
+        + f", {counted(bad, 'invalid row')}" * bool(bad),
         remedy=loaded.problems[0] if bad else "",
     )
     return found, list(loaded.tasks)

@@ -120,6 +120,11 @@ def in_one_line(error: BaseException, most: int = 300) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:most].removesuffix(": ")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 rollout`, `2,341 rollouts`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def listed(names: Iterable[object], most: int = 8) -> str:
     """`a, b and 3 more`."""
     texts = [str(name) for name in names]

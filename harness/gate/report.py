@@ -10,6 +10,7 @@ import numpy as np
 from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import Trials
 from aem_harness.harness.compare.words import points
+from aem_harness.harness.errors import counted
 from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
@@ -215,7 +216,8 @@ def details(result: GateReport) -> list[tuple[str, str]]:
     if result.calibration is not None:
         out.append(("measured", measured(result.calibration, config)))
     stored = "run beside the candidate" if result.fresh_baseline else f"{result.baseline_seeds} stored seeds"
-    out.append(("design", f"{result.tasks} tasks x {result.seeds} seeds, baseline {stored}; {_chance(result)}"))
+    size = f"{counted(result.tasks, 'task')} x {counted(result.seeds, 'seed')}"
+    out.append(("design", f"{size}, baseline {stored}; {_chance(result)}"))
     out.append(("rollouts", f"{result.rollouts} of {result.planned} used, {result.planned - result.rollouts} saved"))
     if result.tokens or result.gpu_hours:
         out.append(("spent", f"{result.tokens:,.0f} tokens, {result.gpu_hours:.3g} GPU-hours"))
@@ -297,7 +299,7 @@ def to_text(result: GateReport) -> str:
     ]
     if result.flips:
         sure = [flip for flip in result.flips if max(flip.p_worse, flip.p_better) >= 0.5]
-        lines += ["", f"  {len(result.flips)} tasks moved; surely or likely:{'' if sure else ' none'}"]
+        lines += ["", f"  {counted(len(result.flips), 'task')} moved; surely or likely:{'' if sure else ' none'}"]
         lines += [
             f"  {flip.instance_id}  {_count(flip.baseline)} -> {_count(flip.candidate)}  "
             f"{'worse' if flip.p_worse > flip.p_better else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
@@ -336,7 +338,7 @@ def to_markdown(result: GateReport) -> str:
         if not some:
             continue
         lines += [
-            f"<details><summary>{len(some)} tasks {title}</summary>",
+            f"<details><summary>{counted(len(some), 'task')} {title}</summary>",
             "",
             f"| task | {baseline} | {candidate} | probability |",
             "|---|---:|---:|---:|",

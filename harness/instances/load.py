@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, counted
 from aem_harness.harness.instances import hub
 from aem_harness.harness.instances.rows import digest, parse_row
 from aem_harness.harness.io import json_lines, read_bytes, read_json
@@ -77,8 +77,7 @@ def load(source: str | Path, *, split: str = "test", strict: bool = False) -> Lo
             tasks.append(task)
             rows.append(entry.value)
     if problems and (strict or not tasks):
-        others = len(problems) - 1
-        more = f" (and {others} more bad row{'s' * (others > 1)})" if others else ""
+        more = f" (and {counted(len(problems) - 1, 'more invalid row')})" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{more}")
     if not tasks:
         raise DataError(f"{name} has no rows")

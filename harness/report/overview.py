@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.compare.words import headline
-from aem_harness.harness.errors import AemError, DataError
+from aem_harness.harness.errors import AemError, DataError, counted
 from aem_harness.harness.io import read_json
 from aem_harness.harness.report import plots, words
 from aem_harness.harness.report.runs import rate_words, resolved_rate, size_words
@@ -48,7 +48,7 @@ def build_overview(roots: Sequence[Path]) -> tuple[str, list[str]]:
     template = environment.from_string((folder / "overview.html.j2").read_text())
     page = template.render(
         style=Markup((folder / "page.css").read_text()),
-        title=f"{len(states)} runs, newest {states[-1].started[:16].replace('T', ' ')} UTC",
+        title=f"{counted(len(states), 'run')}, newest {states[-1].started[:16].replace('T', ' ')} UTC",
         charts=[{"set": name, "svg": _chart(group)} for name, group in by_dataset(states).items()],
         newest=[one for group in by_dataset(states).values() if (one := newest_comparison(group))],
         returned=[one for group in by_dataset(states).values() for one in came_back(group)],

@@ -12,6 +12,7 @@ from rich.text import Text
 from aem_harness.harness.compare.intervals import estimate
 from aem_harness.harness.compare.records import Estimate
 from aem_harness.harness.compare.values import Trials, rates
+from aem_harness.harness.errors import counted
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.run.listing import RunState, pace
 from aem_harness.harness.types import Outcome
@@ -43,7 +44,7 @@ def runs_table(states: Sequence[RunState], now: datetime | None = None) -> Table
 
 def _name(state: RunState) -> Text:
     """The folder, and under it what the run is of."""
-    lines = [f"{state.dataset.rsplit('/', 1)[-1]}, {state.tasks} tasks x {state.seeds}"]
+    lines = [f"{state.dataset.rsplit('/', 1)[-1]}, {counted(state.tasks, 'task')} x {counted(state.seeds, 'seed')}"]
     if state.arm not in state.folder.name:
         lines.insert(0, state.arm)
     if state.checkpoint and state.checkpoint != state.arm:

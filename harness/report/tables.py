@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from aem_harness.harness.errors import counted
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.types import Outcome
 
@@ -27,8 +28,8 @@ def run_summary(
     statuses of each outcome.
     """
     total = sum(counts.values())
-    each = f"{'' if total == n * seeds else 'up to '}{_many(seeds, 'seed')}"
-    title = f"{folder}: {_many(n, 'instance')} x {each} = {_many(total, 'rollout')}"
+    each = f"{'' if total == n * seeds else 'up to '}{counted(seeds, 'seed')}"
+    title = f"{folder}: {counted(n, 'instance')} x {each} = {counted(total, 'rollout')}"
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("outcome")
     table.add_column("rollouts", justify="right")
@@ -49,7 +50,3 @@ def run_summary(
     if counts.get("pending"):
         table.add_row("not run yet", str(counts["pending"]), f"{100 * counts['pending'] / total:.1f} %")
     return Group(Text(title, "bold"), table)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

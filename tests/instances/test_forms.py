@@ -188,7 +188,7 @@ def test_a_file_of_such_rows_loads_and_a_whole_set_that_cannot_is_one_line(tmp_p
     assert [task.log_parser for task in load_tasks(tmp_path / "rows.parquet")] == ["parse_log_pytest"]
     write(tmp_path / "pro.jsonl", [PRO, PRO | {"instance_id": "instance_b"}])
     with pytest.raises(
-        DataError, match=r"pro.jsonl row 1 \(instance_owner.*\): SWE-bench Pro .* \(and 1 more bad row\)"
+        DataError, match=r"pro.jsonl row 1 \(instance_owner.*\): SWE-bench Pro .* \(and 1 more invalid row\)"
     ):
         load(tmp_path / "pro.jsonl")
 

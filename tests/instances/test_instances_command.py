@@ -62,5 +62,5 @@ def test_bad_rows_are_warnings_or_with_strict_an_error(tmp_path):
     lenient = run("list", "--set", str(file), "--ids")
     assert lenient.exit_code == 0
     assert "rows.jsonl row 20 (x__y-1): repo is missing; the row is left out" in lenient.stderr
-    with pytest.raises(DataError, match=r"1 bad rows in rows\.jsonl; the first: rows\.jsonl row 20"):
+    with pytest.raises(DataError, match=r"1 invalid row in rows\.jsonl; the first: rows\.jsonl row 20"):
         raise run("list", "--set", str(file), "--strict").exception

@@ -101,7 +101,7 @@ def test_bad_rows_are_one_line_each_and_do_not_spoil_the_others(tmp_path):
 
 def test_strict_makes_a_bad_row_an_error(tmp_path):
     write(tmp_path / "rows.json", [row(1), row(2, repo=None), 5])
-    with pytest.raises(DataError, match=r"rows.json row 2 \(o__r-2\): repo is null \(and 1 more bad row\)"):
+    with pytest.raises(DataError, match=r"rows.json row 2 \(o__r-2\): repo is null \(and 1 more invalid row\)"):
         load(tmp_path / "rows.json", strict=True)
     with pytest.raises(DataError, match="row 2"):
         load_tasks(tmp_path / "rows.json")
