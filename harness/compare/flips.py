@@ -1,15 +1,18 @@
-"""The tasks on which an arm moved, the surest first, each with two trajectories to look at; and unique solves."""
+"""The tasks whose rate changed, the surest first, each with two trajectories to look at; and unique solves."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
 from aem_harness.harness.compare.behaviour import Sketch, action_at, first_divergence
-from aem_harness.harness.compare.records import Flip
+from aem_harness.harness.compare.records import Flip, TaskChange
 from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import count_trials
+
+Change = TypeVar("Change", bound=TaskChange)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def flips(
     return surest(out)
 
 
-def surest(flips: Sequence[Flip]) -> list[Flip]:
-    """The surest first; of those that are equally sure the largest."""
+def surest(flips: Sequence[Change]) -> list[Change]:
+    """The surest first; of equally sure ones the largest."""
     return sorted(flips, key=lambda flip: (-max(flip.p_worse, flip.p_better), -abs(flip.change), flip.instance_id))
 
 

@@ -210,29 +210,34 @@ class Group(Record):
     p_holm: Mapping[str, float] = {}
 
 
-class Flip(Record):
-    """A task on which an arm moved: rates, the posterior that it is a real change, and where the rollouts part.
-
-    `step` is the first turn, from 0, at which the two trajectories shown do something else; None where unknown.
-    """
+class TaskChange(Record):
+    """A task whose resolved rate differs: rollouts of baseline and candidate, and the posterior of a real change."""
 
     instance_id: str
-    repo: str
-    baseline: str
-    candidate: str
     solved: tuple[int, int]
     rollouts: tuple[int, int]
     p_worse: float
     p_better: float
-    trajectories: tuple[str, str] = ("", "")
-    step: int | None = None
-    actions: tuple[str, str] = ("", "")
 
     @property
     def change(self) -> float:
         """By how much the resolved rate rose."""
         before, after = (solved / n for solved, n in zip(self.solved, self.rollouts, strict=True))
         return after - before
+
+
+class Flip(TaskChange):
+    """A changed task of an arm, with two trajectories and where they diverge.
+
+    `step` is the first turn, from 0, at which the two do something else; None if unknown.
+    """
+
+    repo: str
+    baseline: str
+    candidate: str
+    trajectories: tuple[str, str] = ("", "")
+    step: int | None = None
+    actions: tuple[str, str] = ("", "")
 
 
 class MetricRow(Record):

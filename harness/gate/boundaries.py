@@ -17,13 +17,13 @@ from scipy.special import ndtr, ndtri
 from aem_harness.harness.compare.values import Floats
 
 CELLS, WIDTH = 768, 6.0  # of the grid for S; it covers -WIDTH to WIDTH
-NEVER = 30.0  # a limit of z that is not reached
-EARLIEST = 0.25  # information fraction before which nothing is given up
+NEVER = 30.0  # a limit of z that is never reached
+EARLIEST = 0.25  # information fraction before which no gate stops for futility
 
 
 @dataclass(frozen=True)
 class Boundaries:
-    """At each look (L,): PASS where z >= upper, BLOCK where z <= lower, give up where z is between the inner limits."""
+    """At each look (L,): PASS if z >= upper, BLOCK if z <= lower, stop for futility if z is within the inner limits."""
 
     fractions: Floats
     upper: Floats
@@ -63,7 +63,7 @@ def boundaries(
     """Boundaries for looks at `fractions` (rising, the last 1), with errors `alphas` of PASS and of BLOCK.
 
     At drift 0, where both are wrong, the probability of PASS is the first alpha and that of BLOCK the second, exactly
-    (up to the grid). The gate gives up by itself where `inner` says so; that is part of the calculation.
+    (up to the grid). Stopping for futility, where `inner` says so, is part of the calculation.
     """
     t = np.asarray(fractions)
     upper, lower = np.full(len(t), NEVER), np.full(len(t), -NEVER)
@@ -77,7 +77,7 @@ def boundaries(
         up = _tail(mass[::-1], -grid[::-1], due[0], step)
         down = _tail(mass, grid, due[1], step)
         root = np.sqrt(now)
-        # never below what one look alone would need: giving up may leave too little mass to spend alpha on
+        # never below the limit of a single look: futility may leave too little mass to spend alpha on
         upper[j] = np.clip(-up / root, stats.norm.isf(alphas[0]), NEVER)
         lower[j] = np.clip(down / root, -NEVER, -stats.norm.isf(alphas[1]))
         high[j], low[j] = min(high[j], upper[j]), max(low[j], lower[j])

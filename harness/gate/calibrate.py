@@ -1,9 +1,9 @@
-"""The gate against itself: how often it is wrong, and what it costs, measured on checkpoints whose truth is known.
+"""A gate simulated: how often it errs and what it costs, on checkpoints whose true difference is known.
 
 A surface is a resolve probability for every task. One's own comes from the baseline's stored seeds: each task's
 probability is drawn from its posterior under a Beta fitted to all tasks. Public ones are the few fitted numbers of
-`harness.compare.surface`. Baseline and candidate are then drawn afresh for every trial, the candidate's probabilities
-lowered by a known drop, and put through the very gate that will judge.
+`harness.compare.surface`. Every trial draws the baseline and the candidate afresh, the candidate with probabilities
+lowered by a known drop, and puts them through the same gate that will judge.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class Share(Record):
 
 
 class Scenario(Record):
-    """What the gate came to for one true drop; `used` is the mean share of the planned rollouts."""
+    """Results for one true drop; `used` is the mean share of the planned rollouts."""
 
     drop: float
     passed: Share
@@ -101,7 +101,7 @@ def calibrate(
     rate = float(surface(np.random.default_rng(0)).mean())
     if rate <= config.margin:
         raise ConfigError(
-            f"the surface resolves {100 * rate:.1f} %: a drop of {100 * config.margin:g} points is not possible; "
+            f"the surface resolves {100 * rate:.1f} %, so a drop of {100 * config.margin:g} points is impossible; "
             f"choose a margin below {100 * rate:.1f}"
         )
     wanted = (0.05, 0.10, 0.20) if drops is None else drops
@@ -160,13 +160,13 @@ def draw(p: Floats, seeds: int, rng: np.random.Generator) -> Floats:
 
 
 def lowered(q: Floats, drop: float) -> Floats:
-    """Every probability scaled down, so that the mean is lower by exactly `drop` (or 0, if it is less than that)."""
+    """Scale all probabilities so that their mean is lower by exactly `drop` (or 0, if it is less than that)."""
     mean = q.mean()
     return q * max(1 - drop / mean, 0.0) if mean > 0 else q
 
 
 def to_text(calibration: Calibration) -> str:
-    """For the terminal: one line a true drop."""
+    """For the terminal: one line per true drop."""
     stored = "run beside it" if calibration.fresh else f"{calibration.baseline_seeds} stored seeds"
     lines = [
         f"{calibration.tasks} tasks x {calibration.seeds} seeds, baseline {stored}, margin "
@@ -180,7 +180,7 @@ def to_text(calibration: Calibration) -> str:
             f"  {100 * one.drop:>9g}  {_interval(one.passed):<26}{_interval(one.blocked):<26}{_percent(rest):<14}"
             f"{_percent(one.used)}"
         )
-    return "\n".join([*lines, "", f"  {calibration.scenarios[0].passed.trials} trials a line, 95 % intervals"])
+    return "\n".join([*lines, "", f"  {calibration.scenarios[0].passed.trials} trials per line, 95 % intervals"])
 
 
 def _interval(share: Share) -> str:
@@ -195,10 +195,10 @@ def _percent(fraction: float) -> str:
 
 
 def own_surface(baseline: Arm) -> tuple[Surface, str]:
-    """From stored outcomes, at least two seeds on some tasks; and the words that name it."""
+    """From stored outcomes, with at least two seeds on some tasks; and its description."""
     if (baseline.trials > 1).sum() < 5:
         raise DataError(
-            f"baseline {baseline.name!r} has hardly any task with two verdicts; calibrate on --surface deepswe instead"
+            f"baseline {baseline.name!r} has hardly any task with two verdicts; use --surface deepswe instead"
         )
     solved = np.nansum(baseline.resolved, axis=1).astype(np.int64)
     a, b = fit_beta(Trials(solved, baseline.trials, np.zeros_like(solved)))
@@ -227,9 +227,9 @@ def cached(
     folder: Path | None = None,
     trials: int = 200,
 ) -> Calibration:
-    """A short calibration of this gate on this baseline, computed once (seconds) and kept under the user's cache.
+    """A short calibration of this gate on this baseline, computed once (in seconds) and kept in the user's cache.
 
-    A baseline of which too little is stored is replaced by the public surface of DeepSWE.
+    If too little of the baseline is stored, the public surface of DeepSWE replaces it.
     """
     setting = config.model_copy(update={"seed": 0})
     key = [FORMAT, setting.model_dump(mode="json"), baseline.digest, seeds, fresh, trials]

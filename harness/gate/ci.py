@@ -1,4 +1,4 @@
-"""What a gate leaves for a CI system: JUnit XML, a Markdown summary, and GitHub's step outputs."""
+"""What a gate writes for a CI system: JUnit XML, a Markdown summary, and GitHub's step outputs."""
 
 import os
 import time
@@ -19,7 +19,7 @@ from aem_harness.harness.io import write_text
 
 @contextmanager
 def published(junit: Path | None, summary: Path | None) -> Iterator[list[GateReport]]:
-    """Write what the body appends to the list; if it raises instead, write that there is no verdict and let it rise.
+    """Write what the body appends to the list; if it raises, write that there is no verdict, and raise again.
 
     The summary is appended, by default to the file that $GITHUB_STEP_SUMMARY names; $GITHUB_OUTPUT gets `verdict` and
     `rollouts`.

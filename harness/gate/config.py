@@ -1,4 +1,4 @@
-"""What a gate is asked: margin, error rates, question, and how much may be spent. Tiers are presets of it."""
+"""The settings of a gate: margin, error rates, question and budget. Tiers are presets."""
 
 import hashlib
 import json
@@ -25,11 +25,11 @@ _UNITS: Mapping[str, tuple[Unit, float]] = {
 }
 
 
-FUTILITY = 0.22  # of the first chance, unless something else is asked
+FUTILITY = 0.22  # share of the initial chance of a verdict; the default
 
 
 class Budget(Record):
-    """The most that may be spent on the candidate (and on the baseline, where it is run too)."""
+    """The most to spend on the candidate (and on the baseline, if it is run too)."""
 
     amount: float = Field(gt=0)
     unit: Unit = "rollouts"
@@ -39,7 +39,7 @@ class Budget(Record):
         """`800` or `800r` rollouts, `20Mtok` tokens (prompt and completion), `12gpuh` GPU-hours."""
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
         if not found or found[2] not in _UNITS or float(found[1]) <= 0:
-            raise ConfigError(f"budget {text!r} is not understood; write 800 (rollouts), 20Mtok or 12gpuh")
+            raise ConfigError(f"invalid budget {text!r}: write 800 (rollouts), 20Mtok or 12gpuh")
         unit, factor = _UNITS[found[2]]
         return cls(amount=float(found[1]) * factor, unit=unit)
 
@@ -66,11 +66,11 @@ class GateConfig(Record):
         None,
         ge=0,
         lt=1,
-        description="stop when the chance of a verdict falls below this share of its start (None: FUTILITY)",
+        description="stop when the chance of a verdict falls below this share of its initial value (None: FUTILITY)",
     )
-    orders: int = Field(1, ge=1, le=100, description="orders that this candidate may be gated in; they share alpha")
+    orders: int = Field(1, ge=1, le=100, description="orders in which this candidate may be gated; they share alpha")
     launch_sd: float = Field(
-        0.0, ge=0, lt=0.5, description="standard deviation of an arm's rate from one launch to the next, if known"
+        0.0, ge=0, lt=0.5, description="standard deviation of an arm's rate between launches, if known"
     )
 
     @property
@@ -85,7 +85,7 @@ class GateConfig(Record):
 
     @property
     def gives_up_below(self) -> float:
-        """`futility`, or what is usual."""
+        """`futility`, or its default."""
         return FUTILITY if self.futility is None else self.futility
 
     @property
@@ -95,7 +95,7 @@ class GateConfig(Record):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-# smoke: minutes, finds what is broken. nightly: decides early. release: everything is run, one look, more certainty.
+# smoke: minutes, finds broken checkpoints. nightly: decides early. release: runs everything, one look, smaller errors.
 TIERS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {"margin": 0.10, "budget": Budget(amount=200), "futility": 0.0},
     "nightly": {},
@@ -104,7 +104,7 @@ TIERS: Mapping[str, Mapping[str, Any]] = {
 
 
 def configure(tier: str = "nightly", **values: Any) -> GateConfig:
-    """A tier with the given values (None: not given) over it. Raises ConfigError naming the setting at fault."""
+    """A tier with the given values (None: not given) over it. Raises ConfigError with the invalid setting."""
     if tier not in TIERS:
         raise ConfigError(f"no tier {tier!r}; choose {', '.join(TIERS)}")
     given = {name: value for name, value in values.items() if value is not None}

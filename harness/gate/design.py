@@ -1,7 +1,7 @@
-"""What the gate fixes before the first rollout: which tasks, in which order, and how much there is to be learned.
+"""What a gate fixes before the first rollout: the tasks, their order, and the information to be gained.
 
 The order is random and a function of the seed, the tasks and the baseline's stored outcomes alone. Rollouts finish in
-any order (easy tasks first); consuming them in this one is what keeps an early verdict unbiased.
+any order (easy tasks first); consuming them in this fixed order keeps an early verdict unbiased.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ USUAL_SHARE = 1 / 1.59
 USUAL_NOISE = 0.09  # mean p (1 - p) of that surface
 # Strata by predicted resolve rate: seldom, sometimes and usually solved. The middle one carries most of the run noise.
 CUTS = (0.15, 0.85)
-SMALLEST = 10  # tasks; a smaller stratum joins its neighbour: one rollout in it would stand for too much
+SMALLEST = 10  # tasks; a smaller stratum joins its neighbour, or one rollout in it would weigh too much
 
 
 @dataclass(frozen=True)
 class Arm:
     """Outcomes of one arm: `resolved` has shape (tasks, seeds) and holds 1, 0 or nan (lost to infrastructure).
 
-    `tokens` and `gpu_seconds` of the rollouts, where they are known, have the same shape, and so has `planned`: False
-    where a task was never to get that seed (None: every task gets all seeds).
+    `tokens` and `gpu_seconds` of the rollouts, if known, have the same shape, and so has `planned`: False where a task
+    was never to get that seed (None: every task gets all seeds).
     """
 
     name: str
@@ -53,7 +53,7 @@ class Arm:
 
     @cached_property
     def extremes(self) -> tuple[Floats, Floats]:
-        """Mean outcome of each task (N,) at worst and at best for the arm; the same array where nothing is missing."""
+        """Mean outcome of each task (N,), worst and best case for the arm; the same array if nothing is missing."""
         low = np.where(self.due, np.nan_to_num(self.resolved, nan=0.0), 0.0).sum(axis=1)
         count = np.maximum(self.due.sum(axis=1), 1)
         if not self.missing:
@@ -72,7 +72,7 @@ class Arm:
         return np.asarray((~np.isnan(self.resolved)).sum(axis=1), dtype=np.int64)
 
     def select(self, tasks: Sequence[str]) -> "Arm":
-        """The arm on `tasks` in their order; a task that it lacks is all missing, and costs nothing."""
+        """The arm on `tasks`, in that order; a task that it lacks is all missing, and costs nothing."""
         index = {task: row for row, task in enumerate(self.tasks)}
         rows = [index.get(task, -1) for task in tasks]
 
@@ -87,7 +87,7 @@ class Arm:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted outcomes: the same for every file that holds the same results, whatever the name."""
+        """SHA-256 over the sorted outcomes: equal for all files with the same results, whatever their names."""
         lines = [
             f"{task},{seed},{'' if np.isnan(value) else int(value)}"
             for task, row in zip(self.tasks, self.resolved, strict=True)
@@ -98,10 +98,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected of each task (N,) before the candidate runs: its rate, and the run noise p (1 - p) in it.
+    """The forecast for each task (N,) before the candidate runs: its rate, and the run noise p (1 - p).
 
-    `spread` is the expected square of the rate's distance from the baseline's stored mean. The forecast moves the order
-    and the stakes, never the truth of a verdict.
+    `spread` is the expected square of the rate's distance from the baseline's stored mean. The forecast affects the
+    order and the stakes, never the validity of a verdict.
     """
 
     rate: Floats
@@ -114,8 +114,8 @@ class Design:
     """Tasks (N), seeds (K), forecast and stratum (N,) of each task, and the order of the rollouts.
 
     `order` (N K, 2) holds task and visit; it is shorter where tasks get unequal numbers of rollouts. The k-th visit to
-    task i is its rollout of seed `seed_of[i, k]`, for stored seeds need not be alike (run on different nights, say).
-    `baseline` is None where the baseline is run afresh beside the candidate, seed by seed.
+    task i is its rollout of seed `seed_of[i, k]`, since stored seeds may differ (run on different nights, say).
+    `baseline` is None if the baseline is run afresh beside the candidate, seed by seed.
     """
 
     tasks: tuple[str, ...]
@@ -133,7 +133,7 @@ class Design:
 
     @cached_property
     def places(self) -> Ints:
-        """Place of each rollout in the order, (N, K); beyond its end for one that is not planned."""
+        """Place of each rollout in the order, (N, K); beyond its end if it is not planned."""
         places = np.full((len(self.tasks), self.seeds), len(self.tasks) * self.seeds + 1, dtype=np.int64)
         places[self.order[:, 0], self.order[:, 1]] = np.arange(len(self.order))
         return places
@@ -159,13 +159,13 @@ def design(
     seed: int = 0,
     due: Truths | None = None,
 ) -> Design:
-    """Fix the order of `seeds` rollouts of every task; `baseline`, where stored, must have outcomes for all of them.
+    """Fix the order of `seeds` rollouts of every task; a stored `baseline` must have outcomes for all of them.
 
-    `due` (N, K), for tasks in the order given, says which rollouts there are where tasks have unequal numbers of them.
+    `due` (N, K), for tasks in the given order, says which rollouts exist if tasks have unequal numbers of them.
 
-    Stratified: strata by the rate that baseline and history (past checkpoints) predict; more rollouts early where more
-    is uncertain, the k-th rollout of a task only after the (k-1)-th of its whole stratum. Otherwise: a uniformly random
-    order of all rollouts.
+    Stratified: strata by the rate that baseline and history (earlier checkpoints) predict; more early rollouts where
+    more is uncertain, the k-th rollout of a task only after the (k-1)-th of its whole stratum. Otherwise: a uniformly
+    random order of all rollouts.
     """
     if due is not None:
         due = due[np.argsort(np.asarray(tasks, dtype=object), kind="stable")]
@@ -180,7 +180,7 @@ def design(
         order = np.stack(np.divmod(rng.permutation(len(tasks) * seeds), seeds), axis=1)
     seed_of = rng.permuted(np.tile(np.arange(seeds), (len(tasks), 1)), axis=1)
     if due is not None:
-        # What is planned comes first among a task's visits; the rest of the order falls away.
+        # Planned visits come first for each task; the rest of the order is dropped.
         first = np.argsort(~np.take_along_axis(due, seed_of, axis=1), axis=1, kind="stable")
         seed_of = np.take_along_axis(seed_of, first, axis=1)
         order = order[order[:, 1] < due.sum(axis=1)[order[:, 0]]]
@@ -189,7 +189,7 @@ def design(
 
 
 def forecast(tasks: Sequence[str], baseline: Arm | None, history: Sequence[Arm] = ()) -> Forecast:
-    """Shrink the rates observed so far towards their mean (James-Stein), by the share of them that is noise."""
+    """Shrink the observed rates towards their mean (James-Stein), by the share of their variance that is noise."""
     known = [*([baseline] if baseline else []), *history]
     if not known:
         flat = np.ones(len(tasks))
@@ -227,8 +227,8 @@ def stratify(rate: Floats) -> Ints:
 def allocate(strata: Ints, expected: Forecast, seeds: int, rng: np.random.Generator) -> Ints:
     """The order (N K, 2): strata interleaved in proportion to size times expected spread of an outcome (Neyman 1934).
 
-    Every stratum is a sequence of passes over its tasks, each in a new random order, so that any beginning of the order
-    holds a simple random sample of each stratum, and no task gets a second rollout while another of its kind has none.
+    Every stratum is a sequence of passes over its tasks, each in a new random order, so that any prefix of the order is
+    a simple random sample of each stratum, and no task gets a second rollout before all others of its stratum have one.
     """
     when = np.empty((len(strata), seeds))
     for stratum in np.unique(strata):

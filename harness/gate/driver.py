@@ -1,4 +1,4 @@
-"""One gate from beginning to end, whatever its outcomes come from: checks, order, decision, calibration, report."""
+"""One gate from start to end, for any source of outcomes: checks, order, decision, calibration, report."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from aem_harness.harness.run.store import now
 
 @dataclass(frozen=True)
 class Options:
-    """What surrounds a gate: past checkpoints, leniences, the pinned baseline, and the sequence it belongs to.
+    """What surrounds a gate: earlier checkpoints, permitted differences, the pinned baseline, and its sequence.
 
-    `audited`: resolved rollouts that canaries saw to tamper with their tests count as failures, in both arms; in an
-    arm that is run, each resolved rollout is graded again before it is counted.
-    `ledger` None: the user's own. `least_chance`: refuse a design that clears an equal checkpoint less often. `page`:
-    write the comparison with every trajectory as one HTML file. `ends`: whose fault an end is, in stored outcomes.
+    `audited`: resolved rollouts that canaries caught tampering with their tests count as failures, in both arms; in an
+    arm that is run, each resolved rollout is graded again before it counts. `ledger` None: the user's own.
+    `least_chance`: refuse a design that passes an equal checkpoint less often. `page`: write the comparison with every
+    trajectory as one HTML file. `ends`: whose fault an exit status is, in stored outcomes.
     """
 
     history: Sequence[str] = ()
@@ -51,12 +51,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Start:
-    """What is known before the first outcome of the candidate.
+    """The facts before the first outcome of the candidate.
 
-    `baseline` is None where the baseline is run beside the candidate. `baseline_digest` and `candidate_digest` are what
-    a sequence knows them by (None: the candidate has no outcomes yet). `candidate` is what the ledger knows it by (its
-    weights; "": unknown), `run` which of its rollouts these are. `surface` is what the gate is calibrated on; `due`
-    (N, K) says which rollouts the candidate has where its tasks have unequal numbers of them.
+    `baseline` is None if the baseline is run beside the candidate. A sequence identifies the arms by `baseline_digest`
+    and `candidate_digest` (None: the candidate has no outcomes yet). The ledger identifies the candidate by `candidate`
+    (its weights; "": unknown) and its rollouts by `run`. `surface` is what the gate is calibrated on; `due` (N, K) says
+    which rollouts the candidate has if its tasks have unequal numbers of them.
     """
 
     tasks: Sequence[str]
@@ -73,10 +73,10 @@ class Start:
 
 @dataclass(frozen=True)
 class End:
-    """What there is to report on when no more outcomes are coming.
+    """The facts to report when no more outcomes are coming.
 
-    `candidate_digest` is of the candidate's outcomes, None where it has none; `accepted` names the differences between
-    the arms that were allowed; `outcomes` are those of both arms; `notes` are said in the report.
+    `candidate_digest` is of the candidate's outcomes, None if it has none; `accepted` names the differences between the
+    arms that were allowed; `outcomes` are those of both arms; `notes` go into the report.
     """
 
     baseline: Arm
@@ -90,18 +90,18 @@ class End:
 class Source(Protocol):
     """Where a gate's outcomes come from: a table, or runs that are made as far as the gate needs them.
 
-    `exhausted` says why nothing more comes when the gate is still undecided. `futility` is when to give up if nothing
-    else is asked: outcomes that are stored cost nothing and are used to the end.
+    `exhausted` is the reason given if outcomes run out before a verdict. `futility` is the default of that setting:
+    stored outcomes cost nothing and are used to the end.
     """
 
     exhausted: str
     futility: float
 
     def start(self, config: GateConfig, options: Options) -> Start:
-        """Check what can be checked before anything is spent."""
+        """Do all checks that are possible before anything is spent."""
 
     def feed(self, gate: Gate) -> None:
-        """Give the gate outcomes until it has decided or there are no more."""
+        """Give the gate outcomes until it has decided or there are none left."""
 
     def end(self, gate: Gate) -> End:
         """Both arms when no more outcomes are coming."""
@@ -115,7 +115,7 @@ def drive(
 ) -> GateReport:
     """Put the outcomes of `source` through a gate; `announce` is called with the gate before the first outcome.
 
-    Raises ConfigError and DataError for what cannot be gated, DriftFault where the arms differ in more than weights.
+    Raises ConfigError and DataError for invalid requests, DriftFault if the arms differ in more than their weights.
     """
     options = options or Options()
     start = source.start(config, options)
@@ -149,7 +149,7 @@ def drive(
         rollouts=gate.consumed,
     )
     if not ledger.record(where, written):
-        notes.append(f"this gate is not written down: the ledger {where} cannot be written; name another with --ledger")
+        notes.append(f"this gate is not on record: the ledger {where} cannot be written; name another with --ledger")
     result = report(
         gate,
         start.baseline or end.baseline,
@@ -169,13 +169,13 @@ def drive(
 def _refuse_unlikely(gate: Gate, least_chance: float) -> None:
     if gate.chance < least_chance:
         raise ConfigError(
-            f"an equal checkpoint is cleared with a chance of {gate.chance:.0%}, not {least_chance:.0%}; give "
+            f"an equal checkpoint passes with a chance of {gate.chance:.0%}, not {least_chance:.0%}; give "
             "it more seeds or tasks, or a wider margin (`aem plan` says how many)"
         )
 
 
 def _past_gate(result: GateReport, number: int, candidate_digest: str | None, block_alpha: float) -> PastGate:
-    """A finished gate as its sequence keeps it."""
+    """A finished gate as an entry of its sequence."""
     return PastGate(
         number=number,
         candidate=result.candidate,
@@ -189,7 +189,7 @@ def _past_gate(result: GateReport, number: int, candidate_digest: str | None, bl
 
 
 def past_arms(names: Sequence[str], outcomes: Outcomes | None, *, retries: int, ends: Ends | None = None) -> list[Arm]:
-    """Past checkpoints: arms of `outcomes`, or run folders and files (FILE:ARM) of their own."""
+    """Earlier checkpoints: arms of `outcomes`, or run folders and files (FILE:ARM) of their own."""
     arms = []
     for name in names:
         if outcomes is not None and (name in outcomes.arms or not Path(name.rpartition(":")[0] or name).exists()):
@@ -226,9 +226,9 @@ def _attempt(start: Start, config: GateConfig, plan: Design) -> ledger.Attempt:
 
 
 def _refuse_empty(gate: Gate, end: End) -> None:
-    """A baseline that was run beside the candidate and solved nothing: nothing could have been lost."""
+    """A baseline that was run beside the candidate and resolved nothing: no drop is possible."""
     if gate.design.baseline is None and gate.consumed and not np.nansum(gate.consumed_outcomes(BASELINE)):
         raise EnvironmentFault(
-            f"the baseline {end.baseline.name} resolved none of {gate.consumed} rollouts: nothing can be lost, and a "
-            "gate says nothing; look at its trajectories with `aem show`"
+            f"the baseline {end.baseline.name} resolved none of {gate.consumed} rollouts: no drop is possible, and a "
+            "gate shows nothing; check its trajectories with `aem show`"
         )

@@ -1,8 +1,8 @@
 """The gate: is this checkpoint as good as the baseline, to within a margin? Asked after every rollout.
 
-`Gate` takes finished rollouts in whatever order they come, looks at them in the order of its `Design`, and says as soon
-as it can PASS (the drop is smaller than the margin) or BLOCK (it is larger). It runs nothing: whoever drives the run
-feeds it, asks `decided`, and stops. `harness.gate.driver` is who does that.
+`Gate` takes finished rollouts in any order, considers them in the order of its `Design`, and says as soon as it can
+PASS (the drop is smaller than the margin) or BLOCK (it is larger). It runs nothing: its caller feeds it, checks
+`decided`, and stops (`harness.gate.driver`).
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SHOWN = 12  # looks of the interval path in a report
 
 
 class Verdict(StrEnum):
-    """What a gate can come to."""
+    """The possible results of a gate."""
 
     PASS = "PASS"
     BLOCK = "BLOCK"
@@ -55,8 +55,8 @@ class Spent:
 class Gate:
     """Feed it outcomes, in any order; it decides in the order fixed beforehand.
 
-    `order` lists (instance_id, seed) as they should be started; with a fresh baseline each stands for one rollout of
-    either arm. Rebuilt with the same configuration and design and fed again, it comes to the same verdict.
+    `order` lists (instance_id, seed) in the order in which to start them; with a fresh baseline each stands for one
+    rollout of either arm. Rebuilt with the same configuration and design and fed again, it reaches the same verdict.
     """
 
     def __init__(self, config: GateConfig, design: Design) -> None:
@@ -92,14 +92,14 @@ class Gate:
         tokens: float = 0.0,
         gpu_seconds: float = 0.0,
     ) -> Verdict | None:
-        """Take one finished rollout; None stands for one that infrastructure lost for good, all retries spent.
+        """Take one finished rollout; None stands for one that infrastructure lost for good, after all retries.
 
-        Returns the verdict if there is one. Once decided, what still comes in is counted as spent and changes nothing.
+        Returns the verdict if there is one. After the verdict, further rollouts count as spent and change nothing.
         Raises DataError for a rollout that is not in the order, or a second, different outcome of one.
         """
         place = self._place.get((instance_id, seed))
         if place is None or arm not in self._arms:
-            raise DataError(f"the gate did not order the rollout {instance_id}, seed {seed}, of the {arm}")
+            raise DataError(f"rollout {instance_id}, seed {seed}, of the {arm} is not in the order of this gate")
         cell, value = tuple(self.design.order[place]), np.nan if resolved is None else float(resolved)
         if self._known[arm][place]:
             if not np.array_equal(self._values[arm][cell], value, equal_nan=True):
@@ -130,7 +130,7 @@ class Gate:
         return self.verdict
 
     def path(self) -> list[Look]:
-        """The interval path up to where the gate stands, at no more than SHOWN looks."""
+        """The interval path up to now, at no more than SHOWN looks."""
         if not self.consumed:
             return []
         at = np.union1d(self._looks[self._looks < self.consumed], self.consumed)
@@ -156,7 +156,7 @@ class Gate:
         return int(np.isnan(self._values[arm][rows, columns]).sum())
 
     def verdict_excused(self) -> Verdict | None:
-        """The verdict if every rollout that the candidate lost had failed; None where it lost none."""
+        """The verdict if every rollout that the candidate lost had failed; None if it lost none."""
         if not self.missing():
             return None
         candidate = np.nan_to_num(self._values[CANDIDATE], nan=0.0)
@@ -177,7 +177,7 @@ class Gate:
             self._looked = due
         if not self.decided and self.consumed == self.most:
             self.verdict = Verdict.INCONCLUSIVE
-            self.reason = "every planned rollout is in"
+            self.reason = "all planned rollouts are used"
         budget = self.config.budget
         if budget is not None and getattr(self.spent, budget.unit) >= budget.amount and self.consumed < self.most:
             self.finish(f"the budget of {budget} is spent")
@@ -191,7 +191,7 @@ class Gate:
         self.reason = {
             Verdict.PASS: f"the drop is smaller than {_points(self.config.margin)}",
             Verdict.BLOCK: f"the drop is larger than {_points(self.config.blocks_beyond)}",
-            Verdict.INCONCLUSIVE: "neither verdict is within reach of the rollouts left",
+            Verdict.INCONCLUSIVE: "the remaining rollouts cannot bring either verdict",
         }[self.verdict]
 
     def _cells(self) -> Cells:
@@ -204,7 +204,7 @@ class Gate:
 
 
 def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
-    """Verdict and rollouts used when all outcomes are known already, by visit; what `Gate` comes to, faster."""
+    """Verdict and rollouts used if all outcomes are known already, by visit: the result of `Gate`, computed faster."""
     question = methods.choose(design, config)
     at = question.looks(design, config)
     for part in np.array_split(at, max(1, len(at) // 40)):
@@ -222,7 +222,7 @@ def _said(path: GatePath, stop: int) -> Verdict:
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:
-    """Worst and best case; the same object where nothing is missing."""
+    """Worst and best case; the same object if nothing is missing."""
     missing = np.isnan(values)
     if not missing.any():
         return values, values

@@ -1,6 +1,6 @@
-"""Every gate is written down: a candidate has one order for each baseline, so that nobody tries until one passes.
+"""The record of all gates: a candidate has one order for each baseline, so that nobody repeats a gate until it passes.
 
-Each line of the file is one gate. A candidate is known by its weights, or where those are not known by its outcomes.
+Each line of the file is one gate. A candidate is identified by its weights, or if unknown by its outcomes.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from aem_harness.harness.types import Record
 
 
 class Attempt(Record):
-    """What makes a gate one that was there before: both arms, the order, and which rollouts."""
+    """What makes two gates the same attempt: both arms, the order, and the rollouts."""
 
     baseline: str
     candidate: str
@@ -26,7 +26,7 @@ class Attempt(Record):
     futility: float
 
     def same_question(self, other: "Attempt") -> bool:
-        """Asked of the same two arms in the same way, in whatever order."""
+        """The same two arms and settings, in any order."""
         names = ("baseline", "candidate", "single_look", "question")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
@@ -47,7 +47,7 @@ class Line(Record):
 
 
 def default_ledger() -> Path:
-    """One file a user, in the place for state that the platform names."""
+    """One file per user, in the platform's folder for state."""
     from platformdirs import user_state_path
 
     return user_state_path("aem-harness") / "gates.jsonl"
@@ -62,7 +62,7 @@ def read(path: Path) -> list[Line]:
 
 
 def check(past: Sequence[Line], attempt: Attempt, path: Path) -> None:
-    """Raise ConfigError when this candidate has had its orders against this baseline."""
+    """Raise ConfigError if this candidate has used its orders against this baseline."""
     before = [line for line in past if line.attempt.same_question(attempt)]
     if not before:
         return
@@ -70,21 +70,21 @@ def check(past: Sequence[Line], attempt: Attempt, path: Path) -> None:
     when = f"{last.name} was gated against this baseline on {last.at[:10]} ({last.verdict}; {path})"
     if last.attempt.orders != attempt.orders:
         raise ConfigError(
-            f"{when}, planned with --orders {last.attempt.orders}, not {attempt.orders}; keep to the plan"
+            f"{when}, planned with --orders {last.attempt.orders}, not {attempt.orders}; keep the planned number"
         )
     known = [line.attempt for line in before if line.attempt.same_rollouts(attempt)]
     if known and known[-1].futility != attempt.futility:
-        raise ConfigError(f"{when} with --futility {known[-1].futility:g}; another one would change its error rates")
+        raise ConfigError(f"{when} with --futility {known[-1].futility:g}; another value would change its error rates")
     tried = {(line.attempt.order, line.attempt.outcomes) for line in before}
     if not known and len(tried) >= attempt.orders:
         raise ConfigError(
-            f"{when} in another order or by other rollouts; each try raises the error rates. Keep that verdict, or "
-            " plan the tries beforehand with --orders N, which divides alpha among them"
+            f"{when} in another order or with other rollouts; each attempt raises the error rates. Keep that "
+            "verdict, or plan the attempts beforehand with --orders N, which divides alpha among them"
         )
 
 
 def record(path: Path, line: Line) -> bool:
-    """Add a gate; False where the ledger cannot be written. A repeated gate is written down once more."""
+    """Add a gate; False if the ledger cannot be written. A repeated gate is added again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:

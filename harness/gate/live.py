@@ -1,7 +1,6 @@
-"""A gate's outcomes that are made as it needs them: the candidate is run, or both arms are, in the gate's order.
+"""Outcomes that are made as a gate needs them: the candidate is run, or both arms are, in the gate's order.
 
-With both arms run, baseline and candidate stay level, so that they see the same hours, the same load and the same
-machines.
+With both arms run, baseline and candidate keep pace, so that they see the same hours, load and machines.
 """
 
 import math
@@ -48,10 +47,10 @@ class ArmPlan:
 
 @dataclass(frozen=True)
 class Side:
-    """An arm that is ready to run. A rollout holds `gpus`: those of its servers over the rollouts at a time.
+    """An arm that is ready to run. A rollout uses `gpus`: those of its servers over the rollouts in parallel.
 
-    `gpus` is None where the servers say themselves how many they have. `audited`: a resolved rollout is fed when it was
-    graded again with canaries, as a failure if they saw it tamper with its tests. `places` None: containers.
+    `gpus` is None if the servers report their number. `audited`: a resolved rollout is fed after it was graded again
+    with canaries, as a failure if they caught it tampering with its tests. `places` None: containers.
     """
 
     role: str
@@ -67,7 +66,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a run is set up, which the engine does not know: the tasks of some ids, and an arm with its server up."""
+    """How to set up a run, which the engine does not know: the tasks of some ids, and an arm with its server up."""
 
     choose: Callable[[Sequence[str] | None], list[Task]]
     arm: Callable[[ArmPlan, GateConfig], AbstractContextManager[Side]]
@@ -76,7 +75,7 @@ class Opening:
 class Live:
     """Runs as a source. `plans` has the candidate, or baseline and candidate; the last is the candidate.
 
-    `stored` is a run of the baseline: the baseline itself, or with both arms run what is known of it beforehand.
+    `stored` is a run of the baseline: the baseline itself, or with both arms run an earlier run of it.
     """
 
     exhausted = "the run ended before a verdict"
@@ -94,7 +93,7 @@ class Live:
 
     def start(self, config: GateConfig, options: Options) -> Start:
         if options.ends is not None:
-            raise ConfigError("--ends decides on stored outcomes: run both arms, then gate their folders with it")
+            raise ConfigError("--ends is for stored outcomes: run both arms, then gate their folders with it")
         self._config, self._options = config, options
         retried = {"infra_retries": config.retries}
         self._plans = [replace(plan, config=plan.config.model_copy(update=retried)) for plan in self._plans]
@@ -131,11 +130,11 @@ class Live:
                 perform(gate, sides, self._tasks, self._console)
 
     def end(self, gate: Gate) -> End:
-        accepted = self._accepted()  # once more: images are known only now
+        accepted = self._accepted()  # again: images are known only now
         candidate = self._plans[-1]
         if gate.consumed and gate.missing() == gate.consumed:
             lost = (
-                f"every rollout of {candidate.config.arm} was lost to infrastructure; {candidate.folder} says to what"
+                f"every rollout of {candidate.config.arm} was lost to infrastructure; {candidate.folder} has the causes"
             )
             raise EnvironmentFault(lost)
         baseline = self._baseline or self._read(self._plans[0])
@@ -162,13 +161,13 @@ class Live:
         return combine([*([self._known] if self._known else []), *(load_one(str(plan.folder)) for plan in self._plans)])
 
     def _accepted(self) -> list[str]:
-        """Differences between the arms that are allowed; raises DriftFault for others."""
+        """The differences between the arms that are allowed; raises DriftFault for others."""
         theirs = self._baseline.name if self._baseline else self._plans[0].config.arm
         return refuse_drift(self._outcomes(), (theirs, self._plans[-1].config.arm), self._options.allow)
 
 
 def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
-    """Give the gate what the journal holds of a rollout, if that is final; whether the gate has decided.
+    """Give the gate the journaled result of a rollout, if it is final; returns whether the gate has decided.
 
     It costs the GPU-seconds that its requests were charged, or with --gpus its wall time on its share of them.
     """
@@ -198,7 +197,7 @@ def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
 
 
 def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: Console) -> None:
-    """Run the arms, level with each other, until the gate has decided or every planned rollout has been run."""
+    """Run the arms at the same pace, until the gate has decided or every planned rollout has been run."""
     if removed := reap():
         console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
     places = {key: place for place, key in enumerate(gate.order)}
@@ -273,14 +272,14 @@ class Pace:
         self._changed = threading.Condition()
 
     def start(self, side: int, place: float) -> None:
-        """Wait until `side` may start the rollout at `place`. Never all wait: each has said where it stands."""
+        """Wait until `side` may start the rollout at `place`. They never all wait: each has reported its place."""
         with self._changed:
             self._places[side] = max(self._places[side], place)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._places[side] == math.inf or self._ahead(side, place) <= self._slack)
 
     def end(self, side: int) -> None:
-        """`side` starts nothing more; nobody waits for it."""
+        """`side` starts nothing more; no other waits for it."""
         with self._changed:
             self._places[side] = math.inf
             self._changed.notify_all()

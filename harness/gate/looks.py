@@ -1,4 +1,4 @@
-"""When a gate looks, what it is given to look at, and what it sees: shared by the two questions."""
+"""When a gate looks, on what data, and what it finds: shared by the two questions."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ LOOKS = 400  # at most; a longer gate looks at every second, third, ... rollout
 
 @dataclass(frozen=True)
 class Cells:
-    """Outcomes by task and visit (N, K): the candidate's at worst and at best; they differ where a rollout is missing.
+    """Outcomes by task and visit (N, K), for the candidate's worst and best case; they differ where a rollout is
+    missing.
 
-    `baseline_low` and `baseline_high` are the baseline's at worst and at best: means of stored outcomes (N,), or
-    outcomes (N, K) of a baseline that is run beside the candidate. Cells not consumed yet may hold any number.
+    `baseline_low` and `baseline_high` are the baseline's worst and best case: means of stored outcomes (N,), or
+    outcomes (N, K) of a baseline that is run beside the candidate. Cells not consumed yet may have any value.
     """
 
     low: Floats
@@ -27,7 +28,7 @@ class Cells:
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing: worst and best are the same arrays."""
+        """Nothing is missing: worst and best case are the same arrays."""
         return self.low is self.high and self.baseline_low is self.baseline_high
 
 
@@ -35,7 +36,7 @@ class Cells:
 class GatePath:
     """At each look (L,): rollouts consumed, the difference, and what is proven.
 
-    `hopeless` is true where a verdict has become too unlikely for going on.
+    `hopeless`: a verdict has become too unlikely to continue.
     """
 
     rollouts: Ints
@@ -51,7 +52,7 @@ class GatePath:
 
 
 def planned(design: Design, config: GateConfig) -> int:
-    """Rollouts of the order that will be run at most; with a fresh baseline each costs two."""
+    """The most rollouts that will be run; with a fresh baseline each costs two."""
     total = len(design.order)
     if config.budget is not None and config.budget.unit == "rollouts":
         return max(1, min(total, int(config.budget.amount) // (1 if design.baseline else 2)))

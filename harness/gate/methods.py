@@ -1,4 +1,4 @@
-"""The ways in which a gate decides, and which of them is right for a design."""
+"""The statistical methods of a gate, and which of them suits a design."""
 
 from typing import Protocol, cast
 
@@ -24,11 +24,11 @@ class Method(Protocol):
         """Lower and upper limit of the difference (L,)."""
 
     def chance(self, design: Design, config: GateConfig) -> float:
-        """Planned probability that a checkpoint equal to the baseline is cleared."""
+        """Planned probability that a checkpoint equal to the baseline passes."""
 
 
 def choose(design: Design, config: GateConfig) -> Method:
-    """By the design alone, before the first outcome of the candidate."""
+    """Chosen from the design alone, before the first outcome of the candidate."""
     if config.question == "outcomes":
         return cast(Method, outcomes)
     if config.sequential and suits_stages(design, config):
@@ -37,13 +37,13 @@ def choose(design: Design, config: GateConfig) -> Method:
 
 
 def suits_stages(design: Design, config: GateConfig) -> bool:
-    """Everywhere but where failures are rare and the tasks enough for bets, which then come to a verdict sooner."""
+    """Used unless failures are rare and there are enough tasks for bets, which then reach a verdict sooner."""
     rare = float(design.forecast.noise.mean()) < RARE
     return config.launch_sd > 0 or not rare or rates.few(design, config)
 
 
 def name(method: Method, config: GateConfig) -> str:
-    """What a report calls it."""
+    """Its name in a report."""
     if not config.sequential:
         return "one look"
     names = {id(outcomes): "finite population", id(stages): "stages", id(rates): "bets"}

@@ -1,7 +1,7 @@
 """Would the full table of the candidate's outcomes lie below the baseline's, by more than a margin?
 
-The outcomes of all planned rollouts are taken as given, some not seen yet; the only chance is the order in which they
-are seen. Exact, and decided with fewer rollouts, but a re-run of the very same checkpoints could come out differently.
+The outcomes of all planned rollouts are taken as fixed, some not seen yet; the only randomness is the order in which
+they are seen. Exact, and decided with fewer rollouts, but a rerun of the same checkpoints could differ.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def draws(design: Design, candidate: Floats, baseline: Floats, length: int) -> D
 
 
 def extremes(design: Design, cells: Cells, length: int) -> tuple[Draws, Draws]:
-    """At worst and at best for the candidate."""
+    """The candidate's worst and best case."""
     worst = draws(design, cells.low, cells.baseline_high, length)
     return worst, worst if cells.complete else draws(design, cells.high, cells.baseline_low, length)
 
@@ -48,7 +48,7 @@ def extremes(design: Design, cells: Cells, length: int) -> tuple[Draws, Draws]:
 def follow(design: Design, config: GateConfig, cells: Cells, at: Ints) -> GatePath:
     """What is proven at the looks `at`: bets on the rollouts still unseen; when all are seen, their sum decides.
 
-    A difference of exactly the margin, all seen, passes. Without early looks only the full table decides.
+    A full table whose difference is exactly the margin passes. Without early looks only the full table decides.
     """
     size, margin, beyond = len(design.order), config.margin, config.blocks_beyond
     worst, best = extremes(design, cells, int(at[-1]))
@@ -78,5 +78,5 @@ def guesses(config: GateConfig, worst: Draws, best: Draws) -> tuple[float, float
 
 
 def chance(design: Design, config: GateConfig) -> float:
-    """Planned probability that a candidate with the baseline's table is cleared: in the end everything is seen."""
+    """Planned probability that a candidate with the baseline's table passes: in the end everything is seen."""
     return 1.0

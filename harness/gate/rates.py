@@ -45,13 +45,13 @@ class Views:
         return np.where(self.counts > 0, mine - baseline if stored else mine, 0.0)
 
     def extremes(self, cells: Cells) -> tuple[Floats, Floats]:
-        """Differences at worst and at best for the candidate."""
+        """Differences in the candidate's worst and best case."""
         worst = self.differences(cells.low, cells.baseline_high)
         return worst, worst if cells.complete else self.differences(cells.high, cells.baseline_low)
 
 
 def view(design: Design, at: Ints) -> Views:
-    """The looks after `at` rollouts. A look is ready when every stratum has been seen: its weights then sum to 1."""
+    """The looks after `at` rollouts. A look is ready when all strata have been seen: its weights then sum to 1."""
     counts = np.zeros((len(at), len(design.tasks)), dtype=np.int64)
     for visit in design.places.T:
         counts += visit < at[:, None]
@@ -137,8 +137,8 @@ def tests(design: Design, config: GateConfig) -> Ints:
 def targets(design: Design, config: GateConfig) -> list[float]:
     """The gaps between truth and hypothesis that evidence is staked for: one for PASS, then those for BLOCK.
 
-    For PASS a candidate that is equal. Where all that is planned is too little to show a gap so small, the smallest gap
-    that it can show: sqrt(2 log(1 / alpha) / information), at which the evidence needs the least deviation in the end.
+    For PASS, that of an equal candidate. If the plan is too small to show such a gap, the smallest gap that it can
+    show: sqrt(2 log(1 / alpha) / information), at which the evidence needs the least deviation in the end.
     """
     information = _information(design, config)
     for_pass, for_block = (float(np.sqrt(-2 * np.log(alpha) / information)) for alpha, _ in shares(design, config))
@@ -146,7 +146,7 @@ def targets(design: Design, config: GateConfig) -> list[float]:
 
 
 def chance(design: Design, config: GateConfig) -> float:
-    """Planned probability that a checkpoint equal to the baseline is cleared (the better of the two ways to it)."""
+    """Planned probability that a checkpoint equal to the baseline passes (by the better of the two tests)."""
     information, margin = _information(design, config), config.margin
     underway, last = shares(design, config)[0]
     at_the_end = float(stats.norm.cdf(margin * np.sqrt(information) + stats.norm.ppf(last)))
@@ -214,7 +214,7 @@ def _t_bounds(views: Views, worst: Floats, best: Floats, alphas: Sequence[float]
 
 @dataclass(frozen=True)
 class _Plan:
-    """How likely a verdict still is at each look (L,), for deciding to give up; nothing is claimed from it."""
+    """The chance of a verdict at each look (L,), for stopping for futility; no claim rests on it."""
 
     design: Design
     config: GateConfig
@@ -222,11 +222,11 @@ class _Plan:
 
     @property
     def late(self) -> Truths:
-        """More than half of the information is in; before that nothing is hopeless."""
+        """More than half of the information is in; no earlier look is hopeless."""
         return 1 / self.views.variance >= _information(self.design, self.config) / 2
 
     def hope(self, gap: Floats, kind: Floats, need: Floats, side: int) -> Floats:
-        """Chance of a verdict, underway or at the last look, if the truth is `kind` better than the gap so far."""
+        """Chance of a verdict, before or at the last look, if the truth is `kind` better than the gap so far."""
         end, now, margin = _information(self.design, self.config), 1 / self.views.variance, self.config.margin
         to_come = np.maximum(end - now, 1e-9)
         truth = np.maximum(gap + kind, margin)

@@ -1,4 +1,4 @@
-"""What a gate says, as a record, and as the text that people and CI systems read: Markdown and JUnit XML."""
+"""The result of a gate, as a record, and as text for people and CI systems: Markdown and JUnit XML."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from aem_harness.harness.compare.flips import surest
+from aem_harness.harness.compare.records import TaskChange
 from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import Trials
 from aem_harness.harness.compare.words import points
@@ -21,18 +23,8 @@ from aem_harness.harness.types import Record
 FLIPS_SHOWN = 15
 
 
-class GateFlip(Record):
-    """A task whose resolved rate moved, by the rollouts the verdict rests on, and the posterior that it really did."""
-
-    instance_id: str
-    baseline: tuple[int, int]
-    candidate: tuple[int, int]
-    p_worse: float
-    p_better: float
-
-
 class GateReport(Record):
-    """Everything a gate has to say. Differences are candidate minus baseline, as fractions (0.014 is 1.4 points)."""
+    """The result of a gate. Differences are candidate minus baseline, as fractions (0.014 is 1.4 points)."""
 
     verdict: Literal["PASS", "BLOCK", "INCONCLUSIVE"]
     reason: str
@@ -56,7 +48,7 @@ class GateReport(Record):
     missing_baseline: int
     verdict_excused: str | None = None
     path: tuple[Look, ...]
-    flips: tuple[GateFlip, ...]
+    flips: tuple[TaskChange, ...]
     baseline_digest: str
     order_digest: str
     number: int | None = None
@@ -67,7 +59,7 @@ class GateReport(Record):
 
     @property
     def passed(self) -> bool:
-        """PASS: the drop is smaller than the margin, as far as `config.alpha` goes."""
+        """PASS: the drop is smaller than the margin, with error rate `config.alpha`."""
         return self.verdict == "PASS"
 
     @property
@@ -86,9 +78,9 @@ def report(
     shared: str = "",
     notes: Sequence[str] = (),
 ) -> GateReport:
-    """The report of a gate that has a verdict. Of a baseline that was run beside the candidate only the name counts.
+    """The report of a gate that has a verdict. If the baseline was run beside the candidate, only its name counts.
 
-    `shared` says over what a sequence shares the error rate of BLOCK.
+    `shared` names the gates among which a sequence shares the error rate of BLOCK.
     """
     assert gate.verdict is not None
     fresh = gate.design.baseline is None
@@ -130,26 +122,24 @@ def report(
 
 
 def _unexplained(gate: Gate, last: Look) -> list[str]:
-    """A word on an interval that excludes the margin although there is no verdict."""
+    """A note on an interval that excludes the margin although there is no verdict."""
     config = gate.config
     clear = last.lower > -config.margin or last.upper < -config.blocks_beyond
     if gate.verdict is not Verdict.INCONCLUSIVE or not clear:
         return []
-    return [
-        "the interval excludes the margin here, but this is not one of the looks that were planned: it decides nothing"
-    ]
+    return ["the interval excludes the margin, but this is not one of the planned looks: it decides nothing"]
 
 
 def _consumed(gate: Gate, name: str) -> Arm:
-    """What the verdict rests on of a baseline that was run beside the candidate, by seed."""
+    """The consumed outcomes of a baseline that was run beside the candidate, by seed."""
     plan = gate.design
     values = np.full((len(plan.tasks), plan.seeds), np.nan)
     np.put_along_axis(values, plan.seed_of, gate.consumed_outcomes(BASELINE), axis=1)
     return Arm(name, plan.tasks, tuple(range(plan.seeds)), values)
 
 
-def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> list[GateFlip]:
-    """Tasks on which the rates differ, the surest first. Outcomes are (N, K), nan where there is none."""
+def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> list[TaskChange]:
+    """Tasks whose rates differ, the surest first. Outcomes are (N, K), nan where there is none."""
     a, b = _trials(baseline), _trials(candidate)
     both = (a.rollouts > 0) & (b.rollouts > 0)
     if not both.any():
@@ -158,16 +148,16 @@ def flips(tasks: Sequence[str], baseline: np.ndarray, candidate: np.ndarray) -> 
     a, b = a.where(both), b.where(both)
     posterior = regressions(a, b)
     changes = [
-        GateFlip(
+        TaskChange(
             instance_id=names[i],
-            baseline=(int(a.solved[i]), int(a.rollouts[i])),
-            candidate=(int(b.solved[i]), int(b.rollouts[i])),
+            solved=(int(a.solved[i]), int(b.solved[i])),
+            rollouts=(int(a.rollouts[i]), int(b.rollouts[i])),
             p_worse=float(posterior.worse[i]),
             p_better=float(posterior.better[i]),
         )
         for i in moved(a, b)
     ]
-    return sorted(changes, key=lambda flip: (-max(flip.p_worse, flip.p_better), flip.instance_id))
+    return surest(changes)
 
 
 def _trials(outcomes: np.ndarray) -> Trials:
@@ -179,7 +169,7 @@ def _trials(outcomes: np.ndarray) -> Trials:
 
 
 def level(config: GateConfig) -> str:
-    """Of the intervals: the lower limit errs with alpha, the upper with the alpha of BLOCK, over all looks together."""
+    """The level of the intervals: the lower limit errs with alpha, the upper with that of BLOCK, over all looks."""
     return f"{100 * (1 - sum(config.alphas)):.4g} %"
 
 
@@ -193,7 +183,7 @@ def sentence(result: GateReport) -> str:
 
 
 METHODS = {
-    "stages": "group-sequential z-tests; error rates hold as far as sums are normal, and are measured",
+    "stages": "group-sequential z-tests; error rates hold approximately, and are measured",
     "bets": "betting; error rates measured, not proven",
     "one look": "one t-test at the end",
     "finite population": "betting without replacement; error rates proven at any stopping time",
@@ -201,16 +191,16 @@ METHODS = {
 
 
 def details(result: GateReport) -> list[tuple[str, str]]:
-    """Label and text of everything beside the verdict, the path and the flips."""
+    """Label and text of everything but the verdict, the path and the changed tasks."""
     config = result.config
     alpha, block_alpha = config.alphas
     limits = f"PASS: drop below {100 * config.margin:g} points; BLOCK: drop above {100 * config.blocks_beyond:g}"
     question = {
         "rates": "true resolve rates of this checkpoint on these tasks; run noise of both arms counts",
-        "outcomes": "the full tables of outcomes, had every planned rollout been run; a re-run may differ",
+        "outcomes": "the full tables of outcomes, if every planned rollout were run; a rerun may differ",
     }[config.question]
     if config.launch_sd:
-        question += f", and {100 * config.launch_sd:g} points from launch to launch"
+        question += f", and {100 * config.launch_sd:g} points between launches"
     errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}"
     out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[result.method]}")]
     if result.calibration is not None:
@@ -223,27 +213,28 @@ def details(result: GateReport) -> list[tuple[str, str]]:
         out.append(("spent", f"{result.tokens:,.0f} tokens, {result.gpu_hours:.3g} GPU-hours"))
     if result.missing or result.missing_baseline:
         text = (
-            f"{result.missing} of the candidate, {result.missing_baseline} of the baseline; counted at worst for PASS"
+            f"{result.missing} of the candidate, {result.missing_baseline} of the baseline; counted as the worst case "
+            "for PASS and the best case for BLOCK"
         )
-        out.append(("missing", f"{text} and at best for BLOCK"))
+        out.append(("missing", text))
     if result.verdict_excused is not None:
-        turned = "" if result.verdict_excused == result.verdict else ", which turns the verdict"
-        out.append(("excused", f"with those of the candidate counted as failures: {result.verdict_excused}{turned}"))
+        turned = "" if result.verdict_excused == result.verdict else ", a different verdict"
+        out.append(("excused", f"if those of the candidate had failed: {result.verdict_excused}{turned}"))
     if result.number is not None:
         shared = f"false BLOCK at most {_percent(config.alpha)} in {result.shared}, {_percent(block_alpha)} in this one"
         out.append(("sequence", f"gate number {result.number}; {shared}"))
     if config.orders > 1:
-        out.append(("orders", f"{config.orders} planned; each has its share of the error rates"))
+        out.append(("orders", f"{config.orders} planned; they share the error rates"))
     out.append(("baseline", result.baseline_digest))
     out.append(("order", f"seed {config.seed}, {result.order_digest}"))
     return out + [("note", note) for note in result.notes]
 
 
 def measured(rates: Calibration, config: GateConfig) -> str:
-    """What an equal checkpoint costs and the error rates, as measured; one above what is stated is named as that."""
+    """The measured error rates, and the cost of an equal checkpoint; a rate above the stated one is named."""
     equal, trials = rates.scenarios[0], rates.false_pass.trials
     text = (
-        f"an equal checkpoint is cleared {_share(equal.passed)} with {_percent(equal.used)} of the rollouts; "
+        f"an equal checkpoint passes {_share(equal.passed)}, after {_percent(equal.used)} of the rollouts; "
         f"false BLOCK {_share(rates.false_block)}, false PASS of one exactly {100 * rates.margin:g} points worse "
         f"{_share(rates.false_pass)}; {trials} trials each on {rates.source}"
     )
@@ -257,14 +248,14 @@ def measured(rates: Calibration, config: GateConfig) -> str:
 
 
 def chances(gate: Gate) -> str:
-    """What to expect, before the first rollout."""
+    """The forecast before the first rollout."""
     arms = 1 if gate.design.baseline is not None else 2
     text = (
-        f"planned: {gate.most * arms} rollouts at most; an equal checkpoint is cleared with a chance of "
+        f"planned: {gate.most * arms} rollouts at the most; an equal checkpoint passes with a chance of "
         f"{_percent(gate.chance)}"
     )
     if gate.chance < 0.5:
-        text += ": more likely than not this ends INCONCLUSIVE (`aem plan` says how many seeds it takes)"
+        text += ": this will probably end INCONCLUSIVE (`aem plan` says how many seeds are needed)"
     return text
 
 
@@ -277,19 +268,21 @@ def _percent(fraction: float) -> str:
 
 
 def _chance(result: GateReport) -> str:
-    text = f"planned chance to clear an equal checkpoint {_percent(result.chance)}"
-    return text + (": the margin is tight for so few rollouts" if result.chance < 0.5 else "")
+    text = f"an equal checkpoint passes with a planned chance of {_percent(result.chance)}"
+    return text + (": the margin is narrow for so few rollouts" if result.chance < 0.5 else "")
 
 
-def _count(pair: tuple[int, int]) -> str:
-    return f"{pair[0]}/{pair[1]}"
+def _counts(flip: TaskChange) -> tuple[str, str]:
+    """Resolved and all rollouts of the baseline and of the candidate."""
+    before, after = (f"{solved}/{n}" for solved, n in zip(flip.solved, flip.rollouts, strict=True))
+    return before, after
 
 
 # --- terminal ---------------------------------------------------------------------------------------------------------
 
 
 def to_text(result: GateReport) -> str:
-    """For the terminal: the verdict, the interval path, the surest flips, and what the verdict rests on."""
+    """For the terminal: the verdict, the interval path, the surest changes, and the details."""
     arms = 2 if result.fresh_baseline else 1
     lines = [sentence(result), ""]
     lines += [
@@ -299,9 +292,9 @@ def to_text(result: GateReport) -> str:
     ]
     if result.flips:
         sure = [flip for flip in result.flips if max(flip.p_worse, flip.p_better) >= 0.5]
-        lines += ["", f"  {counted(len(result.flips), 'task')} moved; surely or likely:{'' if sure else ' none'}"]
+        lines += ["", f"  {counted(len(result.flips), 'task')} changed; probably real:{'' if sure else ' none'}"]
         lines += [
-            f"  {flip.instance_id}  {_count(flip.baseline)} -> {_count(flip.candidate)}  "
+            f"  {flip.instance_id}  {' -> '.join(_counts(flip))}  "
             f"{'worse' if flip.p_worse > flip.p_better else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
             for flip in sure[:5]
         ]
@@ -314,7 +307,7 @@ def to_text(result: GateReport) -> str:
 
 
 def to_markdown(result: GateReport) -> str:
-    """A summary for a job page: verdict, interval path, flips."""
+    """A summary for a job page: verdict, interval path, changed tasks."""
     candidate, baseline = _cell(result.candidate), _cell(result.baseline)
     lines = [
         f"## aem gate: {result.verdict}",
@@ -344,8 +337,7 @@ def to_markdown(result: GateReport) -> str:
             "|---|---:|---:|---:|",
         ]
         lines += [
-            f"| {_cell(flip.instance_id)} | {_count(flip.baseline)} | {_count(flip.candidate)} | "
-            f"{getattr(flip, probability):.2f} |"
+            f"| {_cell(flip.instance_id)} | {' | '.join(_counts(flip))} | {getattr(flip, probability):.2f} |"
             for flip in some[:FLIPS_SHOWN]
         ]
         if len(some) > FLIPS_SHOWN:
@@ -356,7 +348,7 @@ def to_markdown(result: GateReport) -> str:
 
 
 def _cell(name: str) -> str:
-    """A name that leaves the table whole that it stands in."""
+    """A name, escaped for a table cell."""
     return name.replace("|", "\\|")
 
 

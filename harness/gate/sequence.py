@@ -1,9 +1,9 @@
-"""Gates night after night: what is spent so that false alarms stay rare for ever, kept in one small file.
+"""A sequence of gates, for example every night, that keeps false alarms rare; its state is one small file.
 
-The rule: of any `window` gates in a row, the chance of *any* false BLOCK is at most alpha, because each may BLOCK with
-probability alpha / window (Bonferroni, valid under any dependence, so also with one baseline for all). Every night
-has the same power. A PASS keeps alpha: its error is per bad checkpoint, not per night. A new baseline begins a new
-sequence; one that is run afresh every night is known by its settings instead of its outcomes.
+The rule: in any `window` consecutive gates, the chance of *any* false BLOCK is at most alpha, because each may BLOCK
+with probability alpha / window (Bonferroni, valid under any dependence, so also with one baseline for all). Every night
+has the same power. A PASS keeps alpha: its error is per bad checkpoint, not per night. A new baseline starts a new
+sequence; one that is run afresh every night is identified by its settings instead of its outcomes.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from aem_harness.harness.types import Record
 
 
 class PastGate(Record):
-    """One gate of the sequence; `candidate_digest` recognises a repeated gate, which spends nothing new."""
+    """One gate of the sequence; `candidate_digest` identifies a repeated gate, which spends nothing new."""
 
     number: int
     candidate: str
@@ -27,7 +27,7 @@ class PastGate(Record):
 
 
 class GateSequence(Record):
-    """The state file. Without `window`, one of an older kind: alpha / (j (j + 1)) for the j-th gate, alpha for ever."""
+    """The state file. Without `window`, one of an older format: alpha / (j (j + 1)) for the j-th gate, alpha in all."""
 
     baseline_digest: str
     alpha: float
@@ -35,9 +35,9 @@ class GateSequence(Record):
     gates: tuple[PastGate, ...] = ()
 
     def number(self, candidate_digest: str | None) -> int:
-        """Which gate of the sequence this candidate's is; an old number where its outcomes were gated before.
+        """The number of this candidate's gate; an earlier one if its outcomes were gated before.
 
-        Names do not count, they are used again. None: the candidate has no outcomes yet.
+        Names do not count, since they are reused. None: the candidate has no outcomes yet.
         """
         known = [gate.number for gate in self.gates if gate.candidate_digest == candidate_digest]
         return known[-1] if known else len(self.gates) + 1
@@ -47,15 +47,15 @@ class GateSequence(Record):
 
     @property
     def guarantee(self) -> str:
-        """What the error rate of BLOCK is shared over."""
-        return f"any {self.window} gates in a row" if self.window else "all gates of the sequence"
+        """The gates that share the error rate of BLOCK."""
+        return f"any {self.window} consecutive gates" if self.window else "all gates of the sequence"
 
 
 WINDOW = 7  # gates, a week of nights
 
 
 def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = None) -> GateSequence:
-    """Read the state file, or begin one. Raises ConfigError when it is of another baseline, alpha or window.
+    """Read the state file, or start one. Raises ConfigError if it has another baseline, alpha or window.
 
     `baseline` is a digest: of its stored outcomes, or of its settings where it is run afresh.
     """
@@ -69,12 +69,12 @@ def open_sequence(path: Path, baseline: str, alpha: float, window: int | None = 
         ("window", sequence.window, window or sequence.window),
     ):
         if theirs != ours:
-            raise ConfigError(f"{path} belongs to {name} {theirs}, not {ours}; begin a new file for the new {name}")
+            raise ConfigError(f"{path} belongs to {name} {theirs}, not {ours}; start a new file for the new {name}")
     return sequence
 
 
 def record(path: Path, sequence: GateSequence, gate: PastGate) -> GateSequence:
-    """Add a finished gate to the state file; one that was there already is left as it is."""
+    """Add a finished gate to the state file, unless it is there."""
     if gate.number <= len(sequence.gates):
         return sequence
     longer = sequence.model_copy(update={"gates": (*sequence.gates, gate)})

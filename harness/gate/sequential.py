@@ -1,8 +1,8 @@
-"""Sequential tests by betting: what may be claimed at whatever moment one stops looking.
+"""Sequential tests by betting: claims that are valid whenever one stops looking.
 
-Both tests are of one kind: capital starts at 1, is staked on what comes next, and under the hypothesis can be expected
-not to grow. So the probability that it *ever* reaches 1/alpha is at most alpha (Ville 1939), however often one looks
-and whyever one stops.
+Both tests work alike: capital starts at 1, is staked on the next outcome, and is not expected to grow under the
+hypothesis. So the probability that it *ever* reaches 1/alpha is at most alpha (Ville 1939), however often one looks and
+whatever makes one stop.
 
 `log_evidence` bets on paired differences of independent runs; `log_capital` and `betting_interval` on the values of a
 finite population drawn without replacement. After Waudby-Smith and Ramdas, "Estimating means of bounded random
@@ -35,14 +35,14 @@ def log_evidence(differences: Floats, weights: Floats, null: ArrayLike, stakes: 
     From look to look: as long as stake * weight stays the same it is a betting martingale in which drawing without
     replacement only makes large excursions rarer (the random walk becomes a bridge); beyond that, when tasks get second
     rollouts, it is one as far as sums of many rollouts are normal, which is why no task may risk much of the capital.
-    `aem_harness.harness.gate.calibrate` measures what this comes to.
+    `aem_harness.harness.gate.calibrate` measures the resulting error rates.
     """
     null, stakes = np.asarray(null, float), np.asarray(stakes, float)
     return np.log1p(stakes[..., None] * weights * (differences - null[..., None])).sum(axis=-1)
 
 
 def largest_stake(weights: Floats, null: ArrayLike, risk: float) -> Floats:
-    """The largest stake (L,) that loses at most the share `risk` of the capital on any one task, whatever its d_i."""
+    """The largest stake (L,) that risks at most the share `risk` of the capital on any one task, for any d_i."""
     return np.asarray(risk / np.maximum(weights.max(axis=-1) * (1 + np.asarray(null, float)), 1e-9))
 
 

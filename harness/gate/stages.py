@@ -1,8 +1,8 @@
 """Rates, group-sequentially: the difference is tested at some forty looks, each against its own boundary.
 
 The estimate is the stratified mean difference over the tasks seen so far; its standard error is that of a candidate at
-the margin (as in a score test), or what the outcomes show where that is more. Close to the best that any rule can do
-for moderate drops; the bets of `rates` are kept for few tasks and rare failures, where sums are not normal.
+the margin (as in a score test), or the observed one if that is larger. Close to the best of any rule for moderate
+drops; the bets of `rates` are used for few tasks and rare failures, whose sums are not normal.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ FIRST = 30  # rollouts before the first look
 
 @dataclass(frozen=True)
 class Scores:
-    """At each look (L,): estimate and standard error, at worst for PASS and at best for BLOCK."""
+    """At each look (L,): estimate and standard error, in the worst case for PASS and the best for BLOCK."""
 
     estimate: tuple[Floats, Floats]
     error: tuple[Floats, Floats]
@@ -50,7 +50,7 @@ def looks(design: Design, config: GateConfig) -> Ints:
 
 
 def limits(design: Design, config: GateConfig, at: Ints) -> Boundaries:
-    """The boundaries at the looks `at`; one that was not planned (the run ends early) is put between the others."""
+    """The boundaries at the looks `at`; an unplanned one (the run ends early) is interpolated."""
     due, fractions = schedule(design, config)
     if more := sorted(set(at.tolist()) - set(due.tolist())):
         extra = np.interp(more, np.r_[0, due], np.r_[0.0, fractions]).round(4)
@@ -85,13 +85,13 @@ def bounds(design: Design, config: GateConfig, cells: Cells, at: Ints) -> tuple[
 
 
 def chance(design: Design, config: GateConfig) -> float:
-    """Planned probability that a checkpoint equal to the baseline is cleared."""
+    """Planned probability that a checkpoint equal to the baseline passes."""
     drift = config.margin * np.sqrt(information(design, config))
     return chances(limits(design, config, looks(design, config)), drift)[0]
 
 
 def futility(design: Design, config: GateConfig) -> tuple[float, float]:
-    """The predictive probabilities of PASS and of BLOCK below which the gate gives up (rounded: for the cache)."""
+    """The predictive probabilities of PASS and BLOCK below which a gate is futile (rounded: for the cache)."""
     alone = stats.norm.cdf(config.margin * np.sqrt(information(design, config)) - stats.norm.isf(config.alphas[0]))
     return (round(config.gives_up_below * float(alone), 2),) * 2
 
@@ -132,14 +132,14 @@ def _scored(
 
 
 def launches(config: GateConfig) -> float:
-    """Variance of the difference that more rollouts do not lessen: both arms were launched once."""
+    """Variance of the difference that more rollouts do not reduce: each arm was launched once."""
     return 2 * config.launch_sd**2
 
 
 def variance(design: Design, at: Ints, config: GateConfig, drop: float = 0.0) -> tuple[Floats, Truths]:
-    """Planned variance of the difference at the looks (L,), and whether every stratum has been seen.
+    """Planned variance of the difference at the looks (L,), and whether all strata have been seen.
 
-    The candidate solves every task less often by one factor, so that the mean is lower by `drop`.
+    The candidate solves every task less often by one factor, so that its mean is lower by `drop`.
     """
     expected, n = design.forecast, np.arange(1, design.seeds + 1)
     factor = max(1 - drop / max(float(expected.rate.mean()), 1e-9), 0.0)

@@ -1,4 +1,4 @@
-"""A gate's outcomes that exist already: arms of a CSV, run folders, or what `aem import` reads."""
+"""Outcomes that already exist: arms of a CSV file, run folders, or what `aem import` reads."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ class Stored:
     """Two stored arms."""
 
     exhausted = "no more rollouts are stored"
-    futility = 0.0  # they cost nothing: used to the end
+    futility = 0.0  # stored outcomes cost nothing, and are used to the end
 
     def __init__(self, outcomes: Outcomes, baseline: str, candidate: str) -> None:
         self._outcomes, self._names = outcomes, (baseline, candidate)
@@ -42,7 +42,7 @@ class Stored:
         baseline, candidate = self._names
         if baseline == candidate and not options.fresh:
             raise ConfigError(
-                f"baseline and candidate are the same arm {baseline!r}; `aem calibrate` gates an arm on itself"
+                f"baseline and candidate are the same arm {baseline!r}; `aem calibrate` gates an arm against itself"
             )
         notes: list[str] = []
         if options.audited:
@@ -59,8 +59,8 @@ class Stored:
             raise DataError(f"--fresh needs the same seeds in both arms; they have {_seeds(theirs)} and {_seeds(mine)}")
         if config.question == "outcomes" and not (theirs.due.all() and mine.due.all()):
             raise DataError(
-                f"--question outcomes needs equally many seeds for every task; {theirs.name!r} has {_seeds(theirs)}, "
-                f"{mine.name!r} {_seeds(mine)}; ask for --question rates"
+                f"--question outcomes needs the same number of seeds for every task; {theirs.name!r} has "
+                f"{_seeds(theirs)}, {mine.name!r} {_seeds(mine)}; use --question rates"
             )
         check_costs(config, mine)
         self._arms = ({BASELINE: theirs} if options.fresh else {}) | {CANDIDATE: mine}
@@ -86,7 +86,7 @@ class Stored:
 
 
 def replay(gate: Gate, arms: dict[str, Arm]) -> None:
-    """Put stored outcomes through a gate as if they were coming in now; `arms` by role."""
+    """Feed stored outcomes to a gate as if they were arriving now; `arms` by role."""
     plan = gate.design
     arms = {role: arm.select(plan.tasks) for role, arm in arms.items()}
     for row, visit in plan.order[: gate.most]:

@@ -1,8 +1,8 @@
-"""From the outcomes table to the two arms of a gate, under rules that were fixed before any outcome was seen.
+"""From the outcomes table to the two arms of a gate, under rules that are fixed before any outcome is seen.
 
-One retry rule for both arms: a rollout lost to infrastructure may be repeated `retries` times, nothing else. What is
-still missing then, what came from a later try, and what has no row at all enters as the worst case for PASS and the
-best case for BLOCK. Arms that differ in more than the weights get no verdict.
+One retry rule for both arms: a rollout lost to infrastructure may be repeated `retries` times, and nothing else may.
+What is still missing then, what a later attempt brought, and what has no row enters as the worst case for PASS and the
+best case for BLOCK. Arms that differ in more than their weights get no verdict.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from aem_harness.harness.schema import tampered, without_tampered
 
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
-    """One arm as matrices. A rollout is planned where it has a row; one that was never planned is not lost."""
+    """One arm as matrices. A rollout is planned if it has a row; one that was never planned is not lost."""
     if name not in outcomes.arms:
         raise ConfigError(f"there is no arm {name!r}; the outcomes have {listed(outcomes.arms)}")
     table = outcomes.table[outcomes.table["arm"] == name]
@@ -37,7 +37,7 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
 
     lawful = table["resolved"].where(table["attempt"].fillna(0) <= retries)
     if lawful.isna().all():
-        raise DataError(f"arm {name!r} has no verdict at all ({len(table)} rollouts without one)")
+        raise DataError(f"arm {name!r} has no verdict ({len(table)} rollouts without one)")
     planned = np.zeros((len(tasks), len(seeds)), bool)
     planned[rows, columns] = True
     tokens = table["prompt_tokens"] + table["completion_tokens"]
@@ -59,7 +59,7 @@ def audited(outcomes: Outcomes) -> Outcomes:
 
 
 def refuse_unaudited(outcomes: Outcomes, *, all_of_them: bool = False) -> None:
-    """Raise DataError where an arm has resolved rollouts of which none (or not all) was graded again with canaries."""
+    """Raise DataError if canaries graded none (with `all_of_them`: not all) of an arm's resolved rollouts again."""
     table = outcomes.table
     resolved, looked = table["resolved"].fillna(False), table["canary"].notna()
     seen = table["canary"].isin(["clean", "marked"])
@@ -70,13 +70,13 @@ def refuse_unaudited(outcomes: Outcomes, *, all_of_them: bool = False) -> None:
         left = int((mine & resolved & ~looked).sum())
         if all_of_them and left:
             raise DataError(
-                f"of {arm!r} {left} resolved rollouts were not graded again with canaries, and of a candidate that is "
-                "run with --audited all are; run `aem audit --canary 1` on its folder first"
+                f"{left} resolved rollouts of {arm!r} were not graded again with canaries; for a candidate that "
+                "is run with --audited all must be: run `aem audit --canary 1` on its folder first"
             )
 
 
 def audit_words(outcomes: Outcomes) -> str:
-    """What was audited and what it changes."""
+    """What was audited, and its effect."""
     table = outcomes.table
     resolved, seen = table["resolved"].fillna(False), table["canary"].isin(["clean", "marked"])
     counts = []
@@ -106,9 +106,9 @@ def same_tasks(baseline: Arm, candidate: Arm, *, common: bool = False) -> tuple[
 
 
 def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[str] = ()) -> list[str]:
-    """Raise DriftFault naming everything but the weights in which the arms differ; what is `allowed` is returned.
+    """Raise DriftFault with all differences between the arms other than the weights; returns those that are `allowed`.
 
-    `agent` allows `agent.source` and all else of the agent.
+    `agent` allows `agent.source` and all other settings of the agent.
     """
     tables = {arm: outcomes.table[outcomes.table["arm"] == arm] for arm in arms}
     facts: dict[str, ArmFacts] = {arm: outcomes.facts[arm] for arm in arms if arm in outcomes.facts}
@@ -122,7 +122,7 @@ def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[st
 
 
 def weights(outcomes: Outcomes, arm: str) -> str:
-    """A digest of the weights that a run folder's arm was served with; empty where they are not known."""
+    """A digest of the weights that a run folder's arm was served with; empty if unknown."""
     facts = outcomes.facts.get(arm)
     return digest_of_weights((facts.fingerprint.get("weights") if facts else None) or {})
 
@@ -134,10 +134,10 @@ def digest_of_weights(digests: Mapping[str, Any]) -> str:
 
 
 def check_pin(baseline: Arm, pin: str | None) -> None:
-    """Raise DataError when the baseline's outcomes are not those of the digest `pin`, ConfigError for an empty one."""
+    """Raise DataError if the baseline's outcomes do not have the digest `pin`, ConfigError for an empty one."""
     if pin is not None and not pin.removeprefix("sha256:").strip():
         raise ConfigError(
-            f"--pin is empty: the variable that should hold the digest is not set; this baseline's is {baseline.digest}"
+            f"--pin is empty: the variable with the digest is not set; this baseline's is {baseline.digest}"
         )
     if pin is not None and baseline.digest.removeprefix("sha256:") != pin.removeprefix("sha256:"):
         raise DataError(

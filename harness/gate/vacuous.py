@@ -1,4 +1,4 @@
-"""A gate that could not BLOCK a candidate that solves nothing, or PASS one that solves everything, is none."""
+"""A gate is vacuous if it cannot BLOCK a candidate that resolves nothing, or PASS one that resolves everything."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from aem_harness.harness.gate.design import Arm, Design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 
-MARGINS = (0.10, 0.05, 0.03, 0.02, 0.01, 0.005)  # that people use
+MARGINS = (0.10, 0.05, 0.03, 0.02, 0.01, 0.005)  # to suggest
 
 
 def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> None:
-    """Raise before anything is spent when one of the verdicts is out of reach.
+    """Raise before anything is spent if one of the verdicts is out of reach.
 
-    `known` is the baseline, or an earlier run of one that is run afresh. EnvironmentFault where it solves nothing,
-    ConfigError, naming a margin that makes sense, where it solves too little.
+    `known` is the baseline, or an earlier run of one that is run afresh. EnvironmentFault if it resolves nothing,
+    ConfigError, with a usable margin, if it resolves too little.
     """
     if known is None:
         return
@@ -23,26 +23,26 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
     rate = float(np.nanmean(baseline.means))
     if rate == 0:
         raise EnvironmentFault(
-            f"the baseline {known.name} resolves nothing, so no candidate can be worse; a run at 0 % is mostly broken: "
-            "look at it with `aem show`"
+            f"the baseline {known.name} resolves nothing, so no candidate can be worse; a run at 0 % is usually "
+            "broken: check it with `aem show`"
         )
     if not _reaches(config, design, baseline, solved=0.0, verdict=Verdict.BLOCK):
         better = [m for m in MARGINS if m < config.blocks_beyond and _blocks_at(m, config, design, baseline)]
         possible = [m for m in MARGINS if m <= rate / 2] or [MARGINS[-1]]
         advice = f"choose --margin {100 * (better or possible)[0]:g}" + ("" if better else ", and more tasks or seeds")
         raise ConfigError(
-            f"this gate cannot BLOCK: the baseline {known.name} resolves {100 * rate:.1f} %, so that even a candidate "
-            f"that solves nothing is not shown to be {100 * config.blocks_beyond:g} points worse; {advice}"
+            f"this gate cannot BLOCK: the baseline {known.name} resolves {100 * rate:.1f} %, so even a candidate that "
+            f"resolves nothing is not shown to be {100 * config.blocks_beyond:g} points worse; {advice}"
         )
     if not _reaches(config, design, baseline, solved=1.0, verdict=Verdict.PASS):
         raise ConfigError(
-            "this gate cannot PASS: even a candidate that solves everything is not shown to be less than "
-            f"{100 * config.margin:g} points worse with so few rollouts; give it more seeds or tasks, or a wider margin"
+            "this gate cannot PASS: with so few rollouts, even a candidate that resolves everything is not shown to be "
+            f"less than {100 * config.margin:g} points worse; give it more seeds or tasks, or a wider margin"
         )
 
 
 def _reaches(config: GateConfig, design: Design, baseline: Arm, *, solved: float, verdict: Verdict) -> bool:
-    """Does a candidate that solves all or nothing get the verdict?"""
+    """Does a candidate that resolves all, or nothing, get the verdict?"""
     mine = np.full(design.seed_of.shape, solved)
     theirs = baseline.extremes if design.baseline is not None else (_spread(baseline, design.seeds),) * 2
     return decide(config, design, Cells(mine, mine, *theirs))[0] is verdict
@@ -54,6 +54,6 @@ def _blocks_at(margin: float, config: GateConfig, design: Design, baseline: Arm)
 
 
 def _spread(baseline: Arm, seeds: int) -> np.ndarray:
-    """Outcomes (N, K) of a fresh baseline as good as the known one: its mean, solved evenly."""
+    """Outcomes (N, K) of a fresh baseline as good as the known one: its mean, spread evenly."""
     means = np.nan_to_num(baseline.means)
     return (np.arange(seeds) < np.round(means * seeds)[:, None]).astype(float)

@@ -182,7 +182,7 @@ def test_what_comes_in_after_the_verdict_is_counted_and_changes_nothing():
 
 def test_a_rollout_that_was_not_ordered_or_has_two_outcomes_is_refused():
     gate = Gate(configure(), design(names(40), 2, baseline=SMALL_BASE))
-    with pytest.raises(DataError, match="did not order the rollout nobody__knows-1, seed 0"):
+    with pytest.raises(DataError, match="rollout nobody__knows-1, seed 0, of the candidate is not in the order"):
         gate.feed("nobody__knows-1", 0, True)
     with pytest.raises(DataError, match="seed 2"):
         gate.feed(names(40)[0], 2, True)
@@ -232,7 +232,7 @@ def test_a_budget_of_rollouts_ends_the_gate():
     config = configure(budget=Budget.parse("150"), futility=0.0)
     gate = judged(config, BASE, drawn("c", lowered(Q, 0.03), seed=4))
     assert (gate.verdict, gate.consumed, len(gate.order)) == (Verdict.INCONCLUSIVE, 150, 150)
-    assert gate.reason == "every planned rollout is in"
+    assert gate.reason == "all planned rollouts are used"
 
 
 def test_a_budget_of_tokens_ends_the_gate():

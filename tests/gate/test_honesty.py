@@ -103,11 +103,11 @@ def test_intervals_carry_their_level_and_the_verdict_is_about_this_checkpoint(tm
     out, err = capsys.readouterr()
     assert re.search(r"points, 90 % \[", out)
     assert "this checkpoint" in out
-    assert re.search(r"an equal checkpoint is cleared with a chance of \d+ %", err)
+    assert re.search(r"an equal checkpoint passes with a chance of \d+ %", err)
 
 
 def test_a_gate_with_too_little_power_is_refused_before_it_begins(tmp_path):
-    with pytest.raises(ConfigError, match="cleared with a chance of"):
+    with pytest.raises(ConfigError, match="passes with a chance of"):
         judge(tmp_path, BASE, SAME, margin=0.03, options=Options(least_chance=0.9, calibrated=False))
 
 
@@ -146,7 +146,7 @@ def test_seeds_that_were_never_planned_are_not_lost(tmp_path):
     found = run_gate("base", "cand", sources=[tmp_path / "u.csv"], margin=0.1, options=Options(calibrated=False))
     assert (found.missing, found.missing_baseline) == (0, 0)
     assert found.planned == sum(line.startswith("cand") for line in lines)
-    with pytest.raises(Exception, match="equally many seeds"):
+    with pytest.raises(Exception, match="the same number of seeds"):
         run_gate("base", "cand", sources=[tmp_path / "u.csv"], margin=0.1, question="outcomes")
 
 

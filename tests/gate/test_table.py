@@ -39,7 +39,7 @@ def test_an_unknown_arm_is_named_with_those_there_are():
 
 
 def test_an_arm_without_any_verdict_is_refused():
-    with pytest.raises(DataError, match="'a' has no verdict at all"):
+    with pytest.raises(DataError, match="'a' has no verdict"):
         read_arm(outcomes([("a", "t1", 0, None)]), "a", retries=1)
 
 
