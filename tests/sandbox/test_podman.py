@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -23,9 +25,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def podman() -> Iterator[str]:
     """The address of a fresh Podman, and this thread's client moved to it."""
-    folder = tmp_path_factory.mktemp("podman")
+    folder = Path(tempfile.mkdtemp(prefix="aem-", dir="/tmp"))  # podman takes no runroot of more than 50 characters
     words = ["podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
     address = f"unix://{folder}/socket"
     with (folder / "log").open("w") as log:
@@ -45,6 +47,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             engine._local.__dict__.pop("client", None)
             service.terminate()
             service.wait(timeout=30)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def root_file_system() -> bytes:
