@@ -30,7 +30,7 @@ from aem_harness.agents.refusals import (
     transient,
 )
 from aem_harness.agents.reply import read_reply
-from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.errors import ConfigError, PolicyFault, ServerAway
 from aem_harness.harness.types import Completion, Record
 
 __all__ = ["ContextOverflow", "EndpointPolicy", "Retry", "Sampling", "served_models"]
@@ -200,7 +200,8 @@ class EndpointPolicy:
         last, retry = failures[-1], self._retry
         if len(failures) >= retry.attempts or sum(failure.timeout for failure in failures) >= retry.timeouts:
             times = "once" if len(failures) == 1 else f"{len(failures)} times"
-            raise PolicyFault(f"{url} failed {times}, at last: {last.what}; look at the server's log") from last.error
+            kind = ServerAway if last.away else PolicyFault
+            raise kind(f"{url} failed {times}, at last: {last.what}; look at the server's log") from last.error
         if self._closed.wait(retry.wait(len(failures), last.retry_after)):
             raise PolicyFault("the policy was closed while waiting for the server") from last.error
         if self._await_server:

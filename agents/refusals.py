@@ -12,6 +12,8 @@ from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.overflow import CODES, names_max_tokens, names_overflow, stated_size
 from aem_harness.harness.web import is_loopback, open_url, through
 
+GATEWAYS = (502, 503, 504)  # what a proxy says of a server that it cannot reach
+
 
 class ContextOverflow(Exception):
     """The conversation no longer fits the model's context: an end of the rollout, the same in every arm, no fault."""
@@ -19,13 +21,17 @@ class ContextOverflow(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """One attempt that failed but may be repeated; on the next endpoint where `move` says so."""
+    """One attempt that failed but may be repeated; on the next endpoint where `move` says so.
+
+    `away`: nobody answered, or a gateway found nobody behind it.
+    """
 
     what: str
     error: Exception
     move: bool = False
     timeout: bool = False
     retry_after: float = 0.0
+    away: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,16 @@ def classify(error: Exception, asked: Asked) -> Failure:
         if status not in (408, 425, 429) and status < 500:
             raise _refused(status, message, asked) from error
         what = f"HTTP {status}: {message}{through(asked.url)}"
-        return Failure(what, error, status >= 500, retry_after=_retry_after(error))
+        return Failure(what, error, status >= 500, retry_after=_retry_after(error), away=status in GATEWAYS)
     names = {type(error).__name__, type(error.__cause__).__name__}
     if isinstance(error, openai.APITimeoutError | TimeoutError) or "ReadTimeout" in names:
         # A server that cannot even be connected to may be starting: that is tried as often as anything.
         unreached = "ConnectTimeout" in names
-        return Failure(f"no answer in time ({what})", error, move=unreached, timeout=not unreached)
+        return Failure(f"no answer in time ({what})", error, move=unreached, timeout=not unreached, away=unreached)
     if not isinstance(error, Unreadable):
         what += through(asked.url)
-    return Failure(what, error, move=not isinstance(error, Unreadable))
+    broken = not isinstance(error, Unreadable)
+    return Failure(what, error, move=broken, away=broken)
 
 
 def _says_full(error: Any, message: str) -> bool:
@@ -209,6 +216,28 @@ def heeds_tools(url: str, api_key: str | None, model: str, tools: Sequence[Mappi
     without = token_count(url, api_key, model, prompt)
     shown = token_count(url, api_key, model, prompt, tools)
     return None if without is None or shown is None else shown > without
+
+
+def unanswered(urls: Sequence[str], api_key: str | None = None, *, seconds: float = 10.0) -> str:
+    """Why none of these servers answers; empty when one does, whatever it says of itself."""
+    import urllib.error
+    import urllib.request
+
+    why = ""
+    for url in urls:
+        address = f"{base_url(url)}/models"
+        request = urllib.request.Request(address, headers={"authorization": f"Bearer {key_or_default(api_key)}"})
+        try:
+            with open_url(request, timeout=seconds):
+                return ""
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in GATEWAYS:
+                return ""
+            why = f"{url}: HTTP {error.code}"
+        except (OSError, ValueError) as error:
+            why = f"{url}: {getattr(error, 'reason', error)}"
+    return why
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

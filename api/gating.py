@@ -209,6 +209,7 @@ class _Arms:
                     None if how.gpus is None else how.gpus / how.workers,
                     audited=self._audited,
                     places=AuditedContainers(store) if self._audited else None,
+                    services=connected.services,
                 )
             self._audit(store)
 

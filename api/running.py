@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.regrade import Regrade
     from aem_harness.harness.instances.load import Loaded
+    from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
@@ -134,6 +135,7 @@ def run(
         store = stack.enter_context(enter_run(folder, asked, selection, counts))
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
+        services: Mapping[str, Service] = {}
         if to_do := store.pending(keys, retry_infrastructure=retry_infrastructure).rollouts:
             require(selection, (name for name, _, _ in to_do), asked)
             served = connect(
@@ -147,7 +149,7 @@ def run(
                 retry_seconds=retry_seconds,
             )
             connected = stack.enter_context(served)
-            options, release = asked.agent_options, connected.release
+            options, release, services = asked.agent_options, connected.release, connected.services
             driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=options)
             settle(store, driver, connected.fingerprint)
         return perform(
@@ -160,6 +162,7 @@ def run(
             grade_workers=grade_workers,
             retry_infrastructure=retry_infrastructure,
             release=release,
+            services=services,
             canary=canary,
         )
 
@@ -298,11 +301,13 @@ def perform(
     release: "Callable[[], None]" = lambda: None,
     canary: float | None = None,
     places: "Places | None" = None,
+    services: "Mapping[str, Service] | None" = None,
 ) -> Finished:
     """Do what is pending among `keys` under a live view, then write the official predictions and reports.
 
-    `release` wakes whoever waits for the policy when the run ends early. `canary`: the share of the resolved rollouts
-    without marks that are then graded again with canaries, beside all marked ones; None: no canaries.
+    `release` wakes whoever waits for the policy when the run ends early; `services` are what the policy stands on.
+    `canary`: the share of the resolved rollouts without marks that are then graded again with canaries, beside all
+    marked ones; None: no canaries.
     """
     from aem_harness.harness.report.live import RunView
     from aem_harness.harness.run.alike import alike
@@ -332,6 +337,8 @@ def perform(
             on_event=view,
             release=release,
             places=places,
+            services=services or {},
+            say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)

@@ -1,7 +1,7 @@
 """A policy for a run: behind endpoints that are there, or from registered checkpoints that are served meanwhile."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aem_harness.aem_checkpoints.registry import Entry, Registry
     from aem_harness.aem_checkpoints.serving import Server
     from aem_harness.agents.policy import EndpointPolicy
+    from aem_harness.harness.run.outages import Service
 
 
 @dataclass
@@ -22,6 +23,30 @@ class Connected:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     release: Callable[[], None] = lambda: None
     url: str = ""
+    services: "Mapping[str, Service]" = field(default_factory=dict)
+
+
+class Servers:
+    """The model's servers as a service that may be away (harness/run/outages.py); `own`: one that was started here."""
+
+    name = "the model's server"
+    remedy = "start it again"
+
+    def __init__(self, urls: Sequence[str], own: "Server | None" = None) -> None:
+        self._urls, self._own = urls, own
+
+    def probe(self) -> str:
+        """Why no server answers; PolicyFault for one of our own that has crashed for good."""
+        from aem_harness.agents.refusals import unanswered
+
+        if self._own is not None:
+            self._own.await_ready()
+        return unanswered(self._urls)
+
+    def watch(self, broke: Callable[[str], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def recovered(self) -> None: ...
 
 
 def find(name: str, registry: Path | None) -> "list[Entry]":
@@ -91,13 +116,14 @@ def connect(
     from aem_harness.aem_checkpoints.fingerprint import fingerprint, stored_dtype
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.agents.build import endpoint_policy
+    from aem_harness.harness.errors import PolicyFault
 
     if not endpoints and entry is None:
         yield Connected()
         return
     name, known = model or (entry.card.name if entry else ""), Registry(registry)
     await_server: Callable[[], None] | None = None
-    program, dtype = None, ""
+    program, dtype, server = None, "", None
     with ExitStack() as stack:
         if entry is not None and not endpoints:
             server = stack.enter_context(serve([entry], known, log or Path("server.log"), console))
@@ -112,7 +138,13 @@ def connect(
                 name, endpoints, sampling, await_server=await_server, gpus=count, retry_seconds=retry_seconds
             )
         )
-        yield Connected(policy, fingerprint(endpoints[0], policy.model, entry, known, dtype), stack.close, endpoints[0])
+        yield Connected(
+            policy,
+            fingerprint(endpoints[0], policy.model, entry, known, dtype),
+            stack.close,
+            endpoints[0],
+            {PolicyFault.boundary: Servers(endpoints, server)},
+        )
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_text
 from aem_harness.harness.types import Record
 
-UNCOUNTED = {"stop_alike"}  # settings that decide how far a run goes and no outcome: not in the digest
+# Settings that decide how far a run goes and no outcome: not in the digest.
+UNCOUNTED = {"stop_alike", "outage_seconds"}
 
 
 class Limits(Record):
@@ -44,6 +45,9 @@ class RunConfig(Record):
     agent_network: bool = Field(False, description="give the agent's container a network")
     grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
     infra_retries: int = Field(1, ge=0, description="how often a rollout lost to infrastructure is tried again at once")
+    outage_seconds: float = Field(
+        1800, ge=0, description="how long engine, server, registry or disk may be away before the run ends"
+    )
     stop_alike: int = Field(
         12, ge=0, description="stop when the first so many end alike without having worked; 0: never"
     )

@@ -50,6 +50,10 @@ class PolicyFault(AemError):
     boundary = "policy"
 
 
+class ServerAway(PolicyFault):
+    """No server answers: refused or broken connections, or a gateway that finds nobody behind it (502, 503, 504)."""
+
+
 class GradingFault(AemError):
     """The grader could not reach a verdict for reasons that are not the patch."""
 
@@ -60,6 +64,10 @@ class HostFault(AemError):
     """This machine failed: a full disk, no memory, no threads or files left. Infrastructure, whatever ran into it."""
 
     boundary = "host"
+
+
+class DiskFault(HostFault):
+    """A disk takes no more: full, over its quota, read-only, or broken."""
 
 
 class DriftFault(AemError):
@@ -87,8 +95,9 @@ def boundary(kind: type[AemError], what: str) -> Iterator[None]:
 
 
 # What the kernel refuses for want of a resource or because a disk or network is broken; an agent's own slip is none.
+_DISK_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 _HOST_ERRNO = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+    *_DISK_ERRNO,
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS),
 }
 _ENGINE_CLIENT = {"docker", "requests", "urllib3"}  # packages whose own exceptions tell of the engine's connection
@@ -107,12 +116,26 @@ def fault_in(error: BaseException) -> AemError | None:
             return cause
         if isinstance(cause, MemoryError) or "can't start new thread" in str(cause):
             return HostFault(in_one_line(cause))
+        if of_disk(cause):
+            return DiskFault(in_one_line(cause))
         if isinstance(cause, OSError) and (cause.errno in _HOST_ERRNO or isinstance(cause, ConnectionError)):
             return HostFault(in_one_line(cause))
         if type(cause).__module__.partition(".")[0] in _ENGINE_CLIENT:
             return EnvironmentFault(f"the engine's client: {in_one_line(cause)}")
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
+
+
+def of_disk(error: BaseException) -> bool:
+    """Does this exception say that a disk takes no more?"""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRNO
+
+
+def told_of(cause: str) -> AemError:
+    """The fault of a grade's cause, "boundary: message"."""
+    boundary, _, message = cause.partition(": ")
+    kinds = {kind.boundary: kind for kind in (EnvironmentFault, PolicyFault, HostFault)}
+    return kinds.get(boundary, GradingFault)(message)
 
 
 def in_one_line(error: BaseException, most: int = 300) -> str:

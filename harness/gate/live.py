@@ -6,10 +6,10 @@ With both arms run, baseline and candidate keep pace, so that they see the same 
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +27,7 @@ from aem_harness.harness.report.live import RunView
 from aem_harness.harness.run import auditing
 from aem_harness.harness.run.counts import outcomes
 from aem_harness.harness.run.listing import STOPPED
+from aem_harness.harness.run.outages import Service
 from aem_harness.harness.run.places import Places
 from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
@@ -51,6 +52,7 @@ class Side:
 
     `gpus` is None if the servers report their number. `audited`: a resolved rollout is fed after it was graded again
     with canaries, as a failure if they caught it tampering with its tests. `places` None: containers.
+    `services` are what the agent depends on, and may be away for a while.
     """
 
     role: str
@@ -62,6 +64,7 @@ class Side:
     gpus: float | None = None
     audited: bool = False
     places: Places | None = None
+    services: Mapping[str, Service] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,8 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
                 on_event=watcher(n),
                 release=side.release,
                 places=side.places,
+                services=side.services,
+                say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
             )
             for n, side in enumerate(sides)
         ]

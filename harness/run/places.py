@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
+from aem_harness.harness.run.outages import Service
 from aem_harness.harness.run.store import RunStore
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.sandbox.watch import Engine
 from aem_harness.harness.types import Grade, Prediction, Task
 
 
@@ -27,6 +29,10 @@ class Places(Protocol):
     def grade(
         self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None
     ) -> Grade: ...
+
+    def services(self) -> Mapping[str, Service]:
+        """What all of it stands on, by the boundary of the faults that its outages cause (harness/run/outages.py)."""
+        ...
 
     def close_all(self) -> None:
         """Close everything that is open, from another thread."""
@@ -64,6 +70,9 @@ class Containers:
             dataset_digest=self._dataset_digest,
             left=left,
         )
+
+    def services(self) -> Mapping[str, Service]:
+        return {"environment": Engine()}
 
     def close_all(self) -> None:
         Sandbox.close_all()

@@ -9,16 +9,26 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.ends import read_ends
-from aem_harness.harness.errors import AemError, EnvironmentFault, HostFault, PolicyFault, fault_in, in_one_line
+from aem_harness.harness.errors import (
+    AemError,
+    DiskFault,
+    EnvironmentFault,
+    HostFault,
+    PolicyFault,
+    fault_in,
+    in_one_line,
+    of_disk,
+)
 from aem_harness.harness.io import write_bytes, write_json
+from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.places import Places
-from aem_harness.harness.run.store import PATCH, Event, RunStore, now
+from aem_harness.harness.run.store import PATCH, Event, Key, RunStore, now
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
 from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
@@ -39,38 +49,51 @@ class Left:
     patch: Patch = field(default_factory=Patch)
     image_digest: str = ""
     commands: int = 0  # that the agent ran, recorded or not
-    fault: dict[str, str] | None = None
+    fault: AemError | None = None
+    began: float = 0.0  # monotonic seconds
 
 
 class Rollouts:
     """Runs single rollouts of one run. Safe to share between threads; `stop` discards rollouts in progress."""
 
     def __init__(
-        self, store: RunStore, tasks: Mapping[str, Task], agent: Agent, places: Places, stop: threading.Event
+        self,
+        store: RunStore,
+        tasks: Mapping[str, Task],
+        agent: Agent,
+        places: Places,
+        stop: threading.Event,
+        breaker: Breaker,
     ) -> None:
         self._store, self._tasks, self._agent, self._places, self._stop = store, tasks, agent, places, stop
+        self._breaker = breaker
 
     def run(self, instance_id: str, seed: int, attempt: int) -> Event | None:
-        """One rollout, in its folder and in the journal; None if the run was stopped meanwhile.
+        """One rollout, in its folder and in the journal; None if the run was stopped meanwhile, or if an outage
+        interrupted it: then nothing of it is kept, and it is to be done again.
 
         Raises only HostFault, when its result cannot be written: then the run cannot continue.
         """
         started = time.monotonic()
-        try:
+        key, scratch = (instance_id, seed), Path()
+
+        def make_scratch() -> None:
+            nonlocal scratch
             scratch = self._store.scratch(instance_id, seed)
-        except OSError as error:
-            raise unwritable(self._store.folder, error) from error
-        left, trajectory = Left(), None
+
+        if not self.written(key, make_scratch):
+            return None
+        left, trajectory = Left(began=started), None
         try:
             trajectory = TrajectoryWriter(scratch, instance_id)
             self._act(self._tasks[instance_id], seed, trajectory, left)
         except Exception as error:
             logger.warning("%s seed %d attempt %d: a fault", instance_id, seed, attempt, exc_info=error)
-            left.fault = described(error)
-        if self._stop.is_set():
+            left.fault = fault_of(error)
+        facts = {} if self._stop.is_set() else self._keep(scratch, instance_id, trajectory, left)
+        if self._stop.is_set() or self._interrupted(key, left):
             shutil.rmtree(scratch, ignore_errors=True)
             return None
-        facts = self._keep(scratch, instance_id, trajectory, left)
         event = {
             "event": "rollout",
             "instance_id": instance_id,
@@ -84,20 +107,44 @@ class Rollouts:
             "patch_bytes": len(left.patch.data),
             "left_out": left.patch.counts(),
             "image_digest": left.image_digest,
-            "fault": left.fault,
+            "fault": described(left.fault),
             "at": now(),
         }
         try:
-            self._store.finish_rollout(scratch, event)
-        except OSError as error:
+            if not self.written(key, lambda: self._store.finish_rollout(scratch, event)):
+                return None
+        finally:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise unwritable(self._store.folder, error) from error
         logger.info(
             "%s seed %d attempt %d: %s after %s steps and %.0f s, a patch of %d bytes%s",
             *(instance_id, seed, attempt, event["exit_status"], event["steps"], event["seconds"], event["patch_bytes"]),
-            f", lost: {left.fault['message']}" if left.fault else "",
+            f", lost: {left.fault}" if left.fault else "",
         )
         return event
+
+    def written(self, what: Hashable, write: Callable[[], None]) -> bool:
+        """Write to the run's folder, waiting for a disk that takes nothing; False when the run is stopped meanwhile.
+
+        Raises HostFault where waiting does not help.
+        """
+        while True:
+            began = time.monotonic()
+            try:
+                write()
+                return True
+            except OSError as error:
+                fault = unwritable(self._store.folder, error)
+                if not self._breaker.interrupts(("write", what), fault, began):
+                    raise fault from error
+                if not self._breaker.ready(("host",)):
+                    return False
+
+    def _interrupted(self, key: Key, left: Left) -> bool:
+        """Whether an outage interrupted a rollout: by its fault, or because the engine broke off in the midst of it."""
+        fault = left.fault
+        if fault is None and self._breaker.broke_since("environment", left.began):
+            fault = EnvironmentFault("the engine broke off meanwhile")
+        return fault is not None and self._breaker.interrupts(key, fault, left.began)
 
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
         left.image_digest = self._places.image(task)
@@ -129,7 +176,7 @@ class Rollouts:
         self, environment: Sandbox, fault: EnvironmentFault, work: Callable[[Sandbox], object], left: Left
     ) -> None:
         """If the agent destroyed its container, that is an exit status and counts; every other fault is raised."""
-        if self._stop.is_set() or not own_doing(environment, fault, work):
+        if self._stop.is_set() or self._breaker.broke_since("environment", left.began):
             raise fault
         left.ended = AgentExit(status=ExitStatus.SANDBOX_DESTROYED, reason=str(fault))
 
@@ -156,17 +203,18 @@ class Rollouts:
                 trajectory = TrajectoryWriter(scratch, instance_id)
             write_bytes(scratch / PATCH, left.patch.data)
             write_json(scratch / RECEIPT, left.patch.receipt())
-            trajectory.info(agent=self._agent.describe(), fault=left.fault)
+            trajectory.info(agent=self._agent.describe(), fault=described(left.fault))
             trajectory.finish(left.ended.status, left.patch.data.decode("utf-8", "surrogateescape"))
             return trajectory.summary.facts()
         except Exception as error:
-            left.fault = left.fault or described(error)
+            left.fault = left.fault or fault_of(error)
             left.ended, left.patch = AgentExit(status=ExitStatus.FAULT), Patch()
             for path in scratch.iterdir():
                 path.unlink(missing_ok=True)
             return (trajectory.summary if trajectory else Summary()).facts()
 
 
+<<<<<<< HEAD
 def described(error: Exception) -> dict[str, str]:
     """The fault of a rollout for the journal; an exception of unknown kind is the harness's own."""
     fault = fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
@@ -176,3 +224,19 @@ def described(error: Exception) -> dict[str, str]:
 def unwritable(folder: Path, error: OSError) -> HostFault:
     """The fault that ends a run: its folder cannot be written."""
     return HostFault(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")
+=======
+def fault_of(error: Exception) -> AemError:
+    """The fault that a rollout ended in; an exception of no known kind is the harness's own."""
+    return fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
+
+
+def described(fault: AemError | None) -> dict[str, str] | None:
+    """A fault as the journal has it."""
+    return {"boundary": fault.boundary, "message": str(fault)} if fault else None
+
+
+def unwritable(folder: Path, error: OSError) -> HostFault:
+    """What ends a run: its folder takes no more results."""
+    kind = DiskFault if of_disk(error) else HostFault
+    return kind(f"cannot write to {folder} ({error.strerror}): repair that, then run the same command again")
+>>>>>>> a52d923 (feat(run): an engine, server or disk that is away is waited for, and costs no attempt)

@@ -1,7 +1,8 @@
 """Many rollouts: runs the agent in fresh containers, and grades each patch as soon as it exists.
 
 An exception in a rollout or grading is a fault of that one (harness/run/rollout.py) and never cancels the others. When
-the engine or the server is clearly gone (many faults in a row), the run stops instead of losing the rest.
+something is clearly broken (many faults in a row), the run stops instead of losing the rest. An engine, a server or a
+disk that is away for a while costs nothing: the run waits (harness/run/outages.py).
 """
 
 import logging
@@ -11,14 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import MappingProxyType
 from typing import Any
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line
+from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line, told_of
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.alike import Watch
+from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
-from aem_harness.harness.run.rollout import RECEIPT, Rollouts, unwritable
+from aem_harness.harness.run.rollout import RECEIPT, Rollouts
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
@@ -54,6 +57,8 @@ class Runner:
         on_event: Callable[[str, Event], None] = lambda kind, event: None,
         release: Callable[[], None] = lambda: None,
         places: Places | None = None,
+        services: Mapping[str, Service] = MappingProxyType({}),
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.store = store
         self.tasks = tasks
@@ -65,7 +70,9 @@ class Runner:
         self._release = release
         self._view = threading.Lock()
         self._places = places or Containers(store)
-        self._rollouts = Rollouts(store, tasks, agent, self._places, self.stop)
+        known = {**self._places.services(), "host": Disk(store.folder), **services}
+        self._breaker = Breaker(known, patience=self.config.outage_seconds, say=say, stop=self.stop)
+        self._rollouts = Rollouts(store, tasks, agent, self._places, self.stop, self._breaker)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do what is pending among `keys`, in their order.
@@ -81,6 +88,7 @@ class Runner:
         logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(pending.grades), len(keys))
         faults_in_a_row = 0
         with (
+            self._breaker.watching(),
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
             ThreadPoolExecutor(self._grade_workers, "grade") as grades,
         ):
@@ -91,6 +99,7 @@ class Runner:
                     while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
                         rolling.add(rollouts.submit(self._rollout, *waiting.popleft()))
                     done, _ = wait(rolling | grading, timeout=0.2, return_when=FIRST_COMPLETED)
+                    self._breaker.check()
                     rolling -= done
                     grading -= done
                     for event in filter(None, (future.result() for future in done)):
@@ -122,24 +131,26 @@ class Runner:
                     wait(running, timeout=0.5)
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
-        if self.stop.is_set():
-            return None
-        self._tell("started", {"instance_id": instance_id, "seed": seed})
-        event = self._rollouts.run(instance_id, seed, attempt)
-        if event:
-            self._tell("rollout", event)
-        return event
+        while self._breaker.ready(ROLLOUT_NEEDS):
+            self._tell("started", {"instance_id": instance_id, "seed": seed})
+            event = self._rollouts.run(instance_id, seed, attempt)
+            if event:
+                self._tell("rollout", event)
+                return event
+        return None
 
     # --- one grading ------------------------------------------------------------------------------------------------
 
     def _grade(self, instance_id: str, seed: int) -> Event | None:
         started = time.monotonic()
         grade = Grade(instance_id=instance_id, outcome=Outcome.ERROR)
-        for _ in range(1 + self.config.infra_retries):
-            if self.stop.is_set():
+        attempts = 0
+        while attempts <= self.config.infra_retries:
+            if not self._breaker.ready(GRADING_NEEDS):
                 return None
+            began = time.monotonic()
             try:
-                grade = self._graded(instance_id, seed)
+                grade, fault = self._graded(instance_id, seed), None
             except Exception as error:
                 logger.warning("%s seed %d: grading failed", instance_id, seed, exc_info=error)
                 fault = fault_in(error) or GradingFault(f"unexpected {in_one_line(error)}")
@@ -147,6 +158,8 @@ class Runner:
                 grade = grade.model_copy(update={"cause": cause, "seconds": time.monotonic() - started})
             if grade.outcome is not Outcome.ERROR:
                 break
+            if not self._breaker.interrupts(("grading", instance_id, seed), fault or told_of(grade.cause), began):
+                attempts += 1
         if self.stop.is_set():
             return None
         event = {
@@ -162,10 +175,8 @@ class Runner:
             "at": now(),
         }
         logger.info("%s seed %d: %s %s", instance_id, seed, event["outcome"], event["cause"])
-        try:
-            self.store.finish_grade(event)
-        except OSError as error:
-            raise unwritable(self.store.folder, error) from error
+        if not self._rollouts.written(("grade", instance_id, seed), lambda: self.store.finish_grade(event)):
+            return None
         self._tell("grade", event)
         return event
 

@@ -124,8 +124,14 @@ class RunStore:
     def finish_rollout(self, scratch: Path, event: Event) -> None:
         """Make a rollout final: its folder is moved into place (an earlier attempt is kept beside it), then journaled.
 
-        The event that is journaled carries the hashes of the folder's files under "files".
+        The event that is journaled carries the hashes of the folder's files under "files". After an OSError (a full
+        disk) it may be called again.
         """
+        if not scratch.exists():  # an earlier call got past the renaming
+            key = event["instance_id"], event["seed"]
+            with self._mutex:
+                self._adopt_one(self.rollout_folder(*key), key)
+            return
         event = {**event, "files": files_of(scratch, without=(ROLLOUT_EVENT,))}
         for name in event["files"]:
             make_durable(scratch / name)

@@ -24,6 +24,9 @@ OWNER, INSIDE = "aem.owner", "aem.inside"
 PAUSES = (0.5, 2.0)  # seconds before the second and third try to remove a container that a busy engine would not let go
 
 
+_left: "set[str]" = set()  # containers that could not be removed since no engine answered
+
+
 def ownership() -> dict[str, str]:
     """The labels that make a container this process's."""
     inside = _inside()
@@ -54,8 +57,24 @@ def remove(container: "Container") -> bool:
             if pause is not None:
                 time.sleep(pause)
         except (DockerException, OSError):  # no engine answers
+            _left.add(str(container.id))
             return False
     return False
+
+
+def remove_left() -> None:
+    """Remove what `remove` could not, now that the engine answers again."""
+    from docker.errors import DockerException, NotFound
+
+    for one in list(_left):
+        _left.discard(one)
+        try:
+            remove(client().containers.get(one))
+        except NotFound:
+            continue
+        except (DockerException, EnvironmentFault, OSError):
+            _left.add(one)
+            return
 
 
 def _is_dead(labels: Mapping[str, str]) -> bool:

@@ -1,0 +1,262 @@
+"""A circuit breaker: what a run stands on is away for a while, and the run waits instead of losing rollouts to it.
+
+A run stands on services: the engine, the model's server, the disk. A fault that an outage of one explains interrupts
+a rollout or a grading: nothing is journaled, no attempt is spent, and it is done again once the service is back. While
+a service is away nothing that needs it starts; it is looked at again with growing pauses. What no outage explains is a
+loss as ever, and so is what is interrupted again and again: then the outage may be its own doing.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from aem_harness.harness.errors import AemError, DiskFault, EnvironmentFault, HostFault, PolicyFault, ServerAway
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between looks at a service that is away, doubled each time
+GRACE = 0.5  # seconds within which a watched service's break is known, after a fault that it caused
+INTERRUPTIONS = 5  # of the same rollout or grading; then its fault counts, whatever explains it
+GLANCE = 5.0  # seconds between looks at the disk while all is well
+
+_KINDS = {kind.boundary: kind for kind in (EnvironmentFault, PolicyFault, HostFault)}
+ROLLOUT_NEEDS = ("environment", "policy", "host")
+GRADING_NEEDS = ("environment", "host")
+
+
+class Service(Protocol):
+    """What a run stands on. `name` begins a sentence's subject; `remedy` says what a person does about an outage."""
+
+    name: str
+    remedy: str
+
+    def probe(self) -> str:
+        """What is wrong now; empty when it is well. Raises AemError for what waiting cannot repair."""
+        ...
+
+    def watch(self, broke: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Inside the block `broke(why)` is called, from another thread, whenever the service breaks off."""
+        ...
+
+    def recovered(self) -> None:
+        """Called once it is back, before work goes on."""
+        ...
+
+
+class Disk:
+    """The disks under some folders: have they space left, and does the first of them take a file?"""
+
+    name = "the disk"
+    remedy = "free disk space"
+    FLOOR = 256 << 20  # bytes below which nothing new is started, or a fiftieth of a small disk
+
+    def __init__(self, folder: Path, *others: Path) -> None:
+        self._folder, self._others = folder, others
+
+    def probe(self) -> str:
+        return self.glance() or self._written()
+
+    def glance(self) -> str:
+        """Is one of them nearly full?"""
+        import shutil
+
+        for folder in (self._folder, *self._others):
+            try:
+                disk = shutil.disk_usage(folder)
+            except OSError as error:
+                if folder == self._folder:
+                    return f"{folder}: {error.strerror}"
+                continue  # the engine's folder may be another machine's
+            if disk.free < min(self.FLOOR, disk.total // 50):
+                return f"{folder} has {disk.free >> 20} MiB left"
+        return ""
+
+    def _written(self) -> str:
+        path = self._folder / f".probe-{uuid4().hex[:8]}"
+        try:
+            path.write_bytes(bytes(1 << 20))
+        except OSError as error:
+            return f"{self._folder}: {error.strerror}"
+        finally:
+            path.unlink(missing_ok=True)
+        return ""
+
+    def watch(self, broke: Callable[[str], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def recovered(self) -> None: ...
+
+
+@dataclass
+class _Circuit:
+    service: Service
+    since: float | None = None  # when it opened; None while the service is well
+    broke: float = float("-inf")  # when it last broke off
+    watched: bool = False
+    probing: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Breaker:
+    """The circuits of one run, by the boundary of the faults that they explain ("environment", "policy", "host").
+
+    `patience` is how long a service may be away, in seconds; then `check` raises the fault, and waiting ends. `say` is
+    told a line when a service goes and when it comes back. `stop` ends all waiting. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        *,
+        patience: float,
+        say: Callable[[str], None] = lambda line: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._circuits = {boundary: _Circuit(service) for boundary, service in services.items()}
+        self._patience, self._say = patience, say
+        self._stop = stop or threading.Event()
+        self._changed = threading.Condition()
+        self._over: AemError | None = None
+        self._interrupted: Counter[Hashable] = Counter()
+        self._glanced = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look after the services inside the block."""
+        with ExitStack() as stack:
+            for boundary, circuit in self._circuits.items():
+                watch = circuit.service.watch(lambda why, at=boundary: self._broke(at, why))
+                circuit.watched = not isinstance(watch, nullcontext)
+                stack.enter_context(watch)
+            yield
+
+    def check(self) -> None:
+        """Raise the fault of a service that was away for too long."""
+        if self._over:
+            raise self._over
+
+    def ready(self, needs: Sequence[str] = GRADING_NEEDS) -> bool:
+        """Wait until all of `needs` are well; False when the run ends instead."""
+        self._glance()
+        with self._changed:
+            while not (self._stop.is_set() or self._over):
+                if not any(self._circuits[one].since is not None for one in needs if one in self._circuits):
+                    return True
+                self._changed.wait(0.2)
+        return False
+
+    def broke_since(self, boundary: str, began: float) -> bool:
+        """Did the service break off after `began` (monotonic seconds)? What ran across that is not to be trusted."""
+        return boundary in self._circuits and self._circuits[boundary].broke >= began
+
+    def interrupts(self, what: Hashable, fault: AemError, began: float) -> bool:
+        """Does an outage explain this fault of `what`, which began at `began`? Then it is to be done again.
+
+        False for what was interrupted too often already.
+        """
+        if self._interrupted[what] >= INTERRUPTIONS or not self._explains(fault, began):
+            return False
+        self._interrupted[what] += 1
+        logger.info("%s was interrupted: %s", what, fault)
+        return True
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _explains(self, fault: AemError, began: float) -> bool:
+        circuit = self._circuits.get(fault.boundary)
+        if circuit is None or self._stop.is_set():
+            return False
+        if isinstance(fault, DiskFault | ServerAway):  # which say themselves that it was away
+            self._look(fault.boundary)
+            return True
+        if circuit.since is not None or circuit.broke >= began or self._look(fault.boundary):
+            return True
+        deadline = time.monotonic() + (GRACE if circuit.watched else 0)
+        while circuit.broke < began and time.monotonic() < deadline:  # it is back, and its watcher just notices
+            time.sleep(0.05)
+        return circuit.broke >= began
+
+    def _look(self, boundary: str) -> bool:
+        """Is the service away now? One thread looks, others take its answer."""
+        circuit = self._circuits[boundary]
+        asked = time.monotonic()
+        with circuit.probing:
+            if circuit.since is not None or circuit.broke >= asked:
+                return True
+            try:
+                why = circuit.service.probe()
+            except AemError as error:
+                self._give_up(error)
+                return True
+            if why:
+                self._broke(boundary, why)
+            return bool(why)
+
+    def _broke(self, boundary: str, why: str) -> None:
+        circuit = self._circuits[boundary]
+        with self._changed:
+            circuit.broke = time.monotonic()
+            if circuit.since is not None or self._stop.is_set() or self._over:
+                return
+            circuit.since = circuit.broke
+        self._tell(
+            f"{circuit.service.name} is away ({why}): the run waits for up to {_span(self._patience)} and loses "
+            f"nothing; {circuit.service.remedy}"
+        )
+        threading.Thread(target=self._probe, args=(boundary,), name="outage", daemon=True).start()
+
+    def _probe(self, boundary: str) -> None:
+        circuit, kind = self._circuits[boundary], _KINDS[boundary]
+        assert circuit.since is not None
+        pause = FIRST_PAUSE
+        while not self._stop.wait(pause):
+            away = time.monotonic() - circuit.since
+            try:
+                why = circuit.service.probe()
+                if not why:
+                    circuit.service.recovered()
+            except AemError as error:
+                self._give_up(error)
+                return
+            if not why:
+                with self._changed:
+                    circuit.since, circuit.broke = None, time.monotonic()
+                    self._changed.notify_all()
+                self._tell(f"{circuit.service.name} is back after {_span(away)}: the run goes on")
+                return
+            if away + pause > self._patience:
+                self._give_up(
+                    kind(
+                        f"{circuit.service.name} has been away for {_span(away)} ({why}): {circuit.service.remedy}, "
+                        "then run the same command again (-c outage_seconds=N waits longer)"
+                    )
+                )
+                return
+            pause = min(LONGEST_PAUSE, 2 * pause, max(0.1, self._patience - away))
+
+    def _give_up(self, error: AemError) -> None:
+        with self._changed:
+            self._over = self._over or error
+            self._changed.notify_all()
+
+    def _glance(self) -> None:
+        circuit = self._circuits.get("host")
+        if circuit is None or not isinstance(circuit.service, Disk) or time.monotonic() < self._glanced + GLANCE:
+            return
+        self._glanced = time.monotonic()
+        if circuit.since is None and (why := circuit.service.glance()):
+            self._broke("host", why)
+
+    def _tell(self, line: str) -> None:
+        logger.warning("%s", line)
+        self._say(line)
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
