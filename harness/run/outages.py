@@ -13,11 +13,20 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from aem_harness.harness.errors import AemError, DiskFault, EnvironmentFault, HostFault, PolicyFault, ServerAway
+from aem_harness.harness.errors import (
+    AemError,
+    DiskFault,
+    EnvironmentFault,
+    HostFault,
+    PolicyFault,
+    ServerAway,
+    in_one_line,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +140,7 @@ class Breaker:
         """Look after the services inside the block."""
         with ExitStack() as stack:
             for boundary, circuit in self._circuits.items():
-                watch = circuit.service.watch(lambda why, at=boundary: self._broke(at, why))
+                watch = circuit.service.watch(partial(self._broke, boundary))
                 circuit.watched = not isinstance(watch, nullcontext)
                 stack.enter_context(watch)
             yield
@@ -189,16 +198,13 @@ class Breaker:
         with circuit.probing:
             if circuit.since is not None or circuit.broke >= asked:
                 return True
-            try:
-                why = circuit.service.probe()
-            except AemError as error:
-                self._give_up(error)
-                return True
+            why = self._wrong(circuit)
             if why:
                 self._broke(boundary, why)
             return bool(why)
 
     def _broke(self, boundary: str, why: str) -> None:
+        """The service breaks off, or is found to be away."""
         circuit = self._circuits[boundary]
         with self._changed:
             circuit.broke = time.monotonic()
@@ -215,16 +221,11 @@ class Breaker:
         circuit, kind = self._circuits[boundary], _KINDS[boundary]
         assert circuit.since is not None
         pause = FIRST_PAUSE
-        while not self._stop.wait(pause):
+        while not self._stop.wait(pause) and not self._over:
             away = time.monotonic() - circuit.since
-            try:
-                why = circuit.service.probe()
-                if not why:
-                    circuit.service.recovered()
-            except AemError as error:
-                self._give_up(error)
-                return
+            why = self._wrong(circuit)
             if not why:
+                circuit.service.recovered()
                 with self._changed:
                     circuit.since, circuit.broke = None, time.monotonic()
                     self._changed.notify_all()
@@ -239,6 +240,16 @@ class Breaker:
                 )
                 return
             pause = min(LONGEST_PAUSE, 2 * pause, max(0.1, self._patience - away))
+
+    def _wrong(self, circuit: _Circuit) -> str:
+        """What is wrong with a service; what waiting cannot repair ends the run."""
+        try:
+            return circuit.service.probe()
+        except AemError as error:
+            self._give_up(error)
+            return str(error)
+        except Exception as error:
+            return in_one_line(error)
 
     def _give_up(self, error: AemError) -> None:
         with self._changed:

@@ -39,13 +39,13 @@ def why_no_start() -> str:
             labels={"aem": __version__, **ownership()},
         )
         container.start()
-    except (DockerException, EnvironmentFault) as error:
+    except (DockerException, EnvironmentFault, OSError) as error:  # the connection's own errors are OSErrors
         said = explained(error)
         return "" if _REACHED.search(said) else said
     finally:
         if container is not None:
             remove(container)
-        with suppress(DockerException, EnvironmentFault):
+        with suppress(DockerException, EnvironmentFault, OSError):
             if image:
                 client().images.remove(image, force=True)
     return ""
