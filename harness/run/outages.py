@@ -161,14 +161,19 @@ class Breaker:
         return False
 
     def broke_since(self, boundary: str, began: float) -> bool:
-        """Did the service break off after `began` (monotonic seconds)? What ran across that is not to be trusted."""
+        """Did the service break off after `began` (monotonic seconds)?"""
         return boundary in self._circuits and self._circuits[boundary].broke >= began
 
-    def interrupts(self, what: Hashable, fault: AemError, began: float) -> bool:
-        """Does an outage explain this fault of `what`, which began at `began`? Then it is to be done again.
+    def interrupts(self, what: Hashable, fault: AemError | None, began: float) -> bool:
+        """Did an outage interrupt `what`, which began at `began`? Then it is to be done again.
 
-        False for what was interrupted too often already.
+        Yes if one explains its fault; without a fault, if the engine broke off meanwhile: what ran across that is not
+        to be trusted. No for what was interrupted too often already.
         """
+        if fault is None:
+            if not self.broke_since("environment", began):
+                return False
+            fault = EnvironmentFault("the engine broke off meanwhile")
         if self._interrupted[what] >= INTERRUPTIONS or not self._explains(fault, began):
             return False
         self._interrupted[what] += 1

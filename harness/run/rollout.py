@@ -28,7 +28,7 @@ from aem_harness.harness.errors import (
 from aem_harness.harness.io import write_bytes, write_json
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.places import Places
-from aem_harness.harness.run.store import PATCH, Event, Key, RunStore, now
+from aem_harness.harness.run.store import PATCH, Event, RunStore, now
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
 from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
@@ -91,7 +91,7 @@ class Rollouts:
             logger.warning("%s seed %d attempt %d: a fault", instance_id, seed, attempt, exc_info=error)
             left.fault = fault_of(error)
         facts = {} if self._stop.is_set() else self._keep(scratch, instance_id, trajectory, left)
-        if self._stop.is_set() or self._interrupted(key, left):
+        if self._stop.is_set() or self._breaker.interrupts(key, left.fault, started):
             shutil.rmtree(scratch, ignore_errors=True)
             return None
         event = {
@@ -139,13 +139,6 @@ class Rollouts:
                 if not self._breaker.ready(("host",)):
                     return False
 
-    def _interrupted(self, key: Key, left: Left) -> bool:
-        """Whether an outage interrupted a rollout: by its fault, or because the engine broke off in the midst of it."""
-        fault = left.fault
-        if fault is None and self._breaker.broke_since("environment", left.began):
-            fault = EnvironmentFault("the engine broke off meanwhile")
-        return fault is not None and self._breaker.interrupts(key, fault, left.began)
-
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
         left.image_digest = self._places.image(task)
         with self._places.open(task) as environment:
@@ -177,6 +170,8 @@ class Rollouts:
     ) -> None:
         """If the agent destroyed its container, that is an exit status and counts; every other fault is raised."""
         if self._stop.is_set() or self._breaker.broke_since("environment", left.began):
+            raise fault
+        if not own_doing(environment, fault, work):
             raise fault
         left.ended = AgentExit(status=ExitStatus.SANDBOX_DESTROYED, reason=str(fault))
 
@@ -214,29 +209,17 @@ class Rollouts:
             return (trajectory.summary if trajectory else Summary()).facts()
 
 
-<<<<<<< HEAD
-def described(error: Exception) -> dict[str, str]:
-    """The fault of a rollout for the journal; an exception of unknown kind is the harness's own."""
-    fault = fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
-    return {"boundary": fault.boundary, "message": str(fault)}
-
-
-def unwritable(folder: Path, error: OSError) -> HostFault:
-    """The fault that ends a run: its folder cannot be written."""
-    return HostFault(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")
-=======
 def fault_of(error: Exception) -> AemError:
-    """The fault that a rollout ended in; an exception of no known kind is the harness's own."""
+    """The fault that a rollout ended in; an exception of unknown kind is the harness's own."""
     return fault_in(error) or AemError(f"unexpected {in_one_line(error)}")
 
 
 def described(fault: AemError | None) -> dict[str, str] | None:
-    """A fault as the journal has it."""
+    """A fault for the journal."""
     return {"boundary": fault.boundary, "message": str(fault)} if fault else None
 
 
 def unwritable(folder: Path, error: OSError) -> HostFault:
-    """What ends a run: its folder takes no more results."""
+    """The fault that ends a run: its folder cannot be written."""
     kind = DiskFault if of_disk(error) else HostFault
-    return kind(f"cannot write to {folder} ({error.strerror}): repair that, then run the same command again")
->>>>>>> a52d923 (feat(run): an engine, server or disk that is away is waited for, and costs no attempt)
+    return kind(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")

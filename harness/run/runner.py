@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault, GradingFault, fault_in, in_one_line, told_of
+from aem_harness.harness.errors import AemError, EnvironmentFault, GradingFault, fault_in, in_one_line, told_of
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.alike import Watch
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
@@ -150,16 +150,20 @@ class Runner:
                 return None
             began = time.monotonic()
             try:
-                grade, fault = self._graded(instance_id, seed), None
+                fault: AemError | None = None
+                grade = self._graded(instance_id, seed)
             except Exception as error:
                 logger.warning("%s seed %d: grading failed", instance_id, seed, exc_info=error)
                 fault = fault_in(error) or GradingFault(f"unexpected {in_one_line(error)}")
                 cause = f"{fault.boundary}: {fault}"
                 grade = grade.model_copy(update={"cause": cause, "seconds": time.monotonic() - started})
-            if grade.outcome is not Outcome.ERROR:
+            if fault is None and grade.outcome is Outcome.ERROR:
+                fault = told_of(grade.cause)
+            if self._breaker.interrupts(("grading", instance_id, seed), fault, began):
+                continue
+            if fault is None:
                 break
-            if not self._breaker.interrupts(("grading", instance_id, seed), fault or told_of(grade.cause), began):
-                attempts += 1
+            attempts += 1
         if self.stop.is_set():
             return None
         event = {
