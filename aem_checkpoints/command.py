@@ -207,5 +207,12 @@ def explain(log: str) -> str:
 
 
 def _rank(adapters: Sequence[Entry]) -> int:
-    needed = max(int(str(setting(entry.folder, "adapter_config.json", "r") or 16)) for entry in adapters)
+    """The largest rank that the server must hold; PEFT's `rank_pattern` may give some layers more than `r`."""
+    needed = max(_largest_rank(entry) for entry in adapters)
     return next((rank for rank in LORA_RANKS if rank >= needed), needed)
+
+
+def _largest_rank(entry: Entry) -> int:
+    pattern = setting(entry.folder, "adapter_config.json", "rank_pattern") or {}
+    own = setting(entry.folder, "adapter_config.json", "r") or 16
+    return max(int(str(rank)) for rank in (own, *(pattern.values() if isinstance(pattern, Mapping) else ())))

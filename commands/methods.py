@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from aem_harness.harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def _by_cards(outcomes: "Outcomes", registry: Path | None) -> dict[str, tuple[st
 
     cards = {entry.card.name: entry.card for entry in Registry(registry).entries()}
     places: dict[str, tuple[str, str]] = {}
+    said: dict[str, dict[str, set[str]]] = {}
     for arm in outcomes.arms:
         facts = outcomes.facts.get(arm)
         name = str(facts.config.get("checkpoint") or "") if facts else ""
@@ -44,13 +47,25 @@ def _by_cards(outcomes: "Outcomes", registry: Path | None) -> dict[str, tuple[st
                 "give --group METHOD=GLOB for each method, or --run-column COLUMN"
             )
         places[arm] = method_of(cards[name])
+        for key, value in {**cards[name].method.parameters, "step": cards[name].training.step}.items():
+            said.setdefault(places[arm][0], {}).setdefault(key, set()).add(str(value))
+    for method, settings in said.items():
+        if mixed := [f"{key}: {', '.join(sorted(values))}" for key, values in settings.items() if len(values) > 1]:
+            typer.echo(f"{method}: its training runs have different settings ({'; '.join(mixed)})", err=True)
     return places
 
 
 def method_of(card: "Card") -> tuple[str, str]:
-    """`("aem over grpo", "grpo-seed3")`: the method of a checkpoint and its training run."""
+    """`("aem over grpo", "grpo-seed3")`: the method of a checkpoint and its training run.
+
+    A control or another method in AEM's place is no AEM, and none is its base: `step_matched over grpo`.
+    """
     method = card.method
-    name = f"aem over {method.base}" if method.kind == "aem" and method.base else method.base or method.kind
+    settings = method.parameters
+    over = settings.get("control") or settings.get("baseline") or ("aem" if method.kind == "aem" else "")
+    over += " reversed" if settings.get("direction") == "reversed" else ""
+    over += " shuffled" if settings.get("shuffle_seed") is not None else ""
+    name = f"{over} over {method.base}" if over and method.base else method.base or method.kind
     seeds = "-".join(map(str, card.training.seeds))
     run = card.training.run or (f"seed {seeds}" if seeds else card.series)
     return name, run

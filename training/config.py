@@ -111,6 +111,18 @@ class RlConfig(Common):
         return Base.model_validate(merged)
 
 
+class WarmStart(Record):
+    """Supervised learning on scripted demonstrations before the first step.
+
+    A language model that does not know the world's commands earns no reward, and equal rewards teach nothing.
+    """
+
+    steps: int = Field(gt=0)
+    batch: int = Field(default=16, gt=0, description="demonstrations a step")
+    learning_rate: float = Field(default=2e-4, gt=0)
+    right: float = Field(default=0.6, gt=0, le=1, description="chance that an attempt of the teacher is right")
+
+
 class TrlConfig(Record):
     """The same world learned by TRL's GRPOTrainer, with any causal LM: `aem_harness.training.engines.trl_run`.
 
@@ -137,6 +149,7 @@ class TrlConfig(Record):
     lora: Mapping[str, Any] | None = Field(
         default=None, description="PEFT's LoraConfig: train an adapter, not all weights"
     )
+    warm_start: WarmStart | None = Field(default=None, description="demonstrations first, into the same weights")
     report_to: tuple[str, ...] = Field(default=("tensorboard",), description="of transformers: also wandb, mlflow")
     arguments: Mapping[str, Any] = Field(default_factory=dict)
 

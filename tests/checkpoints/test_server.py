@@ -239,6 +239,13 @@ def test_adapters_share_a_server_with_their_base_and_take_over_its_settings(fami
     assert options(family.get("c"), family)["tool-call-parser"] == "hermes"
 
 
+def test_a_server_has_room_for_the_largest_rank_of_an_adapters_pattern(family):
+    """Some layers may have more than `r`: vLLM refuses an adapter that is larger than it was told."""
+    config = family.get("a").folder / "adapter_config.json"
+    config.write_text('{"r": 8, "rank_pattern": {"q_proj": 60, "k_proj": 4}}')
+    assert "--max-lora-rank 64" in words(family, "a", "c")
+
+
 def test_gpus_are_those_of_vllm_s_parallelism_and_of_strangers_what_the_card_says(family, tmp_path):
     vllm, cpu = Program("vLLM", ("vllm",)), Program("vLLM", ("vllm",), cpu=True)
     assert gpus(family.get("base"), family, vllm) == 1

@@ -119,3 +119,37 @@ def test_a_cards_method_and_training_run_place_a_checkpoint() -> None:
     cards = {entry.card.name: entry.card for entry in Registry().entries()}
     assert method_of(cards["tiny-grpo"]) == ("grpo", "tiny-grpo-seed0")
     assert method_of(cards["tiny-aem"])[0] == "aem over grpo"
+
+
+def test_a_control_or_another_method_over_a_base_is_not_that_base() -> None:
+    from aem_harness.aem_checkpoints.card import Card, Method, Training
+    from aem_harness.commands.methods import method_of
+
+    def named(kind: str, **parameters: object) -> str:
+        method = Method.model_validate({"kind": kind, "base": "grpo", "parameters": parameters})
+        return method_of(Card(name="x", path=".", method=method, training=Training(run="x-seed1")))[0]
+
+    assert named("baseline", lr=1e-3) == "grpo"
+    assert named("aem", direction="normal", shuffle_seed=None) == "aem over grpo"
+    assert named("other", control="step_matched", direction="normal") == "step_matched over grpo"
+    assert named("baseline", baseline="empg") == "empg over grpo"
+    assert named("aem", direction="reversed") == "aem reversed over grpo"
+    assert named("aem", direction="normal", shuffle_seed=0) == "aem shuffled over grpo"
+
+
+def test_training_runs_of_one_method_with_different_settings_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from aem_harness.aem_checkpoints.adding import add
+    from aem_harness.aem_checkpoints.card import Card, Method, Training
+    from aem_harness.commands.methods import as_methods
+    from aem_harness.harness.compare.outcomes import ArmFacts
+
+    table, facts = checkpoints(0.1).table, {}
+    for number, arm in enumerate(sorted(set(table["arm"]))):
+        method = Method(kind="aem" if "aem" in arm else "baseline", base="grpo", parameters={"lr": 1 + number % 2})
+        add(Card(name=arm, path=".", method=method, training=Training(run=arm, step=24)), tmp_path)
+        facts[arm] = ArmFacts(arm=arm, config={"checkpoint": arm})
+    methods = as_methods(Outcomes(table, facts), (), None, tmp_path)
+    assert set(methods.arms) == {"grpo", "aem over grpo"}
+    assert "\ngrpo: its training runs have different settings (lr: 1, 2)\n" in "\n" + capsys.readouterr().err

@@ -92,6 +92,101 @@ def test_the_shared_batch_gives_the_worked_alphas(engine, tmp_path):
     assert (advantages_B_T[batch.mask_B_T == 0] == 0).all()
 
 
+# --- how turns are sampled --------------------------------------------------------------------------------------------
+
+
+def likeliest(monkeypatch):
+    """Makes every `generate` take the likeliest token, so that two ways of sampling can be held together."""
+    from transformers import LlamaForCausalLM
+
+    plain = LlamaForCausalLM.generate
+    greedy = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    monkeypatch.setattr(LlamaForCausalLM, "generate", lambda self, *a, **k: plain(self, *a, **{**k, **greedy}))
+
+
+def test_turns_that_are_read_from_the_cache_are_those_of_a_conversation_read_anew(tmp_path, monkeypatch):
+    """In single precision, rows of different lengths and ends, over all turns."""
+    from aem_harness.training.engines.trl import AemGRPOTrainer
+
+    likeliest(monkeypatch)
+    trainer = make_trainer(AemGRPOTrainer, tmp_path, settings(max_steps=6))
+    player, end = trainer.rollout_func, trainer.processing_class.eos_token_id
+    batch = player([str(number) for number in range(8)], trainer)
+    turns = []
+    for prompt, ids, sampled in zip(batch["prompt_ids"], batch["completion_ids"], batch["env_mask"], strict=True):
+        starts = [t for t, own in enumerate(sampled) if own and (t == 0 or not sampled[t - 1] or ids[t - 1] == end)]
+        turns.append(len(starts))
+        for start in starts:
+            stop = next(
+                (t for t in range(start, len(ids)) if not sampled[t] or (ids[t - 1] == end and t > start)), len(ids)
+            )
+            read = torch.tensor([prompt + ids[:start]])
+            said = trainer.model.generate(
+                read, max_new_tokens=40, eos_token_id=end, pad_token_id=trainer.processing_class.pad_token_id
+            )
+            assert said[0, read.shape[1] :].tolist() == ids[start:stop]
+    assert len(set(turns)) > 1
+    assert max(turns) >= 4
+    assert batch["logprobs"] is None
+
+
+class OwnWeights:
+    """In the place of TRL's vLLM: what its `generate` returns, by the trained model."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def generate(self, prompts, images, num_generations, profiler=None):
+        assert images is None
+        assert num_generations == 1
+        replies, logprobs = [], []
+        for ids in prompts:
+            out = self.trainer.model.generate(torch.tensor([ids]), max_new_tokens=40)[0, len(ids) :].tolist()
+            with torch.no_grad():
+                logits = self.trainer.model(torch.tensor([ids + out])).logits[0, len(ids) - 1 : -1]
+            replies.append(out)
+            logprobs.append([[float(x)] for x in torch.log_softmax(logits, -1).gather(-1, torch.tensor(out)[:, None])])
+        return prompts, replies, logprobs, None
+
+    def sync_weights(self): ...
+
+
+def test_turns_sampled_by_vllm_are_the_same_and_bring_their_log_probabilities(tmp_path, monkeypatch):
+    """TRL corrects for vLLM's other numbers token by token, so the environment's words must have a place as well."""
+    from aem_harness.training.engines.trl import AemGRPOTrainer
+
+    likeliest(monkeypatch)
+    trainer = make_trainer(AemGRPOTrainer, tmp_path, settings(max_steps=6), aem=AemConfig(min_range=0.0))
+    prompts = [str(number) for number in range(8)]
+    own = trainer.rollout_func(prompts, trainer)
+    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, OwnWeights(trainer), 0
+    batch = trainer.rollout_func(prompts, trainer)
+    for name in ("completion_ids", "env_mask", "reward"):
+        assert batch[name] == own[name]
+    for ids, sampled, logprobs in zip(batch["completion_ids"], batch["env_mask"], batch["logprobs"], strict=True):
+        assert len(ids) == len(sampled) == len(logprobs)
+        assert all(logprob == 0 for logprob, mine in zip(logprobs, sampled, strict=True) if not mine)
+        assert any(logprob < 0 for logprob in logprobs)
+    trainer.model.train()
+    scored = trainer._generate_and_score_completions([{"prompt": prompt} for prompt in prompts])
+    ratios = scored["importance_sampling_ratio"]
+    torch.testing.assert_close(ratios, torch.ones_like(ratios), atol=1e-3, rtol=0)
+    assert scored["advantages"].dim() == 2  # modulated, by the entropies of TRL's own pass
+
+
+def test_vllm_that_several_processes_share_is_refused(tmp_path, monkeypatch):
+    """Its calls are collective, and episodes differ in turns: the first to finish would leave the others waiting."""
+    from aem_harness.training.engines import trl_run
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for more in ({"vllm_tensor_parallel_size": 2}, {"vllm_mode": "server"}):
+        with pytest.raises(ConfigError, match="vllm_mode: colocate"):
+            trl_run.arguments(settings(arguments={"use_vllm": True, **more}), tmp_path)
+    monkeypatch.delenv("WORLD_SIZE")
+    made = trl_run.arguments(settings(arguments={"use_vllm": True}, context=500, max_reply=30), tmp_path)
+    assert (made.vllm_mode, made.vllm_max_model_length, made.generation_kwargs) == ("colocate", 530, {"max_tokens": 30})
+
+
 # --- real steps -------------------------------------------------------------------------------------------------------
 
 
@@ -192,3 +287,41 @@ def test_an_adapter_is_trained_and_registered_as_one_on_its_start(tmp_path, monk
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     trl_run._callback(tmp_path / "run" / "metrics.jsonl", lambda _: None, None)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_demonstrations_come_first_and_teach_a_model_what_it_did_not_know(tmp_path):
+    """A model of random weights, by its adapter alone: it then says the teacher's first command."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+    from aem_harness.training.config import WarmStart
+    from aem_harness.training.engines import trl_run
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(START)
+    model = get_peft_model(
+        LlamaForCausalLM(AutoConfig.from_pretrained(START, dtype="float32")),
+        LoraConfig(
+            task_type="CAUSAL_LM", r=64, lora_alpha=128, target_modules=["all-linear", "lm_head", "embed_tokens"]
+        ),
+    )
+    frozen = {name: value.clone() for name, value in model.named_parameters() if not value.requires_grad}
+    player = trl_run.Player(settings())
+    told = []
+    losses = trl_run.warm_start(
+        model, tokenizer, player, WarmStart(steps=25, batch=8, learning_rate=5e-3), seed=0, report=told.append
+    )
+    assert losses[-1] < 0.6 * losses[0]
+    assert [line["loss"] for line in told] == losses
+    assert all(torch.equal(value, frozen[name]) for name, value in model.named_parameters() if name in frozen)
+
+
+def test_settings_that_want_vllm_say_so_where_it_is_missing(tmp_path):
+    from importlib.util import find_spec
+
+    from aem_harness.training.engines import trl_run
+
+    if find_spec("vllm"):
+        pytest.skip("vLLM is installed beside TRL")
+    with pytest.raises(ConfigError, match=r"-c arguments.use_vllm=false"):
+        trl_run.check(settings(arguments={"use_vllm": True}), tmp_path / "run", resume=False)

@@ -9,10 +9,13 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aem_harness.aem_checkpoints.card import CARD, Card, Method, Serving, Training, read_card
 from aem_harness.agents.templates import Prompts
@@ -20,8 +23,8 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import write_text
 from aem_harness.training import tasks
 from aem_harness.training.checkpoint import digest
-from aem_harness.training.config import TrlConfig
-from aem_harness.training.environment import PROMPTS, Episode
+from aem_harness.training.config import TrlConfig, WarmStart
+from aem_harness.training.environment import PROMPTS, Episode, Skill, demonstration
 from aem_harness.training.folder import enter, parent_of, refuse
 from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.reference import scaffold
@@ -39,6 +42,7 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
     from aem_harness.training.engines.trl import AemGRPOTrainer, check_trl
 
     check_trl()
+    check_vllm(config)
     saved = out / "trl"
     last = last_checkpoint(saved)
     refuse(out, config, step_of(last), resume=resume)
@@ -53,6 +57,12 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
         model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot load {config.start}: {' '.join(str(error).split())[:300]}") from None
+    if adapter := lora(config):
+        from peft import get_peft_model
+
+        model = get_peft_model(model, adapter)
+    if config.warm_start and last is None:
+        warm_start(model, tokenizer, player, config.warm_start, seed=config.seed, report=report)
     trainer = AemGRPOTrainer(
         model,
         reward_funcs=[episode_reward],
@@ -61,7 +71,6 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
         processing_class=tokenizer,
         rollout_func=player,
         aem=config.aem,
-        peft_config=lora(config),
     )
     trainer.remove_callback(PrinterCallback)  # every step's numbers are in metrics.jsonl and reported
     trainer.add_callback(_callback(out / "metrics.jsonl", report, last))
@@ -97,6 +106,15 @@ def arguments(config: TrlConfig, folder: Path) -> Any:
         "max_completion_length": config.context,
         "gradient_checkpointing": False,
     }
+    if config.arguments.get("use_vllm"):
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and config.arguments.get("vllm_mode") == "server"
+        if several or config.arguments.get("vllm_tensor_parallel_size", 1) != 1:
+            raise ConfigError(
+                "arguments: processes that share one vLLM must ask it equally often, and episodes differ in turns; "
+                "use vllm_mode: colocate and vllm_tensor_parallel_size: 1"
+            )
+        ours["vllm_max_model_length"] = config.context + config.max_reply
+        ours["generation_kwargs"] = {"max_tokens": config.max_reply}  # of a turn, not of a whole conversation
     try:
         return GRPOConfig(**{**ours, **config.arguments})
     except (TypeError, ValueError) as error:
@@ -108,10 +126,20 @@ def check(config: TrlConfig, out: Path, *, resume: bool) -> None:
     from aem_harness.training.engines.trl import check_trl
 
     check_trl()
+    check_vllm(config)
     refuse(out, config, step_of(last_checkpoint(out / "trl")), resume=resume)
     policy_or_hub(config.start)
     arguments(config, out / "trl")
     lora(config)
+
+
+def check_vllm(config: TrlConfig) -> None:
+    """ConfigError when the settings want vLLM's sampling and it is not in this environment."""
+    if config.arguments.get("use_vllm") and find_spec("vllm") is None:
+        raise ConfigError(
+            "arguments.use_vllm: vLLM is not installed beside TRL: pip install 'trl[vllm]', or, without a GPU, "
+            "-c arguments.use_vllm=false"
+        )
 
 
 def lora(config: TrlConfig) -> Any:
@@ -149,12 +177,21 @@ def episode_reward(completions: Sequence[Any], reward: Sequence[float], **_: Any
 
 @dataclass
 class Played:
-    """One rollout: `sampled` is 1 where the policy chose the id, over everything after the prompt."""
+    """One rollout: `sampled` is 1 where the policy chose the id, over everything after the prompt.
+
+    `logprobs` are the sampler's, 0 on what the environment said; only vLLM tells them.
+    """
 
     episode: Episode
     prompt: list[int]
     ids: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+    def add(self, ids: list[int], logprobs: list[float], *, sampled: bool) -> None:
+        self.ids += ids
+        self.sampled += [int(sampled)] * len(ids)
+        self.logprobs += logprobs
 
 
 class Player:
@@ -172,46 +209,94 @@ class Player:
             episode = Episode(self.pool[int(prompt)], self.prompts, self.config.max_steps)
             opening = tokenizer.apply_chat_template(episode.messages, add_generation_prompt=True, return_dict=False)
             played.append(Played(episode, list(opening)))
-        live = played
+        sampler = VllmSampler(trainer) if trainer.use_vllm else CachedSampler(trainer, self.config)
+        live, unread, kept = played, [one.prompt for one in played], list(range(len(played)))
         while live:
-            replies = self._replies(trainer, [one.prompt + one.ids for one in live])
-            live = [one for one, reply in zip(live, replies, strict=True) if self._goes_on(one, reply, tokenizer)]
+            replies = sampler(unread, kept)
+            unread, kept = [], []
+            for place, (one, (reply, logprobs)) in enumerate(zip(live, replies, strict=True)):
+                one.add(reply, logprobs, sampled=True)
+                if after := self._seen(one, reply, tokenizer):
+                    one.add(after, [0.0] * len(after), sampled=False)
+                    unread.append(after)
+                    kept.append(place)
+            live = [live[place] for place in kept]
         return {
             "prompt_ids": [one.prompt for one in played],
             "completion_ids": [one.ids for one in played],
-            "logprobs": None,  # those of the sampler, which is the trained model itself
+            # None: the sampler is the trained model itself, and there is nothing to correct for.
+            "logprobs": [one.logprobs for one in played] if trainer.use_vllm else None,
             "env_mask": [one.sampled for one in played],
             "reward": [one.episode.reward for one in played],
         }
 
-    def _goes_on(self, one: Played, reply: list[int], tokenizer: Any) -> bool:
-        one.ids += reply
-        one.sampled += [1] * len(reply)
+    def demonstrated(self, random: Random, skill: Skill, tokenizer: Any) -> Played:
+        """A scripted episode on one of the tasks, as if the policy had played it."""
+        done = demonstration(random.choice(self.pool), skill, random, self.prompts)
+        one = Played(Episode(done.task, self.prompts, self.config.max_steps), [])
+        one.prompt += tokenizer.apply_chat_template(one.episode.messages, add_generation_prompt=True, return_dict=False)
+        for message in done.messages[2:]:
+            if message["role"] == "assistant":
+                reply = [*tokenizer.encode(message["content"], add_special_tokens=False), tokenizer.eos_token_id]
+                one.add(reply, [], sampled=True)
+                if not (after := self._seen(one, reply, tokenizer)):
+                    break
+                one.add(after, [], sampled=False)
+        return one
+
+    def _seen(self, one: Played, reply: list[int], tokenizer: Any) -> list[int]:
+        """What the policy reads after this reply, up to its next turn; empty when the episode has ended."""
         observation = one.episode.reply(tokenizer.decode(reply, skip_special_tokens=True))
         if observation is None:
-            return False
+            return []
         after = following(tokenizer, observation)
         if reply[-1] == after[0] == tokenizer.eos_token_id:
             after = after[1:]
         if len(one.prompt) + len(one.ids) + len(after) + 1 >= self.config.context:
             one.episode.cut("no room for the observation")
-            return False
-        one.ids += after
-        one.sampled += [0] * len(after)
-        return True
+            return []
+        return after
 
-    def _replies(self, trainer: Any, read: Sequence[list[int]]) -> list[list[int]]:
-        """One reply to each conversation, its end token included."""
+
+Reply = tuple[
+    list[int], list[float]
+]  # ids, its end token included, and the sampler's log-probabilities where it has any
+
+
+class CachedSampler:
+    """The trained model's own `generate`. What was read in earlier turns stays in its cache and is not read again.
+
+    Rows of one batch differ in length in every turn, so the ids (R, L) have holes, which the mask leaves out.
+    """
+
+    def __init__(self, trainer: Any, config: TrlConfig) -> None:
+        from transformers import DynamicCache
+
+        self.trainer, self.config = trainer, config
+        self.cache = DynamicCache(config=trainer.accelerator.unwrap_model(trainer.model_wrapped).config)
+        self.ids: Tensor | None = None
+        self.mask: Tensor | None = None
+
+    def __call__(self, unread: Sequence[list[int]], kept: Sequence[int]) -> list[Reply]:
+        """One reply to each conversation. `unread` is what is new to each, `kept` its place among those before."""
         from trl.models import unwrap_model_for_generation
 
-        tokenizer, device = trainer.processing_class, trainer.accelerator.device
-        width = max(map(len, read))
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in read], device=device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in read], device=device)
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model, torch.no_grad():
-            out = model.generate(
+        tokenizer, device = self.trainer.processing_class, self.trainer.accelerator.device
+        width = max(map(len, unread))
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in unread], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in unread], device=device)
+        if self.ids is not None and self.mask is not None:
+            rows = torch.tensor(kept, device=device)
+            self.cache.batch_select_indices(rows)
+            ids, mask = torch.cat([self.ids[rows], ids], 1), torch.cat([self.mask[rows], mask], 1)
+        with (
+            unwrap_model_for_generation(self.trainer.model_wrapped, self.trainer.accelerator) as model,
+            torch.no_grad(),
+        ):
+            self.ids = model.generate(
                 ids,
                 attention_mask=mask,
+                past_key_values=self.cache,
                 max_new_tokens=self.config.max_reply,
                 do_sample=True,
                 temperature=self.config.temperature,
@@ -220,7 +305,60 @@ class Player:
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        return [up_to(row, tokenizer.eos_token_id) for row in out[:, width:].tolist()]
+        replies = [up_to(row, tokenizer.eos_token_id) for row in self.ids[:, ids.shape[1] :].tolist()]
+        longest = self.ids.shape[1] - ids.shape[1]
+        said = [[1] * len(reply) + [0] * (longest - len(reply)) for reply in replies]
+        self.mask = torch.cat([mask, torch.tensor(said, device=device)], 1)
+        return [(reply, []) for reply in replies]
+
+
+class VllmSampler:
+    """TRL's vLLM, whose prefix cache keeps earlier turns. TRL corrects for what its log-probabilities differ by."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.read: list[list[int]] = []
+
+    def __call__(self, unread: Sequence[list[int]], kept: Sequence[int]) -> list[Reply]:
+        before = [self.read[place] for place in kept] if self.read else [[] for _ in unread]
+        self.read = [old + new for old, new in zip(before, unread, strict=True)]
+        _, replies, logprobs, _ = self.trainer.vllm_generation.generate(self.read, images=None, num_generations=1)
+        self.read = [read + list(reply) for read, reply in zip(self.read, replies, strict=True)]
+        return [
+            (list(reply), [at[0] for at in told]) for reply, told in zip(replies, logprobs, strict=True)
+        ]  # the chosen token's alone is asked for
+
+
+def warm_start(
+    model: Any, tokenizer: Any, player: Player, config: WarmStart, *, seed: int, report: Report = lambda _: None
+) -> list[float]:
+    """Train what is trainable of `model` on the teacher's replies; returns the loss of every step, nats a token.
+
+    Every process of a run does the same, from generators seeded alike.
+    """
+    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate, weight_decay=0.0)
+    losses = []
+    for step in range(1, config.steps + 1):
+        random = Random(f"warm start:{seed}:{step}")
+        shown = [player.demonstrated(random, Skill(right=config.right), tokenizer) for _ in range(config.batch)]
+        width = max(len(one.prompt) + len(one.ids) for one in shown)
+        ids_B_T = torch.full((config.batch, width), tokenizer.pad_token_id, device=model.device)
+        labels_B_T = torch.full_like(ids_B_T, -100)  # which transformers leaves out of the loss
+        for row, one in enumerate(shown):
+            ids = torch.tensor(one.prompt + one.ids, device=model.device)
+            sampled = torch.tensor([0] * len(one.prompt) + one.sampled, device=model.device).bool()
+            ids_B_T[row, : len(ids)] = ids
+            labels_B_T[row, : len(ids)] = torch.where(sampled, ids, -100)
+        loss = model(input_ids=ids_B_T, labels=labels_B_T).loss  # rows are padded on the right: no mask is needed
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        report({"step": 0, "warm_start_step": step, "loss": losses[-1]})
+    return losses
 
 
 def up_to(ids: list[int], end: int) -> list[int]:
