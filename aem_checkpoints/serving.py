@@ -29,6 +29,7 @@ START_SECONDS = 3600.0  # a large model on a cold disk takes many minutes to loa
 RESTARTS = 1
 POLL_SECONDS = 0.2
 HEALTH_EVERY = 10  # polls
+SILENT_SECONDS = 300.0  # without an answer to /health; a busy server is silent for seconds, a hung one for ever
 STOP_SECONDS = 10
 
 _DTYPE = re.compile(r"(?:dtype=torch\.|torch [\w.+]+, )(\w+)(?=[,)\s])")
@@ -174,9 +175,10 @@ class Server:
         """Why the server ended, once it has; empty when it was stopped.
 
         A process may live on and keep its open connections, which are ours, while it listens no more (seen with vLLM
-        0.32): refused twice in a row it is taken for ended.
+        0.32): refused twice in a row it is taken for ended. So is one that has said nothing for SILENT_SECONDS.
         """
         polls = refused = 0
+        heard = time.monotonic()
         while not self._stopping.wait(POLL_SECONDS):
             polls += 1
             if self._process is None or self._process.poll() is not None:
@@ -187,6 +189,9 @@ class Server:
             refused = refused + 1 if health is client.Health.REFUSED else 0
             if refused > 1:
                 return f"it no longer accepts connections; {self._reason()}"
+            heard = heard if health is client.Health.SILENT else time.monotonic()
+            if (silent := time.monotonic() - heard) > SILENT_SECONDS:
+                return f"it has not answered for {silent:.0f} s; {self._reason()}"
             if health is client.Health.DEAD:
                 return self._reason()
         return ""

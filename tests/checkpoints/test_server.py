@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from aem_harness.aem_checkpoints import serving
 from aem_harness.aem_checkpoints.adding import add
 from aem_harness.aem_checkpoints.card import Card, Serving
 from aem_harness.aem_checkpoints.command import Program, arguments, explain, gpus, options, together
@@ -101,6 +102,15 @@ def test_a_server_that_lives_on_but_stopped_listening_is_restarted(server):
     server.await_ready()
     assert "no longer accepts connections" in server.events[1]["detail"]
     assert group(first) == {}
+    assert urllib.request.urlopen(f"{server.url}/models", timeout=5).status == 200
+
+
+def test_a_server_that_hangs_is_restarted_when_it_has_been_silent_for_long(server, monkeypatch):
+    monkeypatch.setattr(serving, "SILENT_SECONDS", 6.0)
+    os.killpg(server.pid, signal.SIGSTOP)
+    assert until(lambda: "restarted" in events(server), 60)
+    server.await_ready()
+    assert "it has not answered for" in server.events[1]["detail"]
     assert urllib.request.urlopen(f"{server.url}/models", timeout=5).status == 200
 
 
