@@ -74,7 +74,7 @@ def table(
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
-    from aem_harness.harness.report.formats import COLUMN_WIDTH, TEXT_WIDTH
+    from aem_harness.harness.report.formats import COLUMN_WIDTH, TEXT_WIDTH, WIDE
     from aem_harness.harness.report.paper import DEFAULT_COLUMNS
 
     if again:
@@ -101,8 +101,9 @@ def table(
         made = make_table(arms or [], options)
     options = made.inputs.options
     tries = [name for name, used in (("--transpose", options.transpose), ("fewer --columns", False)) if not used]
-    if made.width > 1.15 * TEXT_WIDTH:
-        typer.echo(f"about {made.width / TEXT_WIDTH:.1f} times as wide as a page: try {' or '.join(tries)}", err=True)
+    page = TEXT_WIDTH * (WIDE if options.wide else 1)
+    if made.width > 1.15 * page:
+        typer.echo(f"about {made.width / page:.1f} times as wide as a page: try {' or '.join(tries)}", err=True)
     elif made.width > 1.15 * COLUMN_WIDTH and not options.wide:
         typer.echo("wider than one column of a two-column paper: there, give --wide (table*)", err=True)
     if out is None:

@@ -24,6 +24,8 @@ from aem_harness.harness.compare.words import (
     points,
     seeds_of,
     short,
+    stacked,
+    sureness,
     title_of,
     unit_of,
 )
@@ -254,7 +256,7 @@ def _heads(comparison: Comparison, candidates: int, mean: str, change: str) -> l
         return ["arm", mean]
     if candidates == 1:
         before, after = comparison.baseline, next(a.arm for a in comparison.arms if a.arm != comparison.baseline)
-        return [f"{short(before)} {mean}" if mean == "%" else short(before), short(after), change, level, "p"]
+        return [stacked(before) + " %" * (mean == "%"), stacked(after), change, level, "p"]
     return ["arm", mean, change, level, "p"]
 
 
@@ -325,7 +327,7 @@ def _flip_cells(flip: Flip, *, parted: bool) -> list[str]:
         link = f"[link={Path(path).resolve().as_uri()}]" if path else ""
         rates.append(f"{link}{solved}/{rollouts}{'[/link]' if link else ''}")
     turn = ["-" if flip.step is None else str(flip.step + 1)] if parted else []
-    return [*rates, percent(max(flip.p_worse, flip.p_better), 0), *turn]
+    return [*rates, sureness(flip), *turn]
 
 
 def _how_to_read(flip: Flip) -> str:

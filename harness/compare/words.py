@@ -1,9 +1,10 @@
 """Numbers of a comparison in writing, and its answer in a sentence: what terminal, tables and report share."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, GraderNoise, Interval, MetricRow
+from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Flip, GraderNoise, Interval, MetricRow
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -72,6 +73,22 @@ def about_times(comparison: Comparison, rows: Iterable[MetricRow]) -> str:
 def short(arm: str, most: int = 16) -> str:
     """An arm's name as a column head: long ones keep both ends."""
     return arm if len(arm) <= most else f"{arm[: most // 2 - 1]}…{arm[-most // 2 :]}"
+
+
+def stacked(arm: str, most: int = 10) -> str:
+    """An arm's name as a narrow column head, broken after its own separators: `qwen3-8b-` over `step-400`."""
+    lines = [""]
+    for part in re.findall(r"[^-_./: ]*[-_./: ]*", arm):
+        if lines[-1] and len(lines[-1] + part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines) if len(lines) <= 3 and max(map(len, lines)) <= most else short(arm, most)
+
+
+def sureness(flip: Flip) -> str:
+    """In percent, the posterior that a task's rate truly changed."""
+    sure = max(flip.p_worse, flip.p_better)
+    return percent(sure, 0) if sure >= 0.005 else "< 1"
 
 
 def title_of(contrast: Contrast) -> str:

@@ -12,6 +12,7 @@ from aem_harness.harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
 COLUMN_WIDTH = 52  # of the same small print in one column of two, 3.3 inches
+WIDE = 1.36  # the text width of a two-column article (469 pt) in that of a one-column one (345 pt)
 TEXT_WIDTH = 76  # characters of a footnotesize LaTeX table that fit the text width of an article; 66 of a small one
 
 

@@ -15,8 +15,8 @@ from aem_harness.harness.compare.words import (
     amount,
     ends_words,
     headline,
-    percent,
     seeds_of,
+    sureness,
     unit_of,
 )
 from aem_harness.harness.report import forests, words
@@ -160,7 +160,7 @@ def _flips(comparison: Comparison) -> list[dict[str, Any]]:
             "before": f"{flip.solved[0]}/{flip.rollouts[0]}",
             "after": f"{flip.solved[1]}/{flip.rollouts[1]}",
             "worse": flip.change < 0,
-            "sure": percent(max(flip.p_worse, flip.p_better), 0),
+            "sure": sureness(flip),
             "seeds": [_seed(path) for path in flip.trajectories],
         }
         for flip in surest(comparison.flips)[:SHOWN_FLIPS]

@@ -33,7 +33,7 @@ def resolved_rate(state: RunState, level: float = 0.95) -> Estimate | None:
 def runs_table(states: Sequence[RunState], now: datetime | None = None) -> Table:
     """One line for each run: how far it is, its resolved rate with the interval for a repetition on these tasks."""
     now = now or datetime.now(UTC)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, collapse_padding=True)
     table.add_column("run", overflow="fold")
     for name in ("resolved %, 95 %", "status", "changed"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
@@ -44,12 +44,15 @@ def runs_table(states: Sequence[RunState], now: datetime | None = None) -> Table
 
 def _name(state: RunState) -> Text:
     """The folder, and under it what the run is of."""
-    lines = [f"{state.dataset.rsplit('/', 1)[-1]}, {counted(state.tasks, 'task')} x {counted(state.seeds, 'seed')}"]
+    facts = [state.dataset.rsplit("/", 1)[-1], f"{counted(state.tasks, 'task')} x {counted(state.seeds, 'seed')}"]
+    facts += [] if state.bytes is None else [size_words(state.bytes)]
+    lines = [", ".join(facts)]
     if state.arm not in state.folder.name:
         lines.insert(0, state.arm)
     if state.checkpoint and state.checkpoint != state.arm:
         lines.append(state.checkpoint)
-    lines.append(state.digest + ("" if state.bytes is None else f", {size_words(state.bytes)}"))
+    if state.digest not in state.folder.name:
+        lines.append(state.digest)
     note = f"\n  {state.note}" if state.note else ""
     return Text.assemble(str(state.folder), ("".join(f"\n  {line}" for line in lines), "dim"), note)
 

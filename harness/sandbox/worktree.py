@@ -99,6 +99,7 @@ class Entry:
 
 
 Listing = dict[bytes, Entry]
+CACHES = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 
 
 @dataclass
@@ -118,8 +119,11 @@ class Patch:
         self.left_out.setdefault(why, []).append(_text(path))
 
     def counts(self) -> dict[str, int]:
-        """How many paths the patch leaves out, by reason: for the journal."""
-        return {why: len(paths) for why, paths in self.left_out.items()}
+        """How many paths the patch leaves out, by reason, for the journal; caches of Python's tools are no loss."""
+        counts = {
+            why: sum(CACHES.isdisjoint(path.split("/")) for path in paths) for why, paths in self.left_out.items()
+        }
+        return {why: count for why, count in counts.items() if count}
 
     def receipt(self) -> dict[str, Any]:
         """For the rollout's folder; long lists are cut, their lengths are in `counts`."""
@@ -127,7 +131,10 @@ class Patch:
             "bytes": len(self.data),
             "carried": None if self.carried is None else dict(list(self.carried.items())[: 10 * NAMED]),
             "left_out": {why: paths[:NAMED] for why, paths in self.left_out.items()},
-            "counts": {"carried": len(self.carried or ()), **self.counts()},
+            "counts": {
+                "carried": len(self.carried or ()),
+                **{why: len(paths) for why, paths in self.left_out.items()},
+            },
         }
 
 

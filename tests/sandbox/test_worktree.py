@@ -60,6 +60,15 @@ LIST = (
 )
 
 
+def test_caches_that_running_tests_leaves_are_named_in_the_receipt_and_not_counted_as_left_out(image):
+    with opened(image) as agent:
+        agent.execute("mkdir -p pkg/__pycache__; echo x > pkg/__pycache__/a.log; echo y > b.log")
+        patch = agent.patch()
+    assert patch.counts() == {"ignored": 1}
+    assert patch.receipt()["counts"] == {"carried": 0, "ignored": 2}
+    assert patch.receipt()["left_out"]["ignored"] == ["b.log", "pkg/__pycache__/a.log"]
+
+
 def test_the_official_way_of_applying_gives_the_tree_that_the_agent_left(image):
     with opened(image) as agent:
         assert agent.execute(EDITS).returncode == 0
