@@ -53,7 +53,7 @@ def luck(target: Path, repetitions: int = 20_000) -> None:
 
 
 def seeds_needed(target: Path) -> None:
-    """The smallest difference that is detected with 80 % power, by seeds an arm, for both questions."""
+    """The smallest difference that is detected with 80 % power, by seeds per arm, for both questions."""
     found = plan(PUBLIC["deepswe"], tasks=TASKS)
     figure, axes = plt.subplots(figsize=(7.2, 3.6), constrained_layout=True)
     seeds = [row.seeds for row in found.rows]
@@ -64,7 +64,7 @@ def seeds_needed(target: Path) -> None:
             above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8}
             axes.annotate(f"{value:.1f}", (x, value), **above)
     axes.axhline(100 * GAIN, color=RED, linewidth=1.2, linestyle="--", label="+1.4 points")
-    axes.set(xscale="log", xticks=seeds, xticklabels=seeds, xlabel="seeds an arm")
+    axes.set(xscale="log", xticks=seeds, xticklabels=seeds, xlabel="seeds per arm")
     axes.set(ylabel="detected with 80 % power, points")
     axes.minorticks_off()
     axes.set_ylim(0, 14.5)
@@ -80,7 +80,7 @@ def tasks_needed(target: Path) -> None:
     for question, colour in ((LIKE, PALE), (THESE, BLUE)):
         rows = [next(row for row in plan(PUBLIC["deepswe"], tasks=n).rows if row.seeds == 4) for n in numbers]
         axes.plot(numbers, [100 * row.detectable[question] for row in rows], "o-", color=colour, label=question)
-    axes.set(xscale="log", xticks=numbers, xticklabels=numbers, xlabel="tasks, 4 seeds an arm")
+    axes.set(xscale="log", xticks=numbers, xticklabels=numbers, xlabel="tasks, 4 seeds per arm")
     axes.set(ylabel="detected with 80 % power, points", ylim=(0, None))
     axes.minorticks_off()
     axes.legend(frameon=False)

@@ -25,7 +25,7 @@ def conclude(finished: "Finished", console: "Console") -> int:
     for remark in finished.remarks:
         console.print(f"[yellow]note:[/] {remark}", highlight=False, soft_wrap=True)
     if finished.suspect:
-        console.print(f"resolved, but with a serious integrity mark (see audit.json): {', '.join(finished.suspect)}")
+        console.print(f"resolved, but with a grave integrity mark (see audit.json): {', '.join(finished.suspect)}")
     if finished.vain:
         console.print(f"[yellow]warning:[/] {finished.vain}", highlight=False, soft_wrap=True)
     if finished.lost:

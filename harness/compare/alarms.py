@@ -1,7 +1,7 @@
 """Signs that rollouts of an arm are not independent draws of one policy: intervals are then too narrow.
 
 Two exact-null tests, given which tasks are hard: do the means of seeds differ by more than their rollouts allow, and
-does the resolve rate move while the run goes on?
+does the resolve rate change during the run?
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from scipy import special
 from aem_harness.harness.compare.values import Floats
 from aem_harness.harness.errors import listed
 
-ALARM = 0.01  # p-value below which an arm is spoken of: one in a hundred sound arms is
+ALARM = 0.01  # p-value below which an arm is reported: one in a hundred sound arms is
 
 
 def alarms(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
@@ -23,7 +23,7 @@ def alarms(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         if len(models) > 1:
             yield (
                 f"{arm} pools {len(models)} checkpoints ({listed(models, most=3)}) as if they were seeds: its "
-                "intervals are of these checkpoints only; for a claim on the method compare with --unit run"
+                "intervals hold for these checkpoints only; for a claim on the method compare with --unit run"
             )
         found = seeds_spread(table)
         if found is not None and found[2] < ALARM:
@@ -63,7 +63,7 @@ def seeds_spread(table: pd.DataFrame) -> tuple[float, float, float] | None:
 
 
 def drift_in_time(table: pd.DataFrame) -> tuple[float, float] | None:
-    """Change of the resolve rate from the first rollouts to the last, and its p-value; None where times are unknown.
+    """Change of the resolve rate from the first rollouts to the last, and its p-value; None if times are unknown.
 
     Only rollouts of the same task are compared: the score test of a slope over the order in which rollouts ended, with
     the variance of shuffling each task's outcomes.
@@ -93,9 +93,9 @@ def drift_in_time(table: pd.DataFrame) -> tuple[float, float] | None:
 
 
 def ran_apart(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Why seconds of these arms do not compare: they ran at different times, or nobody knows when; empty otherwise.
+    """Why times of these arms are not comparable: they ran at different times, or the times are unknown; else empty.
 
-    Two arms ran together where half the shorter one's time lies within the other's, from first start to last end.
+    Two arms ran together if half of the shorter one's time lies within the other's, from first start to last end.
     """
     spans = {arm: _span(table) for arm, table in tables.items()}
     first, *others = spans

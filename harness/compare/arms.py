@@ -1,4 +1,4 @@
-"""One arm by itself: its rate, what is missing from it, pass@k; and the best of several arms."""
+"""A single arm: its rate, its missing rollouts, pass@k; and the best of several arms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def sample(arm: str, table: pd.DataFrame) -> Sample:
     """The arm's tasks that have a verdict, with their rates."""
     tasks = tuple(sorted(set(table.loc[table["resolved"].notna(), "instance_id"])))
     if not tasks:
-        raise DataError(f"arm {arm!r} has no verdict at all ({len(table)} rollouts without one)")
+        raise DataError(f"arm {arm!r} has no verdict ({len(table)} rollouts without one)")
     trials = count_trials(table, tasks)
     repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
     return Sample(tasks, trials, rates(trials, tasks, repos.to_numpy(dtype=str)))
@@ -108,7 +108,7 @@ def bands(samples: Mapping[str, Sample], level: float) -> dict[str, tuple[float,
 
 
 def best(samples: Mapping[str, Sample], level: float) -> BestOf | None:
-    """The best arm of several on the tasks they share, corrected for the picking; None where they share too few."""
+    """The best arm of several on the tasks they share, corrected for selection; None if they share too few."""
     shared = sorted(set.intersection(*(set(one.tasks) for one in samples.values())))
     if len(shared) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What a policy does on the way: features of single rollouts, read from their trajectories, and diversity across seeds.
+"""What a policy does: features of single rollouts, read from their trajectories, and diversity across seeds.
 
 The features become columns of the outcomes table, so that the comparison treats them like any other metric.
 """
@@ -37,10 +37,10 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is kept of a trajectory once its features are taken: thousands of whole ones do not fit in memory.
+    """The part of a trajectory that is kept: thousands of whole ones do not fit in memory.
 
-    Per turn: `keys`, equal where the commands are; `actions`, one short line to show; `entropies` (nats, None where
-    unknown). `used` is the set of single commands.
+    Per turn: `keys`, equal if the commands are; `actions`, one short line to show; `entropies` (nats, None if unknown).
+    `used` is the set of single commands.
     """
 
     exit_status: str
@@ -94,7 +94,7 @@ def sketch(trajectory: Trajectory, most: int = 120) -> Sketch:
 
 
 def features(trajectory: Trajectory) -> dict[str, float]:
-    """One rollout in numbers; nan where the trajectory does not tell."""
+    """The features of one rollout; nan where the trajectory does not have them."""
     turns = trajectory.turns
     entropies = [turn.entropy for turn in turns if turn.entropy is not None]
     third = max(len(entropies) // 3, 1)
@@ -119,7 +119,7 @@ def edited_lines(patch: str) -> int:
 
 
 def diversity(table: pd.DataFrame, sketches: Mapping[int, Sketch]) -> TaskValues:
-    """How differently the seeds of a task go about it: 1 - Jaccard similarity of their sets of commands.
+    """How differently the seeds of a task proceed: 1 - Jaccard similarity of their sets of commands.
 
     Mean over pairs of seeds; tasks with fewer than two trajectories are left out. One arm in `table`. Low diversity at
     equal success is a warning sign of suppressed exploration (compare with arXiv 2604.28182).

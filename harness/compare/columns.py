@@ -1,4 +1,4 @@
-"""CSV files of outcomes: ours, those that a spreadsheet saved, and those with other names for the columns."""
+"""CSV files of outcomes: our own, those saved by a spreadsheet, and those with other column names."""
 
 import csv
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def is_outcomes_csv(path: Path) -> bool:
-    """Is it a CSV file with the columns arm and instance_id? Raises DataError where it cannot be read."""
+    """Does a CSV file have the columns arm and instance_id? Raises DataError if it cannot be read."""
     if not path.name.endswith(SUFFIXES):
         return False
     text = read_text(path)
@@ -38,10 +38,10 @@ def _separator(text: str) -> str:
 
 
 def rename_columns(raw: pd.DataFrame, columns: Mapping[str, str], source: str, arm: str = "") -> pd.DataFrame:
-    """`raw` with our columns made from others: by their name, or several joined by `+`.
+    """`raw` with our columns, taken from others by name, or joined from several by `+`.
 
-    `arm` names it where no column does. Rollouts without a seed are numbered in the order of the file. Raises DataError
-    for a column that is not there, and where the columns do not tell rollouts apart.
+    `arm` names the arm if no column does. Rollouts without a seed are numbered in the order of the file. Raises
+    DataError for an unknown column, and if the columns do not distinguish the rollouts.
     """
     table = raw.copy()
     for ours, theirs in columns.items():
@@ -63,7 +63,7 @@ def rename_columns(raw: pd.DataFrame, columns: Mapping[str, str], source: str, a
         others = [name for name in raw.columns if name not in used and name not in COLUMNS]
         example = "+".join([columns.get("arm", "arm"), *others[:1]])
         raise DataError(
-            f"{source}: {twice} rows repeat an arm, instance and seed; join the columns that tell them apart, for "
+            f"{source}: {twice} rows repeat an arm, instance and seed; join columns that distinguish them, for "
             f"example arm={example} (not used yet: {listed(others) or 'none'})"
         )
     return table

@@ -1,4 +1,4 @@
-"""Two or many arms -> one `Comparison`: a pure function of the outcomes table."""
+"""Two or more arms -> one `Comparison`: a pure function of the outcomes table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Options:
     against: the baseline of every contrast, the arm before it (a series of checkpoints), or every pair of arms.
     common: tasks that not every arm has are left out on purpose, of the rates too, and are not missing.
     margin: adds non-inferiority and superiority by this fraction.
-    trajectories: read them, for behaviour, entropy curves and the step at which rollouts part.
+    trajectories: read them, for behaviour, entropy curves and the step at which rollouts diverge.
     calls: arms (free, without, and perhaps forced) for needless, harmful and missed tool calls.
     tax: arms (native, prompt, null tool, tool) for the tool-use tax.
     cutoff: date before and from which issues were opened, for a contrast of contamination.
@@ -64,7 +64,7 @@ def compare(
     candidates: str | Sequence[str] = (),
     options: Options | None = None,
 ) -> Comparison:
-    """Every candidate against the baseline (by default the first arm), with everything the table can tell about them.
+    """Every candidate against the baseline (by default the first arm), with all metrics that the table allows.
 
     Raises DataError when an arm is unknown, has no verdicts, or shares fewer than two tasks with its baseline.
     """
@@ -139,7 +139,7 @@ def _unfinished(arms: Sequence[str], outcomes: Outcomes) -> Iterator[str]:
     for arm in arms:
         status = outcomes.facts[arm].status if arm in outcomes.facts else ""
         if status == "running":
-            yield f"{arm} is still running: rollouts without a verdict are on their way, not lost; compare again later"
+            yield f"{arm} is still running: rollouts without a verdict are pending, not lost; compare again later"
         if status == "stopped":
             yield f"{arm} was stopped because of its results: its rate and difference are biased"
 
@@ -192,7 +192,7 @@ def _arms_of(
         raise DataError(f"{what} needs {' or '.join(map(str, numbers))} arms, not {len(names)}")
     for name in names:
         if name not in tables:
-            raise DataError(f"{what}: no arm {name!r}; compared are: {listed(tables)}")
+            raise DataError(f"{what}: no arm {name!r}; the arms are: {listed(tables)}")
     return names
 
 

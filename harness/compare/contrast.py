@@ -1,4 +1,4 @@
-"""One candidate against one baseline: the paired difference, its tests and decisions, what missing work could do."""
+"""One candidate against one baseline: the paired difference, its tests and decisions, the effect of missing work."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -169,7 +169,7 @@ def evaluate(
 def _extremes(
     a: Trials, b: Trials, repos: NDArray[np.str_], *, level: float, margin: float | None
 ) -> tuple[Bounds | None, tuple[Claim, ...], tuple[Claim, ...]]:
-    """What the missing rollouts could make of the difference, and the claims at either end; nothing if none misses."""
+    """How far the missing rollouts could move the difference, and the claims at either end; None if none is missing."""
     if not (a.missing.any() or b.missing.any()):
         return None, (), ()
     low = evaluate(a.filled(True), b.filled(False), repos, level=level, margin=margin)
@@ -274,9 +274,9 @@ def _bootstrap(a: Trials, b: Trials, level: float) -> dict[Question, tuple[float
 
 
 def _by_tango(result: Estimate, table: Discordance) -> Interval:
-    """With one rollout a task Tango's interval replaces Student's: closer to nominal on few discordant tasks."""
+    """With one rollout per task Tango's interval replaces Student's: closer to nominal on few discordant tasks."""
     low, high = table.tango
-    method = "Tango's score interval, one rollout a task"
+    method = "Tango's score interval, one rollout per task"
     return result.these.model_copy(update={"low": low, "high": high, "method": method})
 
 

@@ -114,7 +114,7 @@ def _difference(claim: Claim, p: float, family: int) -> Decision:
         verdict: Verdict = "better" if value > 0 else "worse"
         reason = f"{100 * value:+z.1f} points, {p_words(p)}{of}"
         if interval.low <= 0 <= interval.high:
-            reason += "; the test decides, although the interval, by another method, just reaches zero"
+            reason += "; the test decides, although the interval, from another method, just reaches zero"
         return Decision(question=interval.question, verdict=verdict, reason=reason, p=p)
     smallest = 100 * detectable(interval)
     least = f"the smallest difference this comparison could detect with 80 % power is {smallest:.1f} points"

@@ -24,7 +24,7 @@ def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) 
 
 
 def differences(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:
-    """One line for everything but weights and tasks in which arms differ: what makes a verdict on the weights void."""
+    """All differences between arms but those of weights and tasks, one line each; they void a verdict on weights."""
     return [*_stamps(tables), *_settings(facts)]
 
 
@@ -57,7 +57,7 @@ def _same_weights(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
         if not isinstance(canary, Mapping) or not any(canary.values()):
             continue
         if (other := seen.setdefault(str(canary), arm)) != arm:
-            yield f"{other} and {arm} gave equal log-probabilities on the canary prompts: the same weights, it seems"
+            yield f"{other} and {arm} gave equal log-probabilities on the canary prompts: probably the same weights"
 
 
 def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
@@ -91,5 +91,5 @@ def _tasks(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             shared, ours, theirs = ids[first] & ids[arm], ids[first] - ids[arm], ids[arm] - ids[first]
             yield (
                 f"tasks differ: {len(shared)} in common, {len(ours)} only in {first}, {len(theirs)} only in {arm} "
-                "(counted as missing; with --common they are left out)"
+                "(counted as missing; --common leaves them out)"
             )

@@ -1,4 +1,4 @@
-"""A comparison as files: the record itself as JSON, its tables as CSV, and what the terminal shows as text."""
+"""A comparison as files: the record as JSON, its tables as CSV, and the terminal output as text."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from aem_harness.harness.io import write_text
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line a contrast; fractions, not percent."""
+    """One line per contrast; fractions, not percent."""
     rows = []
     versions = _versions(comparison)
     for contrast in comparison.contrasts:
@@ -48,7 +48,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def flips_csv(comparison: Comparison) -> str:
-    """One line a task that moved, the surest first, with the paths of two trajectories to look at."""
+    """One line per changed task, the surest first, with the paths of two trajectories to look at."""
     rows = []
     for flip in comparison.flips:
         row: dict[str, object] = {"instance_id": flip.instance_id, "repo": flip.repo}
@@ -61,7 +61,7 @@ def flips_csv(comparison: Comparison) -> str:
 
 
 def metrics_csv(comparison: Comparison) -> str:
-    """One line a metric and arm: its mean, and the difference to the baseline with its interval for these tasks."""
+    """One line per metric and arm: its mean, and the difference to the baseline with its interval for these tasks."""
     rows = []
     for metric in comparison.metrics:
         for arm, one in metric.arms.items():
@@ -77,7 +77,7 @@ def metrics_csv(comparison: Comparison) -> str:
 
 
 def groups_csv(comparison: Comparison) -> str:
-    """One line a part of the tasks and candidate."""
+    """One line per part of the tasks and candidate."""
     rows = []
     first = comparison.baseline
     for group in comparison.groups:
@@ -97,7 +97,7 @@ def groups_csv(comparison: Comparison) -> str:
 
 
 def _versions(comparison: Comparison) -> dict[str, object]:
-    """What the numbers were made with, one value where the arms agree."""
+    """The settings behind the numbers, one value where the arms agree."""
     found: dict[str, object] = {"level": comparison.level, "aem": comparison.versions.get("aem", "")}
     for name in ("grader", "dataset", "scaffold"):
         found[name] = " | ".join(sorted({arm.versions.get(name) or "unknown" for arm in comparison.arms}))
@@ -123,7 +123,7 @@ def to_text(comparison: Comparison, width: int = 160) -> str:
 
 
 def write_folder(comparison: Comparison, folder: Path) -> None:
-    """Into `folder`, which is made if need be: comparison.json, .csv and .txt; flips.csv, metrics.csv, groups.csv."""
+    """Write comparison.json, .csv and .txt, flips.csv, metrics.csv and groups.csv into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "comparison.json", comparison.model_dump_json(indent=1) + "\n")
     write_text(folder / "comparison.csv", to_csv(comparison))

@@ -1,4 +1,4 @@
-"""Contrasts as a family: Holm over them for every claim, and decisions that lost rollouts could not turn."""
+"""Contrasts as a family: Holm over them for every claim, and decisions that no missing rollout could change."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -70,10 +70,10 @@ def _families(judged: "Sequence[Judged]") -> Iterator[list[_Member]]:
 
 
 def _at_the_ends(members: Sequence[_Member], number: int, scored: Verdict) -> tuple[Verdict, Verdict]:
-    """The verdicts of a member at both extremes, whatever the others' missing rollouts were.
+    """The verdicts of a member at both extremes, for any outcome of the others' missing rollouts.
 
-    Holm needs the others' p-values: they are taken where they are most in the way, and where they help most. If either
-    gives another verdict than `scored`, that one is told.
+    Holm needs the others' p-values: both the least and the most favourable are tried. If either gives another verdict
+    than `scored`, that one is returned.
     """
     member, others = members[number], [*members[:number], *members[number + 1 :]]
     extremes: list[Verdict] = []
@@ -94,7 +94,7 @@ def _held(contrast: Contrast, decision: Decision, low: Verdict, high: Verdict) -
         return decision
     bounds = contrast.bounds
     if bounds is None:
-        reason = f"depending on the rollouts that other arms lack, Holm makes this {low} or {decision.verdict}"
+        reason = f"depending on the missing rollouts of other arms, Holm makes this {low} or {decision.verdict}"
     else:
         lost = bounds.missing_baseline + bounds.missing_candidate
         reason = (

@@ -1,4 +1,4 @@
-"""The grader's own noise: how often the same patch gets another verdict, and what that does to a difference."""
+"""The grader's own noise: how often the same patch gets another verdict, and the effect on a difference."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from aem_harness.harness.types import Outcome
 def grader_noise(
     facts: Mapping[str, ArmFacts], contrasts: Sequence[Contrast], level: float = 0.95
 ) -> GraderNoise | None:
-    """From the regradings that lie beside the arms' runs; None where nothing was graded again."""
+    """From the regradings of the arms' runs; None if nothing was graded again."""
     found = [one for arm in facts.values() if arm.source for one in read_regrades(Path(arm.source))]
     return noise_of(found, contrasts, level) if found else None
 
@@ -25,10 +25,10 @@ def grader_noise(
 def noise_of(regrades: Sequence[Again], contrasts: Sequence[Contrast], level: float = 0.95) -> GraderNoise:
     """Flip rates with Wilson's interval over patches (J gradings of one are one observation), and wider intervals.
 
-    A grading that failed for the infrastructure's sake is no flip; it is counted apart. If the same patches were
-    graded again, a difference of two arms would move by sqrt(2 f (1 - f) / (N K)) (standard deviation, f the flip
-    rate of the patches drawn at random; that of moved tasks where none was). Gradings of different rollouts are
-    independent, so that a part of this is in the run noise already: the widened interval errs to the safe side.
+    A grading lost to infrastructure is no flip; it is counted separately. If the same patches were graded again, a
+    difference of two arms would move by sqrt(2 f (1 - f) / (N K)) (standard deviation, f the flip rate of the patches
+    drawn at random; that of changed tasks if none were). Gradings of different rollouts are independent, so part of
+    this is in the run noise already: the widened interval is conservative.
     """
     sound = [one for one in regrades if one.now is not Outcome.ERROR]
     drawn = [one for one in sound if not one.moved] or sound
@@ -56,7 +56,7 @@ def noise_of(regrades: Sequence[Again], contrasts: Sequence[Contrast], level: fl
 
 def _widened(one: Contrast, share: float, level: float) -> Widened:
     delta = one.difference
-    sd = float(np.sqrt(share * (1 - share) * 4 / max(delta.rollouts, 1)))  # N K rollouts an arm: rollouts / 2
+    sd = float(np.sqrt(share * (1 - share) * 4 / max(delta.rollouts, 1)))  # N K rollouts per arm: rollouts / 2
     extra = float(special.ndtri((1 + level) / 2)) * sd
     low = delta.value - float(np.hypot(delta.value - delta.these.low, extra))
     high = delta.value + float(np.hypot(delta.these.high - delta.value, extra))

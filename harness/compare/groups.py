@@ -18,7 +18,7 @@ DIFFICULTIES = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")
 
 
 def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 0.95) -> list[Group]:
-    """Every part of the tasks in every way of parting them that the table knows; Holm within each way.
+    """Every part of the tasks, for every grouping that the table knows; Holm within each grouping.
 
     Rates are over the tasks of the part on which an arm has a verdict; differences and the exact permutation test over
     those on which both have. A part that only one arm has is left out.
@@ -65,7 +65,7 @@ def _group(by: By, name: str, tables: Mapping[str, pd.DataFrame], baseline: str,
 
 
 def _place(name: str) -> tuple[int, str]:
-    """SWE-bench's difficulties from the easiest on; everything else by name."""
+    """SWE-bench's difficulties from the easiest on; other parts by name."""
     return (DIFFICULTIES.index(name) if name in DIFFICULTIES else 0), name
 
 

@@ -1,4 +1,4 @@
-"""Is the difference another one in other parts of the tasks: by difficulty, by repository, after a cut-off?"""
+"""Does the difference vary between parts of the tasks: by difficulty, by repository, after a cut-off?"""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ FEWEST = 2  # tasks of a part that takes part
 def interactions(
     tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 0.95, cutoff: str | None = None
 ) -> list[Interaction]:
-    """Every way of parting the tasks, for every candidate; with `cutoff` (a date) also issues before and from it on.
+    """Every grouping of the tasks, for every candidate; with `cutoff` (a date) also issues before and from it on.
 
     Holm over all of them.
     """
@@ -41,7 +41,7 @@ def heterogeneity(parts: Sequence[TaskValues]) -> float:
     """P-value of "the mean is the same in every part": Cochran's Q (1954) of the parts' means by their noise.
 
     Q = sum of (mean - weighted mean)^2 / se^2, chi-square with one degree less than parts. Noise that is only known
-    from above makes it err to the safe side.
+    from above makes it conservative.
     """
     means = np.array([float(part.values.mean()) for part in parts])
     weights = np.array([1 / these_tasks(part).se ** 2 for part in parts])
@@ -50,7 +50,7 @@ def heterogeneity(parts: Sequence[TaskValues]) -> float:
 
 
 def apart(before: TaskValues, after: TaskValues, level: float = 0.95) -> tuple[float, Interval, Interval]:
-    """Mean of `after` less mean of `before`, with its intervals: for a re-run, and over independent tasks (Welch)."""
+    """Mean of `after` less mean of `before`, with its intervals: for a rerun, and over independent tasks (Welch)."""
     change = float(after.values.mean() - before.values.mean())
     ends = [these_tasks(part, level) for part in (before, after)]
     rerun = _welch("these tasks", change, [one.se for one in ends], [one.df for one in ends], level)
@@ -93,7 +93,7 @@ def _contamination(
 ) -> Interaction:
     dates = tables[candidate]["created_at"]
     if dates.isna().all():
-        raise DataError("no task tells when its issue was opened (created_at): say --instances DATASET")
+        raise DataError("the tasks have no issue dates (created_at): add --instances DATASET")
     labels = pd.Series(np.where(dates < cutoff, "before", "from"), index=dates.index).where(dates.notna(), "")
     delta, of = _aligned(tables[baseline], tables[candidate], labels)
     counts = {name: int((of == name).sum()) for name in ("before", "from")}

@@ -12,13 +12,13 @@ from aem_harness.harness.compare.mcnemar import square_and_add, wilson
 from aem_harness.harness.compare.records import Estimate, Interval
 from aem_harness.harness.compare.values import Floats, TaskValues, difference
 
-FEW = "upper bound: too few rollouts to estimate run noise better"
-FEW_MOVED = "too few tasks moved to estimate a spread: what n tasks without a change exclude"
-ONE_ROLLOUT = "upper bound: run noise cannot be told from task spread where a task has one rollout, or all agree"
+FEW = "upper bound: too few rollouts for a better estimate of run noise"
+FEW_MOVED = "too few tasks changed to estimate a spread: what n tasks without a change exclude"
+ONE_ROLLOUT = "upper bound: run noise and task spread cannot be separated with one rollout per task, or if all agree"
 
 
 def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
-    """Interval of the mean for a re-run on the same tasks: variance sum(noise) / N^2, Student t, Satterthwaite's df.
+    """Interval of the mean for a rerun on the same tasks: variance sum(noise) / N^2, Student t, Satterthwaite's df.
 
     Assumes independent rollouts. The noise of tasks with one rollout cannot be estimated; they are collapsed into one
     stratum (Cochran 5A.12), which counts their task spread as noise: an upper bound, marked as such. So it is done
@@ -69,7 +69,7 @@ def like_these(
     else:
         variance, df = float(sample.values.var(ddof=1)) / n, n - 1.0
         method = "Student t over tasks"
-        note = "tasks of one repository: says nothing about others" if clustered else "tasks taken as independent"
+        note = "tasks of one repository: no evidence on others" if clustered else "tasks taken as independent"
     se, least = float(np.sqrt(variance)), unseen(n, level)
     smallest = float(sample.grain.max()) / n if rate else least / float(special.stdtrit(df, (1 + level) / 2))
     if sample.grain.any() and se < smallest:
@@ -87,7 +87,7 @@ def unseen(tasks: int, level: float = 0.95) -> float:
     """The share of new tasks that may move outright although none of `tasks` did: z^2 / (n + z^2).
 
     The end of Wilson's interval of 0 out of n, and of Tango's without a discordant task. No half-width for new tasks
-    is smaller: where few tasks moved, their spread says nothing about those that did not. With four or more outright
+    is smaller: where few tasks changed, their spread is no evidence on those that did not. With four or more outright
     changes Student's interval is the wider one.
     """
     z = float(special.ndtri((1 + level) / 2))
@@ -213,19 +213,19 @@ def never_surer(like: Interval, these: Interval) -> Interval:
     """
     if like.high - like.low >= these.high - these.low:
         return like
-    note = "the interval for these tasks, which came out wider"
+    note = "the interval for these tasks, which is wider"
     return these.model_copy(update={"question": like.question, "note": note})
 
 
 def agreeing(interval: Interval, p: float) -> Interval:
-    """The interval, with an end moved to zero where a test of another method does not reject zero at its level.
+    """The interval, with an end moved to zero if a test of another method does not reject zero at its level.
 
-    An exact test may hold what an asymptotic interval excludes by a hair. Wider, the interval covers no less.
+    An exact test may accept what an asymptotic interval barely excludes. Wider, the interval covers no less.
     """
     if p <= 1 - interval.level or interval.low <= 0 <= interval.high:
         return interval
     ends = {"low": min(interval.low, 0.0), "high": max(interval.high, 0.0)}
-    return interval.model_copy(update={**ends, "method": f"{interval.method}, to where its test does not reject"})
+    return interval.model_copy(update={**ends, "method": f"{interval.method}, extended to agree with its test"})
 
 
 def _clipped(interval: Interval, least: float, most: float) -> Interval:

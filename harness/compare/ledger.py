@@ -1,4 +1,4 @@
-"""Whose fault each rollout's end was: the verdicts that an end takes away, and the count of ends of every arm."""
+"""Whose fault each rollout's end was: the verdicts that do not count, and the number of ends of every arm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Settled:
 
 
 def settle(table: pd.DataFrame, ends: Ends, source: str) -> Settled:
-    """Take the verdict from every rollout whose end does not count, a good verdict too.
+    """Remove the verdict of every rollout whose exit status does not count, a good verdict too.
 
     The column `graded` keeps what the grader said, so that another table of ends can be applied to the same rows later.
     A word of `exit_status` (our own, or anyone's) decides only where the table knows it; one of `end` always does.
@@ -57,8 +57,8 @@ def settle(table: pd.DataFrame, ends: Ends, source: str) -> Settled:
     if unlisted:
         count = int(words.isin(unlisted).sum())
         notes.append(
-            f"{source}: {count} rollouts ended with {listed(unlisted, 4)}, of which nobody knows whose fault it is: "
-            "they have no verdict; say it in a YAML file, for both arms alike, with --ends FILE"
+            f"{source}: {count} rollouts ended with {listed(unlisted, 4)}, which is not in the table of ends: "
+            "they have no verdict; add it to a YAML file, for all arms, with --ends FILE"
         )
     return Settled(table, notes)
 
@@ -81,7 +81,7 @@ def ledger(table: pd.DataFrame, ends: Ends) -> list[LedgerRow]:
 
 
 def worth_showing(rows: Sequence[LedgerRow]) -> bool:
-    """Is there an end other than a plain submission, or a verdict missing?"""
+    """Is any end other than a plain submission, or any verdict missing?"""
     return any(row.end not in ("submitted", "not told") or row.lost for row in rows)
 
 

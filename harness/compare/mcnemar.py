@@ -1,4 +1,4 @@
-"""One rollout a task and arm: the classical paired tests and intervals on the discordant tasks."""
+"""One rollout per task and arm: the classical paired tests and intervals on the discordant tasks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Arms gathered into methods: which rollouts belong to which training run of which method."""
+"""Arms grouped into methods: which rollouts belong to which training run of which method."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ RUN = "training_run"
 
 
 def grouped(outcomes: Outcomes, groups: Sequence[str]) -> Outcomes:
-    """Arms gathered into methods: `NAME=GLOB[,GLOB...]` each; an arm becomes a training run of its method."""
+    """Group arms into methods: `NAME=GLOB[,GLOB...]` each; an arm becomes a training run of its method."""
     method: dict[str, str] = {}
     for group in groups:
         name, separator, globs = group.partition("=")
@@ -40,9 +40,9 @@ def assigned(outcomes: Outcomes, places: Mapping[str, tuple[str, str]]) -> Outco
 
 
 def by_column(outcomes: Outcomes, column: str) -> Outcomes:
-    """Every arm is a method, and `column` tells its training runs."""
+    """Every arm is a method, and `column` names its training runs."""
     if column not in outcomes.table:
         raise DataError(f"no column {column!r}; there are: {listed(outcomes.table.columns, most=40)}")
     if outcomes.table[column].isna().any() or (outcomes.table[column] == "").any():
-        raise DataError(f"column {column!r} is empty for some rollouts: every one belongs to a training run")
+        raise DataError(f"column {column!r} is empty for some rollouts: each must name a training run")
     return Outcomes(outcomes.table.assign(**{RUN: outcomes.table[column].astype("str")}), outcomes.facts)

@@ -1,8 +1,8 @@
-"""The one table everything is computed from: a row a rollout, whoever made the rollout.
+"""The outcomes table from which everything is computed: one row per rollout, from any tool.
 
-Built from our own run folders, from a plain CSV, and through `harness.interop` from other people's formats. A rollout
-that was planned but has no verdict keeps its row with an empty `resolved`: lost work is never silently a wrong answer
-and never silently gone.
+Built from our own run folders, from a plain CSV, and through `harness.interop` from other formats. A rollout that was
+planned but has no verdict keeps its row with an empty `resolved`: lost work never counts as a wrong answer, and never
+disappears.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from aem_harness.harness.types import Outcome, Record
 
 
 class ArmFacts(Record):
-    """What is known of an arm beyond its rollouts. Two arms should differ in the weights and in nothing else here."""
+    """The facts of an arm beyond its rollouts. Two arms should differ in the weights and in nothing else here."""
 
     arm: str
     source: str = ""
@@ -37,9 +37,9 @@ class ArmFacts(Record):
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The table, and per arm what its source said about settings and versions (absent for plain CSV files).
+    """The table, and per arm the settings and versions of its source (absent for plain CSV files).
 
-    `notes` are lines about records that could not be read and ends that nobody knows, for whoever reads the result.
+    `notes` are lines for the reader of a result: records that could not be read, and unknown exit statuses.
     """
 
     table: pd.DataFrame
@@ -53,10 +53,10 @@ class Outcomes:
 
 
 def load(sources: Sequence[str | Path], ends: Ends | None = None) -> Outcomes:
-    """Read arms from `sources` into one table; `ends` says, for all of them, whose fault each end is.
+    """Read arms from `sources` into one table; `ends` says, for all of them, whose fault each exit status is.
 
-    A source is a run folder, a CSV of outcomes, or anything `aem import` reads. `file.csv:NAME` takes one arm out of a
-    file, `NAME=source` gives the arm another name. Raises DataError naming the source, row and column at fault.
+    A source is a run folder, a CSV of outcomes, or anything `aem import` reads. `file.csv:NAME` selects one arm of a
+    file, `NAME=source` renames the arm. Raises DataError with the source, row and column of the error.
     """
     return combine(load_one(str(source), ends) for source in sources)
 
@@ -82,10 +82,10 @@ def import_outcomes(
     columns: Mapping[str, str] | None = None,
     ends: Ends | None = None,
 ) -> Outcomes:
-    """Anybody's results: a run folder, an outcomes CSV, or one of the formats of `aem_harness.harness.interop`.
+    """Results of any tool: a run folder, an outcomes CSV, or one of the formats of `aem_harness.harness.interop`.
 
-    `arm` and `seed` name the rollouts where the source does not, `reports` is where the official verdicts lie,
-    `columns` says which columns of a CSV are ours (`{"arm": "study+model"}` joins two).
+    `arm` and `seed` name the rollouts if the source does not, `reports` is the place of the official verdicts,
+    `columns` maps our columns to those of a CSV (`{"arm": "study+model"}` joins two).
     """
     from aem_harness.harness.interop import Source, read
 
@@ -128,7 +128,7 @@ def describe_tasks(outcomes: Outcomes, dataset: str) -> Outcomes:
 
 
 def readable(source: str) -> bool:
-    """Whether there is something at the path of `[NAME=]path[:ARM]`."""
+    """Does the path of `[NAME=]path[:ARM]` exist?"""
     return _parse_source(source)[0].exists()
 
 
@@ -141,7 +141,7 @@ def only(outcomes: Outcomes, arm: str, source: str = "the table") -> Outcomes:
 
 
 def combine(parts: Iterable[Outcomes]) -> Outcomes:
-    """Stack tables; the same rollout (arm, instance, seed) twice is an error that names both sources."""
+    """Stack tables; a repeated rollout (arm, instance, seed) is an error that names both sources."""
     parts = list(parts)
     if not parts:
         raise DataError("nothing to compare: give at least one run folder or CSV file")
@@ -161,7 +161,7 @@ def combine(parts: Iterable[Outcomes]) -> Outcomes:
 
 
 def read_run(folder: Path) -> Outcomes:
-    """A run folder of ours. The last attempt of an instance and seed counts; an ERROR verdict leaves `resolved` empty.
+    """A run folder of aem. The last attempt of an instance and seed counts; an ERROR verdict leaves `resolved` empty.
 
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
@@ -233,7 +233,7 @@ def _run_row(
 
 
 def _audited(folder: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:
-    """Of the rollouts in audit.json: the names of the grave marks of those that bear any, and what canaries found."""
+    """For the rollouts in audit.json: the names of their grave marks, and the findings of canaries."""
     from aem_harness.harness.io import read_json
 
     if not (folder / "audit.json").is_file():

@@ -1,4 +1,4 @@
-"""Every pair of many arms, one line each: the very numbers and verdicts of `compare`, with Holm over all pairs."""
+"""Every pair of many arms, one line each: the numbers and verdicts of `compare`, with Holm over all pairs."""
 
 from itertools import combinations
 
@@ -14,11 +14,11 @@ from aem_harness.harness.errors import DataError
 
 
 def all_pairs(table: pd.DataFrame, level: float = 0.95, *, common: bool = False) -> pd.DataFrame:
-    """One row a pair of arms, in the order in which the arms were read; fractions, not percent.
+    """One row per pair of arms, in the order in which the arms were read; fractions, not percent.
 
-    As in `compare`, a pair is compared on the tasks on which both have a verdict, rollouts without one are counted
-    (`missing_baseline`, `missing_candidate`) with what they could make of the difference, and a verdict that they
-    could turn is inconclusive. The p-values ending in `_holm`, and the verdicts, are those of all pairs together.
+    As in `compare`, a pair is compared on the tasks on which both have a verdict. Rollouts without one are counted
+    (`missing_baseline`, `missing_candidate`) with their possible effect on the difference, and a verdict that they
+    could change is inconclusive. The p-values ending in `_holm`, and the verdicts, are those of all pairs together.
     """
     if common:
         table = common_tasks(table)

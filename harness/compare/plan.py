@@ -1,4 +1,4 @@
-"""Before spending: how many seeds a question needs, what they cost, and how to spread them over tasks."""
+"""Before a run: how many seeds a question needs, what they cost, and how to spread them over tasks."""
 
 import heapq
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def plan(
     power: float = 0.8,
     shares: Floats | None = None,
 ) -> Plan:
-    """What `seeds` a arm can show on `tasks` tasks, and how many are needed for a difference or a margin (fractions).
+    """What `seeds` per arm can show on `tasks` tasks, and how many are needed for a difference or a margin (fractions).
 
     A difference is detected by the two-sided test at `alpha`. A margin is for non-inferiority of an equal candidate,
     one-sided at alpha / 2. `shares` are the repositories' shares of the tasks, by default those of SWE-bench Verified.
@@ -64,7 +64,7 @@ def standard_error(
     shares: Floats | None = None,
     difference: float = 0.0,
 ) -> float:
-    """Expected standard error of the paired difference at `seeds` rollouts a task and arm.
+    """Expected standard error of the paired difference at `seeds` rollouts per task and arm.
 
     These tasks: sqrt((W_a + W_b) / (K N)), where W_b is the candidate's run noise when it is `difference` better.
     Tasks like these adds change / N and the repositories' part, sum(share^2) * repository.
@@ -80,8 +80,8 @@ def standard_error(
 def _lifted(components: Components, difference: float) -> tuple[float, float]:
     """Run noise of a candidate that is better by `difference`, and the share of tasks that are then discordant.
 
-    The gain has to come from somewhere: it is taken to raise every task by the same share c of what it leaves
-    unresolved, q = p + c (1 - p), which turns sure failures into noisy tasks.
+    The gain must come from somewhere: every task is assumed to gain the same share c of what it leaves unresolved, q =
+    p + c (1 - p), which turns certain failures into noisy tasks.
     """
     m = components.rate
     noise = components.noise * m * (1 - m)
@@ -114,8 +114,8 @@ def allocate(variances: Floats, budget: int, *, at_least: int = 1) -> Allocation
     """Spread `budget` rollouts over N tasks so that the sum of variance / seeds is smallest (Neyman 1934).
 
     `variances` (N,) are the expected p (1 - p) of the tasks. Every task keeps `at_least` rollouts, and its weight 1/N,
-    so the estimate stays unbiased. Greedy by the largest gain, which is optimal because gains only shrink. With one
-    rollout a task has no noise estimate of its own; ask for two where the interval for these tasks matters.
+    so the estimate stays unbiased. Greedy by the largest gain, which is optimal because gains only shrink. A task with
+    one rollout has no noise estimate of its own; use at least two if the interval for these tasks matters.
     """
     n = len(variances)
     seeds = np.full(n, at_least, dtype=np.int64)
@@ -132,11 +132,11 @@ def allocate(variances: Floats, budget: int, *, at_least: int = 1) -> Allocation
 
 
 def costs(components: Components, rollouts: int, *, workers: int, gpus: float, tasks: int) -> dict[str, float]:
-    """What `rollouts` cost: steps, tokens, wall hours with `workers` at a time, GPU hours, and disk in GB.
+    """The cost of `rollouts`: steps, tokens, wall hours with `workers` in parallel, GPU hours, and disk in GB.
 
-    Wall time takes rollouts to be independent and packed longest first (1.07 times the mean load). Images take 0.56 GB
-    a task (280 GB for the 500 of Verified, inspect_evals issue 926), a trajectory 0.25 MB. GPU hours are those of the
-    history where it knows them, else `gpus` busy all the while.
+    Wall time assumes independent rollouts, packed longest first (1.07 times the mean load). Images take 0.56 GB per
+    task (280 GB for the 500 of Verified, inspect_evals issue 926), a trajectory 0.25 MB. GPU hours are those of the
+    history if it has them, else `gpus` busy throughout.
     """
     hours = rollouts * components.seconds / workers / 3600 * 1.07
     measured = rollouts * components.gpu_seconds / 3600
@@ -150,7 +150,7 @@ def costs(components: Components, rollouts: int, *, workers: int, gpus: float, t
 def curve(
     components: Components, tasks: int, seeds: int, question: Question, alpha: float, shares: Floats | None = None
 ) -> Callable[[float], float]:
-    """Power as a function of the true difference (a fraction), for `seeds` an arm."""
+    """Power as a function of the true difference (a fraction), for `seeds` per arm."""
     return _chance(components, tasks, seeds, question, _verified_shares() if shares is None else shares, alpha)
 
 
@@ -207,7 +207,7 @@ def _seeds_needed(
     *,
     one_sided: bool,
 ) -> int | None:
-    """The fewest seeds an arm, or None when no number of them suffices on these many tasks."""
+    """The fewest seeds per arm, or None if no number of them suffices on these many tasks."""
     df = _df(question, shares)
 
     def enough(seeds: int) -> bool:

@@ -1,4 +1,4 @@
-"""Before training: how many training runs of a method, and how many rollouts of each, show a difference of methods."""
+"""Before training: how many training runs per method, and rollouts of each, show a difference between methods."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ RUNS, SEEDS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32), (1, 2, 4, 8, 16)
 
 
 class RunDesign(Record):
-    """`runs` training runs a method with `seeds` rollouts of every task each, and what they show and cost.
+    """`runs` training runs per method with `seeds` rollouts of every task each: their power and cost.
 
     se is a fraction; `hours` are GPU hours of both methods, training included.
     """
@@ -25,7 +25,7 @@ class RunDesign(Record):
 
 
 class RunPlan(Record):
-    """Every design looked at; `best` is the cheapest with the power that was asked for, None if none has it."""
+    """Every design considered; `best` is the cheapest with the requested power, None if none has it."""
 
     components: Components
     tasks: int
@@ -51,7 +51,7 @@ def plan_runs(
     """Power of the t test over run means for a `difference` of methods, on these tasks.
 
     `run_sd`: standard deviation of a method's training runs (fraction of resolved tasks). A run's mean varies by
-    run_sd^2 + W / (N K); with M runs a method the test has 2 (M - 1) degrees of freedom. `training_hours` is of one
+    run_sd^2 + W / (N K); with M runs per method the test has 2 (M - 1) degrees of freedom. `training_hours` is of one
     run, `rollout_hours` of one rollout.
     """
     designs = [
@@ -89,18 +89,18 @@ def _design(
 
 
 def answer(plan: RunPlan) -> str:
-    """The cheapest design in a sentence, or that there is none among those looked at."""
+    """The cheapest design in a sentence, or that none of those considered suffices."""
     aim = f"{100 * plan.difference:+.1f} points between methods whose runs vary by {100 * plan.run_sd:.1f}"
     if plan.best is None:
         most = max(plan.designs, key=lambda one: one.power)
         return (
-            f"{aim}: no design of up to {RUNS[-1]} training runs a method has {100 * plan.target:.0f} % power; "
+            f"{aim}: no design of up to {RUNS[-1]} training runs per method has {100 * plan.target:.0f} % power; "
             f"{most.runs} runs of {most.seeds} rollouts have {100 * most.power:.0f} %"
         )
     one = plan.best
     return (
-        f"{aim}: {one.runs} training runs a method, {one.seeds} rollouts of each task and run, "
-        f"{2 * one.runs * one.seeds * plan.tasks:,} rollouts and {one.hours:,.0f} GPU hours in all "
+        f"{aim}: {one.runs} training runs per method, {one.seeds} rollouts of each task and run, "
+        f"{2 * one.runs * one.seeds * plan.tasks:,} rollouts and {one.hours:,.0f} GPU hours in total "
         f"({100 * one.power:.0f} % power at alpha {plan.alpha:g})"
     )
 

@@ -18,12 +18,12 @@ def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = 
     if spent:
         seeds = spent["rollouts"] / (2 * plan.tasks)
         console.print(
-            f"cost of {seeds:g} seeds an arm: " + ", ".join(f"{_cost(value)} {name}" for name, value in spent.items()),
+            f"cost of {seeds:g} seeds per arm: " + ", ".join(f"{_cost(value)} {name}" for name, value in spent.items()),
             soft_wrap=True,
         )
     if plan.needed or spent:
         console.print()
-    for question, means in zip(QUESTIONS, ("would a re-run agree?", "would new tasks agree?"), strict=True):
+    for question, means in zip(QUESTIONS, ("would a rerun agree?", "would new tasks agree?"), strict=True):
         console.print(_table(plan, question, f"{question.capitalize()}: {means}"))
         console.print()
     for line in _legend(plan):
@@ -36,7 +36,7 @@ def _table(plan: Plan, question: Question, title: str) -> Table:
         names.append(f"power at {points(plan.difference)}")
     if plan.margin is not None:
         names.append(f"clears {percent(plan.margin)}")
-    table = table_of(title, "seeds an arm", names)
+    table = table_of(title, "seeds per arm", names)
     for row in plan.rows:
         cells = [f"{row.rollouts:,}", percent(row.se[question], 2), percent(row.detectable[question])]
         cells += [f"{percent(chances[question], 0)} %" for chances in (row.power, row.passes) if chances]
@@ -45,9 +45,9 @@ def _table(plan: Plan, question: Question, title: str) -> Table:
 
 
 def _legend(plan: Plan) -> Iterator[str]:
-    found = f"finds: the difference that is detected with {percent(plan.power, 0)} % power"
+    found = f"finds: the smallest difference detected with {percent(plan.power, 0)} % power"
     if plan.margin is not None:
-        found += "; clears: chance that an equal candidate is shown to lose no more than that"
+        found += "; passes: chance that an equal candidate is shown to lose no more than that"
     yield f"paired difference on {plan.tasks} tasks, in points; rollouts of both arms together. {found}"
     yield assumptions(plan)
 
@@ -68,14 +68,14 @@ def answers(plan: Plan) -> list[str]:
             out.append(_never(plan, aim, question))
             continue
         out.append(
-            f"{aim} ({question}): {seeds} seeds per arm, {2 * seeds * plan.tasks:,} rollouts in all, "
+            f"{aim} ({question}): {seeds} seeds per arm, {2 * seeds * plan.tasks:,} rollouts in total, "
             f"for {percent(plan.power, 0)} % power at alpha {plan.alpha:g}"
         )
     return out
 
 
 def assumptions(plan: Plan) -> str:
-    """Where the numbers come from."""
+    """The assumptions behind the numbers."""
     return assumption_line(plan.components)
 
 
@@ -88,12 +88,12 @@ def assumption_line(c: Components) -> str:
 
 
 def show_allocation(allocation: Allocation, tasks: int, console: Console) -> None:
-    """How the seeds are spread and what it saves."""
+    """How the seeds are spread, and the rollouts saved."""
     counts = {seeds: allocation.seeds.count(seeds) for seeds in sorted(set(allocation.seeds))}
     spread = ", ".join(f"{number} tasks x {seeds}" for seeds, number in counts.items())
     line = (
-        f"allocation by task variance: {allocation.rollouts:,} rollouts an arm over {tasks} tasks ({spread}); the same "
-        f"standard error at equal seeds would take {allocation.equal_rollouts:,.0f}: "
+        f"allocation by task variance: {allocation.rollouts:,} rollouts per arm over {tasks} tasks ({spread}); the "
+        f"same standard error at equal seeds would take {allocation.equal_rollouts:,.0f}: "
         f"{percent(max(allocation.saving, 0), 0)} % saved"
     )
     console.print(line, soft_wrap=True)

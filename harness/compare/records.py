@@ -1,4 +1,4 @@
-"""What a comparison comes to, as records: every number with its n, its seeds and its interval, ready to be rendered."""
+"""The results of a comparison as records: every number with its n, its seeds and its interval."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -19,7 +19,7 @@ CurveKind = Literal["resolved within steps", "resolved within generated tokens",
 class Interval(Record):
     """A confidence interval and the question that it answers.
 
-    "these tasks": would a re-run on the same tasks agree? Only run noise counts.
+    "these tasks": would a rerun on the same tasks agree? Only run noise counts.
     "tasks like these": would it hold on new tasks of the same kind? Run noise and task noise count.
     `bound` is true where the standard error is only an upper bound, with the reason in `note`.
     """
@@ -38,7 +38,7 @@ class Interval(Record):
 class Estimate(Record):
     """A mean over tasks of means over seeds. `seeds` is the fewest and the most rollouts of a task and arm.
 
-    `like` is None with fewer than two tasks, from which nothing can be said about others.
+    `like` is None with fewer than two tasks, which are no evidence on others.
     """
 
     value: float
@@ -77,7 +77,7 @@ class Decision(Record):
 
 
 class Discordance(Record):
-    """The 2 x 2 table of one rollout a task and arm, with the score intervals of its difference."""
+    """The 2 x 2 table of one rollout per task and arm, with the score intervals of its difference."""
 
     both: int
     gained: int
@@ -90,7 +90,7 @@ class Discordance(Record):
 
 
 class Bounds(Record):
-    """How far the difference moves if the missing rollouts of one arm had all failed and the other's all passed.
+    """How far the difference moves if all missing rollouts of one arm had failed and all of the other's had passed.
 
     `low` and `high` are the differences at the two extremes, `as_failed` the one with every missing rollout unresolved,
     which is how the leaderboard counts.
@@ -182,7 +182,7 @@ class PassDifference(Record):
 
 
 class Interaction(Record):
-    """Whether the difference of two arms is another one in other parts of the tasks.
+    """Does the difference of two arms vary between parts of the tasks?
 
     `p` tests that it is the same in every part, on these tasks. Of two parts (`after` and `before`), `change` is the
     difference in the second less that in the first, with its interval; `like` takes tasks as independent.
@@ -277,7 +277,7 @@ class Curve(Record):
 
 
 class BestOf(Record):
-    """The arm with the highest rate on the `tasks` that all have, corrected for having been picked; see `winner`.
+    """The arm with the highest rate on the `tasks` that all have, corrected for selection; see `winner`.
 
     shrunken: empirical-Bayes posterior mean of the picked arm's rate.
     held_out: mean rate, on the other half of the seeds, of the arm that half of the seeds pick; None with one seed.
@@ -298,7 +298,7 @@ class BestOf(Record):
 
 
 class LedgerRow(Record):
-    """How many rollouts of an arm ended so, and whose fault that is; `lost` of them have no verdict."""
+    """How many rollouts of an arm had this exit status, and whose fault it is; `lost` of them have no verdict."""
 
     arm: str
     end: str
@@ -336,9 +336,9 @@ class GraderNoise(Record):
 class Comparison(Record):
     """Everything `aem compare` prints, exports and hands to tables and reports.
 
-    `apart`: why times of the arms do not compare, empty where they do;
-    `sensitivity`: what the differences would be with other tasks; `registration`: whether all is as registered.
-    `bands`: of a series, intervals of the arms' rates that hold for all of them at once.
+    `apart`: why times of the arms are not comparable, empty if they are; `sensitivity`: what the differences would be
+    with other tasks; `registration`: whether all is as registered. `bands`: for a series, simultaneous intervals of the
+    arms' rates.
     """
 
     level: float
@@ -360,7 +360,7 @@ class Comparison(Record):
     unique: Mapping[str, tuple[str, ...]] = {}
     best: BestOf | None = None
     ledger: tuple[LedgerRow, ...] = ()
-    ends: Mapping[str, str] = {}  # whose fault an end is, where the user's own rows say otherwise than the table
+    ends: Mapping[str, str] = {}  # whose fault an exit status is, where the user's rows differ from the table
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, Any] = {}
 
@@ -395,7 +395,7 @@ class MethodSummary(Record):
 class RunContrast(Record):
     """Candidate minus baseline method, over their training runs. `p` is of the t test, which decides.
 
-    `p_permutation` deals the runs to the methods in every way; it cannot be less than `least_p`, so that few runs can
+    `p_permutation` assigns the runs to the methods in every way; it cannot be less than `least_p`, so that few runs can
     never reject by it.
     """
 
@@ -413,7 +413,7 @@ class RunContrast(Record):
 
 
 class RunComparison(Record):
-    """`aem compare --unit run`. `pooled` is what the same rollouts say if runs are taken for seeds: of these runs only.
+    """`aem compare --unit run`. `pooled` is the result if runs are taken for seeds: it holds for these runs only.
 
     `left_out` tasks lack a verdict in some run; `missing` rollouts have none.
     """
@@ -447,7 +447,7 @@ class Components(Record):
 
 
 class PlanRow(Record):
-    """What `seeds` rollouts a task and arm can show; `rollouts` are those of both arms together.
+    """What `seeds` rollouts per task and arm can show; `rollouts` are those of both arms together.
 
     se and detectable are fractions; power is for the plan's difference, passes the chance that an equal candidate is
     shown non-inferior by the plan's margin.
@@ -462,7 +462,7 @@ class PlanRow(Record):
 
 
 class Plan(Record):
-    """Seeds an arm needed for each target, None where no number of seeds suffices on this many tasks."""
+    """Seeds per arm needed for each target, None if no number of seeds suffices on these many tasks."""
 
     components: Components
     tasks: int
@@ -475,7 +475,7 @@ class Plan(Record):
 
 
 class Allocation(Record):
-    """Seeds a task, in the order given; `equal_rollouts` at equal seeds would give the same standard error."""
+    """Seeds per task, in the given order; `equal_rollouts` at equal seeds would give the same standard error."""
 
     seeds: tuple[int, ...]
     rollouts: int

@@ -1,4 +1,4 @@
-"""Preregistration: what a comparison will be, frozen before there are outcomes, and how far one keeps to it."""
+"""Preregistration: a comparison planned before there are outcomes, and every deviation from the plan."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ TESTS = {
 
 
 class Registration(Record):
-    """A plan that is fixed. `order` is the seed of a gate's order; `digest` is of everything else here."""
+    """A fixed plan. `order` is the order seed of a gate; `digest` covers everything else here."""
 
     tasks: tuple[str, ...]
     excluded: tuple[str, ...] = ()
@@ -40,9 +40,9 @@ class Registration(Record):
 
 
 def register(path: Path, plan: Registration) -> Registration:
-    """Write the plan with its digest; ConfigError where the file is there, because a registration is not changed."""
+    """Write the plan with its digest; ConfigError if the file exists, because a registration is never changed."""
     if path.exists():
-        raise ConfigError(f"{path} is there already: a registration is not changed; give another file for another plan")
+        raise ConfigError(f"{path} exists: a registration is never changed; name another file for another plan")
     unknown = sorted(set(plan.excluded) - set(plan.tasks))
     if unknown:
         raise ConfigError(f"excluded tasks are not among the registered ones: {listed(unknown)}")
@@ -53,13 +53,13 @@ def register(path: Path, plan: Registration) -> Registration:
 
 
 def read_registration(path: Path) -> Registration:
-    """The plan in `path`; DataError where it is no registration or was changed after it was written."""
+    """The plan in `path`; DataError if it is no registration, or was changed after it was written."""
     try:
         plan = Registration.model_validate(read_json(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no registration: {str(error).splitlines()[0]}") from None
     if plan.digest != _digest(plan):
-        raise DataError(f"{path} was changed after it was registered: its digest is not that of its content")
+        raise DataError(f"{path} was changed after it was registered: its digest does not match its content")
     return plan
 
 
@@ -76,11 +76,10 @@ def deviations(
     margin: float | None = None,
     order: int | None = None,
 ) -> list[str]:
-    """Every way in which these outcomes and settings are not what was registered, a line each; empty if none.
+    """Every deviation of these outcomes and settings from the registered ones, one line each; empty if none.
 
-    Without outcomes, which a gate has not yet, only the settings are looked at.
-
-    `margin` is a fraction; what is None is not looked at, save a margin that was registered and is not tested.
+    Without outcomes, which a gate does not have yet, only the settings are checked. `margin` is a fraction; None is not
+    checked, unless a margin was registered and is not tested.
     """
     settings = list(_settings(plan, level, margin, order))
     if outcomes is None:
@@ -111,7 +110,7 @@ def _deviations(
         counts = rows[rows["instance_id"].isin(due)].groupby("instance_id").size()
         if len(counts) and (counts != plan.seeds).any():
             fewest, most = int(counts.min()), int(counts.max())
-            yield f"{arm} has {fewest if fewest == most else f'{fewest} to {most}'} rollouts a task, not {plan.seeds}"
+            yield f"{arm} has {fewest if fewest == most else f'{fewest} to {most}'} rollouts per task, not {plan.seeds}"
         ended = pd.to_datetime(rows["at"].dropna(), errors="coerce", utc=True, format="ISO8601")
         early = int((ended < pd.Timestamp(plan.created_at)).sum())
         if early:

@@ -1,4 +1,4 @@
-"""What a difference would be with other tasks: without those that cannot be graded here, or are labelled wrongly."""
+"""What a difference would be with other tasks: without those that cannot be graded here, or have wrong labels."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from aem_harness.harness.io import read_json
 
 
 def task_list(source: str) -> tuple[str, ...]:
-    """Task ids of a file: one a line, a JSON list (of ids or of rows with `instance_id`), or a JSON object's keys.
+    """Task ids of a file: one per line, a JSON list (of ids or of rows with `instance_id`), or a JSON object's keys.
 
-    Of a run folder of the gold agent: the tasks whose gold patch was not resolved by it here.
+    For a run folder of the gold agent: the tasks whose gold patch it did not resolve here.
     """
     path = Path(source)
     if (path / "run.json").is_file():
@@ -47,7 +47,7 @@ def without(outcomes: Outcomes, tasks: tuple[str, ...]) -> Outcomes:
 
 
 def other_tasks(outcomes: Outcomes, contrasts: tuple[Contrast, ...], name: str, level: float) -> tuple[str, ...]:
-    """One line for each contrast: what it is over the tasks of `outcomes` instead."""
+    """One line per contrast: its difference over the tasks of `outcomes` instead."""
     lines = []
     for one in contrasts:
         if one.label:

@@ -1,4 +1,4 @@
-"""Made-up evaluations with a known truth: to check a plan's power, and to test every interval and test of this room.
+"""Simulated evaluations with a known truth: to check a plan's power, and every interval and test of this package.
 
 A world is a resolve probability per task and arm, spread like the public ones: Beta with mean `rate` and the share
 `noise` of the variance being run noise, so that E[p (1 - p)] = noise * rate * (1 - rate).
@@ -45,7 +45,7 @@ def draw_world(
 ) -> World:
     """New tasks. The candidate differs by `shift` plus a task's and its repository's own change, all on average 0.
 
-    Changes scale with the room that p leaves in both directions, so that the mean change over tasks like these is
+    Changes scale with the distance of p from 0 and 1, so that the mean change over tasks like these is
     exactly `shift`: task_spread and repo_spread are standard deviations at p = 1/2.
     """
     sizes = VERIFIED_REPOS if repos is None else repos

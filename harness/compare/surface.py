@@ -1,4 +1,4 @@
-"""How noisy evaluations are: variance components, public ones that ship with the product and one's own from history.
+"""How noisy evaluations are: variance components, public ones that are shipped, and one's own from history.
 
 All components are shares of rate * (1 - rate), so that they carry over to other resolve rates:
 noise: run noise of one rollout, W / (rate (1 - rate)), with W = mean of p (1 - p) over tasks;
@@ -40,7 +40,7 @@ PUBLIC: Mapping[str, Components] = {
 
 
 def from_history(table: pd.DataFrame, base: Components) -> Components:
-    """Components of one's own runs; what they do not tell is taken from `base`.
+    """Components of one's own runs; those that they do not determine come from `base`.
 
     The noise comes from arms with at least two rollouts on some task (beta-binomial fit), the change from the first two
     arms on their common tasks, costs from all rollouts.

@@ -1,4 +1,4 @@
-"""A comparison in the terminal: the answer first, then tables that say their n, their seeds and their question."""
+"""A comparison in the terminal: the answer first, then tables with their n, their seeds and their question."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ SHOWN, WARNINGS = 12, 8  # flips and warnings in the terminal; all are in the JS
 
 
 def show(comparison: Comparison, console: Console, *, brief: bool = False) -> None:
-    """Print the comparison: the verdict, what it rests on and, unless `brief`, every breakdown."""
+    """Print the comparison: the verdict, its evidence and, unless `brief`, every breakdown."""
     for block in blocks(comparison, brief=brief):
         console.print(block)
         console.print()
@@ -100,7 +100,7 @@ def _rate_cells(rate: Estimate) -> list[str]:
 
 
 def _asides(arm: ArmSummary, bands: Mapping[str, tuple[float, float]]) -> list[tuple[str, list[str]]]:
-    """What else the rate of an arm would be, under its name."""
+    """Other rates of an arm, under its name."""
     out: list[tuple[str, list[str]]] = []
     if arm.retried:
         out.append((f"{arm.retried} retried after faults", []))
@@ -184,7 +184,7 @@ def _pass_differences(comparison: Comparison) -> list[Table]:
 
 
 def _interactions(comparison: Comparison) -> list[RenderableType]:
-    """Whether the difference is another one in other parts: one line each."""
+    """Whether the difference varies between parts: one line each."""
     lines = []
     for one in comparison.interactions:
         p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
@@ -195,7 +195,7 @@ def _interactions(comparison: Comparison) -> list[RenderableType]:
             lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, p = {p}")
     if not lines:
         return []
-    return ["[bold]Is the difference another one in other parts of the tasks?[/]\n" + escape("\n".join(lines))]
+    return ["[bold]Does the difference vary between parts of the tasks?[/]\n" + escape("\n".join(lines))]
 
 
 # --- parts and metrics ----------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _heads(comparison: Comparison, candidates: int, mean: str, change: str) -> l
 def _rows(
     name: str, means: Mapping[str, str], changes: Mapping[str, tuple[list[str], bool]]
 ) -> Iterator[tuple[str, list[str]]]:
-    """One line for a single candidate; else one an arm, of many candidates only those that differ after Holm."""
+    """One line for a single candidate; else one per arm, of many candidates only those that differ after Holm."""
     if len(changes) == 1 and len(means) == 2:
         ((arm, (cells, _)),) = changes.items()
         others = [mean for other, mean in means.items() if other != arm]
@@ -303,7 +303,7 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         found = [flip for flip in comparison.flips if (flip.baseline, flip.candidate) == pair]
         if not found or contrast.label:
             continue
-        heading = f"Tasks that moved, {title_of(contrast)}: {len(found)}, the surest first"
+        heading = f"Changed tasks, {title_of(contrast)}: {len(found)}, the surest first"
         parted = any(flip.step is not None for flip in found)
         table = table_of(
             heading, "task", ["before", "after", "probability, %", *(["differ from turn"] if parted else [])]
@@ -343,13 +343,13 @@ def _how_to_read(flip: Flip) -> str:
 
 def _footer(comparison: Comparison, *, brief: bool) -> str:
     lines = [
-        "these tasks: would a re-run agree?  like these: would new tasks agree? (run and task noise, by repository)"
+        "these tasks: would a rerun agree?  like these: would new tasks agree? (run and task noise, by repository)"
     ]
     if any(arm.marked for arm in comparison.arms):
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
     if any(arm.regraded for arm in comparison.arms):
         lines.append(
-            "audited: resolved rollouts that were graded again with canaries, less those that tamper with tests"
+            "audited: resolved rollouts that were graded again with canaries, less those that tampered with tests"
         )
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
@@ -359,9 +359,9 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         )
     lines += [*comparison.sensitivity, *grader_words(comparison.grader)]
     lines += [comparison.registration] if comparison.registration else []
-    lines += [f"whose fault an end is, {ends_words(comparison.ends)}"] if comparison.ends else []
+    lines += [f"whose fault an exit status is, {ends_words(comparison.ends)}"] if comparison.ends else []
     if _any_bound(comparison):
-        lines.append("* from an upper bound of the run noise: one rollout a task, too few rollouts, or all alike")
+        lines.append("* from an upper bound of the run noise: one rollout per task, too few rollouts, or all equal")
     for name in ("grader", "dataset", "scaffold"):
         values = {arm.versions.get(name) or "unknown" for arm in comparison.arms}
         lines.append(f"{name}: {' | '.join(sorted(values))}")

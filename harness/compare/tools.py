@@ -27,7 +27,7 @@ def necessity(tables: Mapping[str, pd.DataFrame], free: str, without: str, force
     table = tables[free]
     column = next((name for name in ("tool_calls", "commands") if name in table), None)
     if column is None:
-        raise DataError(f"arm {free!r} does not tell how often tools were called (column tool_calls or commands)")
+        raise DataError(f"arm {free!r} lacks the number of tool calls (column tool_calls or commands)")
     scored = table[table["resolved"].notna() & pd.to_numeric(table[column], errors="coerce").notna()]
     called = (pd.to_numeric(scored[column]) > 0).astype("float64")
     failed = 1 - scored["resolved"].astype("float64")

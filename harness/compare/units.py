@@ -1,7 +1,7 @@
-"""The training run as the unit: "method B beats method A" is a claim about trainings; a checkpoint is one draw of it.
+"""The training run as the unit: "method B beats method A" is a claim about trainings; a checkpoint is one draw.
 
-Rollouts of one checkpoint tell how good that checkpoint is. Another training seed gives another checkpoint: pooling
-training runs as if they were more seeds counts their spread as if it were run noise, and covers far less than it says.
+Rollouts of one checkpoint show how good that checkpoint is. Another training seed gives another checkpoint: pooling
+training runs as if they were seeds treats their spread as run noise, and covers far less often than stated.
 """
 
 from collections.abc import Sequence
@@ -45,15 +45,15 @@ class RunMeans:
 
 
 def compare_runs(outcomes: Outcomes, baseline: str | None = None, *, level: float = 0.95) -> RunComparison:
-    """Every method against the baseline (by default the first), a training run being one observation.
+    """Every method against the baseline (by default the first); a training run is one observation.
 
-    Over the tasks on which every run has a verdict. Raises DataError where no spread of runs can be seen: one run of
-    each method.
+    Over the tasks on which every run has a verdict. Raises DataError if the spread of runs cannot be estimated: one run
+    of each method.
     """
     table, methods = outcomes.table, outcomes.arms
     first = baseline or methods[0]
     if first not in methods or len(methods) < 2:
-        raise DataError(f"two methods are compared, one of them the baseline; there are: {listed(methods)}")
+        raise DataError(f"two methods are needed, one of them the baseline; there are: {listed(methods)}")
     methods = [first, *(method for method in methods if method != first)]
     found, repos, left_out = _run_means(table, methods)
     contrasts = [_contrast(first, found[first], method, found[method], repos, level) for method in methods[1:]]
@@ -132,12 +132,12 @@ def _contrast(
 def run_variance(a: Floats, b: Floats) -> tuple[float, float, str]:
     """Variance of the difference of two methods' means over their runs' means, and its degrees of freedom.
 
-    Pooled where both have as many runs (the test then hardly minds unequal spreads) or one has a single run; else
+    Pooled if both have as many runs (the test is then robust against unequal spreads) or one has a single run; else
     Welch's (1947).
     """
     m, n = len(a), len(b)
     if m + n < 3:
-        raise DataError("one training run of each method shows no spread of training runs: train at least one more")
+        raise DataError("one training run of each method gives no spread of training runs: train at least one more")
     if m == n or min(m, n) == 1:
         squares = float(((a - a.mean()) ** 2).sum() + ((b - b.mean()) ** 2).sum())
         return squares / (m + n - 2) * (1 / m + 1 / n), m + n - 2.0, "pooled variance"
@@ -147,9 +147,9 @@ def run_variance(a: Floats, b: Floats) -> tuple[float, float, str]:
 
 
 def permuted_runs(a: Floats, b: Floats, *, seed: int = 0) -> tuple[float, float]:
-    """Two-sided p-value of the difference of means if runs were dealt to the methods at random, and its least value.
+    """Two-sided p-value of the difference of means if runs were assigned to the methods at random, and its minimum.
 
-    Every way to deal them is counted where they are few enough, otherwise drawn. Null hypothesis: the methods'
+    All assignments are counted if they are few enough, otherwise drawn. Null hypothesis: the methods'
     training runs have the same distribution.
     """
     values, m = np.concatenate([a, b]), len(a)

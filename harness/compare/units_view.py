@@ -1,4 +1,4 @@
-"""A comparison of methods over their training runs in the terminal: the answer, the runs, what makes them vary."""
+"""A comparison of methods over their training runs in the terminal: the answer, the runs, their variation."""
 
 from collections.abc import Iterator
 
@@ -32,13 +32,13 @@ def _contrast(comparison: RunComparison, one: RunContrast) -> Iterator[Text]:
     line = Text(f"  other training runs, these tasks, {100 * comparison.level:g} % {bracket(one.these, signed=True)}: ")
     line.append(one.decision.verdict, style=COLOURS.get(one.decision.verdict, "yellow"))
     yield line.append(f" ({one.decision.reason})")
-    exact = f"  dealing the runs at random: {p_words(one.p_permutation)}"
+    exact = f"  permuting the runs: {p_words(one.p_permutation)}"
     never = 1 - comparison.level < one.least_p
     yield Text(exact + (f", and never less than {one.least_p:.2g} with so few runs" if never else ""))
     pooled = comparison.pooled[one.candidate]
     yield Text(
-        f"  these very checkpoints, rollouts pooled: {bracket(pooled.difference.these, signed=True)}, "
-        f"{pooled.decision.verdict}: says nothing of another training run"
+        f"  these checkpoints alone, rollouts pooled: {bracket(pooled.difference.these, signed=True)}, "
+        f"{pooled.decision.verdict}: no evidence on another training run"
     )
 
 
@@ -52,7 +52,7 @@ def _runs(comparison: RunComparison) -> Table:
 
 
 def _components(comparison: RunComparison) -> Table:
-    names = ["runs", "mean, %", "sd between runs", "sd of a re-run", "sd of tasks"]
+    names = ["runs", "mean, %", "sd between runs", "sd of a rerun", "sd of tasks"]
     table = table_of("What makes the rates vary, points", "method", names)
     for one in comparison.methods:
         between = "-"
@@ -66,7 +66,7 @@ def _components(comparison: RunComparison) -> Table:
 
 def _contrasts(comparison: RunComparison) -> Table:
     level = f"{100 * comparison.level:g} %"
-    names = ["runs", "points", f"{level} these tasks", f"{level} like these", "p (t)", "p deal"]
+    names = ["runs", "points", f"{level} these tasks", f"{level} like these", "p (t)", "p perm."]
     table = table_of(f"Difference in points to {comparison.baseline}, over training runs", "method", names)
     for one in comparison.contrasts:
         many = one.p_holm if len(comparison.contrasts) > 1 else None
@@ -77,8 +77,8 @@ def _contrasts(comparison: RunComparison) -> Table:
 
 
 def _legend(comparison: RunComparison) -> Iterator[str]:
-    yield "sd between runs: of training runs' true rates, with its interval; of a re-run: of one run's rate"
-    yield "like these: other training runs on new tasks; p deal: exact, over every way to deal the runs to the methods"
+    yield "sd between runs: of training runs' true rates, with its interval; of a rerun: of one run's rate"
+    yield "like these: other training runs on new tasks; p perm.: exact, over all permutations of the runs"
     if comparison.left_out:
         yield f"{comparison.left_out} tasks lack a verdict in some run and are left out of all"
     if comparison.missing:

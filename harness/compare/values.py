@@ -1,7 +1,7 @@
-"""One number a task: the task is the unit of inference, never the rollout.
+"""One number per task: the task is the unit of inference, never the rollout.
 
-`TaskValues` carries, for each task, the mean of a metric over its rollouts and how much that mean would move on a
-re-run. Everything with an interval (rates, differences, tokens, entropy, ...) is computed from it.
+`TaskValues` has, for each task, the mean of a metric over its rollouts and how much that mean would vary in a rerun.
+Everything with an interval (rates, differences, tokens, entropy, ...) is computed from it.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The verdict of a comparison as the first thing in the terminal: what was found, how sure, what could turn it."""
+"""The verdict of a comparison, shown first in the terminal: the result, its certainty, and what could change it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -46,9 +46,9 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
             f"at the extremes, {points(one.as_failed)} with all of them failed"
         )
         if one.verdict_excused is not None and one.excused_failed is not None:
-            turned = "" if one.verdict_excused == contrast.decision.verdict else ", which turns the answer"
+            turned = "" if one.verdict_excused == contrast.decision.verdict else ", a different answer"
             yield Text(
-                f"  with the candidate's {one.missing_candidate} alone counted as failures: {one.verdict_excused} "
+                f"  if only the candidate's {one.missing_candidate} had failed: {one.verdict_excused} "
                 f"({points(one.excused_failed)} points){turned}"
             )
     if contrast.unmarked is not None:
@@ -56,7 +56,7 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
 
 
 def _of_what(comparison: Comparison, contrast: Contrast) -> str:
-    """The two rates, where they are of the very tasks that are paired; else how many these are."""
+    """The two rates, if they are of the paired tasks; else the number of these."""
     rates = {arm.arm: arm.resolved for arm in comparison.arms}
     before, after = rates[contrast.baseline], rates[contrast.candidate]
     if before.tasks == after.tasks == contrast.difference.tasks:
@@ -95,6 +95,6 @@ def _best(one: BestOf) -> Text:
     held = "" if one.held_out is None else f"; {percent(one.held_out)} % on held-out seeds"
     return Text(
         f"best of {one.among} on the {one.tasks} tasks of all: {one.arm}, {percent(one.observed)} % as observed, "
-        f"{percent(one.shrunken)} % corrected for having been picked{held}; interval [{percent(one.low)}, "
+        f"{percent(one.shrunken)} % corrected for selection{held}; interval [{percent(one.low)}, "
         f"{percent(one.high)}]; probability that it is the best {percent(one.probability, 0)} %"
     )

@@ -62,11 +62,11 @@ def unit_of(row: MetricRow) -> str:
 
 
 def about_times(comparison: Comparison, rows: Iterable[MetricRow]) -> str:
-    """What is to be known before times of the arms are compared, if `rows` have any; empty where nothing is."""
+    """The caveat before times of the arms are compared, if `rows` have any; else empty."""
     if not comparison.apart or not any(row.timed for row in rows):
         return ""
     return (
-        f"Seconds hold the load of the machine as well, and {comparison.apart}: no difference of the checkpoints alone."
+        f"Times also depend on the load of the machine, and {comparison.apart}: no difference of the checkpoints alone."
     )
 
 
@@ -123,14 +123,14 @@ def _answer(one: Contrast) -> str:
 
 
 def _if_clean(one: Contrast) -> str:
-    """What the answer would be without marked rollouts, where that is another one."""
+    """The answer without marked rollouts, if it differs."""
     if one.unmarked is None or one.unmarked.decision.verdict == one.decision.verdict:
         return ""
     return f" (integrity-adjusted: {one.unmarked.decision.verdict})"
 
 
 def grader_words(noise: GraderNoise | None) -> list[str]:
-    """What is known of the grader, in lines."""
+    """The grader's noise, in lines."""
     if noise is None:
         return ["the grader's noise was not measured (aem regrade) and is not in the intervals"]
     rate = f"{100 * noise.rate:.1f} % [{100 * noise.low:.1f}, {100 * noise.high:.1f}]"
@@ -148,6 +148,6 @@ def grader_words(noise: GraderNoise | None) -> list[str]:
 
 
 def ends_words(overrides: Mapping[str, str]) -> str:
-    """The rows of a user's own that say whose fault an end is, in a line; empty without any."""
+    """The user's rows on whose fault an exit status is, in a line; else empty."""
     rows = ", ".join(f"{word}: {whose}" for word, whose in overrides.items())
     return f"by --ends, in all arms: {rows}" if rows else ""

@@ -90,7 +90,7 @@ def test_times_of_arms_that_ran_one_after_the_other_do_not_count_as_found(tmp_pa
     assert found.apart == apart
     (row,) = [row for row in found.metrics if row.name == "wall time"]
     assert row.p["new"] < 0.05
-    said = f"Seconds hold the load of the machine as well, and {apart}"
+    said = f"Times also depend on the load of the machine, and {apart}"
     text = " ".join(to_text(found, width=200).split())
     assert (said in text) is bool(apart)
     page = build_report(found, load([tmp_path / "arms.csv"]), tmp_path / "r.html")

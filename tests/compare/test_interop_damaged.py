@@ -494,7 +494,7 @@ def test_a_csv_with_other_column_names_is_imported(tmp_path: Path, shared: Path)
         ({"instance_id": "nothing", "arm": "m"}, "has no column nothing"),
         (
             {"instance_id": "task", "arm": "m", "seed": "run"},
-            "join the columns that tell them apart.*arm=m\\+condition",
+            "join columns that distinguish them.*arm=m\\+condition",
         ),
     ],
 )

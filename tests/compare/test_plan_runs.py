@@ -69,6 +69,6 @@ def test_power_is_drawn_for_every_number_of_seeds(tmp_path: Path) -> None:
 def test_the_command_answers_in_a_sentence() -> None:
     shown = CliRunner().invoke(app, ["plan", "--difference", "3", "--run-sd", "1", "--training-hours", "400"])
     assert shown.exit_code == 0
-    assert "training runs a method" in shown.output
+    assert "training runs per method" in shown.output
     assert "GPU hours" in shown.output
     assert "--difference POINTS" in str(CliRunner().invoke(app, ["plan", "--seeds", "4", "--run-sd", "1"]).exception)

@@ -26,7 +26,7 @@ def test_a_registration_is_written_once_and_a_changed_one_is_refused(tmp_path: P
     path = tmp_path / "plan.json"
     fixed = register(path, plan())
     assert read_registration(path) == fixed
-    with pytest.raises(ConfigError, match="is not changed"):
+    with pytest.raises(ConfigError, match="is never changed"):
         register(path, plan(seeds=4))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seeds": 4}))
     with pytest.raises(DataError, match="changed after it was registered"):
@@ -43,7 +43,7 @@ def test_what_is_as_registered_says_so_and_every_deviation_is_named() -> None:
         deviations(plan(margin=0.02, excluded=["x__y-5"]), broken, arms=["base", "new"], level=0.9, margin=None)
     )
     for words in (
-        "base has 2 tasks that were not registered", "new has 3 rollouts a task, not 2", "level is 0.9, not 0.95",
+        "base has 2 tasks that were not registered", "new has 3 rollouts per task, not 2", "level is 0.9, not 0.95",
         "rollouts of new ended before the registration", "margin is 0, not 0.02",
     ):  # fmt: skip
         assert words in found
