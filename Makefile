@@ -22,7 +22,7 @@ demo: setup
 # The same examples in every run. Leaves out the tests marked `extended`, which `make test-all` and CI run as well.
 test: setup
 	$(BIN)/pytest --numprocesses auto --dist loadfile -m 'not extended'
-	@echo "left out: tests marked extended (vLLM, TRL, verl, real instances, ...); make test-all runs them too"
+	@echo "left out: tests marked extended (vLLM, TRL, verl, real instances, whole task sets, other tools, ...); make test-all runs them too"
 
 # One test reads a real GGUF file, which comes with a package; without an index it skips.
 test-all: setup

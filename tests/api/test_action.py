@@ -83,6 +83,7 @@ def test_words_with_spaces_and_signs_of_the_shell_reach_the_gate_as_they_are(tmp
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.extended
 def test_the_program_is_installed_from_the_checkout_that_the_action_lies_in(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", tmp_path / "venv"], check=True)
     copy = tmp_path / "checkout"

@@ -112,6 +112,7 @@ def test_minis_folder_holds_no_empty_patch_for_a_rollout_that_was_lost(run, tmp_
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.extended
 def test_minis_folder_is_opened_by_its_own_inspector(run, tmp_path):
     python = peer("mini-swe-agent==2.4.6")
     export(run, "mini", tmp_path / "mini", seed=0)
@@ -193,6 +194,7 @@ def _harbor(tmp_path: Path) -> Path:
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.extended
 def test_an_inspect_log_is_read_by_inspect_and_gives_the_same_outcomes_back(run, tmp_path):
     python = peer("inspect-ai==0.3.285")
     write = """

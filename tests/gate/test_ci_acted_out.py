@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
+pytestmark = [pytest.mark.docker, pytest.mark.extended, pytest.mark.slow, pytest.mark.usefixtures("engine")]
 
 ROOT = Path(__file__).parents[2]
 # What differs from a lab's settings: agents that need no GPU, five small tasks, and their differences accepted.

@@ -86,6 +86,7 @@ def test_a_worse_candidate_is_blocked_before_all_of_it_is_run_whatever_happens_o
     assert len(set(ran(out))) == len(ran(out))
 
 
+@pytest.mark.extended
 def test_both_arms_are_run_side_by_side_and_no_further_than_the_verdict_needs(baseline, tmp_path):
     planned, out = 2 * len(ran(baseline)), tmp_path / "pair"
     disturbed(signal.SIGKILL, 2, out / IDLE, command(baseline, out, "--fresh"))
@@ -101,6 +102,7 @@ def test_both_arms_are_run_side_by_side_and_no_further_than_the_verdict_needs(ba
     assert json.loads(gate(baseline, out, "--fresh").stdout) == found
 
 
+@pytest.mark.extended
 def test_a_budget_in_gpu_hours_needs_to_know_how_many_gpus_there_are(baseline, tmp_path):
     done = gate(baseline, tmp_path / "idle", "--budget", "1gpuh")
     assert done.returncode == 4
@@ -112,6 +114,7 @@ def test_a_budget_in_gpu_hours_needs_to_know_how_many_gpus_there_are(baseline, t
     assert 0.0001 <= found["gpu_hours"] <= sum(seconds) * 8 / 4 / 3600
 
 
+@pytest.mark.extended
 def test_past_checkpoints_are_the_control_variate_of_a_gate_that_runs(baseline, tmp_path):
     names = sorted({instance for instance, _ in ran(baseline)})
     rows = [f"past,{name},{seed},{n % 2}" for n, name in enumerate(names) for seed in range(4)]

@@ -129,14 +129,14 @@ def test_tests_that_do_not_end_are_a_timeout_without_a_report(task: Task, tmp_pa
     assert (graded.outcome, graded.cause) == (Outcome.TEST_TIMEOUT, "tests ran longer than 4 s")
     assert (tmp_path / "test_output.txt").read_text().endswith("\n\nTimeout error: 4 seconds exceeded.")
     assert not (tmp_path / "report.json").exists()
-    assert graded.seconds < 60
+    assert graded.seconds < 200
 
 
 def test_a_daemon_left_behind_by_the_tests_delays_nothing(task: Task, tmp_path: Path) -> None:
     daemon = tiny.creating("conftest.py", 'import subprocess\nsubprocess.Popen(["sleep", "300"])')
     graded = grade(task, tiny.GOLD + daemon, tmp_path)
     assert graded.outcome is Outcome.RESOLVED
-    assert graded.seconds < 60
+    assert graded.seconds < 200
 
 
 HOGS = {

@@ -58,6 +58,7 @@ def swebench_4_1_0() -> Path:
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.extended
 def test_every_eval_script_equals_that_of_swebench_4_1_0(rows: list, shared: Path, swebench_4_1_0: Path) -> None:
     path = str(shared / "data" / "swe-bench-verified.jsonl.gz")
     run = subprocess.run([str(swebench_4_1_0), "-c", GENERATE, path], check=True, capture_output=True, text=True)

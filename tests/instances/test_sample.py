@@ -85,6 +85,7 @@ def test_the_scripted_policies_cover_the_set(name):
 
 @pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.extended
 def test_gold_resolves_another_patch_does_not_and_the_test_lists_are_exact(engine, tmp_path):
     with ThreadPoolExecutor(WORKERS) as pool:
         observed = dict(zip(TASKS, pool.map(lambda task: observe(task, tmp_path), TASKS.values()), strict=True))
@@ -116,6 +117,7 @@ def test_an_image_holds_one_commit_and_no_trace_of_the_fix(engine):
 
 @pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.extended
 def test_the_scripted_policies_work_in_the_containers(engine, tmp_path):
     """Seed 0 of each policy: careful resolves most, hasty about half, with an empty patch among the rest."""
     from aem_harness.agents.scripted import ReplayAgent

@@ -57,6 +57,7 @@ def test_one_image_serves_all_rows_and_no_issue_gives_a_hidden_test_away():
 
 @pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.extended
 def test_gold_resolves_without_a_grave_mark_another_patch_does_not_and_the_test_lists_are_exact(engine, tmp_path):
     with ThreadPoolExecutor(WORKERS) as pool:
         observed = list(pool.map(lambda task: observe(task, tmp_path), SET.tasks))

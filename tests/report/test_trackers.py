@@ -82,6 +82,7 @@ NUMBERS = [("checkpoint", 50, {"resolved": 0.25}), ("checkpoint", 100, {"resolve
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.extended
 def test_wandb_keeps_an_offline_run_with_the_numbers_in_it(tmp_path):
     """Its own reader of offline runs is compiled and only uploads; the records in the file are protocol buffers."""
     read = """
@@ -98,6 +99,7 @@ print(json.dumps([bool(re.search(re.escape(k.encode()) + b".{1,6}" + re.escape(v
 
 @pytest.mark.network
 @pytest.mark.slow
+@pytest.mark.extended
 def test_mlflow_gives_the_history_back_through_its_client(tmp_path):
     read = """
 import mlflow

@@ -179,7 +179,7 @@ def test_what_waiting_cannot_repair_is_not_waited_for(tmp_path, selection):
     began = time.monotonic()
     with pytest.raises(PolicyFault, match="crashed again"):
         run(tmp_path / "r", selection, Acting(act), {"policy": Broken()})
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert list(read_journal(tmp_path / "r")) == []
 
 

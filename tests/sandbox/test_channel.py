@@ -66,14 +66,14 @@ def test_at_the_timeout_everything_the_command_started_dies(sandbox):
     seen = sandbox.execute(f"echo begun; {stubborn}", timeout=1)
     assert seen.timed_out
     assert seen.output == "begun\n"
-    assert seen.seconds < 10
+    assert seen.seconds < 60
     assert sandbox.execute("pgrep -c -f leftover").output == "0\n"
 
 
 def test_a_background_process_survives_its_command_but_not_a_timeout_of_its_own(sandbox):
-    seen = sandbox.execute("sleep 30 & echo $!", timeout=10)
+    seen = sandbox.execute("sleep 999 & echo $!", timeout=120)
     assert not seen.timed_out
-    assert seen.seconds < 5, "a background process that holds the output open must not be waited for"
+    assert seen.seconds < 60, "a background process that holds the output open must not be waited for"
     pid = seen.output.strip()
     assert sandbox.execute("sleep 60", timeout=0.5).timed_out
     assert sandbox.execute(f"kill {pid}").returncode == 0
@@ -146,8 +146,8 @@ def test_a_container_killed_under_a_running_command_is_a_fault(open_sandbox):
     kill.start()
     began = time.monotonic()
     with pytest.raises(EnvironmentFault, match="died"):
-        box.execute("sleep 60", timeout=60)
-    assert time.monotonic() - began < 20
+        box.execute("sleep 999", timeout=999)
+    assert time.monotonic() - began < 120
     kill.join()
 
 
