@@ -143,7 +143,7 @@ def plan(
     if as_json:
         typer.echo(planned.model_dump_json(indent=1))
     else:
-        show_plan(planned, console, spent)
+        show_plan(planned, console, spent, workers)
     if allocate is not None:
         shown = write_allocation(load(history or ()).table, budget, at_least, allocate)
         show_allocation(shown, len(shown.seeds), Console(stderr=as_json))

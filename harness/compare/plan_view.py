@@ -11,16 +11,15 @@ from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.words import amount, percent, points
 
 
-def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None) -> None:
-    """The answers, the costs, what K seeds can show for either question, and the assumptions."""
+def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None, workers: int = 1) -> None:
+    """The answers, the costs with that many rollouts at a time, what K seeds can show, and the assumptions."""
     for line in answers(plan):
         console.print(line, soft_wrap=True)
     if spent:
         seeds = spent["rollouts"] / (2 * plan.tasks)
-        console.print(
-            f"cost of {seeds:g} seeds per arm: " + ", ".join(f"{_cost(value)} {name}" for name, value in spent.items()),
-            soft_wrap=True,
-        )
+        pace = f"{plan.components.seconds / 60:,.1f} minutes per rollout (--seconds), {workers} at a time (--workers)"
+        what = ", ".join(f"{_cost(value)} {name}" for name, value in spent.items())
+        console.print(f"cost of {seeds:g} seeds per arm: {what}; at {pace}", soft_wrap=True)
     if plan.needed or spent:
         console.print()
     for question, means in zip(QUESTIONS, ("would a rerun agree?", "would new tasks agree?"), strict=True):

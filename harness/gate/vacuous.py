@@ -1,5 +1,7 @@
 """A gate is vacuous if it cannot BLOCK a candidate that resolves nothing, or PASS one that resolves everything."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from aem_harness.harness.errors import ConfigError, EnvironmentFault
@@ -8,7 +10,7 @@ from aem_harness.harness.gate.design import Arm, Design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 
-MARGINS = (0.10, 0.05, 0.03, 0.02, 0.01, 0.005)  # to suggest
+MARGINS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.10, 0.15, 0.20, 0.30, 0.40)  # to suggest
 
 
 def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> None:
@@ -27,9 +29,10 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
             "broken: check it with `aem show`"
         )
     if not _reaches(config, design, baseline, solved=0.0, verdict=Verdict.BLOCK):
-        better = [m for m in MARGINS if m < config.blocks_beyond and _blocks_at(m, config, design, baseline)]
-        possible = [m for m in MARGINS if m <= rate / 2] or [MARGINS[-1]]
-        advice = f"choose --margin {100 * (better or possible)[0]:g}" + ("" if better else ", and more tasks or seeds")
+        smaller = [m for m in reversed(MARGINS) if m < config.blocks_beyond]
+        least = next((m for m in reversed(MARGINS) if m <= rate / 2), MARGINS[0])
+        advice = _advice(smaller, config, design, baseline)
+        advice = advice or f"choose --margin {100 * least:g}, and more tasks or seeds"
         raise ConfigError(
             f"this gate cannot BLOCK: the baseline {known.name} resolves {100 * rate:.1f} %, so even a candidate that "
             f"resolves nothing is not shown to be {100 * config.blocks_beyond:g} points worse; {advice}"
@@ -37,7 +40,11 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
     if not _reaches(config, design, baseline, solved=1.0, verdict=Verdict.PASS):
         raise ConfigError(
             "this gate cannot PASS: with so few rollouts, even a candidate that resolves everything is not shown to be "
-            f"less than {100 * config.margin:g} points worse; give it more seeds or tasks, or a wider margin"
+            f"less than {100 * config.margin:g} points worse; "
+            + (
+                _advice([m for m in MARGINS if m > config.margin], config, design, baseline)
+                or "give it more tasks or seeds"
+            )
         )
 
 
@@ -48,9 +55,16 @@ def _reaches(config: GateConfig, design: Design, baseline: Arm, *, solved: float
     return decide(config, design, Cells(mine, mine, *theirs))[0] is verdict
 
 
-def _blocks_at(margin: float, config: GateConfig, design: Design, baseline: Arm) -> bool:
-    changed = config.model_copy(update={"margin": margin, "block_margin": None})
-    return _reaches(changed, design, baseline, solved=0.0, verdict=Verdict.BLOCK)
+def _advice(margins: Sequence[float], config: GateConfig, design: Design, baseline: Arm) -> str:
+    """The first of these margins at which the gate can PASS and BLOCK, if there is one."""
+    for margin in margins:
+        changed = config.model_copy(update={"margin": margin, "block_margin": None})
+        if all(
+            _reaches(changed, design, baseline, solved=solved, verdict=verdict)
+            for solved, verdict in ((0.0, Verdict.BLOCK), (1.0, Verdict.PASS))
+        ):
+            return f"choose --margin {100 * margin:g}"
+    return ""
 
 
 def _spread(baseline: Arm, seeds: int) -> np.ndarray:

@@ -65,6 +65,15 @@ def test_a_gate_that_cannot_pass_is_refused(tmp_path):
         judge(tmp_path, few, few, margin=0.01)
 
 
+@pytest.mark.parametrize(("margin", "cannot"), [(0.6, "BLOCK"), (0.05, "PASS")])
+def test_the_margin_that_is_advised_allows_both_verdicts(tmp_path, margin, cannot):
+    few = counted("base", [2, 2, 2, 1], 2)
+    with pytest.raises(ConfigError, match=rf"cannot {cannot}.*choose --margin \d+$") as refused:
+        judge(tmp_path, few, few, margin=margin)
+    advised = float(str(refused.value).split()[-1]) / 100
+    assert judge(tmp_path, few, few, margin=advised).verdict in ("PASS", "INCONCLUSIVE")
+
+
 def test_a_margin_that_a_weak_baseline_allows_is_gated(tmp_path):
     weak = drawn("base", np.where(np.arange(400) < 40, 0.9, 0.0), 4, seed=1)
     assert judge(tmp_path, weak, counted("cand", [0] * 400, 4), margin=0.03).verdict == "BLOCK"
