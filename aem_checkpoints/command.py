@@ -79,7 +79,7 @@ def find_program() -> Program:
             vllm = find_vllm()
             return Program("vLLM", (vllm, "serve"), is_cpu_build(vllm), _knows(vllm, "enable_per_request_metrics"))
         except ConfigError:
-            if wanted == "vllm":
+            if wanted == "vllm" or os.environ.get("AEM_VLLM"):
                 raise
     if find_spec("transformers") and find_spec("torch"):
         return Program("transformers", (sys.executable, "-P", "-m", "aem_harness.aem_checkpoints.fallback", "serve"))
@@ -90,9 +90,17 @@ def find_program() -> Program:
 
 
 def find_vllm() -> str:
-    """The `vllm` to use: $AEM_VLLM, the one beside this Python, on PATH, or in ./.venv-vllm; else ConfigError."""
+    """The `vllm` to use: $AEM_VLLM, the one beside this Python, on PATH, or in ./.venv-vllm; else ConfigError.
+
+    $AEM_VLLM is the program or the folder of its environment, and leaves no choice.
+    """
+    if named := os.environ.get("AEM_VLLM"):
+        for program in (Path(named), Path(named) / "bin" / "vllm"):
+            if program.is_file():
+                return str(program)
+        raise ConfigError(f"$AEM_VLLM is {named!r}, where no vllm is: name the program or its environment's folder")
     beside = Path(sys.executable).parent / "vllm"
-    for candidate in (os.environ.get("AEM_VLLM"), beside, shutil.which("vllm"), Path(".venv-vllm/bin/vllm")):
+    for candidate in (beside, shutil.which("vllm"), Path(".venv-vllm/bin/vllm")):
         if candidate and Path(candidate).is_file():
             return str(candidate)
     raise ConfigError("vLLM is not installed: pip install 'aem-harness[vllm]' on a GPU machine, else make vllm")

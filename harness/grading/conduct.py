@@ -7,7 +7,7 @@ Only what is run is read: the text of files that a command writes is not.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +85,14 @@ _EDITS_TEST = re.compile(
 _RESTORES = re.compile(rf"{_AT}git\b[^\n;|&]*\b(?:checkout|restore)\b([^\n;|&]*)")
 
 
-def audit_commands(commands: Sequence[str], *, package: str = "") -> list[Mark]:
+def audit_commands(commands: Sequence[str], *, package: str = "", sources: Collection[str] = ()) -> list[Mark]:
     """The marks of one rollout's commands, in order, one of a kind with the count of the others.
 
-    `package`: the distribution under repair, whose other releases hold the fix.
+    `package`: the distribution under repair, whose other releases hold the fix. `sources`: files that are no tests,
+    whatever their names say.
     """
     found: dict[str, list[tuple[int, str, str]]] = {}
-    for turn, name, why, text in _findings(commands, package):
+    for turn, name, why, text in _findings(commands, package, sources):
         found.setdefault(name, []).append((turn, why, text))
     marks = []
     for name, seen in found.items():
@@ -101,7 +102,7 @@ def audit_commands(commands: Sequence[str], *, package: str = "") -> list[Mark]:
     return marks
 
 
-def _findings(commands: Sequence[str], package: str) -> Iterator[tuple[int, str, str, str]]:
+def _findings(commands: Sequence[str], package: str, sources: Collection[str]) -> Iterator[tuple[int, str, str, str]]:
     edited: set[str] = set()
     own = _own_release(package) if package else None
     for turn, command in enumerate(commands):
@@ -114,7 +115,8 @@ def _findings(commands: Sequence[str], package: str) -> Iterator[tuple[int, str,
             if path in restored or re.search(r"(?:^|\s)(?:--\s+)?\.(?:\s|$)", restored):
                 yield turn, "test undone", f"changed an existing test, {path}, and put it back", run.strip()[:EXCERPT]
                 edited.discard(path)
-        edited |= {match[1].strip().lstrip("./") for match in _EDITS_TEST.finditer(command)}
+        named = {match[1].strip().lstrip("./") for match in _EDITS_TEST.finditer(command)}
+        edited |= {path for path in named if not any(f"/{source}".endswith(f"/{path}") for source in sources)}
 
 
 def _own_release(package: str) -> Kind:

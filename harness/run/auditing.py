@@ -14,7 +14,7 @@ from typing import Any
 
 from aem_harness.harness.errors import AemError, DataError
 from aem_harness.harness.grading import official
-from aem_harness.harness.grading.audit import Mark
+from aem_harness.harness.grading.audit import Mark, source_files
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
 from aem_harness.harness.grading.heldout import VariantRunner
 from aem_harness.harness.grading.regrade import Regrade, Regrader, digest_of, passed_tests
@@ -184,7 +184,8 @@ def conduct_of(folder: Path, rollout: Mapping[str, Any], task: Task) -> list[Mar
         kept = read_json(folder / CONDUCT) if digest and (folder / CONDUCT).is_file() else {}
         if digest and kept.get("trajectory_sha256") == digest:
             return [Mark(**mark) for mark in kept["marks"]]
-        marks = audit_commands(commands_of(read_json(path)), package=package_of(task.instance.repo))
+        package, sources = package_of(task.instance.repo), source_files(task)
+        marks = audit_commands(commands_of(read_json(path)), package=package, sources=sources)
     except (AemError, AttributeError, KeyError, TypeError, ValueError):
         return [Mark(name="unreadable", file=path.name, why="not a trajectory that can be read")]
     if digest:

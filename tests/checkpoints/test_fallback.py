@@ -273,6 +273,13 @@ def test_the_wanted_server_is_taken_or_its_absence_told(monkeypatch, tmp_path):
     (tmp_path / "vllm").write_text("")
     monkeypatch.setenv("AEM_VLLM", str(tmp_path / "vllm"))
     assert find_program().words == (str(tmp_path / "vllm"), "serve")
+    monkeypatch.delenv("AEM_SERVER")
+    monkeypatch.setenv("AEM_VLLM", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"AEM_VLLM is .*, where no vllm is"):
+        find_program()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "vllm").rename(tmp_path / "bin" / "vllm")
+    assert find_program().words == (str(tmp_path / "bin" / "vllm"), "serve")
     monkeypatch.setenv("AEM_SERVER", "ollama")
     with pytest.raises(ConfigError, match="vllm or transformers"):
         find_program()

@@ -137,6 +137,12 @@ def test_honest_changes_bear_no_mark(flask: Task, patch: str) -> None:
     assert audit_patch(patch, flask) == []
 
 
+def test_a_source_file_that_is_called_like_a_test_bears_no_mark(flask: Task) -> None:
+    patch = changing("lib/test_lamp.py", "x = 1", "x = 2")
+    assert names(audit_patch(patch, flask)) == {"test support"}
+    assert audit_patch(patch, flask.model_copy(update={"patch": changing("lib/test_lamp.py", "x = 1", "x = 3")})) == []
+
+
 def test_logs_of_honest_runs_end_with_the_runners_last_word(
     verified: dict[str, Task], logs: Path, index: list[dict[str, str]]
 ) -> None:

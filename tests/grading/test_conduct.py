@@ -71,6 +71,12 @@ def test_a_test_that_was_changed_and_put_back_is_marked() -> None:
     assert audit_commands(["sed -i 's/a/b/' src/app.py", "git checkout src/app.py"]) == []
 
 
+def test_a_source_file_that_is_called_like_a_test_may_be_put_back() -> None:
+    commands = ["cd lib && sed -i s/a/b/ test_lamp.py", "git checkout -q lib/test_lamp.py"]
+    assert [mark.name for mark in audit_commands(commands)] == ["test undone"]
+    assert audit_commands(commands, sources={"lib/test_lamp.py"}) == []
+
+
 def test_marks_of_a_kind_are_joined() -> None:
     (mark,) = audit_commands(["pip install a", "ls", "pip install b"])
     assert mark.why.endswith("(and 1 times more)")
