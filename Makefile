@@ -10,7 +10,7 @@ setup: .venv/.installed engine
 .venv/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev,train]'
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[dev,train,ray]'
 	touch $@
 
 engine:
@@ -64,7 +64,7 @@ lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade pip
-	.venv-lock/bin/pip install --quiet --editable '.[dev,train,docs]' torch==2.13.0
+	.venv-lock/bin/pip install --quiet --editable '.[dev,train,docs,ray]' torch==2.13.0
 	.venv-lock/bin/pip freeze --exclude-editable | grep -v '^pip==' | sed 's/+cpu//; s/ @ .*//' > requirements.lock
 	rm -rf .venv-lock
 

@@ -1,13 +1,14 @@
 """From the settings of a gate to its report: what `aem gate` and the Python API share."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.api.running import Tasks, audit, choose, enter_run, quiet, settle
+from aem_harness.api.running import Tasks, audit, choose, enter_run, quiet, recipe_of, settle
 from aem_harness.api.serving import card_defaults, connect, one_checkpoint
+from aem_harness.api.sites import GRADING, AtATime, Opened, Recipe, Where, endpoints_here, opened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from aem_harness.harness.gate.gate import Gate
     from aem_harness.harness.gate.live import ArmPlan, Live, Side
     from aem_harness.harness.gate.report import GateReport
+    from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import RunStore
+    from aem_harness.harness.types import Agent
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Candidate:
     `gpus` are those behind its servers, if they do not say so themselves; `baseline` is where a fresh baseline is.
     `canary` is the share of the resolved rollouts without marks that are graded again with canaries after the verdict,
     beside all marked ones (None: nothing is); where the gate decides on audited outcomes, all are, before they count.
+    `where` its containers are.
     """
 
     checkpoint: str | None = None
@@ -51,6 +55,7 @@ class Candidate:
     registry: Path | None = None
     gpus: float | None = None
     canary: float | None = 0.05
+    where: Where = field(default_factory=Where)
     served: Served = field(default_factory=Served)
     baseline: Served = field(default_factory=Served)
 
@@ -169,7 +174,7 @@ class _Arms:
         from aem_harness.harness.gate.gate import BASELINE
         from aem_harness.harness.gate.live import Side
         from aem_harness.harness.run.auditing import unseen
-        from aem_harness.harness.run.places import AuditedContainers
+        from aem_harness.harness.run.submission import Submission
 
         how, run = self._candidate, plan.config
         served = how.served
@@ -185,7 +190,7 @@ class _Arms:
         with ExitStack() as stack:  # settings and lock first, and only then a server
             store = stack.enter_context(enter_run(plan.folder, run, self._selection, how.seeds))
             serving = connect(
-                served.endpoints,
+                endpoints_here(how.where, served.endpoints, served=entry is not None),
                 served.model,
                 run.sampling,
                 entry=entry,
@@ -194,26 +199,36 @@ class _Arms:
                 console=self._console,
             )
             if self._audited and unseen(store.folder, store.progress):
-                self._audit(store)  # what an earlier gate left without
+                with self._opened(store, Submission()) as early:
+                    self._audit(store, early.site)  # what an earlier gate left without
             with serving as connected:
                 tasks = self._selection.tasks
                 agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
                 settle(store, agent, connected.fingerprint)
+                recipe = recipe_of(run, connected, how.where, served.endpoints)
+                site = stack.enter_context(self._opened(store, agent, recipe))
                 yield Side(
                     plan.role,
                     store,
                     agent,
-                    how.workers,
-                    how.grade_workers,
+                    site.workers,
+                    site.grade_workers,
                     connected.release,
-                    None if how.gpus is None else how.gpus / how.workers,
+                    None if how.gpus is None else how.gpus / site.workers,
                     audited=self._audited,
-                    places=AuditedContainers(store) if self._audited else None,
+                    site=site.site,
                     services=connected.services,
                 )
-            self._audit(store)
+            self._audit(store, site.site)
 
-    def _audit(self, store: "RunStore") -> None:
+    def _opened(self, store: "RunStore", agent: "Agent", recipe: Recipe = GRADING) -> "AbstractContextManager[Opened]":
+        from aem_harness.harness.run.identity import Identity
+
+        how, tasks = self._candidate, {task.instance_id: task for task in self._selection.tasks}
+        identity, at_a_time = Identity.of(store.folder, store.config), AtATime(how.workers, how.grade_workers)
+        return opened(how.where, identity, tasks, agent, at_a_time, self._console, audited=self._audited, recipe=recipe)
+
+    def _audit(self, store: "RunStore", site: "Site") -> None:
         how = self._candidate
         if how.canary is not None:
             audit(
@@ -224,14 +239,15 @@ class _Arms:
                 self._console,
                 share=1.0 if self._audited else how.canary,
                 workers=how.grade_workers,
+                site=site,
                 again=not self._audited,  # a verdict that is asked for again rests on the same findings
             )
 
 
 def halved(candidate: Candidate) -> Candidate:
-    """For each of two arms that share a machine: half of the workers, at least one."""
+    """For each of two arms that share the machines: half of the workers, at least one."""
     half = {name: max(1, getattr(candidate, name) // 2) for name in ("workers", "grade_workers")}
-    return replace(candidate, **half)
+    return replace(candidate, where=candidate.where.halved(), **half)
 
 
 def _knows_gpus(entry: "Entry | None", candidate: Candidate, served: Served) -> bool:

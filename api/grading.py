@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
+from aem_harness.api.sites import HERE, Where
 from aem_harness.harness.errors import DataError, listed, summed_up
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ def grade(
     memory: str = "4g",
     retry_infrastructure: bool = False,
     canary: float | None = 0.05,
+    where: Where = HERE,
     console: "Console | None" = None,
 ) -> Finished:
     """Grade a predictions file with the official grader; the same call again continues.
 
-    `timeout` is in seconds, for the tests of one instance; `memory` is the limit of a container. What of the file is
-    left out is said on `console`. Raises DataError where nothing in it can be graded.
+    `timeout` is in seconds, for the tests of one instance; `memory` is the limit of a container; `where` they are. What
+    of the file is left out is said on `console`. Raises DataError where nothing in it can be graded.
     """
     console = console or quiet()
     selection = choose(dataset, console, tasks)
@@ -45,6 +47,7 @@ def grade(
         memory=memory,
         retry_infrastructure=retry_infrastructure,
         canary=canary,
+        where=where,
     )
 
 
@@ -77,6 +80,7 @@ def grade_all(
     memory: str,
     retry_infrastructure: bool,
     canary: float | None,
+    where: Where = HERE,
 ) -> Finished:
     """Predictions of one model as a run of their own, graded as far as they are not yet."""
     from aem_harness.harness.run.submission import Submission, enter
@@ -94,6 +98,8 @@ def grade_all(
             grade_workers=workers,
             retry_infrastructure=retry_infrastructure,
             canary=canary,
+            where=where,
+            share="grade_workers",
         )
 
 

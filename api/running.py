@@ -1,5 +1,6 @@
 """From settings to a finished run: `aem_harness.run`, and the steps that grading and gates share with it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -7,6 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aem_harness.api.sites import (
+    GRADING,
+    HERE,
+    AtATime,
+    Opened,
+    Recipe,
+    Where,
+    endpoints_here,
+    engines,
+    opened,
+    shared_gpus,
+)
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
 
@@ -14,11 +27,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from aem_harness.api.serving import Connected
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.regrade import Regrade
     from aem_harness.harness.instances.load import Loaded
     from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
+    from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
 
@@ -96,6 +111,7 @@ def run(
     retry_infrastructure: bool = False,
     retry_seconds: float | None = None,
     canary: float | None = 0.05,
+    where: Where = HERE,
     config: Path | None = None,
     overrides: Sequence[str] = (),
     console: "Console | None" = None,
@@ -107,7 +123,8 @@ def run(
     served unless there is an endpoint. `allocation` is a CSV of `aem plan --allocate`, instead of `seeds`. `settings`
     are fields of `RunConfig` (`agent_options`, `sampling`, `limits`, ...), over `overrides` (`a.b=value`) and the YAML
     file `config`. `canary` is the share of the resolved rollouts without marks that are graded again with canaries.
-    `retry_seconds` is how long one call of the model may take before it is given up and tried again.
+    `retry_seconds` is how long one call of the model may take before it is given up and tried again. `where` the
+    containers are; `workers` and `grade_workers` are those of all engines together.
 
     Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
     """
@@ -133,13 +150,15 @@ def run(
     # Settings, lock, what is left to do, and only then what is expensive.
     with ExitStack() as stack:
         store = stack.enter_context(enter_run(folder, asked, selection, counts))
+        recipe = GRADING
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
         services: Mapping[str, Service] = {}
         if to_do := store.pending(keys, retry_infrastructure=retry_infrastructure).rollouts:
-            require(selection, (name for name, _, _ in to_do), asked)
+            if not where.ray:  # whose nodes are looked at by aem doctor --ray
+                require(selection, (name for name, _, _ in to_do), asked, where)
             served = connect(
-                endpoints,
+                endpoints_here(where, endpoints, served=entry is not None),
                 model,
                 asked.sampling,
                 entry=entry,
@@ -150,6 +169,7 @@ def run(
             )
             connected = stack.enter_context(served)
             options, release, services = asked.agent_options, connected.release, connected.services
+            recipe = recipe_of(asked, connected, where, endpoints, retry_seconds)
             driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=options)
             settle(store, driver, connected.fingerprint)
         return perform(
@@ -164,7 +184,30 @@ def run(
             release=release,
             services=services,
             canary=canary,
+            where=where,
+            recipe=recipe,
         )
+
+
+def recipe_of(
+    config: "RunConfig",
+    connected: "Connected",
+    where: Where,
+    endpoints: Sequence[str],
+    retry_seconds: float | None = None,
+) -> Recipe:
+    """How the agent of a run is built on the nodes of a cluster."""
+    return Recipe(
+        agent=config.agent,
+        options=config.agent_options,
+        sampling=config.sampling,
+        model=connected.policy.model if connected.policy else "",
+        endpoints=tuple(endpoints),
+        key=os.environ.get("OPENAI_API_KEY"),
+        gpus=shared_gpus(where, endpoints, connected.gpus),
+        retry_seconds=retry_seconds,
+        folder=str(Path.cwd()),
+    )
 
 
 def quiet() -> "Console":
@@ -259,22 +302,26 @@ def settle(store: "RunStore", agent: "Agent", fingerprint: "Mapping[str, Any] | 
     store.settle({"agent": dict(agent.describe()), "fingerprint": dict(fingerprint or {})})
 
 
-def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunConfig") -> None:
+def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunConfig", where: Where = HERE) -> None:
     """The cheap part of what `aem doctor` looks at: an image of the run can be worked in, under the run's limits.
 
     Of three images one is enough: what is wrong with the others is the fault of their rollouts alone, as is an image
-    that cannot be had. Raises ConfigError or EnvironmentFault with the remedy.
+    that cannot be had. Of several engines the first is looked at. Raises ConfigError or EnvironmentFault with the
+    remedy.
     """
     from aem_harness.harness.preflight import look
+    from aem_harness.harness.sandbox.engine import HERE as ENGINE
+    from aem_harness.harness.sandbox.engine import at
     from aem_harness.harness.sandbox.images import ensure_image
 
     tasks = {task.instance_id: task for task in selection.tasks}
     images = {tasks[name].instance.image: tasks[name] for name in instance_ids}
-    why = ""
+    first, why = next(iter(engines(where)), ENGINE), ""
     for task in list(images.values())[:3]:
         try:
-            ensure_image(task)
-            problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
+            with at(first):
+                ensure_image(task)
+                problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
         except EnvironmentFault:
             return
         if not problems:
@@ -302,21 +349,46 @@ def perform(
     canary: float | None = None,
     places: "Places | None" = None,
     services: "Mapping[str, Service] | None" = None,
+    where: Where = HERE,
+    share: str = "workers",
+    recipe: Recipe = GRADING,
 ) -> Finished:
     """Do what is pending among `keys` under a live view, then write the official predictions and reports.
 
     `release` wakes whoever waits for the policy when the run ends early; `services` are what the policy stands on.
     `canary`: the share of the resolved rollouts without marks that are then graded again with canaries, beside all
-    marked ones; None: no canaries.
+    marked ones; None: no canaries. `places` stand in for containers of the engine here; `where`, `share` and `recipe`
+    are as for `api.sites`.
     """
+    from aem_harness.harness.run.identity import Identity
+
+    tasks = {task.instance_id: task for task in selection.tasks}
+    identity, at_a_time = Identity.of(store.folder, store.config), AtATime(workers, grade_workers, share)
+    with opened(where, identity, tasks, agent, at_a_time, console, places=places, recipe=recipe) as site:
+        return _performed(
+            store, selection, agent, keys, console, site, retry_infrastructure, release, services or {}, canary
+        )
+
+
+def _performed(
+    store: "RunStore",
+    selection: Selection,
+    agent: "Agent",
+    keys: "Sequence[Key]",
+    console: "Console",
+    opened: Opened,
+    retry_infrastructure: bool,
+    release: "Callable[[], None]",
+    services: "Mapping[str, Service]",
+    canary: float | None,
+) -> Finished:
     from aem_harness.harness.report.live import RunView
     from aem_harness.harness.run.alike import alike
     from aem_harness.harness.run.counts import ends, outcomes, remarks
     from aem_harness.harness.run.reports import write_reports
     from aem_harness.harness.run.runner import Runner
-    from aem_harness.harness.sandbox.reaping import reap
 
-    reaped = reap()
+    reaped = opened.site.reap()
     if reaped:
         console.print(f"[dim]removed {reaped} container(s) left behind by a killed run[/]")
     for (instance_id, seed), wrong in store.damaged.items():
@@ -327,6 +399,7 @@ def perform(
     undone = {(i, s) for i, s, _ in pending.rollouts} | set(pending.grades)
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
+    workers, grade_workers = opened.workers, opened.grade_workers
     with RunView(console, store.config.arm, len(keys), known) as view:
         runner = Runner(
             store,
@@ -336,8 +409,8 @@ def perform(
             grade_workers=grade_workers,
             on_event=view,
             release=release,
-            places=places,
-            services=services or {},
+            site=opened.site,
+            services=services,
             say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
         )
         try:
@@ -345,7 +418,8 @@ def perform(
         finally:
             write_reports(store.folder, selection.tasks, store.progress)
     if canary is not None:
-        audit(store.folder, selection.tasks, store.config, store.progress, console, share=canary, workers=grade_workers)
+        how: dict[str, Any] = {"share": canary, "workers": grade_workers, "site": opened.site}
+        audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
     done = [store.progress[key].rollout for key in keys if key in store.progress]
     return Finished(
         store.folder,
@@ -370,10 +444,11 @@ def audit(
     share: float,
     workers: int,
     again: bool = True,
+    site: "Site | None" = None,
 ) -> None:
     """Grade resolved rollouts again with canaries, and say in one line what they found.
 
-    `again`: also those of which an earlier try could find out nothing.
+    `again`: also those of which an earlier try could find out nothing. `site` is where; None: the engine here.
     """
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
@@ -388,6 +463,7 @@ def audit(
         limits=config.limits,
         again=again,
         tell=_telling(console, "canaries"),
+        audit=site.audit if site else None,
     )
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
@@ -401,6 +477,7 @@ def audit_variants(
     console: "Console",
     *,
     workers: int,
+    site: "Site | None" = None,
 ) -> None:
     """Run the held-out variants of resolved rollouts, where their instances have any, and say what they found."""
     from aem_harness.harness.run.auditing import variants_line
@@ -414,6 +491,7 @@ def audit_variants(
         timeout=config.grade_timeout,
         limits=config.limits,
         tell=_telling(console, "variants"),
+        audit=site.audit if site else None,
     )
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)

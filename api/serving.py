@@ -24,6 +24,7 @@ class Connected:
     release: Callable[[], None] = lambda: None
     url: str = ""
     services: "Mapping[str, Service]" = field(default_factory=dict)
+    gpus: float | None = None  # behind each endpoint, where that is known
 
 
 class Servers:
@@ -144,6 +145,7 @@ def connect(
             stack.close,
             endpoints[0],
             {PolicyFault.boundary: Servers(endpoints, server)},
+            count,
         )
 
 

@@ -56,6 +56,8 @@ def audit(
         Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: where the marks go.")
     ] = Path("audit.json"),
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
+    engine: options.Engines = None,
+    ray: options.RayCluster = None,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
 
@@ -68,11 +70,14 @@ def audit(
 
     from aem_harness.api.running import audit as audit_run
     from aem_harness.api.running import audit_variants, choose
+    from aem_harness.api.sites import AtATime, opened
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import ConfigError, DataError
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.fsck import progress_of
+    from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.store import locked, read_journal
+    from aem_harness.harness.run.submission import Submission
 
     if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
@@ -97,8 +102,12 @@ def audit(
             raise DataError(f"{dataset or config.dataset} has none of the instances of {folder}; name it with --set")
         with locked(folder):
             progress = progress_of(read_journal(folder))
-            audit_variants(folder, tasks, config, progress, console, workers=workers)
-            audit_run(folder, tasks, config, progress, console, share=canary, workers=workers)
+            how, at_a_time = options.where(engine, ray), AtATime(1, workers, "grade_workers")
+            identity, by_id = Identity.of(folder, config), {task.instance_id: task for task in tasks}
+            with opened(how, identity, by_id, Submission(), at_a_time, console) as site:
+                at_once: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
+                audit_variants(folder, tasks, config, progress, console, **at_once)
+                audit_run(folder, tasks, config, progress, console, share=canary, **at_once)
 
 
 def _make_variants(tasks: "Sequence[Task]", seed: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import ConfigFile, Overrides
+from aem_harness.commands.options import ConfigFile, Engines, Overrides, RayCluster, where
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
 
 
@@ -21,6 +21,8 @@ def doctor(
         list[str] | None, typer.Option(metavar="URL", help="Model server to check. Repeatable.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name, if the server has several.")] = None,
+    engine: Engines = None,
+    ray: RayCluster = None,
     config_file: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -32,15 +34,15 @@ def doctor(
     from rich.console import Console
 
     from aem_harness.agents.endpoint_check import look_at_endpoint
+    from aem_harness.api.sites import examinations
     from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.doctor import examine
 
     sampling = RunConfig.load(config_file, overrides or ()).sampling
-    asked = [look_at_endpoint(url, model or "", sampling) for url in endpoint or ()]
+    asked = chain.from_iterable(look_at_endpoint(url, model or "", sampling) for url in endpoint or ())
     console = Console()
     style = {"ok": "green", "warning": "yellow", "problem": "red"}
     worst = "ok"
-    for finding in chain(examine(dataset), *asked):
+    for finding in chain(examinations(where(engine, ray), dataset), asked):
         console.print(
             f"[{style[finding.level]}]{finding.level:<8}[/] {finding.what:<9} {finding.detail}", highlight=False
         )

@@ -225,6 +225,8 @@ class Run:
     ] = 0.05
     no_canary: options.NoCanary = False
     registry: options.RegistryFolder = None
+    engine: options.Engines = None
+    ray: options.RayCluster = None
 
 
 @dataclass
@@ -320,6 +322,7 @@ def gate(arms: Arms, asked: Asked, run: Run, output: Output) -> None:
             registry=run.registry,
             gpus=run.gpus,
             canary=None if run.no_canary else run.canary,
+            where=options.where(run.engine, run.ray),
             served=Served(run.endpoint or (), run.model),
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )

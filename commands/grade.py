@@ -60,6 +60,8 @@ def grade(
     retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
+    engine: options.Engines = None,
+    ray: options.RayCluster = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")
     ] = False,
@@ -99,6 +101,7 @@ def grade(
         memory=memory,
         retry_infrastructure=retry is Retry.infra,
         canary=None if no_canary else canary,
+        where=options.where(engine, ray),
     )
     if missing := len(selection.tasks) - len(chosen):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")

@@ -12,6 +12,7 @@ import typer
 from typer.models import OptionInfo
 
 if TYPE_CHECKING:
+    from aem_harness.api.sites import Where
     from aem_harness.harness.compare.compare import Options
 
 DataSet = Annotated[
@@ -55,6 +56,18 @@ Out = Annotated[
 ]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts in parallel.")]
 GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings in parallel.")]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="ADDRESS[*N],...",
+        help="Engines that share the work: ssh://HOST, tcp://HOST:PORT, unix:///PATH, context:NAME.",
+    ),
+]
+RayCluster = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="auto|ADDRESS", help="Ray cluster whose nodes share the work, each with its engine."),
+]
 Canary = Annotated[
     float,
     typer.Option(
@@ -176,6 +189,16 @@ def warn(notes: Iterable[str]) -> None:
     """Print what the reader has to know about the data on stderr, one line each."""
     for note in notes:
         typer.echo(f"warning: {note}", err=True)
+
+
+def where(engines: Iterable[str] | None, ray: str | None) -> "Where":
+    """Where the containers are, by the options that say so."""
+    from aem_harness.api.sites import Where, split
+    from aem_harness.harness.errors import ConfigError
+
+    if engines and ray:
+        raise ConfigError("--engine and --ray both say where containers are: give one of them")
+    return Where(split(list(engines or ())), ray or "")
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -100,6 +100,8 @@ def run(
     ] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
+    engine: options.Engines = None,
+    ray: options.RayCluster = None,
 ) -> None:
     """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console
@@ -137,6 +139,7 @@ def run(
             retry_infrastructure=retry is Retry.infra,
             retry_seconds=retry_seconds,
             canary=None if no_canary else canary,
+            where=options.where(engine, ray),
             config=config_file,
             overrides=overrides or (),
             console=console,

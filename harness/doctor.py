@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Iterator
 
-from aem_harness.harness.errors import AemError, counted
+from aem_harness.harness.errors import AemError, counted, in_one_line
 from aem_harness.harness.finding import Finding
 from aem_harness.harness.types import Task
 
 GIB = 1 << 30
+CLOCK_SECONDS = 2.0  # that a node's clock may be off
+NODE_SECONDS = 300.0  # that a look at a node may take
 DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a working minimum with pruning
 
 
@@ -24,16 +26,73 @@ def examine(dataset: str) -> Iterator[Finding]:
         yield from look_at_images(tasks)
 
 
+def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
+    """The same on every node of a Ray cluster, and whether their versions and clocks are those of this process."""
+    import time
+
+    import ray
+
+    from aem_harness.harness.run.cluster import Looker, connect, lookers
+
+    try:
+        connect(address)
+    except AemError as error:
+        yield Finding(level="problem", what="Ray", detail=str(error), remedy="ray status says what is there")
+        return
+    ours = Looker().versions()
+    with lookers() as nodes:
+        yield Finding(level="ok", what="Ray", detail=f"Ray {ours['Ray']}, {len(nodes)} nodes")
+        for info, actor in nodes:
+            try:
+                versions = ray.get(actor.versions.remote(), timeout=NODE_SECONDS)
+                before = time.time()
+                its = ray.get(actor.now.remote(), timeout=NODE_SECONDS)
+                off = max(before - its, its - time.time(), 0.0)
+                found = ray.get(actor.call.remote(_all, dataset), timeout=NODE_SECONDS)
+            except ray.exceptions.RayError as error:
+                yield Finding(
+                    level="problem",
+                    what="node",
+                    detail=f"{info} does not answer: {in_one_line(error)}",
+                    remedy="install aem-harness there as it is here, and look at the node's Ray logs",
+                )
+                continue
+            yield from _of_node(str(info), ours, versions, off)
+            yield from (one.model_copy(update={"detail": f"{info}: {one.detail}"}) for one in found)
+
+
+def _all(dataset: str) -> list[Finding]:
+    return list(examine(dataset))
+
+
+def _of_node(node: str, ours: dict[str, str], theirs: dict[str, str], off: float) -> Iterator[Finding]:
+    """What is to be said of a node's versions and its clock, `off` seconds from the one here."""
+    others = [f"{name} {theirs[name]}, here {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    yield Finding(
+        level="problem" if others else "ok",
+        what="versions",
+        detail=f"{node}: {'; '.join(others) or 'as here'}",
+        remedy="install the same versions on every node: verdicts must not depend on where they are made"
+        if others
+        else "",
+    )
+    yield Finding(
+        level="warning" if off > CLOCK_SECONDS else "ok",
+        what="clock",
+        detail=f"{node}: {off:.1f} s from the one here" if off > CLOCK_SECONDS else f"{node}: as here",
+        remedy="set it by NTP: times of rollouts are compared" if off > CLOCK_SECONDS else "",
+    )
+
+
 def _engine(dataset: str) -> Iterator[Finding]:
-    import docker
     from docker.errors import DockerException
 
-    from aem_harness.harness.sandbox.engine import explained
+    from aem_harness.harness.sandbox.engine import current, explained
     from aem_harness.harness.sandbox.trial import why_no_start
 
     try:
-        info = docker.from_env().info()
-    except DockerException as error:
+        info = current().connect(timeout=60).info()
+    except (DockerException, AemError) as error:
         yield Finding(
             level="problem",
             what="engine",

@@ -44,6 +44,10 @@ class ContainerDied(EnvironmentFault):
     """A container's first process ended. No signal from inside can do that, so nothing that ran in it is to blame."""
 
 
+class SiteLost(EnvironmentFault):
+    """The engine or machine where something was worked went away meanwhile: it is done again elsewhere, at no cost."""
+
+
 class PolicyFault(AemError):
     """The model server failed (unreachable, out of memory, HTTP 5xx after retries): infrastructure, not the model."""
 

@@ -28,9 +28,9 @@ from aem_harness.harness.run import auditing
 from aem_harness.harness.run.counts import outcomes
 from aem_harness.harness.run.listing import STOPPED
 from aem_harness.harness.run.outages import Service
-from aem_harness.harness.run.places import Places
 from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.sites import Site
 from aem_harness.harness.run.store import Event, RunStore
 from aem_harness.harness.sandbox.reaping import reap
 from aem_harness.harness.types import Agent, Outcome, Task
@@ -51,7 +51,7 @@ class Side:
     """An arm that is ready to run. A rollout uses `gpus`: those of its servers over the rollouts in parallel.
 
     `gpus` is None if the servers report their number. `audited`: a resolved rollout is fed after it was graded again
-    with canaries, as a failure if they caught it tampering with its tests. `places` None: containers.
+    with canaries, as a failure if they caught it tampering with its tests. `site` None: the engine here.
     `services` are what the agent depends on, and may be away for a while.
     """
 
@@ -63,7 +63,7 @@ class Side:
     release: Callable[[], None] = lambda: None
     gpus: float | None = None
     audited: bool = False
-    places: Places | None = None
+    site: Site | None = None
     services: Mapping[str, Service] = field(default_factory=dict)
 
 
@@ -201,7 +201,7 @@ def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
 
 def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: Console) -> None:
     """Run the arms at the same pace, until the gate has decided or every planned rollout has been run."""
-    if removed := reap():
+    if removed := sum(side.site.reap() if side.site else reap() for side in sides):
         console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
     places = {key: place for place, key in enumerate(gate.order)}
     pace = Pace(len(sides), slack=sum(side.workers for side in sides))
@@ -248,7 +248,7 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
                 ahead=side.grade_workers,
                 on_event=watcher(n),
                 release=side.release,
-                places=side.places,
+                site=side.site,
                 services=side.services,
                 say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
             )

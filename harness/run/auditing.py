@@ -68,13 +68,13 @@ def stored(folder: Path, name: str = CANARY) -> Regrade | None:
 
 
 class Auditor:
-    """Grades resolved rollouts of the run `run` again: with canaries, or with held-out variants (`name` VARIANT).
+    """Grades resolved rollouts of a run again: with canaries, or with held-out variants (`name` VARIANT).
 
-    Safe to share between threads.
+    Its containers bear `labels`. Safe to share between threads.
     """
 
-    def __init__(self, run: str, *, timeout: float, limits: Any, name: str = CANARY) -> None:
-        self._how: dict[str, Any] = {"timeout": timeout, "limits": limits, "labels": {"aem.run": run}}
+    def __init__(self, labels: Mapping[str, str], *, timeout: float, limits: Any, name: str = CANARY) -> None:
+        self._how: dict[str, Any] = {"timeout": timeout, "limits": limits, "labels": labels}
         self._name, self._make = name, Regrader if name == CANARY else VariantRunner
         self._regraders: dict[str, Regrader | VariantRunner] = {}  # one a task: it reads the task's test files once
         self._making = threading.Lock()
@@ -105,18 +105,20 @@ def regrade_run(
     again: bool = True,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     name: str = CANARY,
+    audit: Callable[[Task, Path, str], Regrade] | None = None,
 ) -> None:
     """Grade these resolved rollouts again, unless that is done; `tell` is called after each.
 
     With canaries, or, if `name` is VARIANT, with the held-out variants of their tasks. `again`: also repeat those for
-    which an earlier attempt found nothing.
+    which an earlier attempt found nothing. `audit` does it for a task and the folder of its rollout; by default here.
     """
     rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
     known = {key: stored(path, name) for key, path in rollouts.items()}
     todo = [key for key, was in known.items() if was is None or (again and was.state == "unaudited")]
-    auditor = Auditor(folder.name, timeout=timeout, limits=limits, name=name)
+    auditor = Auditor({"aem.run": folder.name}, timeout=timeout, limits=limits, name=name)
+    grade_again = audit or (lambda task, rollout, _: auditor.audit(task, rollout))
     with ThreadPoolExecutor(workers, "canary") as pool:
-        found = pool.map(lambda key: auditor.audit(tasks[key[0]], rollouts[key]), todo)
+        found = pool.map(lambda key: grade_again(tasks[key[0]], rollouts[key], name), todo)
         for key, each in zip(todo, found, strict=True):
             tell(key, each)
 

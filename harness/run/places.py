@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
+from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Service
-from aem_harness.harness.run.store import RunStore
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.sandbox.watch import Engine
@@ -42,10 +42,8 @@ class Places(Protocol):
 class Containers:
     """A container for every rollout and grading, under the limits of the run."""
 
-    def __init__(self, store: RunStore) -> None:
-        self._config = store.config
-        self._run = store.folder.name
-        self._dataset_digest = store.facts["dataset"]["digest"]
+    def __init__(self, run: Identity) -> None:
+        self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
 
     def image(self, task: Task) -> str:
         return ensure_image(task).digest
@@ -56,7 +54,7 @@ class Containers:
             workdir=task.instance.workdir,
             network=self._config.agent_network,
             limits=self._config.limits,
-            labels={"aem.run": self._run, "aem.instance": task.instance_id},
+            labels={**self._labels, "aem.instance": task.instance_id},
         )
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
@@ -66,7 +64,7 @@ class Containers:
             folder=folder,
             timeout=self._config.grade_timeout,
             limits=self._config.limits,
-            labels={"aem.run": self._run},
+            labels=self._labels,
             dataset_digest=self._dataset_digest,
             left=left,
         )
@@ -81,9 +79,9 @@ class Containers:
 class AuditedContainers(Containers):
     """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
-    def __init__(self, store: RunStore) -> None:
-        super().__init__(store)
-        self._auditor = Auditor(self._run, timeout=self._config.grade_timeout, limits=self._config.limits)
+    def __init__(self, run: Identity) -> None:
+        super().__init__(run)
+        self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
         grade = super().grade(task, prediction, folder, left)

@@ -175,6 +175,7 @@ def audit_run(
     limits: Any = None,
     again: bool = True,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+    audit: Callable[[Task, Path, str], Regrade] | None = None,
 ) -> auditing.Audited | None:
     """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
 
@@ -186,7 +187,8 @@ def audit_run(
     marked = auditing.marked_keys(folder)
     resolved = [key for key in auditing.resolved_keys(progress) if key[0] in known]
     keys = auditing.chosen(folder.name, resolved, marked, share)
-    auditing.regrade_run(folder, known, keys, workers=workers, timeout=timeout, limits=limits, again=again, tell=tell)
+    how: dict[str, Any] = {"workers": workers, "timeout": timeout, "limits": limits, "tell": tell, "audit": audit}
+    auditing.regrade_run(folder, known, keys, again=again, **how)
     write_reports(folder, tasks, progress)
     found = auditing.summary(folder, progress, marked)
     if found:
@@ -203,6 +205,7 @@ def run_variants(
     timeout: float = 1800,
     limits: Any = None,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
+    audit: Callable[[Task, Path, str], Regrade] | None = None,
 ) -> list[Key]:
     """Run the held-out variants with every resolved rollout whose instance has any, and write audit.json anew.
 
@@ -210,8 +213,7 @@ def run_variants(
     """
     known = {task.instance_id: task for task in tasks if (made := heldout.stored(task)) and made.variants}
     keys = [key for key in auditing.resolved_keys(progress) if key[0] in known]
-    auditing.regrade_run(
-        folder, known, keys, workers=workers, timeout=timeout, limits=limits, tell=tell, name=auditing.VARIANT
-    )
+    how: dict[str, Any] = {"workers": workers, "timeout": timeout, "limits": limits, "tell": tell, "audit": audit}
+    auditing.regrade_run(folder, known, keys, name=auditing.VARIANT, **how)
     write_reports(folder, tasks, progress)
     return keys

@@ -5,30 +5,19 @@ graded; if not, it is a fault, with its cause, of this rollout alone.
 """
 
 import logging
-import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aem_harness.harness.ends import read_ends
-from aem_harness.harness.errors import (
-    AemError,
-    DiskFault,
-    EnvironmentFault,
-    HostFault,
-    PolicyFault,
-    fault_in,
-    in_one_line,
-    of_disk,
-)
+from aem_harness.harness.errors import AemError, EnvironmentFault, PolicyFault, fault_in, in_one_line
 from aem_harness.harness.io import write_bytes, write_json
-from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.places import Places
-from aem_harness.harness.run.store import PATCH, Event, RunStore, now
+from aem_harness.harness.run.store import PATCH, Event, now
 from aem_harness.harness.run.trajectory import Summary, TrajectoryWriter
 from aem_harness.harness.sandbox.blame import own_doing, probe
 from aem_harness.harness.sandbox.container import Sandbox
@@ -50,50 +39,37 @@ class Left:
     image_digest: str = ""
     commands: int = 0  # that the agent ran, recorded or not
     fault: AemError | None = None
-    began: float = 0.0  # monotonic seconds
+
+
+class Worked(NamedTuple):
+    """What a rollout came to: its event for the journal, and the fault that the event tells of."""
+
+    event: Event
+    fault: AemError | None
 
 
 class Rollouts:
     """Runs single rollouts of one run. Safe to share between threads; `stop` discards rollouts in progress."""
 
-    def __init__(
-        self,
-        store: RunStore,
-        tasks: Mapping[str, Task],
-        agent: Agent,
-        places: Places,
-        stop: threading.Event,
-        breaker: Breaker,
-    ) -> None:
-        self._store, self._tasks, self._agent, self._places, self._stop = store, tasks, agent, places, stop
-        self._breaker = breaker
+    def __init__(self, tasks: Mapping[str, Task], agent: Agent, places: Places, stop: threading.Event) -> None:
+        self._tasks, self._agent, self._places, self._stop = tasks, agent, places, stop
 
-    def run(self, instance_id: str, seed: int, attempt: int) -> Event | None:
-        """One rollout, in its folder and in the journal; None if the run was stopped meanwhile, or if an outage
-        interrupted it: then nothing of it is kept, and it is to be done again.
+    def work(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
+        """One rollout with its files in `scratch`; returns its event, or None if the run was stopped meanwhile.
 
-        Raises only HostFault, when its result cannot be written: then the run cannot continue.
+        Raises nothing: what goes wrong is the rollout's fault.
         """
         started = time.monotonic()
-        key, scratch = (instance_id, seed), Path()
-
-        def make_scratch() -> None:
-            nonlocal scratch
-            scratch = self._store.scratch(instance_id, seed)
-
-        if not self.written(key, make_scratch):
-            return None
-        left, trajectory = Left(began=started), None
+        left, trajectory = Left(), None
         try:
             trajectory = TrajectoryWriter(scratch, instance_id)
             self._act(self._tasks[instance_id], seed, trajectory, left)
         except Exception as error:
             logger.warning("%s seed %d attempt %d: a fault", instance_id, seed, attempt, exc_info=error)
             left.fault = fault_of(error)
-        facts = {} if self._stop.is_set() else self._keep(scratch, instance_id, trajectory, left)
-        if self._stop.is_set() or self._breaker.interrupts(key, left.fault, started):
-            shutil.rmtree(scratch, ignore_errors=True)
+        if self._stop.is_set():
             return None
+        facts = self._keep(scratch, instance_id, trajectory, left)
         event = {
             "event": "rollout",
             "instance_id": instance_id,
@@ -110,34 +86,12 @@ class Rollouts:
             "fault": described(left.fault),
             "at": now(),
         }
-        try:
-            if not self.written(key, lambda: self._store.finish_rollout(scratch, event)):
-                return None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         logger.info(
             "%s seed %d attempt %d: %s after %s steps and %.0f s, a patch of %d bytes%s",
             *(instance_id, seed, attempt, event["exit_status"], event["steps"], event["seconds"], event["patch_bytes"]),
             f", lost: {left.fault}" if left.fault else "",
         )
-        return event
-
-    def written(self, what: Hashable, write: Callable[[], None]) -> bool:
-        """Write to the run's folder, waiting for a disk that takes nothing; False when the run is stopped meanwhile.
-
-        Raises HostFault where waiting does not help.
-        """
-        while True:
-            began = time.monotonic()
-            try:
-                write()
-                return True
-            except OSError as error:
-                fault = unwritable(self._store.folder, error)
-                if not self._breaker.interrupts(("write", what), fault, began):
-                    raise fault from error
-                if not self._breaker.ready(("host",)):
-                    return False
+        return Worked(event, left.fault)
 
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
         left.image_digest = self._places.image(task)
@@ -169,9 +123,7 @@ class Rollouts:
         self, environment: Sandbox, fault: EnvironmentFault, work: Callable[[Sandbox], object], left: Left
     ) -> None:
         """If the agent destroyed its container, that is an exit status and counts; every other fault is raised."""
-        if self._stop.is_set() or self._breaker.broke_since("environment", left.began):
-            raise fault
-        if not own_doing(environment, fault, work):
+        if self._stop.is_set() or not own_doing(environment, fault, work):
             raise fault
         left.ended = AgentExit(status=ExitStatus.SANDBOX_DESTROYED, reason=str(fault))
 
@@ -217,9 +169,3 @@ def fault_of(error: Exception) -> AemError:
 def described(fault: AemError | None) -> dict[str, str] | None:
     """A fault for the journal."""
     return {"boundary": fault.boundary, "message": str(fault)} if fault else None
-
-
-def unwritable(folder: Path, error: OSError) -> HostFault:
-    """The fault that ends a run: its folder cannot be written."""
-    kind = DiskFault if of_disk(error) else HostFault
-    return kind(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")

@@ -7,21 +7,35 @@ disk that is away for a while costs nothing: the run waits (harness/run/outages.
 
 import logging
 import math
+import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import AemError, EnvironmentFault, GradingFault, fault_in, in_one_line, told_of
+from aem_harness.harness.errors import (
+    AemError,
+    DiskFault,
+    EnvironmentFault,
+    GradingFault,
+    HostFault,
+    fault_in,
+    in_one_line,
+    of_disk,
+    told_of,
+)
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.alike import Watch
+from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
-from aem_harness.harness.run.rollout import RECEIPT, Rollouts
+from aem_harness.harness.run.rollout import RECEIPT
+from aem_harness.harness.run.sites import Here, Site
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
@@ -59,7 +73,9 @@ class Runner:
         places: Places | None = None,
         services: Mapping[str, Service] = MappingProxyType({}),
         say: Callable[[str], None] = lambda line: None,
+        site: Site | None = None,
     ) -> None:
+        """`site` is where all is worked; without it the engine of this process, with `places` (default: containers)."""
         self.store = store
         self.tasks = tasks
         self.agent = agent
@@ -69,10 +85,10 @@ class Runner:
         self._on_event = on_event
         self._release = release
         self._view = threading.Lock()
-        self._places = places or Containers(store)
-        known = {**self._places.services(), "host": Disk(store.folder), **services}
+        identity = Identity.of(store.folder, store.config)
+        self._site = site or Here(tasks, agent, places or Containers(identity), identity)
+        known = {**self._site.services(), "host": Disk(store.folder), **services}
         self._breaker = Breaker(known, patience=self.config.outage_seconds, say=say, stop=self.stop)
-        self._rollouts = Rollouts(store, tasks, agent, self._places, self.stop, self._breaker)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do what is pending among `keys`, in their order.
@@ -127,17 +143,57 @@ class Runner:
                 if rolling or grading:
                     self._release()
                 while running := [future for future in rolling | grading if not future.done()]:
-                    self._places.close_all()  # repeatedly: another container may just be starting
+                    self._site.close_all()  # repeatedly: another container may just be starting
                     wait(running, timeout=0.5)
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
         while self._breaker.ready(ROLLOUT_NEEDS):
             self._tell("started", {"instance_id": instance_id, "seed": seed})
-            event = self._rollouts.run(instance_id, seed, attempt)
-            if event:
+            if event := self._worked((instance_id, seed), attempt):
                 self._tell("rollout", event)
                 return event
         return None
+
+    def _worked(self, key: Key, attempt: int) -> Event | None:
+        """One rollout, in its folder and in the journal; None if the run was stopped meanwhile, or if an outage
+        interrupted it: then nothing of it is kept, and it is to be done again.
+
+        Raises HostFault when its result cannot be written: then the run cannot continue.
+        """
+        began, scratch = time.monotonic(), Path()
+
+        def make_scratch() -> None:
+            nonlocal scratch
+            scratch = self.store.scratch(*key)
+
+        if not self._written(key, make_scratch):
+            return None
+        try:
+            worked = self._site.rollout(scratch, *key, attempt)
+            if worked is None or self.stop.is_set() or self._breaker.interrupts(key, worked.fault, began):
+                return None
+            if not self._written(key, lambda: self.store.finish_rollout(scratch, worked.event)):
+                return None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)  # of what is discarded; a finished one was renamed
+        return worked.event
+
+    def _written(self, what: Hashable, write: Callable[[], None]) -> bool:
+        """Write to the run's folder, waiting for a disk that takes nothing; False when the run is stopped meanwhile.
+
+        Raises HostFault where waiting does not help.
+        """
+        while True:
+            began = time.monotonic()
+            try:
+                write()
+                return True
+            except OSError as error:
+                fault = unwritable(self.store.folder, error)
+                if not self._breaker.interrupts(("write", what), fault, began):
+                    raise fault from error
+                if not self._breaker.ready(("host",)):
+                    return False
 
     # --- one grading ------------------------------------------------------------------------------------------------
 
@@ -179,7 +235,7 @@ class Runner:
             "at": now(),
         }
         logger.info("%s seed %d: %s %s", instance_id, seed, event["outcome"], event["cause"])
-        if not self._rollouts.written(("grade", instance_id, seed), lambda: self.store.finish_grade(event)):
+        if not self._written(("grade", instance_id, seed), lambda: self.store.finish_grade(event)):
             return None
         self._tell("grade", event)
         return event
@@ -192,8 +248,14 @@ class Runner:
             model_patch=self.store.patch(instance_id, seed),
         )
         left = read_json(folder / RECEIPT)["carried"] if (folder / RECEIPT).is_file() else None
-        return self._places.grade(self.tasks[instance_id], prediction, folder, left)
+        return self._site.grade(self.tasks[instance_id], prediction, folder, left)
 
     def _tell(self, kind: str, event: Mapping[str, Any]) -> None:
         with self._view:
             self._on_event(kind, dict(event))
+
+
+def unwritable(folder: Path, error: OSError) -> HostFault:
+    """The fault that ends a run: its folder cannot be written."""
+    kind = DiskFault if of_disk(error) else HostFault
+    return kind(f"cannot write to {folder} ({error.strerror}): free or repair it, then run the same command again")

@@ -19,7 +19,7 @@ from aem_harness import __version__
 from aem_harness.harness.config import Limits
 from aem_harness.harness.errors import ConfigError, ContainerDied, EnvironmentFault, boundary
 from aem_harness.harness.sandbox.channel import Channel, ChannelClosed
-from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.engine import Engine, client, current
 from aem_harness.harness.sandbox.history import remove_future
 from aem_harness.harness.sandbox.reaping import ownership, remove
 from aem_harness.harness.sandbox.worktree import SECONDS, Patch, Unreadable, listing, patch_of
@@ -77,6 +77,7 @@ class Sandbox:
         self._env = dict(env or {})
         self._scrub_git = scrub_git
         self._prelude = prelude
+        self._engine = current()
         self._container: Container | None = None
         self._channel: Channel | None = None
         self._closed = False
@@ -132,14 +133,14 @@ class Sandbox:
         container, self._container = self._container, None
         if channel:
             channel.close()
-        if container:
+        if container and not self._engine.gone:  # it would not answer; whoever reaps there next removes it
             remove(container)
 
     @staticmethod
-    def close_all() -> None:
-        """Remove every container this process has open; commands waiting in them raise EnvironmentFault."""
+    def close_all(engine: Engine | None = None) -> None:
+        """Remove every container this process has open, or those of one engine; what waits in them meets a fault."""
         with _open_lock:
-            sandboxes = list(_open)
+            sandboxes = [sandbox for sandbox in _open if engine is None or sandbox._engine is engine]
         for sandbox in sandboxes:
             sandbox.close()
 

@@ -1,10 +1,18 @@
-"""The connection to the Docker engine: one client per thread, since its HTTP sessions are not to be shared."""
+"""Which Docker engine a thread works with, and its connection: one client per thread and engine.
 
+HTTP sessions are not to be shared between threads. A thread works with the engine of the environment (DOCKER_HOST, or
+the local socket), unless it is `at` another one.
+"""
+
+import atexit
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.errors import ConfigError, EnvironmentFault
+from aem_harness.harness.sandbox.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -41,20 +49,97 @@ def raise_for(step: Any) -> None:
         raise EnvironmentFault(" ".join(str(step["error"]).split()))
 
 
+class Engine:
+    """An engine by its address: `unix:///path`, `tcp://host:2375`, `ssh://[user@]host[:port][/path/of/socket]`, or
+    `context:NAME` of the Docker CLI. The empty address is the engine of the environment.
+
+    `losses` counts how often it was found to be gone, and `gone` says that it is now (`harness.sandbox.presence`).
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address
+        self.losses, self.gone = 0, False
+        self._opening = threading.Lock()
+        self._tunnel: Tunnel | None = None
+        if address and not address.startswith(("unix:///", "tcp://", "ssh://", "context:")):
+            raise ConfigError(f"engine {address!r}: give ssh://HOST, tcp://HOST:PORT, unix:///PATH or context:NAME")
+
+    def __str__(self) -> str:
+        return self.address or "the engine"
+
+    def connect(self, timeout: float) -> "DockerClient":
+        """A client of its own. Raises DockerException when no engine answers, ConfigError for an unknown context."""
+        import docker
+        from docker.context import ContextAPI
+        from docker.utils import kwargs_from_env
+
+        if not self.address:
+            return docker.from_env(timeout=timeout)  # type: ignore[arg-type]
+        address = self.address
+        tls: Any = kwargs_from_env().get("tls", False) if self.address.startswith("tcp:") else False
+        if address.startswith("context:"):
+            context = ContextAPI.get_context(address.removeprefix("context:"))
+            if context is None:
+                raise ConfigError(f"there is no Docker context {address.removeprefix('context:')!r}: docker context ls")
+            address, tls = str(context.Host), context.TLSConfig or False
+        if address.startswith("ssh://"):
+            address = self._forwarded(address)
+        return docker.DockerClient(base_url=address, tls=tls, timeout=timeout)  # type: ignore[arg-type]
+
+    def _forwarded(self, address: str) -> str:
+        with self._opening:
+            if self._tunnel is None:
+                self._tunnel = Tunnel(address)
+                atexit.register(self._tunnel.close)
+            return self._tunnel.open()
+
+
+HERE = Engine()  # of the environment
+
+
+def current() -> Engine:
+    """The engine that this thread works with."""
+    engine: Engine = getattr(_local, "engine", HERE)
+    return engine
+
+
+@contextmanager
+def at(engine: Engine) -> Iterator[None]:
+    """Inside the block this thread works with `engine`."""
+    before = current()
+    _local.engine = engine
+    try:
+        yield
+    finally:
+        _local.engine = before
+
+
+def identity() -> str:
+    """What tells the thread's engine from every other one, whatever its address.
+
+    Its own id alone does not: Docker 20.10 takes it from /etc/docker/key.json, which engines of a machine share, and
+    machines that were made from one image.
+    """
+    info = client().info()
+    return " ".join(str(info.get(name, "")) for name in ("ID", "Name", "DockerRootDir"))
+
+
 def client() -> "DockerClient":
-    """This thread's client. Raises EnvironmentFault, with the remedy, when no engine answers."""
-    import docker
+    """This thread's client of its engine. Raises EnvironmentFault, with the remedy, when no engine answers."""
     from docker.errors import DockerException
 
-    if not hasattr(_local, "client"):
+    engine = current()
+    clients: dict[str, DockerClient] = _local.__dict__.setdefault("clients", {})
+    if engine.address not in clients:
         try:
-            _local.client = docker.from_env(timeout=600)
-            # docker-py 7.1 keeps a connection for each of the last 25 URLs: 64 workers would hold 1600 idle sockets.
-            _local.client.api.headers["Connection"] = "close"
-            _local.client.close()  # the one that asked for the version; later calls make their own
+            made = engine.connect(timeout=600)
         except DockerException as error:
+            which = f" at {engine}" if engine.address else ""
             raise EnvironmentFault(
-                f"no Docker engine answers ({error}); start it, or as root on Debian/Ubuntu: make engine"
+                f"no Docker engine answers{which} ({error}); start it, or as root on Debian/Ubuntu: make engine"
             ) from None
-    connected: DockerClient = _local.client
-    return connected
+        # docker-py 7.1 keeps a connection for each of the last 25 URLs: 64 workers would hold 1600 idle sockets.
+        made.api.headers["Connection"] = "close"
+        made.close()  # the one that asked for the version; later calls make their own
+        clients[engine.address] = made
+    return clients[engine.address]

@@ -9,13 +9,13 @@ from typing import Any
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
-from aem_harness.harness.sandbox.engine import client, explained, raise_for, unreached
+from aem_harness.harness.sandbox.engine import client, current, explained, raise_for, unreached
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
 PULL_PAUSE = 20.0  # seconds before the second try, doubled each time: registries limit pulls for minutes, not hours
 
-_locks: dict[str, threading.Lock] = {}
+_locks: dict[tuple[str, str], threading.Lock] = {}  # by engine and image
 _locks_lock = threading.Lock()
 
 
@@ -144,4 +144,4 @@ def _ref(name: str, source: ImageSource) -> ImageRef:
 
 def _lock_of(name: str) -> threading.Lock:
     with _locks_lock:
-        return _locks.setdefault(name, threading.Lock())
+        return _locks.setdefault((current().address, name), threading.Lock())

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
-from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.engine import client, current
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-OWNER, INSIDE = "aem.owner", "aem.inside"
+OWNER, INSIDE, RUN = "aem.owner", "aem.inside", "aem.run-id"
 PAUSES = (0.5, 2.0)  # seconds before the second and third try to remove a container that a busy engine would not let go
 
 
@@ -29,15 +29,25 @@ _left: "set[str]" = set()  # containers that could not be removed since no engin
 
 def ownership() -> dict[str, str]:
     """The labels that make a container this process's."""
-    inside = _inside()
+    inside = _inside(current().address)
     return {OWNER: f"{_here()}:{os.getpid()}:{_started(os.getpid())}", **({INSIDE: inside} if inside else {})}
 
 
-def reap() -> int:
-    """Remove the containers whose process is dead; returns how many. Those nobody here can judge are left alone."""
+def reap(run: str = "") -> int:
+    """Remove the containers whose process is dead; returns how many. Those nobody here can judge are left alone.
+
+    `run` is the label of a run that this process alone works at this engine: containers of it that are another
+    process's are removed too, also of one on another machine.
+    """
     with boundary(EnvironmentFault, "the Docker engine does not answer; start it, or see aem doctor"):
         containers = client().containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
-        dead = [container for container in containers if _is_dead(container.labels)]
+        mine = ownership()[OWNER]
+        dead = [
+            container
+            for container in containers
+            if _is_dead(container.labels)
+            or (run and container.labels.get(RUN) == run and container.labels[OWNER] != mine)
+        ]
     return sum(map(remove, dead))
 
 
@@ -82,7 +92,9 @@ def _is_dead(labels: Mapping[str, str]) -> bool:
     if where == _here():
         return _started(int(pid)) != started
     inside = labels.get(INSIDE, "")
-    return bool(inside) and (inside == _inside() or not _runs(inside))  # ours, but another life of it: restarted
+    return bool(inside) and (
+        inside == _inside(current().address) or not _runs(inside)
+    )  # ours, but another life of it: restarted
 
 
 def _here() -> str:
@@ -91,8 +103,8 @@ def _here() -> str:
 
 
 @functools.cache
-def _inside() -> str:
-    """The id of the container this process runs in, if it is one of this engine's; else empty."""
+def _inside(engine: str) -> str:
+    """The id of the container this process runs in, if it is one of the thread's engine `engine`; else empty."""
     found = re.search(r"/containers/([0-9a-f]{64})/hostname ", Path("/proc/self/mountinfo").read_text())
     return found[1] if found and _runs(found[1]) else ""
 

@@ -16,6 +16,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.container import run_tests
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run.auditing import stored
+from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.places import AuditedContainers
 from aem_harness.harness.run.reports import integrity_marks
 from aem_harness.harness.run.store import write_patch
@@ -334,7 +335,7 @@ def test_where_canaries_decide_a_resolved_patch_is_graded_again_before_its_grade
 ) -> None:
     selection = Selection([task], load("sample"))
     with open_run(tmp_path / "run", RunConfig(arm="a", agent="gold"), selection, Submission(), 1) as store:
-        places = AuditedContainers(store)
+        places = AuditedContainers(Identity.of(store.folder))
         for name, patch, outcome in (("gold", tiny.GOLD, Outcome.RESOLVED), ("idle", NO_OP, Outcome.UNRESOLVED)):
             folder = tmp_path / name
             folder.mkdir()

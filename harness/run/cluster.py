@@ -1,0 +1,382 @@
+"""The nodes of a Ray cluster as sites: on each an actor that works the node's own engine, as `Here` does on this one.
+
+The driver keeps the only journal. A node sends the folder of a finished rollout or grading back as one blob (a tar
+archive), which the driver unpacks and journals as if it had been made here; what is lost with a node was never seen by
+the journal. Ray runs no clean-up code of an actor that is killed, so containers are not left to it: they bear the run's
+label, and whoever works the node next for this run removes them.
+"""
+
+import io
+import logging
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, SiteLost, in_one_line
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.regrade import Regrade
+from aem_harness.harness.run.auditing import CANARY
+from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.pool import Place, Pool
+from aem_harness.harness.run.rollout import Worked
+from aem_harness.harness.run.sites import Here, containers
+from aem_harness.harness.run.store import now
+from aem_harness.harness.sandbox.engine import identity
+from aem_harness.harness.types import Agent, Grade, Prediction, Task
+
+logger = logging.getLogger(__name__)
+
+CONTROLS = 8  # threads of an actor beside those of rollouts and gradings
+START_SECONDS = 180.0  # until an actor that does not answer counts as not started
+LOOK_SECONDS = 5.0  # between looks at what nodes the cluster has
+
+MakeAgent = Callable[[Mapping[str, Task], str], tuple[Agent, Callable[[], None]]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a node needs. `make` builds the agent there, from tasks and the node's address, and says how to wake it."""
+
+    identity: Identity
+    make: MakeAgent
+    audited: bool = False
+
+
+# --- on a node --------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """The actor of one node. Each result is ("done", value, blob of files) or ("lost", why, b"")."""
+
+    def __init__(self, setup: Setup, tasks: Mapping[str, Task], address: str) -> None:
+        agent, self._release = setup.make(tasks, address)
+        self._tasks = tasks
+        places = containers(setup.identity, audited=setup.audited)
+        self._here = Here(tasks, agent, places, setup.identity, watched=True)
+
+    def about(self) -> dict[str, Any]:
+        """The engine's identity and images. Raises EnvironmentFault when it does not answer."""
+        return {"engine": identity(), "images": self._here.images()}
+
+    def rollout(self, instance_id: str, seed: int, attempt: int) -> tuple[str, Any, bytes]:
+        return _worked({}, lambda folder: self._here.rollout(folder, instance_id, seed, attempt))
+
+    def grade(
+        self, task_id: str, prediction: Prediction, left: Mapping[str, str | None] | None
+    ) -> tuple[str, Any, bytes]:
+        return _worked({}, lambda folder: self._here.grade(self._tasks[task_id], prediction, folder, left))
+
+    def audit(self, task_id: str, files: Mapping[str, bytes], name: str) -> tuple[str, Any, bytes]:
+        return _worked(files, lambda folder: self._here.audit(self._tasks[task_id], folder, name))
+
+    def there(self) -> bool:
+        """Does the engine answer?"""
+        return self._here.returned()
+
+    def reap(self) -> int:
+        return self._here.reap()
+
+    def close_all(self) -> None:
+        self._here.close_all()
+        self._release()
+
+
+def _worked(files: Mapping[str, bytes], work: Callable[[Path], Any]) -> tuple[str, Any, bytes]:
+    with tempfile.TemporaryDirectory(prefix="aem-node-") as name:
+        folder = Path(name)
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        try:
+            value = work(folder)
+        except SiteLost as lost:
+            return "lost", str(lost), b""
+        return "done", value, packed(folder, without=set(files))
+
+
+def packed(folder: Path, *, without: "set[str]" = frozenset()) -> bytes:  # type: ignore[assignment]
+    """The files of a folder, without its sub-folders, as a tar archive."""
+    blob = io.BytesIO()
+    with tarfile.open(fileobj=blob, mode="w") as tar:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.name not in without:
+                tar.add(path, path.name)
+    return blob.getvalue()
+
+
+def unpack(blob: bytes, folder: Path) -> None:
+    """Files of `packed` into a folder that is there."""
+    with tarfile.open(fileobj=io.BytesIO(blob)) as tar:
+        for entry in tar:
+            data = tar.extractfile(entry)
+            if data is None or "/" in entry.name or entry.name.startswith(".."):
+                raise EnvironmentFault(f"a node sent {entry.name[:100]!r} among a rollout's files")
+            (folder / entry.name).write_bytes(data.read())
+
+
+# --- on the driver ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    id: str
+    address: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"node {self.host} ({self.address}, {self.id[:6]})"
+
+
+class Node:
+    """One node as a `Member` of a pool. Raises SiteLost wherever Ray says that the actor, or its node, is gone."""
+
+    def __init__(self, info: NodeInfo, setup: Any, tasks: Any, threads: int) -> None:
+        self.info, self.name, self.engine = info, str(info), ""
+        self._setup, self._tasks, self._threads = setup, tasks, threads
+        self._images: set[str] = set()
+        self._actor: Any = None
+
+    def start(self) -> None:
+        """Put an actor onto the node. Raises EnvironmentFault when it, or the node's engine, does not answer."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self.close()
+        options = {
+            "num_cpus": 0,  # work is in containers, which Ray does not count
+            "max_concurrency": self._threads,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(self.info.id, soft=False),
+        }
+        self._actor = ray.remote(Worker).options(**options).remote(self._setup, self._tasks, self.info.address)
+        about = self._ask("about", timeout=START_SECONDS)
+        self.engine, self._images = about["engine"], about["images"]
+
+    def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
+        worked: Worked | None = self._result(scratch, "rollout", instance_id, seed, attempt)
+        if worked:
+            worked.event["at"] = now()  # by the driver's clock, as every other line of the journal
+        return worked
+
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        grade: Grade = self._result(folder, "grade", task.instance_id, prediction, left)
+        return grade
+
+    def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
+        sent = {file: (folder / file).read_bytes() for file in (official.PATCH, official.REPORT)}
+        found: Regrade = self._result(folder, "audit", task.instance_id, sent, name)
+        return found
+
+    def services(self) -> Mapping[str, Service]:
+        return {}
+
+    def reap(self) -> int:
+        return int(self._ask("reap", timeout=START_SECONDS))
+
+    def close_all(self) -> None:
+        if self._actor is not None:
+            self._actor.close_all.remote()
+
+    def images(self) -> set[str]:
+        return set(self._images)
+
+    def returned(self) -> bool:
+        """Its engine answers its actor, or a new actor that takes the place of one that is gone."""
+        if self.info.id not in {node.id for node in alive()}:
+            return False
+        try:
+            if not self._ask("there", timeout=30.0):
+                return False
+        except SiteLost:
+            self.start()
+            self.reap()
+        return True
+
+    def close(self) -> None:
+        import ray
+
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+    def _result(self, folder: Path, method: str, *arguments: Any) -> Any:
+        state, value, blob = self._ask(method, *arguments)
+        if state == "lost":
+            raise SiteLost(f"the engine of {self.name} went away")
+        unpack(blob, folder)
+        return value
+
+    def _ask(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
+        import ray
+        from ray import exceptions
+
+        actor = self._actor
+        if actor is None:
+            raise SiteLost(f"{self.name} has no actor")
+        try:
+            return ray.get(getattr(actor, method).remote(*arguments), timeout=timeout)
+        except exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, AemError) else None
+            raise cause or AemError(f"on {self.name}: {in_one_line(error.cause or error)}") from None
+        except exceptions.RayError as error:  # the actor, its process or its node is gone, or does not answer
+            raise SiteLost(f"{self.name}: {type(error).__name__}") from None
+
+
+def connect(address: str) -> None:
+    """Join a Ray cluster as its driver. Raises ConfigError without Ray, EnvironmentFault where no cluster answers."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("--ray needs Ray: pip install 'aem-harness[ray]'") from None
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, OSError) as error:
+        raise EnvironmentFault(
+            f"no Ray cluster answers at {address} ({in_one_line(error)}): start one with `ray start --head`"
+        ) from None
+    except (RuntimeError, ValueError) as error:  # other versions of Ray or Python, a malformed address
+        raise ConfigError(f"cannot join the Ray cluster at {address}: {in_one_line(error)}") from None
+
+
+def alive() -> list[NodeInfo]:
+    """The nodes of the cluster, in the order of their addresses."""
+    import ray
+
+    found = [
+        NodeInfo(node["NodeID"], node["NodeManagerAddress"], node["NodeManagerHostname"])
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return sorted(found, key=lambda node: (node.address, node.id))
+
+
+@contextmanager
+def nodes_of(
+    address: str,
+    setup: Setup,
+    tasks: Mapping[str, Task],
+    slots: Callable[[int], Mapping[Any, int]],
+    tell: Callable[[str], None],
+) -> Iterator[Pool]:
+    """A pool of the cluster's nodes, which grows when nodes join. `slots` says how many of each kind one of n gets.
+
+    Nodes whose engine does not answer are said and left out until it does. Raises EnvironmentFault when none does.
+    """
+    import ray
+
+    connect(address)
+    sent, shared = ray.put(setup), ray.put(dict(tasks))
+    first = alive()
+    own = slots(len(first))
+    threads = sum(own.values()) + CONTROLS
+
+    def node(info: NodeInfo) -> Node:
+        return Node(info, sent, shared, threads)
+
+    members = [node(info) for info in first]
+    up, why = _started(members, tell)
+    if not up:
+        raise EnvironmentFault(f"on none of the {len(members)} nodes of {address} can be worked: {why}")
+    places = [Place(member, own) for member in up]
+    with Pool(places, tasks, tell=tell, patience=setup.identity.config.outage_seconds) as pool:
+        over = threading.Event()
+        known = {member.info.id for member in members}
+
+        def join() -> None:
+            while not over.wait(LOOK_SECONDS):
+                for info in alive():
+                    if info.id not in known:
+                        known.add(info.id)
+                        ready, _ = _started([node(info)], tell, {one.site.engine for one in pool.places if one.up})  # type: ignore[attr-defined]
+                        for one in ready:
+                            one.reap()
+                            pool.add(Place(one, own))
+
+        watching = threading.Thread(target=join, name="nodes", daemon=True)
+        watching.start()
+        try:
+            yield pool
+        finally:
+            over.set()
+            watching.join(timeout=LOOK_SECONDS)
+
+
+def _started(
+    members: Sequence[Node],
+    tell: Callable[[str], None],
+    engines: "set[str]" = frozenset(),  # type: ignore[assignment]
+) -> tuple[list[Node], str]:
+    """Those nodes that can be worked, each with an engine of its own, and why another one cannot be."""
+    wrong: dict[str, str] = {}
+
+    def start(member: Node) -> None:
+        try:
+            member.start()
+        except Exception as error:
+            wrong[member.info.id] = in_one_line(error) if not isinstance(error, AemError) else str(error)
+
+    starting = [threading.Thread(target=start, args=(member,)) for member in members]
+    for thread in starting:
+        thread.start()
+    for thread in starting:
+        thread.join()
+    up: list[Node] = []
+    known = set(engines)
+    for member in members:
+        if member.info.id not in wrong and member.engine in known:
+            wrong[member.info.id] = "it has the engine of another node, which works it already"
+        if member.info.id in wrong:
+            tell(f"{member.name} takes no part: {wrong[member.info.id]}")
+            member.close()
+        else:
+            known.add(member.engine)
+            up.append(member)
+    return up, next(iter(wrong.values()), "")
+
+
+# --- what nodes lack --------------------------------------------------------------------------------------------------
+
+
+class Looker:
+    """An actor that says what there is to say of its node."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def versions(self) -> dict[str, str]:
+        import platform
+
+        import ray
+
+        from aem_harness import __version__
+
+        own = {"aem": __version__, "grader": official.grader_version()}
+        return {**own, "Ray": ray.__version__, "Python": platform.python_version()}
+
+    def call(self, look: Callable[..., Any], *arguments: Any) -> Any:
+        return look(*arguments)
+
+
+@contextmanager
+def lookers() -> Iterator[list[tuple[NodeInfo, Any]]]:
+    """An actor on each node of the cluster that was joined; they are gone after the block."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def actor(info: NodeInfo) -> Any:
+        where = NodeAffinitySchedulingStrategy(info.id, soft=False)
+        return ray.remote(Looker).options(num_cpus=0, scheduling_strategy=where).remote()
+
+    made = [(info, actor(info)) for info in alive()]
+    try:
+        yield made
+    finally:
+        for _, one in made:
+            ray.kill(one)

@@ -1,0 +1,161 @@
+"""A site: where whole rollouts, gradings and audits are worked. The one seam between a run and one machine or many.
+
+`Here` is an engine that this process reaches, `Pool` (harness/run/pool.py) shares work out among sites, and a node of
+a Ray cluster (harness/run/cluster.py) is a site whose process is elsewhere. What a site gives back is written by the
+run that asked for it, so that there is one journal, and every result is in it once.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from aem_harness.harness.errors import SiteLost
+from aem_harness.harness.grading.regrade import Regrade
+from aem_harness.harness.run.auditing import CANARY, Auditor
+from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.places import AuditedContainers, Containers, Places
+from aem_harness.harness.run.rollout import Rollouts, Worked
+from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.engine import HERE, Engine, at, client
+from aem_harness.harness.sandbox.presence import Watch, answers
+from aem_harness.harness.sandbox.reaping import RUN, reap
+from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+SETTLING = 1.0  # seconds within which a watch notices that the engine went, after a rollout under it failed
+
+
+class Site(Protocol):
+    """Safe to share between threads. Each call may raise SiteLost: it left nothing, and is to be made elsewhere."""
+
+    name: str
+
+    def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
+        """One rollout, its files into `scratch`; None when `close_all` ended it."""
+        ...
+
+    def grade(
+        self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None
+    ) -> Grade: ...
+
+    def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
+        """Grade the resolved rollout in `folder` again, with canaries or with held-out variants."""
+        ...
+
+    def services(self) -> Mapping[str, Service]:
+        """What it stands on and a run has to wait for, by the boundary of the faults (harness/run/outages.py)."""
+        ...
+
+    def reap(self) -> int:
+        """Remove the containers that nobody owns any more; how many."""
+        ...
+
+    def close_all(self) -> None:
+        """End whatever is under way, from another thread."""
+        ...
+
+
+class Member(Site, Protocol):
+    """A site that a pool can do without for a while."""
+
+    def images(self) -> set[str]:
+        """The names of the images that are there."""
+        ...
+
+    def returned(self) -> bool:
+        """After it was lost: can it be worked again? What it held of this run is removed first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Here:
+    """An engine that this process works. `watched`: what is under way when the engine goes away is lost, not failed."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        agent: Agent,
+        places: Places,
+        identity: Identity,
+        *,
+        engine: Engine = HERE,
+        watched: bool = False,
+    ) -> None:
+        self.name = str(engine)
+        self.engine = engine
+        self._tasks, self._agent, self._places, self._identity = tasks, agent, places, identity
+        self._stop = threading.Event()  # of what is under way
+        self._auditors: dict[str, Auditor] = {}
+        self._watch = Watch(engine, lambda: Sandbox.close_all(engine)) if watched else None
+
+    def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
+        rollouts = Rollouts(self._tasks, self._agent, self._places, self._stop)
+        return self._there(
+            lambda: rollouts.work(scratch, instance_id, seed, attempt), lambda worked: worked and worked.fault
+        )
+
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        return self._there(
+            lambda: self._places.grade(task, prediction, folder, left), lambda grade: grade.outcome is Outcome.ERROR
+        )
+
+    def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
+        auditor = self._auditors.setdefault(name, auditor_of(self._identity, name))
+        return self._there(lambda: auditor.audit(task, folder), lambda found: found.state == "unaudited")
+
+    def services(self) -> Mapping[str, Service]:
+        return self._places.services() if self._watch is None else {}
+
+    def reap(self) -> int:
+        with at(self.engine):
+            return reap(self._identity.labels[RUN])
+
+    def close_all(self) -> None:
+        self._stop.set()
+        self._stop = threading.Event()
+        self._places.close_all()
+
+    def images(self) -> set[str]:
+        with at(self.engine):
+            return {tag for image in client().images.list() for tag in image.tags}
+
+    def returned(self) -> bool:
+        if self.engine.gone or not answers(self.engine):
+            return False
+        self.reap()
+        return True
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    def _there(self, work: Callable[[], Result], failed: Callable[[Result], object]) -> Result:
+        if self._watch is None:
+            return work()
+        if self.engine.gone:
+            raise SiteLost(f"{self.name} is gone")
+        losses, stop = self.engine.losses, self._stop
+        with at(self.engine):
+            result = work()
+        if failed(result) and self.engine.losses == losses:
+            stop.wait(SETTLING)
+        if self.engine.losses != losses:
+            raise SiteLost(f"{self.name} went away")
+        return result
+
+
+def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:
+    config = identity.config
+    return Auditor(identity.labels, timeout=config.grade_timeout, limits=config.limits, name=name)
+
+
+def containers(identity: Identity, *, audited: bool = False) -> Containers:
+    """The containers of a run; `audited`: what is resolved is graded again with canaries before its grade counts."""
+    return AuditedContainers(identity) if audited else Containers(identity)

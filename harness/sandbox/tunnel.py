@@ -1,0 +1,81 @@
+"""An engine behind ssh: its socket forwarded to one of this machine, by one connection of the `ssh` program.
+
+docker-py's own `ssh://` opens a connection for each request, which servers refuse when many come at once (MaxStartups),
+and its streams are no sockets. One forwarding carries any number of streams, with the user's own ssh configuration.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aem_harness.harness.errors import ConfigError, EnvironmentFault
+
+SOCKET = "/var/run/docker.sock"  # of the engine on the other machine, where the address names no other
+PATIENCE = 20.0  # seconds until a connection is given up
+OPTIONS = (
+    "BatchMode=yes",  # never asks for a password: nobody would answer
+    "ExitOnForwardFailure=yes",
+    "StreamLocalBindUnlink=yes",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
+    f"ConnectTimeout={PATIENCE:.0f}",
+)
+
+
+class Tunnel:
+    """The forwarding of one engine's socket, opened when it is first wanted and again after it broke."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        if not parts.hostname:
+            raise ConfigError(f"engine {address!r} names no host: ssh://[user@]host[:port][/path/of/socket]")
+        self._address = address
+        self._host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
+        self._port = ["-p", str(parts.port)] if parts.port else []
+        self._remote = parts.path.rstrip("/") or SOCKET
+        self._folder = Path(tempfile.mkdtemp(prefix="aem-ssh-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> str:
+        """The address of the socket here. Raises EnvironmentFault with what ssh said when there is no connection."""
+        local = self._folder / "docker.sock"
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start(local)
+        return f"unix://{local}"
+
+    def close(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(5)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, local: Path) -> None:
+        if shutil.which("ssh") is None:
+            raise ConfigError(f"engine {self._address} needs the program ssh: install openssh-client")
+        local.unlink(missing_ok=True)
+        options = [word for option in OPTIONS for word in ("-o", option)]
+        said = self._folder / "said"
+        with said.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["ssh", *options, *self._port, "-N", "-L", f"{local}:{self._remote}", self._host],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the run, which then still removes its containers
+            )
+        deadline = time.monotonic() + PATIENCE + 5
+        while not local.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._process.kill()
+                words = " ".join(said.read_text(errors="replace").split())[-300:]
+                raise EnvironmentFault(f"no connection to {self._address}: {words or 'ssh gave no reason'}")
+            time.sleep(0.05)

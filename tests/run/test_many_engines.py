@@ -1,0 +1,213 @@
+"""One run on three engines, as a pool and as the nodes of a Ray cluster: results as on one, whatever dies meanwhile."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aem_harness.harness.run.store import read_journal
+from tests.run.more_engines import MoreEngine, more_engines, small_set
+
+ROOT = Path(__file__).parents[2]
+TASKS, SEEDS = 6, 2
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.slow,
+    pytest.mark.extended,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or not (shutil.which("dockerd") and shutil.which("ip")),
+        reason="more engines need root, dockerd and ip",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def rows_and_engines(engine: None, tmp_path_factory) -> Iterator[tuple[Path, list[MoreEngine]]]:
+    rows, image, _ = small_set(tmp_path_factory.mktemp("rows"), TASKS)
+    with more_engines(3, image) as engines:
+        yield rows, engines
+
+
+@pytest.fixture
+def engines(rows_and_engines) -> list[MoreEngine]:
+    """All three, up."""
+    for one in rows_and_engines[1]:
+        if one._process is None:
+            one.start()
+    return rows_and_engines[1]
+
+
+@pytest.fixture(scope="module")
+def alone(rows_and_engines, tmp_path_factory) -> dict[tuple[str, int], Any]:
+    """The results of the same run on one engine."""
+    rows, engines = rows_and_engines
+    out = tmp_path_factory.mktemp("alone") / "run"
+    finished = subprocess.run(command(rows, out, latency=0.0), env=environment(engines[0]), capture_output=True)
+    assert finished.returncode == 0, finished.stderr.decode()
+    return results(out)
+
+
+def command(rows: Path, out: Path, *more: str, latency: float = 0.3, seeds: int = SEEDS) -> list[str]:
+    return [
+        *(sys.executable, "-m", "aem_harness.cli", "run", "--agent", "tests.run.cluster_agent:Slow"),
+        *("--set", str(rows), "--out", str(out), "-k", str(seeds), "--workers", "6", "--grade-workers", "3"),
+        *("-c", f"agent_options.latency={latency}", "-c", f"agent_options.rows={rows}", "--arm", "slow", "--no-canary"),
+        *("-c", f"agent_options.log={out.with_suffix('.begun')}", "-c", "infra_retries=0", *more),
+    ]
+
+
+def environment(engine: MoreEngine | None = None, **more: str) -> dict[str, str]:
+    """Of a process whose own engine is that one; without it, none."""
+    own = engine.address if engine else "unix:///nowhere/docker.sock"
+    paths = f"{ROOT}/src:{ROOT}"
+    return {**os.environ, "DOCKER_HOST": own, "PYTHONPATH": paths, "COLUMNS": "200", **more}
+
+
+def results(out: Path) -> dict[tuple[str, int], Any]:
+    """What the journal says of each rollout. Fails where one, or its grade, is there twice or was a second attempt."""
+    rollouts: dict[tuple[str, int], Any] = {}
+    grades: dict[tuple[str, int], str] = {}
+    for event in read_journal(out):
+        key = event["instance_id"], event["seed"]
+        known: dict[tuple[str, int], Any] = rollouts if event["event"] == "rollout" else grades
+        assert key not in known, f"{key} is journaled twice"
+        if event["event"] == "rollout":
+            assert event["attempt"] == 0, event
+            known[key] = event["exit_status"], event["steps"], event["commands"], event["patch_bytes"], event["fault"]
+        else:
+            known[key] = event["outcome"]
+    return {key: (found, grades.get(key)) for key, found in rollouts.items()}
+
+
+def begun(out: Path) -> list[str]:
+    path = out.with_suffix(".begun")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def when(condition: Callable[[], bool], seconds: float = 120) -> None:
+    waiting, beat = 0.0, threading.Event()
+    while not condition():
+        beat.wait(0.05)
+        waiting += 0.05
+        assert waiting < seconds, "what was waited for did not happen"
+
+
+def pool(engines: list[MoreEngine]) -> list[str]:
+    return ["--engine", ",".join(engine.address for engine in engines)]
+
+
+def nothing_left(engines: list[MoreEngine]) -> None:
+    assert [engine.containers() for engine in engines] == [[] for _ in engines]
+
+
+def test_a_pool_of_engines_gives_the_results_of_one_also_when_one_is_killed(
+    rows_and_engines, engines, alone, tmp_path
+) -> None:
+    rows, out = rows_and_engines[0], tmp_path / "run"
+    running = subprocess.Popen(
+        command(rows, out, *pool(engines), latency=0.6), env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    when(lambda: len(begun(out)) >= 6 and bool(engines[1].containers()))
+    engines[1].kill()
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    assert f"{engines[1].address} is away" in said
+    assert results(out) == alone
+    assert len(begun(out)) > TASKS * SEEDS, "something was under way on the engine that died"
+    nothing_left([engines[0], engines[2]])
+    engines[1].start()  # what it held is removed by the next run there
+    again = subprocess.run(
+        command(rows, out, *pool(engines), latency=0.6, seeds=SEEDS + 1), env=environment(), capture_output=True
+    )
+    assert again.returncode == 0, again.stderr.decode()
+    nothing_left(engines)
+    predictions = ["grade", str(out / "predictions.jsonl"), "--set", str(rows), "--no-canary", "-w", "3"]
+    graded = subprocess.run(
+        [sys.executable, "-m", "aem_harness.cli", *predictions, "--out", str(tmp_path / "graded"), *pool(engines)],
+        env=environment(),
+        capture_output=True,
+    )
+    assert graded.returncode == 0, graded.stderr.decode()
+    ours = {key[0]: found[1] for key, found in results(tmp_path / "graded").items()}
+    assert ours == {name: found[1] for (name, seed), found in alone.items() if seed == 0}
+
+
+def test_two_addresses_of_one_engine_are_refused(rows_and_engines, engines, tmp_path) -> None:
+    second = tmp_path / "docker.sock"
+    second.symlink_to(engines[0].socket)
+    asked = command(rows_and_engines[0], tmp_path / "run", "--engine", f"{engines[0].address},unix://{second}")
+    found = subprocess.run(asked, env=environment(), capture_output=True, text=True)
+    assert (found.returncode, "are the same engine: name it once" in found.stderr) == (4, True), found.stderr
+
+
+# --- Ray ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(engines) -> Iterator[Any]:
+    """Three nodes, each with an engine of its own; processes join it at `cluster.address`."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'aem-harness[ray]'")
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = f"{ROOT}/src:{ROOT}"
+    made = Cluster()
+    made.members = []
+    try:
+        for engine in engines:
+            own = {"DOCKER_HOST": engine.address, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+            made.members.append(
+                made.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, env_vars=own)
+            )
+        yield made
+    finally:
+        made.shutdown()
+
+
+def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
+    rows_and_engines, engines, cluster, alone, tmp_path
+) -> None:
+    rows, out = rows_and_engines[0], tmp_path / "run"
+    asked = command(rows, out, "--ray", cluster.address, latency=0.6)
+
+    # The driver is killed, and the same command continues.
+    first = subprocess.Popen(asked, env=environment(), stderr=subprocess.PIPE, text=True)
+    when(lambda: (out / "journal.jsonl").exists() and len(list(read_journal(out))) >= 3)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    finished = results(out)
+    assert 0 < len(finished) < TASKS * SEEDS
+
+    # A node is killed, with its engine, while the rest is run.
+    second = subprocess.Popen(asked, env=environment(), stderr=subprocess.PIPE, text=True)
+    before = len(begun(out))
+    when(lambda: len(begun(out)) >= before + 3 and bool(engines[2].containers()))
+    cluster.remove_node(cluster.members[2], allow_graceful=False)
+    engines[2].kill()
+    _, said = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    assert results(out) == alone, "nothing is lost, nothing is there twice"
+    assert "is away" in said
+    nothing_left(engines[:2])
+    scratch = list(out.glob("rollouts/*/.*"))
+    assert scratch == []
+    report = json.loads((out / "report.json").read_text())
+    assert report["completed_instances"] + report["empty_patch_instances"] == TASKS
+
+    looked = subprocess.run(
+        [sys.executable, "-m", "aem_harness.cli", "doctor", "--ray", cluster.address, "--set", str(rows)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert looked.stdout.count("a container starts") == 2
+    assert looked.stdout.count("versions") == 2

@@ -1,0 +1,256 @@
+"""A pool of sites: what is lost with one is done elsewhere, at the same attempt; order, images and slots are kept."""
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from aem_harness.api.running import Selection, open_run, perform
+from aem_harness.api.sites import AtATime, Where, _slots, engines, split
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError, EnvironmentFault, SiteLost
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.pool import Place, Pool
+from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.sites import Here
+from aem_harness.harness.run.store import read_journal
+from tests.run.faulty import Doubler, Folders, Injector
+
+KEYS = [(f"folder__number-{n}", seed) for seed in range(2) for n in range(1, 21)]
+
+
+class Machine(Here):
+    """A site whose places are folders, and that can be switched off and on."""
+
+    def __init__(self, name: str, tasks: Mapping[str, Any], identity: Identity, images: set[str] = frozenset()) -> None:
+        injector = Injector({})
+        super().__init__(tasks, Doubler(injector), Folders(injector), identity)
+        self.name, self.off, self._images = name, threading.Event(), set(images)
+        self.begun: list[tuple[str, int]] = []
+        self.at_once, self.most = 0, 0
+        self._counting = threading.Lock()
+        self.before = lambda: None
+
+    def rollout(self, scratch, instance_id, seed, attempt):
+        with self._counting:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            self.begun.append((instance_id, seed))
+        try:
+            self.before()
+            self._require()
+            event = super().rollout(scratch, instance_id, seed, attempt)
+            self._require()
+            return event
+        finally:
+            with self._counting:
+                self.at_once -= 1
+
+    def grade(self, task, prediction, folder, left):
+        self._require()
+        grade = super().grade(task, prediction, folder, left)
+        self._require()
+        return grade
+
+    def reap(self) -> int:
+        return 0
+
+    def images(self) -> set[str]:
+        if self.off.is_set():
+            raise EnvironmentFault("no engine answers")
+        return self._images
+
+    def returned(self) -> bool:
+        return not self.off.is_set()
+
+    def _require(self) -> None:
+        if self.off.is_set():
+            raise SiteLost(f"{self.name} went away")
+
+
+@pytest.fixture
+def selection() -> Selection:
+    loaded = load("sample")
+    model = loaded.tasks[0]
+
+    def task(name: str) -> Any:
+        own = {"instance_id": name, "image": f"image/{name}:1"}
+        return model.model_copy(update={"instance": model.instance.model_copy(update=own)})
+
+    return Selection([task(name) for name in dict.fromkeys(name for name, _ in KEYS)], loaded)
+
+
+def tasks_of(selection: Selection) -> dict[str, Any]:
+    return {task.instance_id: task for task in selection.tasks}
+
+
+def results(folder: Path) -> dict[tuple[str, int], tuple[Any, ...]]:
+    """What the journal says of each rollout; fails where one is there twice."""
+    seen: dict[tuple[str, int], Any] = {}
+    for event in read_journal(folder):
+        key = event["instance_id"], event["seed"]
+        if event["event"] == "rollout":
+            assert key not in seen, "a rollout was journaled twice"
+            seen[key] = [event["attempt"], event["exit_status"], event["patch_bytes"], event["fault"]]
+        else:
+            assert len(seen[key]) == 4, "a grade was journaled twice"
+            seen[key] += [event["outcome"]]
+    return {key: tuple(found) for key, found in seen.items()}
+
+
+def run(folder: Path, selection: Selection, names: str, slots: int = 2, off: str = "", **options: Any) -> list[Machine]:
+    """The whole set in a pool of machines, of which the one named in `off` dies in its third rollout, for a while."""
+    agent = Doubler(Injector({}))
+    with open_run(folder, RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
+        identity = Identity.of(store.folder)
+        machines = [Machine(name, tasks_of(selection), identity) for name in names]
+        for machine in machines:
+
+            def die(machine: Machine = machine) -> None:
+                if machine.name == off and len(machine.begun) >= 3:
+                    machine.off.set()
+
+            machine.before = die
+        places = [Place(machine, {"rollout": slots, "grade": 1}) for machine in machines]
+        with Pool(places, tasks_of(selection), **options) as pool:
+            runner = Runner(
+                store, tasks_of(selection), agent, workers=slots * len(names), grade_workers=len(names), site=pool
+            )
+            runner.run(KEYS)
+    return machines
+
+
+def test_a_site_that_dies_costs_no_attempt_and_no_verdict(tmp_path, selection):
+    agent = Doubler(Injector({}))
+    with open_run(tmp_path / "one", RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
+        perform(
+            store, selection, agent, KEYS, Console(quiet=True), workers=2, grade_workers=1, places=Folders(Injector({}))
+        )
+    said: list[str] = []
+    machines = run(tmp_path / "three", selection, "abc", off="b", tell=said.append)
+    assert results(tmp_path / "three") == results(tmp_path / "one")
+    assert {attempt for attempt, *_ in results(tmp_path / "three").values()} == {0}
+    begun = [key for machine in machines for key in machine.begun]
+    assert len(begun) > len(KEYS) == len(set(begun)), "what was under way on it was begun again elsewhere"
+    assert any("b is away" in line for line in said)
+    scratch = [path.name for path in (tmp_path / "three").glob("rollouts/*/.*")]
+    assert scratch == [], "nothing is left of what was lost"
+
+
+def test_slots_are_each_machines_own(tmp_path, selection):
+    machines = run(tmp_path / "run", selection, "ab", slots=3)
+    assert all(1 <= machine.most <= 3 for machine in machines)
+    assert all(machine.begun for machine in machines)
+
+
+def test_without_any_site_a_run_waits_and_then_ends_as_an_infrastructure_failure(tmp_path, selection):
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=r"none of b has answered for 2 s.*same command again"):
+        run(tmp_path / "run", selection, "b", off="b", patience=2.0)
+    assert time.monotonic() - began < 60
+    lost = [event for event in read_journal(tmp_path / "run") if event["event"] == "rollout" and event["fault"]]
+    assert lost == [], "no attempt was spent"
+    run(tmp_path / "run", selection, "a")
+    assert len(results(tmp_path / "run")) == len(KEYS), "the same run goes on elsewhere"
+
+
+def test_a_site_that_is_back_takes_part_again(tmp_path, selection, monkeypatch):
+    monkeypatch.setattr("aem_harness.harness.run.pool.PAUSES", (0.1,))
+    said: list[str] = []
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if "away" in line:
+            machines[0].off.clear()
+            machines[0].before = lambda: None
+
+    agent = Doubler(Injector({}))
+    with open_run(tmp_path / "run", RunConfig(arm="a", agent="doubler"), selection, agent, 2) as store:
+        machines = [Machine("a", tasks_of(selection), Identity.of(store.folder))]
+        machines[0].before = lambda: machines[0].off.set() if len(machines[0].begun) >= 3 else None
+        with Pool([Place(machines[0], {"rollout": 2, "grade": 1})], tasks_of(selection), tell=tell) as pool:
+            Runner(store, tasks_of(selection), agent, workers=2, grade_workers=1, site=pool).run(KEYS)
+    assert len(results(tmp_path / "run")) == len(KEYS)
+    assert [line.split()[:3] for line in said] == [["a", "is", "away"], ["a", "is", "back"]]
+
+
+def test_a_task_goes_where_its_image_is_if_a_slot_is_free_there(tmp_path, selection):
+    tasks = tasks_of(selection)
+    identity = Identity(RunConfig(arm="a", agent="doubler"), {}, "")
+    images = {task.instance.image for task in selection.tasks[:10]}
+    first, second = Machine("a", tasks, identity), Machine("b", tasks, identity, images)
+    pool = Pool([Place(first, {"rollout": 4, "grade": 1}), Place(second, {"rollout": 2, "grade": 1})], tasks)
+    for name in [task.instance_id for task in selection.tasks[:12]]:
+        (tmp_path / name).mkdir()
+        pool.rollout(tmp_path / name, name, 0, 0)
+    assert [name for name, _ in second.begun] == [task.instance_id for task in selection.tasks[:10]]
+    assert len(first.begun) == 2, "what nobody has goes where most slots are free"
+    pool.rollout(tmp_path / first.begun[0][0], first.begun[0][0], 1, 0)
+    assert len(first.begun) == 3, "and its other seeds follow it"
+
+
+def test_waiting_work_is_served_in_its_order_also_after_a_loss(tmp_path, selection):
+    tasks = tasks_of(selection)
+    machine = Machine("a", tasks, Identity(RunConfig(arm="a", agent="doubler"), {}, ""))
+    gate = threading.Semaphore(0)
+    machine.before = lambda: gate.acquire() and None
+    pool = Pool([Place(machine, {"rollout": 1, "grade": 1})], tasks)
+    names = [task.instance_id for task in selection.tasks[:6]]
+    threads = []
+    for n, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        threads.append(threading.Thread(target=pool.rollout, args=(tmp_path / name, name, 0, 0)))
+        threads[-1].start()
+        while len(pool._waiting["rollout"]) + len(machine.begun) <= n:
+            threading.Event().wait(0.01)
+    for _ in names:
+        gate.release()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert [name for name, _ in machine.begun] == names
+
+
+def test_ending_a_run_wakes_what_waits_for_a_slot(tmp_path, selection):
+    tasks = tasks_of(selection)
+    machine = Machine("a", tasks, Identity(RunConfig(arm="a", agent="doubler"), {}, ""))
+    pool = Pool([Place(machine, {"rollout": 0, "grade": 0})], tasks)
+    (tmp_path / "x").mkdir()
+    ended: list[Any] = []
+    name = selection.tasks[0].instance_id
+    waiting = threading.Thread(target=lambda: ended.append(pool.rollout(tmp_path / "x", name, 0, 0)))
+    waiting.start()
+    while waiting.is_alive():
+        pool.close_all()
+        waiting.join(timeout=0.05)
+    assert ended == [None]
+
+
+def test_addresses_of_engines_say_their_slots():
+    given = split(["ssh://big*48,unix:///run/docker.sock", "tcp://host:2375*4"])
+    assert given == ("ssh://big*48", "unix:///run/docker.sock", "tcp://host:2375*4")
+    assert [str(engine) for engine in engines(Where(given))] == [
+        "ssh://big",
+        "unix:///run/docker.sock",
+        "tcp://host:2375",
+    ]
+    assert _slots(given, AtATime(30, 6)) == [(48, 5), (10, 1), (4, 1)]
+    assert _slots(given, AtATime(1, 30, "grade_workers")) == [(1, 48), (1, 10), (1, 4)]
+    assert Where(given).halved().engines == ("ssh://big*24", "unix:///run/docker.sock", "tcp://host:2375*2")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["box:2375"], "give ssh://HOST"),
+        (["ssh://a", "ssh://a*4"], "named twice"),
+        (["docker"], "give ssh://HOST"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused_with_what_would(given, words):
+    with pytest.raises(ConfigError, match=words):
+        engines(Where(given))
