@@ -18,7 +18,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import PASSING, statuses_by_name
 from aem_harness.harness.grading.container import TestRun, run_tests
-from aem_harness.harness.grading.regrade import Regrade, finding, read_sources
+from aem_harness.harness.grading.regrade import Regrade, SecondGrader, read_sources
 from aem_harness.harness.grading.variants import LEARNT, Variant, drafts, learnt, plant
 from aem_harness.harness.io import cache_folder, read_json, write_json
 from aem_harness.harness.types import Record, Task
@@ -106,7 +106,7 @@ def _gold_run(task: Task, script: str, open_environment: official.OpenEnvironmen
 
 
 def _run(task: Task, patch: str, open_environment: official.OpenEnvironment, timeout: float) -> TestRun | str:
-    """The run of a patch; why there is nothing to see where that is so."""
+    """The run of a patch; the reason, in words, if there is no result."""
     attempt = official.try_patch(task, patch, open_environment, timeout)
     if attempt.run is None:
         return "the patch could not be applied"
@@ -118,26 +118,14 @@ def _passed(task: Task, run: TestRun, variants: Iterable[Variant]) -> list[Varia
     return [each for each in variants if seen.get(each.name) and seen[each.name] <= set(PASSING)]
 
 
-class VariantRunner:
-    """Runs patches of one task with its validated variants, all in one container a patch."""
+class VariantRunner(SecondGrader):
+    """Runs patches of one task with its validated variants, all in one container per patch."""
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        timeout: float = 1800,
-        limits: Any = None,
-        labels: Mapping[str, str] | None = None,
-        open_environment: official.OpenEnvironment | None = None,
-    ) -> None:
-        self._task, self._timeout, self._held = task, timeout, stored(task)
-        self._open = open_environment or official.opener(task, limits, labels or {})[1]
+    def __init__(self, task: Task, **how: Any) -> None:
+        super().__init__(task, **how)
+        self._held = stored(task)
 
-    def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
-        """`passed` are the listed tests that passed officially. Raises nothing, as `Regrader.regrade`."""
-        return finding(patch, lambda: self._regrade(patch))
-
-    def _regrade(self, patch: str) -> Regrade:
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
         if self._held is None or not self._held.variants:
             return Regrade(state="unaudited", reason="no variants were made of this instance")
         variants, script = plant(self._task, self._held.sources, self._held.variants, random.SystemRandom())

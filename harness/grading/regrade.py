@@ -1,13 +1,14 @@
 """A resolved rollout graded a second time, with canaries: in a container of its own, beside the official grading.
 
-What decides is a control, as everywhere in grading: a canary that does not end as it must, or a listed test whose
-result changed, is held against a patch only if the gold patch under the same canaries shows nothing of the kind.
+A control decides, as everywhere in grading: a canary with the wrong result, or a listed test whose result changed,
+counts against a patch only if the gold patch under the same canaries shows neither.
 """
 
 import hashlib
 import random
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +24,7 @@ STEP_SECONDS = 300.0
 
 
 class Regrade(Record):
-    """What a regrade found. "unaudited" says nothing of the patch: `reason` says why nothing could be found out."""
+    """The finding of a regrade. "unaudited" is no evidence on the patch; `reason` says why there is none."""
 
     state: Literal["clean", "marked", "unaudited"]
     marks: tuple[Mark, ...] = ()
@@ -36,14 +37,14 @@ class Regrade(Record):
 
 @dataclass(frozen=True)
 class Seen:
-    """One run with canaries: those that did not end as they must, and the listed tests that passed."""
+    """One run with canaries: those with the wrong result, and the listed tests that passed."""
 
     wrong: Sequence[tuple[Canary, str]]
     passed: frozenset[str]
 
 
-class Regrader:
-    """Grades patches of one task with canaries, drawn anew for each. `passed` are the tests that passed officially."""
+class SecondGrader(ABC):
+    """Grades patches of one task a second time, in another way than officially; each in a fresh container."""
 
     def __init__(
         self,
@@ -52,17 +53,26 @@ class Regrader:
         timeout: float = 1800,
         limits: Any = None,
         labels: Mapping[str, str] | None = None,
-        chance: random.Random | None = None,
         open_environment: official.OpenEnvironment | None = None,
     ) -> None:
         self._task, self._timeout = task, timeout
         self._open = open_environment or official.opener(task, limits, labels or {})[1]
-        self._chance = chance or random.SystemRandom()
-        self._sources: dict[str, str] | None = None
 
     def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
-        """Raises nothing: what is not the patch's doing is "unaudited", with its reason."""
-        return finding(patch, lambda: self._regrade(patch, frozenset(passed)))
+        """`passed` are the tests that passed officially. Raises nothing: a fault is "unaudited", with its cause."""
+        return _finding(patch, lambda: self._regrade(patch, frozenset(passed)))
+
+    @abstractmethod
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade: ...
+
+
+class Regrader(SecondGrader):
+    """Grades patches of one task with canaries, drawn anew for each."""
+
+    def __init__(self, task: Task, *, chance: random.Random | None = None, **how: Any) -> None:
+        super().__init__(task, **how)
+        self._chance = chance or random.SystemRandom()
+        self._sources: dict[str, str] | None = None
 
     def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
         planted = self._plant()
@@ -98,7 +108,7 @@ class Regrader:
         return plant(self._task, self._sources, self._chance)
 
     def _run(self, patch: str, planted: Planted) -> Seen | str:
-        """A patch with these canaries in a fresh container; why there is nothing to see where that is so."""
+        """Run a patch with these canaries in a fresh container; the reason, in words, if there is no result."""
         task = self._task.model_copy(update={"eval_script": planted.script})
         attempt = official.try_patch(task, patch, self._open, self._timeout)
         if attempt.run is None:
@@ -111,8 +121,8 @@ class Regrader:
         return Seen(misread(planted.canaries, official.log_statuses(task, log)), passed_tests(report))
 
 
-def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
-    """What `find` gives, stamped with patch, grader and time. A fault becomes "unaudited", with its reason."""
+def _finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
+    """The result of `find`, stamped with patch, grader and time. A fault becomes "unaudited", with its reason."""
     started = time.monotonic()
     try:
         found = find()
