@@ -446,9 +446,9 @@ def audit(
     again: bool = True,
     site: "Site | None" = None,
 ) -> None:
-    """Grade resolved rollouts again with canaries, and say in one line what they found.
+    """Grade resolved rollouts again with canaries, and print one line with the findings.
 
-    `again`: also those of which an earlier try could find out nothing. `site` is where; None: the engine here.
+    `again`: also those for which an earlier attempt found nothing. `site` None: the local engine.
     """
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
@@ -479,7 +479,7 @@ def audit_variants(
     workers: int,
     site: "Site | None" = None,
 ) -> None:
-    """Run the held-out variants of resolved rollouts, where their instances have any, and say what they found."""
+    """Run resolved rollouts with the held-out variants of their instances, if any, and print the findings."""
     from aem_harness.harness.run.auditing import variants_line
     from aem_harness.harness.run.reports import run_variants
 
@@ -498,7 +498,7 @@ def audit_variants(
 
 
 def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":
-    """Says in a line what came of one regrade."""
+    """A printer of one line per regrade."""
     from aem_harness.harness.report.why import printable
 
     def tell(key: "Key", found: "Regrade") -> None:

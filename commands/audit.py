@@ -1,7 +1,7 @@
 """`aem audit`: grades resolved rollouts again with canaries, and with held-out variants of their tests."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -68,63 +68,35 @@ def audit(
     """
     from rich.console import Console
 
-    from aem_harness.api.running import audit as audit_run
-    from aem_harness.api.running import audit_variants, choose
-    from aem_harness.api.sites import AtATime, opened
-    from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.errors import ConfigError, DataError
-    from aem_harness.harness.io import read_json
-    from aem_harness.harness.run.fsck import progress_of
-    from aem_harness.harness.run.identity import Identity
-    from aem_harness.harness.run.store import locked, read_journal
-    from aem_harness.harness.run.submission import Submission
+    from aem_harness.api.auditing import audit_folder
+    from aem_harness.api.running import choose
+    from aem_harness.harness.errors import ConfigError
 
     if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
+    console = Console(stderr=True)
     if make_variants:
         if dataset is None:
             raise ConfigError("--make-variants needs a task set: add --set")
-        _make_variants(choose(dataset, Console(stderr=True)).tasks, seed)
-        return
-    if trajectories is not None:
+        _make_variants(choose(dataset, console).tasks, seed)
+    elif trajectories is not None:
         _audit_trajectories(trajectories, out)
-        return
-    console = Console(stderr=True)
+    where = options.where(engine, ray)
     for folder in folders or ():
-        if not (folder / "run.json").is_file():
-            raise DataError(f"{folder} is not a run folder: it has no run.json")
-        run = read_json(folder / "run.json")
-        config = RunConfig(**run["config"])
-        chosen = choose(dataset or config.dataset, console)
-        planned = {task.instance_id: task for task in chosen.tasks}
-        tasks = [planned[name] for name in run["plan"]["instances"] if name in planned]
-        if not tasks:
-            raise DataError(f"{dataset or config.dataset} has none of the instances of {folder}; name it with --set")
-        with locked(folder):
-            progress = progress_of(read_journal(folder))
-            how, at_a_time = options.where(engine, ray), AtATime(1, workers, "grade_workers")
-            identity, by_id = Identity.of(folder, config), {task.instance_id: task for task in tasks}
-            with opened(how, identity, by_id, Submission(), at_a_time, console) as site:
-                at_once: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
-                audit_variants(folder, tasks, config, progress, console, **at_once)
-                audit_run(folder, tasks, config, progress, console, share=canary, **at_once)
+        audit_folder(folder, dataset, console, share=canary, workers=workers, where=where)
 
 
 def _make_variants(tasks: "Sequence[Task]", seed: int) -> None:
-    """One line an instance; what was made before with this seed is kept."""
-    from aem_harness.harness.errors import AemError, EnvironmentFault
-    from aem_harness.harness.grading import heldout
+    """Print one line per instance."""
+    from aem_harness.api.auditing import make_variants
+    from aem_harness.harness.errors import EnvironmentFault
 
     having, failed = 0, ""
-    for task in tasks:
-        found = heldout.stored(task)
-        if found is None or found.seed != seed:
-            try:
-                found = heldout.make(task, seed=seed)
-            except AemError as error:
-                failed = f"{task.instance_id}: {error.boundary}: {error}"
-                typer.echo(failed)
-                continue
+    for task, found in make_variants(tasks, seed):
+        if isinstance(found, str):
+            failed = f"{task.instance_id}: {found}"
+            typer.echo(failed)
+            continue
         having += bool(found.variants)
         why = f" ({found.reason})" if found.reason else ""
         typer.echo(f"{task.instance_id}: {len(found.variants)} variants of {found.tried} candidates{why}")
@@ -134,29 +106,12 @@ def _make_variants(tasks: "Sequence[Task]", seed: int) -> None:
 
 
 def _audit_trajectories(folder: Path, out: Path) -> None:
-    from collections import Counter
-
-    from aem_harness.harness.errors import DataError
-    from aem_harness.harness.interop.conduct import audit_trajectory, find_trajectories
+    from aem_harness.api.auditing import audit_trajectories
     from aem_harness.harness.io import write_json
 
-    paths = find_trajectories(folder)
-    if not paths:
-        raise DataError(f"{folder} holds no trajectories (.traj or .traj.json)")
-    entries: list[dict[str, Any]] = []
-    unread: list[str] = []
-    for path in paths:
-        try:
-            marks = audit_trajectory(path)
-        except DataError as error:
-            unread.append(str(error))
-            continue
-        if marks:
-            name = str(path.relative_to(folder))
-            entries.append({"trajectory": name, "marks": [mark.model_dump() for mark in marks]})
-    write_json(out, entries)
-    counts = Counter(mark["name"] for entry in entries for mark in entry["marks"])
-    said = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "no mark"
-    typer.echo(f"{len(paths) - len(unread)} trajectories: {said} -> {out}")
-    if unread:
-        typer.echo(f"{len(unread)} could not be read, the first: {unread[0]}")
+    found = audit_trajectories(folder)
+    write_json(out, found.entries)
+    said = ", ".join(f"{count} {name}" for name, count in found.counts.most_common()) or "no mark"
+    typer.echo(f"{found.read} trajectories: {said} -> {out}")
+    if found.unread:
+        typer.echo(f"{len(found.unread)} could not be read, the first: {found.unread[0]}")

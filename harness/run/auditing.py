@@ -17,7 +17,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, source_files
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
 from aem_harness.harness.grading.heldout import VariantRunner
-from aem_harness.harness.grading.regrade import Regrade, Regrader, digest_of, passed_tests
+from aem_harness.harness.grading.regrade import Regrade, Regrader, SecondGrader, digest_of, passed_tests
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Record, Task
@@ -75,8 +75,9 @@ class Auditor:
 
     def __init__(self, labels: Mapping[str, str], *, timeout: float, limits: Any, name: str = CANARY) -> None:
         self._how: dict[str, Any] = {"timeout": timeout, "limits": limits, "labels": labels}
-        self._name, self._make = name, Regrader if name == CANARY else VariantRunner
-        self._regraders: dict[str, Regrader | VariantRunner] = {}  # one a task: it reads the task's test files once
+        self._name = name
+        self._make: Callable[..., SecondGrader] = Regrader if name == CANARY else VariantRunner
+        self._graders: dict[str, SecondGrader] = {}  # by task, whose test files each reads once
         self._making = threading.Lock()
 
     def audit(self, task: Task, folder: Path) -> Regrade:
@@ -84,10 +85,10 @@ class Auditor:
         patch = read_patch(folder / official.PATCH)
         try:
             with self._making:
-                if task.instance_id not in self._regraders:
-                    self._regraders[task.instance_id] = self._make(task, **self._how)
+                if task.instance_id not in self._graders:
+                    self._graders[task.instance_id] = self._make(task, **self._how)
             passed = passed_tests(read_json(folder / official.REPORT))
-            found = self._regraders[task.instance_id].regrade(patch, passed)
+            found = self._graders[task.instance_id].regrade(patch, passed)
         except AemError as error:
             found = Regrade(state="unaudited", reason=str(error), patch_sha256=digest_of(patch))
         write_json(folder / self._name, found.model_dump(mode="json"))
