@@ -7,16 +7,20 @@ off, so that each rollout and each grade is journaled once and none is repeated.
 
 Every file is on the disk before the journal line that names it, and the line carries the files' hashes. On opening, a
 rollout or grading whose files have changed (power loss, a full disk, a deleted folder) becomes pending again: nothing
-is graded from half a file.
+is graded from half a file. Folders that were hashed before and cannot have changed since are not hashed again
+(`verified.py`).
 """
 
+import gc
 import json
 import logging
 import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +40,7 @@ from aem_harness.harness.io import (
 from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.proof import Files, damage, files_of
 from aem_harness.harness.run.seeds import widened
+from aem_harness.harness.run.verified import SETTLED, Verified
 from aem_harness.harness.types import Outcome
 
 logger = logging.getLogger(__name__)
@@ -90,6 +95,7 @@ class RunStore:
         self.damaged: dict[Key, str] = {}  # files that have changed since they were written, in words
         self._attempts: dict[Key, int] = {}  # the newest attempt of each, also of those to be repeated
         self.stray: list[Path] = []  # entries among the rollouts that are none
+        self._fresh: deque[tuple[float, Key]] = deque()  # ended in this process, and when; not yet read again
         self._mutex = threading.Lock()
         (folder / "rollouts").mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
@@ -98,12 +104,15 @@ class RunStore:
             self._compare()
             if settled:
                 self.settle({})
-            for event in _repair(folder / "journal.jsonl"):
-                self._note(event)
+            with uncollected():
+                for event in _repair(folder / "journal.jsonl"):
+                    self._note(event)
             self._journal = opening.enter_context((folder / "journal.jsonl").open("ab", buffering=0))
             make_durable(folder)
-            self._adopt()
-            self._check()
+            self._verified = Verified(folder)
+            opening.callback(self._verified.close)
+            self._check(self._adopt())
+            opening.callback(self._verify)
             self._open = opening.pop_all()
         logger.info("%s opened: arm %s, configuration %s", folder, config.arm, config.digest)
 
@@ -158,6 +167,8 @@ class RunStore:
             write_json(folder / GRADE_EVENT, event)
             make_durable(folder)
             self._append(event)
+        self._fresh.append((time.monotonic(), key))
+        self._verify()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -222,16 +233,31 @@ class RunStore:
                 return
         write_json(self.folder / "run.json", fresh)
 
-    def _adopt(self) -> None:
-        """Journal whole folders that the journal lacks; remove those that were killed in progress."""
-        for path in sorted(self.folder.glob("rollouts/*/*")):
-            if path.is_dir() and _SCRATCH.fullmatch(path.name):
-                shutil.rmtree(path)  # killed in progress: still pending
-            elif path.is_dir() and _SEED.fullmatch(path.name) and (path / ROLLOUT_EVENT).exists():
-                self._adopt_one(path, (path.parent.name, int(path.name)))
-            elif not (path.is_dir() and _EARLIER.fullmatch(path.name)):
-                logger.warning("%s is no folder of a run: ignored", path)
-                self.stray.append(path)
+    def _adopt(self) -> set[Key]:
+        """Journal whole folders that the journal lacks; remove those that were killed in progress.
+
+        Returns the rollouts whose folders are known to be as they were when they were hashed.
+        """
+        sound: set[Key] = set()
+        for instance in _entries(self.folder / "rollouts"):
+            for entry in _entries(instance.path) if instance.is_dir() else ():
+                if entry.is_dir() and _SEED.fullmatch(entry.name):
+                    key = instance.name, int(entry.name)
+                    if key in self.progress and self._verified.holds(key, entry.path, vars(self.progress[key])):
+                        sound.add(key)
+                    elif (Path(entry) / ROLLOUT_EVENT).exists():
+                        self._adopt_one(Path(entry), key)
+                    else:
+                        self._ignore(Path(entry))
+                elif entry.is_dir() and _SCRATCH.fullmatch(entry.name):
+                    shutil.rmtree(entry)  # killed in progress: still pending
+                elif not (entry.is_dir() and _EARLIER.fullmatch(entry.name)):
+                    self._ignore(Path(entry))
+        return sound
+
+    def _ignore(self, path: Path) -> None:
+        logger.warning("%s is no folder of a run: ignored", path)
+        self.stray.append(path)
 
     def _adopt_one(self, folder: Path, key: Key) -> None:
         known = self.progress.get(key)
@@ -246,16 +272,31 @@ class RunStore:
         if grade and fresh and not damage(folder, grade.get("files", {})):
             self._append(grade)
 
-    def _check(self) -> None:
-        """Make journaled work whose files have changed pending again."""
-        for key, progress in list(self.progress.items()):
-            wrong = damage_of(self.rollout_folder(*key), progress)
-            if wrong:
+    def _check(self, sound: Collection[Key]) -> None:
+        """Make journaled work whose files have changed pending again; `sound` has not."""
+        began = self._verified.now()
+        for key, progress in [one for one in self.progress.items() if one[0] not in sound]:
+            folder = self.rollout_folder(*key)
+            wrong = damage_of(folder, progress)
+            if not wrong:
+                self._verified.add(key, str(folder), vars(progress), began)
+            else:
                 self.damaged[key] = wrong
                 if wrong.startswith(ROLLOUT_AGAIN):
                     del self.progress[key]
                 else:
                     progress.grade = None
+
+    def _verify(self) -> None:
+        """Read what ended in this process once more, when it has been left alone long enough to be noted as good."""
+        while self._fresh and time.monotonic() - self._fresh[0][0] > 1.5e-9 * SETTLED:
+            try:
+                key = self._fresh.popleft()[1]
+            except IndexError:  # another thread was quicker
+                return
+            folder, progress, began = self.rollout_folder(*key), self.progress[key], self._verified.now()
+            if not damage_of(folder, progress):
+                self._verified.add(key, str(folder), vars(progress), began)
 
     def _append(self, event: Event) -> None:
         end = self._journal.seek(0, os.SEEK_END)
@@ -276,6 +317,24 @@ class RunStore:
             self._attempts[key] = event["attempt"]
         elif key in self.progress:
             self.progress[key].grade = event
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile: to look through a million new objects that are all kept takes longer than to
+    read them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def damage_of(folder: Path, progress: Progress) -> str:
@@ -324,7 +383,8 @@ def read_journal(folder: Path) -> Iterator[Event]:
     path = folder / "journal.jsonl"
     if not path.exists():
         raise DataError(f"{folder} is not a run: it has no journal.jsonl")
-    yield from _parse(path, path.read_bytes())
+    with path.open("rb") as lines:
+        yield from _parse(path, lines)
 
 
 @contextmanager
@@ -356,11 +416,13 @@ def _repair(path: Path) -> list[Event]:
     if len(whole) < len(raw):
         with path.open("r+b") as handle:
             handle.truncate(len(whole))
-    return list(_parse(path, whole))
+    return list(_parse(path, whole.splitlines(keepends=True)))
 
 
-def _parse(path: Path, raw: bytes) -> Iterator[Event]:
-    for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines(), start=1):
+def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):
+            return  # torn
         try:
             yield json.loads(line)
         except ValueError:
