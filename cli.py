@@ -94,6 +94,7 @@ _register()
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 block, 2 inconclusive (gate), 3 infrastructure, 4 usage, 130 ^C."""
     _unwind_on_signals()
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # its own one keeps tens of megabytes that nobody uses
     try:
         code = app(_hoisted(sys.argv[1:]), standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -382,6 +382,7 @@ def _performed(
     services: "Mapping[str, Service]",
     canary: float | None,
 ) -> Finished:
+    from aem_harness.harness.facts.kept import Keeper
     from aem_harness.harness.report.live import RunView
     from aem_harness.harness.run.alike import alike
     from aem_harness.harness.run.counts import ends, outcomes, remarks
@@ -400,14 +401,20 @@ def _performed(
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     workers, grade_workers = opened.workers, opened.grade_workers
-    with RunView(console, store.config.arm, len(keys), known) as view:
+    with Keeper(store.folder) as facts, RunView(console, store.config.arm, len(keys), known) as view:
+
+        def on_event(kind: str, event: dict[str, Any]) -> None:
+            view(kind, event)
+            if kind == "rollout":  # as it is journaled, with hashes
+                facts.add(store.progress[event["instance_id"], event["seed"]].rollout)
+
         runner = Runner(
             store,
             tasks,
             agent,
             workers=workers,
             grade_workers=grade_workers,
-            on_event=view,
+            on_event=on_event,
             release=release,
             site=opened.site,
             services=services,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from aem_harness.harness.errors import DataError, listed
@@ -157,10 +158,20 @@ _KINDS: Mapping[str, tuple[Callable[[str], Any], Any, str]] = {
 }
 
 
+def _plain(values: pd.Series, kind: str) -> bool:
+    """Are these numbers already, all of them good, so that none need be read by itself?"""
+    if kind not in ("count", "number") or values.dtype.kind not in "iuf" or not isinstance(values.dtype, np.dtype):
+        return False
+    known = values[values.notna()]
+    return kind == "number" or bool(((known >= 0) & (known < 2**53) & (known == known.round())).all())
+
+
 def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
     read, dtype, mend = _KINDS[kind]
-    if name not in raw.columns:
+    if name not in raw.columns or raw[name].isna().all():
         return pd.Series([None] * len(raw), index=raw.index, dtype=dtype)
+    if _plain(raw[name], kind):
+        return raw[name].astype(dtype)
     seen: dict[Hashable, Any] = {}  # columns repeat few values many times
     out = []
     for row, value in enumerate(raw[name].astype(object), start=2):

@@ -68,7 +68,7 @@ def drift_in_time(table: pd.DataFrame) -> tuple[float, float] | None:
     Only rollouts of the same task are compared: the score test of a slope over the order in which rollouts ended, with
     the variance of shuffling each task's outcomes.
     """
-    scored = table[table["resolved"].notna() & table["at"].notna()]
+    scored = table.loc[table["resolved"].notna() & table["at"].notna(), ["instance_id", "resolved", "at"]]
     if len(scored) < 20:
         return None
     time = pd.to_datetime(scored["at"], errors="coerce", utc=True, format="ISO8601")
@@ -125,7 +125,7 @@ def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> fl
 
 def _complete(table: pd.DataFrame) -> Floats | None:
     """Outcomes (tasks, seeds) of the tasks on which each of the arm's usual seeds has a verdict."""
-    scored = table[table["resolved"].notna()]
+    scored = table.loc[table["resolved"].notna(), ["instance_id", "seed", "resolved"]]
     usual = scored.groupby("seed")["instance_id"].count()
     kept = usual.index[usual >= 0.5 * usual.max()] if len(usual) else usual.index
     if len(kept) < 2:

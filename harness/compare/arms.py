@@ -10,7 +10,7 @@ from aem_harness.harness.compare.drift import STAMPS
 from aem_harness.harness.compare.intervals import estimate, p_value
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.records import ArmSummary, BestOf, PassDifference, PassKind, PassPoint
-from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, difference, rates
+from aem_harness.harness.compare.values import TaskValues, Trials, by_task, count_trials, difference, rates
 from aem_harness.harness.compare.winner import best_of
 from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.schema import suspect, tampered, without_suspects, without_tampered
@@ -30,12 +30,13 @@ class Sample:
 
 def sample(arm: str, table: pd.DataFrame) -> Sample:
     """The arm's tasks that have a verdict, with their rates."""
-    tasks = tuple(sorted(set(table.loc[table["resolved"].notna(), "instance_id"])))
+    known = by_task(table)
+    scored = np.bincount(known.number[table["resolved"].notna()], minlength=len(known.names)) > 0
+    tasks = tuple(name for name, kept in zip(known.names, scored, strict=True) if kept)
     if not tasks:
         raise DataError(f"arm {arm!r} has no verdict ({len(table)} rollouts without one)")
     trials = count_trials(table, tasks)
-    repos = table.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks))
-    return Sample(tasks, trials, rates(trials, tasks, repos.to_numpy(dtype=str)))
+    return Sample(tasks, trials, rates(trials, tasks, known.repos[scored]))
 
 
 def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> ArmSummary:

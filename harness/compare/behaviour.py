@@ -1,141 +1,133 @@
-"""What a policy does: features of single rollouts, read from their trajectories, and diversity across seeds.
+"""What a policy does: features of single rollouts as columns of the outcomes, and diversity across seeds.
 
-The features become columns of the outcomes table, so that the comparison treats them like any other metric.
+
+The comparison treats the columns like any other metric. Facts of our own runs' trajectories are kept (`harness.facts`);
+those of other trajectories are computed as they are read.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from aem_harness.harness.compare.values import TaskValues
+from aem_harness.harness.compare.values import Ints, TaskValues
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
-
-# Commands that run tests, in the projects of SWE-bench and in general.
-TESTING = re.compile(
-    r"\b(pytest|py\.test|tox|nosetests|unittest|runtests\.py|bin/test|manage\.py\s+test|make\s+(test|check))\b"
-    r"|\bpython[\d.]*\s+(-[XW]\s*\S+\s+|-\S+\s+)*\S*?\b(t|test\w*|\w+_tests?)\.py\b"  # a script of the agent's own
-)
-FEATURES = (
-    "entropy_early",
-    "entropy_late",
-    "surprisal",
-    "response_tokens",
-    "commands",
-    "repeated_commands",
-    "test_runs",
-    "edited_lines",
-    "malformed_share",
-    "stated_success",
-)
+from aem_harness.harness.facts.features import FEATURES, Sketch
+from aem_harness.harness.facts.kept import ROWS, USED, Facts, read_facts, row_of
+from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.run.store import Key
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """The part of a trajectory that is kept: thousands of whole ones do not fit in memory.
+class Read:
+    """What is known of the trajectories of a table: `facts` in columns, one for each of the row labels in `rows`."""
 
-    Per turn: `keys`, equal if the commands are; `actions`, one short line to show; `entropies` (nats, None if unknown).
-    `used` is the set of single commands.
-    """
+    def __init__(self, facts: Facts | None = None, rows: Sequence[int] = ()) -> None:
+        self.facts = facts or Facts.joined([])
+        self.rows: Ints = np.asarray(rows, dtype=np.int64)
 
-    exit_status: str
-    keys: tuple[int, ...]
-    actions: tuple[str, ...]
-    entropies: tuple[float | None, ...]
-    used: frozenset[int]
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def places(self, rows: Sequence[int] | pd.Index) -> Ints:
+        """Where each of some row labels is in `facts`; -1 where it has no trajectory."""
+        return np.asarray(pd.Index(self.rows).get_indexer(pd.Index(rows)), dtype=np.int64)
+
+    def sketches(self, rows: Sequence[int]) -> dict[int, Sketch]:
+        """The sketches of some row labels; those without a trajectory are left out."""
+        label = {int(place): row for row, place in zip(rows, self.places(rows), strict=True) if place >= 0}
+        return {label[place]: sketch for place, sketch in self.facts.sketches(list(label)).items()}
+
+    def lists(self, name: str, places: Ints) -> tuple[Ints, NDArray[np.generic]]:
+        """A column of lists for some places: the lengths, and all values after each other, as `Facts.lists`."""
+        lengths, values = self.facts.lists(name)
+        starts = np.cumsum(lengths) - lengths
+        taken = lengths[places]
+        inside = np.arange(int(taken.sum())) - np.repeat(np.cumsum(taken) - taken, taken)
+        return taken, values[np.repeat(starts[places], taken) + inside]
 
 
-def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[int, Sketch], list[str]]:
-    """`table` with the columns FEATURES, sketches by row label, and one line per trajectory that could not be read.
+def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, Read, list[str]]:
+    """`table` with the columns FEATURES, what was read, and one line per trajectory that could not be.
 
     A column that the table already has is kept where it holds a value. Rows without a trajectory keep empty features.
     """
-    found: dict[int, dict[str, float]] = {}
-    sketches: dict[int, Sketch] = {}
+    parts: list[Facts] = []
+    rows: list[int] = []
     problems: list[str] = []
-    for row, path in zip(table.index, table["trajectory"].fillna(""), strict=True):
-        if not path:
+    for facts, labels, unread in _read(table):
+        parts.append(facts)
+        rows += labels
+        problems += unread
+    read = Read(Facts.joined(parts), rows)
+    places = read.places(table.index)
+    columns: dict[str, pd.Series] = {}
+    for name in FEATURES:
+        found = read.facts.table[name].to_numpy()
+        values = pd.Series(np.where(places >= 0, found[places], np.nan) if len(found) else np.nan, index=table.index)
+        columns[name] = pd.to_numeric(table[name], errors="coerce").fillna(values) if name in table else values
+    return table.assign(**columns), read, problems
+
+
+def _read(table: pd.DataFrame) -> Iterator[tuple[Facts, list[int], list[str]]]:
+    """Facts with their row labels and what could not be read: run by run, then the trajectories that lie elsewhere."""
+    runs: dict[str, dict[Key, tuple[int, Path]]] = {}
+    others: dict[int, Path] = {}
+    columns = (table["trajectory"], table["source"], table["instance_id"], table["seed"])
+    for row, path, source, name, seed in zip(table.index, *(column.tolist() for column in columns), strict=True):
+        if not isinstance(path, str):
             continue
+        if path == f"{'' if source == '.' else source + '/'}rollouts/{name}/{seed}/{name}.traj.json":
+            runs.setdefault(source, {})[name, seed] = int(row), Path(path)
+        else:
+            others[int(row)] = Path(path)
+    for source, wanted in runs.items():
+        if not (Path(source) / "journal.jsonl").is_file():
+            others |= dict(wanted.values())
+            continue
+        facts, problems = read_facts(Path(source), {key: path for key, (_, path) in wanted.items()})
+        yield facts, [wanted[key][0] for key in facts.rollouts()], problems
+    paths = list(others.items())
+    for start in range(0, len(paths), ROWS):
+        yield _elsewhere(paths[start : start + ROWS])
+
+
+def _elsewhere(paths: Sequence[tuple[int, Path]]) -> tuple[Facts, list[int], list[str]]:
+    rows, labels, problems = [], [], []
+    for label, path in paths:
         try:
-            trajectory = read_trajectory(Path(path))
+            rows.append(row_of(("", 0), "", read_trajectory(path)))
         except DataError as error:
             problems.append(str(error))
-            continue
-        found[int(row)], sketches[int(row)] = features(trajectory), sketch(trajectory)
-    values = (
-        pd.DataFrame.from_dict(found, orient="index", columns=list(FEATURES)).astype("float64").reindex(table.index)
-    )
-    columns = {
-        name: pd.to_numeric(table[name], errors="coerce").fillna(values[name]) if name in table else values[name]
-        for name in FEATURES
-    }
-    return table.assign(**columns), sketches, problems
+        else:
+            labels.append(label)
+    return Facts.of(rows), labels, problems
 
 
-def sketch(trajectory: Trajectory, most: int = 120) -> Sketch:
-    """See `Sketch`; actions are cut to `most` characters."""
-    turns = [tuple(" ".join(command.split()) for command in turn.commands) for turn in trajectory.turns]
-    shown = [
-        " && ".join(commands) or " ".join(turn.text.split())
-        for commands, turn in zip(turns, trajectory.turns, strict=True)
-    ]
-    return Sketch(
-        exit_status=trajectory.exit_status,
-        keys=tuple(hash(commands) for commands in turns),
-        actions=tuple(text[:most] for text in shown),
-        entropies=tuple(turn.entropy for turn in trajectory.turns),
-        used=frozenset(hash(command) for commands in turns for command in commands),
-    )
-
-
-def features(trajectory: Trajectory) -> dict[str, float]:
-    """The features of one rollout; nan where the trajectory does not have them."""
-    turns = trajectory.turns
-    entropies = [turn.entropy for turn in turns if turn.entropy is not None]
-    third = max(len(entropies) // 3, 1)
-    commands = [" ".join(command.split()) for turn in turns for command in turn.commands]
-    return {
-        "entropy_early": _mean(entropies[:third]),
-        "entropy_late": _mean(entropies[-third:]),
-        "surprisal": _mean([turn.surprisal for turn in turns if turn.surprisal is not None]),
-        "response_tokens": _mean([turn.completion_tokens for turn in turns if turn.completion_tokens]),
-        "commands": float(len(commands)),
-        "repeated_commands": 1 - len(set(commands)) / len(commands) if commands else np.nan,
-        "test_runs": float(sum(bool(TESTING.search(command)) for command in commands)),
-        "edited_lines": np.nan if trajectory.submission is None else float(edited_lines(trajectory.submission)),
-        "malformed_share": _mean([float(turn.malformed) for turn in turns]),
-        "stated_success": _probability(trajectory.info.get("stated_success")),
-    }
-
-
-def edited_lines(patch: str) -> int:
-    """Added plus removed lines of a patch."""
-    return sum(line[:1] in "+-" and not line.startswith(("+++", "---")) for line in patch.splitlines() if line)
-
-
-def diversity(table: pd.DataFrame, sketches: Mapping[int, Sketch]) -> TaskValues:
+def diversity(table: pd.DataFrame, read: Read) -> TaskValues:
     """How differently the seeds of a task proceed: 1 - Jaccard similarity of their sets of commands.
+
 
     Mean over pairs of seeds; tasks with fewer than two trajectories are left out. One arm in `table`. Low diversity at
     equal success is a warning sign of suppressed exploration (compare with arXiv 2604.28182).
     """
-    sets: dict[str, list[frozenset[int]]] = {}
-    repos: dict[str, str] = {}
-    for row, task, repo in zip(table.index, table["instance_id"], table["repo"], strict=True):
-        if row in sketches:
-            sets.setdefault(task, []).append(sketches[row].used)
-            repos[task] = repo
-    names = tuple(task for task in sorted(sets) if len(sets[task]) > 1)
-    values = np.array([_spread(sets[task]) for task in names])
-    counts = np.array([len(sets[task]) for task in names], dtype=np.int64)
+    places = read.places(table.index)
+    known = np.flatnonzero(places >= 0)
+    lengths, values = read.lists(USED, places[known])
+    ends = np.cumsum(lengths)
+    of_task: dict[str, list[int]] = {}
+    for number, name in enumerate(table["instance_id"].to_numpy(dtype=object)[known]):
+        of_task.setdefault(name, []).append(number)
+    names = tuple(name for name in sorted(of_task) if len(of_task[name]) > 1)
+    spread = np.array(
+        [_spread([values[ends[one] - lengths[one] : ends[one]] for one in of_task[name]]) for name in names]
+    )
+    repos = table["repo"].to_numpy(dtype=object)[known]
+    counts = np.array([len(of_task[name]) for name in names], dtype=np.int64)
     unknown = np.full(len(names), np.nan)
-    clusters = np.array([repos[task] for task in names], dtype=str)
-    return TaskValues(names, values, unknown, unknown, np.zeros(len(names)), clusters, (counts,))
+    clusters = np.array([repos[of_task[name][-1]] for name in names], dtype=str)
+    return TaskValues(names, spread, unknown, unknown, np.zeros(len(names)), clusters, (counts,))
 
 
 def first_divergence(a: Sketch, b: Sketch) -> int | None:
@@ -153,18 +145,14 @@ def action_at(one: Sketch, step: int | None) -> str:
     return one.actions[step] if step < len(one.actions) else f"(ended: {one.exit_status or 'unknown'})"
 
 
-def _spread(sets: Sequence[frozenset[int]]) -> float:
-    pairs = [1 - len(a & b) / len(a | b) if a | b else 0.0 for a, b in combinations(sets, 2)]
-    return float(np.mean(pairs))
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return float(np.mean(numbers)) if numbers else np.nan
-
-
-def _probability(value: object) -> float:
-    try:
-        number = float(str(value))
-    except ValueError:
-        return np.nan
-    return number if 0 <= number <= 1 else np.nan
+def _spread(sets: Sequence[NDArray[np.generic]]) -> float:
+    """Mean over the pairs of `sets`, each an array of unlike members; two empty sets are alike."""
+    members, number = np.unique(np.concatenate(sets), return_inverse=True)
+    held = np.zeros((len(sets), len(members)))
+    held[np.repeat(np.arange(len(sets)), [len(one) for one in sets]), number] = 1
+    both = held @ held.T
+    size = both.diagonal()
+    first, second = np.triu_indices(len(sets), 1)
+    either = size[first] + size[second] - both[first, second]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.where(either > 0, 1 - both[first, second] / either, 0.0).mean())

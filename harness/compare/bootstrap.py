@@ -37,7 +37,10 @@ def bootstrap_differences(
         seed_stage = np.zeros(draws)
         for sign, solved, rollouts in ((1, solved_b, n_b), (-1, solved_a, n_a)):
             scale = np.sqrt(rollouts / np.maximum(rollouts - 1, 1)) / rollouts
-            moved = rng.binomial(times * rollouts, solved / rollouts) - times * solved
-            seed_stage += sign * (moved @ scale) / n
+            for kind, (k, wins) in enumerate(zip(rollouts, solved, strict=True)):
+                # One chance a call, and one number of trials too where it is fixed: numpy prepares a draw only once.
+                trials = times[:, kind] * k if fraction < 1 else freq[kind] * k
+                moved = rng.binomial(trials, wins / k, draws) - times[:, kind] * wins
+                seed_stage += sign * moved * scale[kind] / n
         out = out + np.sqrt(fraction) * seed_stage
     return out

@@ -11,7 +11,7 @@ from aem_harness import __version__
 from aem_harness.harness.compare import tools
 from aem_harness.harness.compare.alarms import alarms, ran_apart
 from aem_harness.harness.compare.arms import Sample, bands, best, pass_differences, passes, sample, summarise
-from aem_harness.harness.compare.behaviour import Sketch, diversity, with_features
+from aem_harness.harness.compare.behaviour import Read, diversity, with_features
 from aem_harness.harness.compare.contrast import judge
 from aem_harness.harness.compare.curves import budget_curves, entropy_curve
 from aem_harness.harness.compare.drift import warnings
@@ -71,7 +71,7 @@ def compare(
     options = options or Options()
     baseline, names = _chosen(outcomes, baseline, [candidates] if isinstance(candidates, str) else candidates)
     table = outcomes.table
-    read: dict[int, Sketch] = {}
+    read = Read()
     problems: list[str] = []
     if options.trajectories and table["trajectory"].notna().any():
         table, read, problems = with_features(table[table["arm"].isin(names)])
@@ -156,9 +156,7 @@ def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str])
     return first, [first, *others]
 
 
-def _metrics(
-    tables: Mapping[str, pd.DataFrame], baseline: str, read: Mapping[int, Sketch], options: Options
-) -> list[MetricRow]:
+def _metrics(tables: Mapping[str, pd.DataFrame], baseline: str, read: Read, options: Options) -> list[MetricRow]:
     rows = metric_rows(tables, baseline, level=options.level, metrics=METRICS)
     spread = {arm: diversity(table, read) for arm, table in tables.items()}
     if all(len(values) > 1 for values in spread.values()):
@@ -169,7 +167,7 @@ def _metrics(
     return rows
 
 
-def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Sketch], level: float) -> list[Curve]:
+def _curves(tables: Mapping[str, pd.DataFrame], read: Read, level: float) -> list[Curve]:
     curves: list[Curve] = []
     for arm, table in tables.items():
         curves += budget_curves(arm, table, level=level)
@@ -178,9 +176,7 @@ def _curves(tables: Mapping[str, pd.DataFrame], read: Mapping[int, Sketch], leve
     return curves
 
 
-def _flips(
-    tables: Mapping[str, pd.DataFrame], pairs: Sequence[tuple[str, str]], read: Mapping[int, Sketch]
-) -> list[Flip]:
+def _flips(tables: Mapping[str, pd.DataFrame], pairs: Sequence[tuple[str, str]], read: Read) -> list[Flip]:
     return [flip for a, b in pairs for flip in flips(a, tables[a], b, tables[b], read)]
 
 

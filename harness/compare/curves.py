@@ -1,14 +1,13 @@
 """Curves of an arm: resolved within a budget, and response entropy by turn."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
-from aem_harness.harness.compare.behaviour import Sketch
+from aem_harness.harness.compare.behaviour import Read
 from aem_harness.harness.compare.intervals import of_a_rate, these_tasks
 from aem_harness.harness.compare.records import Curve, CurveKind, CurvePoint
-from aem_harness.harness.compare.values import Floats, task_values
+from aem_harness.harness.compare.values import ByTask, Floats, by_task, task_values, values_by_task
+from aem_harness.harness.facts.kept import ENTROPIES
 
 POINTS = 24
 BUDGETS: tuple[tuple[CurveKind, str], ...] = (
@@ -24,7 +23,8 @@ def budget_curves(arm: str, table: pd.DataFrame, *, level: float = 0.95) -> list
     A lower bound of what a run with that limit would resolve: a rollout cut short might have handed in its patch.
     """
     out = []
-    scored = table[table["resolved"].notna()]
+    needed = ["instance_id", "repo", "resolved", *(column for _, column in BUDGETS)]
+    scored = table.loc[table["resolved"].notna(), needed]
     for kind, column in BUDGETS:
         usable = scored[scored[column].notna()]
         if len(usable) < 2:
@@ -38,21 +38,29 @@ def budget_curves(arm: str, table: pd.DataFrame, *, level: float = 0.95) -> list
     return out
 
 
-def entropy_curve(arm: str, table: pd.DataFrame, read: Mapping[int, Sketch], *, level: float = 0.95) -> Curve | None:
+def entropy_curve(arm: str, table: pd.DataFrame, read: Read, *, level: float = 0.95) -> Curve | None:
     """Mean response entropy (nats) at each turn, from 1, over the rollouts that reach it: fewer and longer later on."""
-    rows = [row for row in table.index if row in read]
-    series = {row: read[row].entropies for row in rows}
-    longest = max((len(one) for one in series.values()), default=0)
+    places = read.places(table.index)
+    known = places >= 0
+    lengths, values = read.lists(ENTROPIES, places[known])
+    entropies = values.astype(float)
+    tasks = by_task(table).at(known)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    turns = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    told = ~np.isnan(entropies)
+    rows, turns, entropies = rows[told], turns[told], entropies[told]
+    order = np.argsort(turns, kind="stable")
+    ends = np.cumsum(np.bincount(turns, minlength=0))
     points = []
-    for step in range(longest):
-        reached = {row: one[step] for row, one in series.items() if len(one) > step and one[step] is not None}
-        if len(reached) < max(2, FEWEST * len(rows)):
+    for step, end in enumerate(ends):
+        some = order[ends[step - 1] if step else 0 : end]
+        if len(some) < max(2, FEWEST * len(lengths)):
             break
-        at = table.loc[list(reached)].assign(entropy=pd.Series(reached, dtype="float64"))
-        values = task_values(at, "entropy")
-        interval = these_tasks(values, level)
-        mean = float(values.values.mean())
-        points.append(CurvePoint(x=step + 1, value=mean, low=interval.low, high=interval.high, tasks=len(values)))
+        one = values_by_task(entropies[some], ByTask(tasks.names, tasks.number[rows[some]], tasks.repos))
+        one = one.where(one.counts[0] > 0)
+        interval = these_tasks(one, level)
+        mean = float(one.values.mean())
+        points.append(CurvePoint(x=step + 1, value=mean, low=interval.low, high=interval.high, tasks=len(one)))
     return Curve(arm=arm, kind="response entropy by turn", points=tuple(points)) if points else None
 
 

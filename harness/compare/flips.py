@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import pandas as pd
 
-from aem_harness.harness.compare.behaviour import Sketch, action_at, first_divergence
+from aem_harness.harness.compare.behaviour import Read, action_at, first_divergence
 from aem_harness.harness.compare.records import Flip, TaskChange
 from aem_harness.harness.compare.regressions import moved, regressions
 from aem_harness.harness.compare.values import count_trials
+from aem_harness.harness.facts.features import Sketch
 
 Change = TypeVar("Change", bound=TaskChange)
 
@@ -31,26 +32,29 @@ def flips(
     table_a: pd.DataFrame,
     candidate: str,
     table_b: pd.DataFrame,
-    read: Mapping[int, Sketch] | None = None,
+    read: Read | None = None,
 ) -> list[Flip]:
     """Every task whose resolved rate differs, ordered by the posterior that it really changed.
 
     The trajectories shown are a success of the better arm and a failure of the other, of the same seed where there is
-    such a pair. `read` holds trajectories by row label of the tables, for the first diverging step.
+    such a pair. `read` knows trajectories by row label of the tables, for the first diverging step.
     """
     rollouts_a, rollouts_b = _by_task(table_a), _by_task(table_b)
     tasks = tuple(sorted(set(rollouts_a) & set(rollouts_b)))
     a, b = count_trials(table_a, tasks), count_trials(table_b, tasks)
     posterior = regressions(a, b)
+    found = moved(a, b)
+    shown = [
+        _shown(rollouts_a[tasks[i]], rollouts_b[tasks[i]], worse=bool(worse))
+        for i, worse in zip(found, (a.solved * b.rollouts > b.solved * a.rollouts)[found], strict=True)
+    ]
+    sketches = read.sketches([one.row for pair in shown for one in pair]) if read else {}
     out = []
-    for i in moved(a, b):
-        task = tasks[i]
-        worse = bool(a.solved[i] * b.rollouts[i] > b.solved[i] * a.rollouts[i])
-        one, other = _shown(rollouts_a[task], rollouts_b[task], worse=worse)
-        step, actions = _divergence(read or {}, one.row, other.row)
+    for i, (one, other) in zip(found, shown, strict=True):
+        step, actions = _divergence(sketches, one.row, other.row)
         out.append(
             Flip(
-                instance_id=task,
+                instance_id=tasks[i],
                 repo=one.repo,
                 baseline=baseline,
                 candidate=candidate,
@@ -81,10 +85,11 @@ def unique_solves(tables: Mapping[str, pd.DataFrame]) -> dict[str, tuple[str, ..
 
 
 def _by_task(table: pd.DataFrame) -> dict[str, list[_Rollout]]:
-    scored = table[table["resolved"].notna()].sort_values("seed")
-    columns = (scored["instance_id"], scored.index, scored["seed"], scored["resolved"], scored["trajectory"].fillna(""))
+    needed = ["instance_id", "seed", "resolved", "trajectory", "repo"]
+    scored = table.loc[table["resolved"].notna(), needed].sort_values("seed")
+    columns = [scored["instance_id"], scored.index, scored["seed"], scored["resolved"], scored["trajectory"].fillna("")]
     rollouts: dict[str, list[_Rollout]] = defaultdict(list)
-    for task, row, seed, resolved, path, repo in zip(*columns, scored["repo"], strict=True):
+    for task, row, seed, resolved, path, repo in zip(*(c.tolist() for c in [*columns, scored["repo"]]), strict=True):
         rollouts[task].append(_Rollout(int(row), int(seed), bool(resolved), str(path), str(repo)))
     return rollouts
 

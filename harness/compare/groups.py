@@ -24,6 +24,8 @@ def groups(tables: Mapping[str, pd.DataFrame], baseline: str, *, level: float = 
     those on which both have. A part that only one arm has is left out.
     """
     out: list[Group] = []
+    needed = ["instance_id", "repo", "difficulty", "created_at", "resolved"]
+    tables = {arm: table[needed] for arm, table in tables.items()}
     for by in WAYS:
         parts = {arm: labels_of(table, by) for arm, table in tables.items()}
         names = sorted(set().union(*(set(labels.dropna()) for labels in parts.values())), key=_place)

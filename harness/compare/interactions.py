@@ -113,7 +113,7 @@ def _contamination(
 
 def _aligned(a: pd.DataFrame, b: pd.DataFrame, labels: pd.Series) -> tuple[TaskValues, NDArray[np.str_]]:
     """The difference on the tasks on which both have a verdict, and the part of each; "" where it is unknown."""
-    a, b = a[a["resolved"].notna()], b[b["resolved"].notna()]
+    a, b = (one.loc[one["resolved"].notna(), ["instance_id", "repo", "resolved"]] for one in (a, b))
     tasks = tuple(sorted(set(a["instance_id"]) & set(b["instance_id"])))
     first = b.assign(part=labels.reindex(b.index)).drop_duplicates("instance_id").set_index("instance_id")
     repos = first["repo"].reindex(list(tasks)).to_numpy(dtype=str)

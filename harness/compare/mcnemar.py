@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ def tango(gained: int, lost: int, tasks: int, level: float = 0.95) -> tuple[floa
 
     def beyond(delta: float) -> float:
         return tango_statistic(gained, lost, tasks, delta) - z
+
+    from scipy import optimize
 
     low = -1.0 if estimate <= -1 else float(optimize.brentq(beyond, -1 + 1e-12, estimate))
     high = (

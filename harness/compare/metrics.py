@@ -101,7 +101,8 @@ def metric_values(table: pd.DataFrame, metric: Metric) -> TaskValues:
     """The metric of one arm on the tasks that have it; empty where the column is missing."""
     if metric.column not in table or table[metric.column].notna().sum() == 0:
         table = table.iloc[:0].assign(**{metric.column: pd.Series(dtype="float64")})
-    usable = table[table[metric.column].notna()]
+    needed = list(dict.fromkeys(["instance_id", "repo", "resolved", metric.column]))
+    usable = table.loc[table[metric.column].notna(), needed]
     if metric.per_resolved:
         return per_resolved(usable, metric.column)
     return task_values(usable, metric.column)

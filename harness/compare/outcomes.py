@@ -5,6 +5,7 @@ planned but has no verdict keeps its row with an empty `resolved`: lost work nev
 disappears.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,9 @@ def combine(parts: Iterable[Outcomes]) -> Outcomes:
 # --- our own runs ---------------------------------------------------------------------------------------------------
 
 
+_OF_ROLLOUT = tuple(name for name in (*COLUMNS, "fault") if name not in ("instance_id", "seed", "resolved"))
+
+
 def read_run(folder: Path) -> Outcomes:
     """A run folder of aem. The last attempt of an instance and seed counts; an ERROR verdict leaves `resolved` empty.
 
@@ -179,10 +183,10 @@ def read_run(folder: Path) -> Outcomes:
     for event in read_journal(folder):
         key = event["instance_id"], event["seed"]
         if event["event"] == "rollout":
-            rollouts[key] = event
+            rollouts[key] = {name: event[name] for name in _OF_ROLLOUT if name in event}  # a tenth of the event
             grades.pop(key, None)  # an earlier attempt's
         elif event["event"] == "grade":
-            grades[key] = event
+            grades[key] = {"outcome": event["outcome"], "cause": event.get("cause")}
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
@@ -200,32 +204,35 @@ def read_run(folder: Path) -> Outcomes:
         "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
     }
     keys = dict.fromkeys([*planned, *rollouts])
-    rows = [
-        {
+    if not keys:
+        raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
+    names = list(dict.fromkeys([*COLUMNS, *(name for known in about.values() for name in known)]))
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    place = str(folder / "rollouts")
+    for key in keys:
+        row = {
             **constant,
             **about.get(key[0], {}),
             "integrity": marks.get(key),
             "canary": canaries.get(key),
-            **_run_row(folder, key, rollouts.get(key), grades.get(key)),
+            **_run_row(place, key, rollouts.pop(key, None), grades.pop(key, None)),
         }
-        for key in keys
-    ]
-    if not rows:
-        raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
-    return Outcomes(normalise(pd.DataFrame(rows), str(folder)), {facts.arm: facts})
+        for name, column in columns.items():
+            column.append(row.get(name))
+    return Outcomes(normalise(pd.DataFrame(columns), str(folder)), {facts.arm: facts})
 
 
 def _run_row(
-    folder: Path, key: tuple[str, int], rollout: Mapping[str, Any] | None, grade: Mapping[str, Any] | None
+    place: str, key: tuple[str, int], rollout: Mapping[str, Any] | None, grade: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     instance_id, seed = key
     row: dict[str, Any] = {"instance_id": instance_id, "seed": seed, "resolved": None}
     if rollout is None:
         return row | {"cause": "not run"}
-    row |= {name: rollout[name] for name in COLUMNS if name in rollout and name not in row}
-    path = folder / "rollouts" / instance_id / str(seed) / f"{instance_id}.traj.json"
-    row["trajectory"] = str(path) if path.exists() else None
-    if fault := rollout.get("fault"):
+    row |= rollout
+    path = f"{place}/{instance_id}/{seed}/{instance_id}.traj.json"
+    row["trajectory"] = path if os.path.exists(path) else None  # noqa: PTH110 - tens of thousands of times
+    if fault := row.pop("fault", None):
         return row | {"outcome": Outcome.ERROR.value, "cause": f"{fault['boundary']}: {fault['message']}"}
     if grade is None:
         return row | {"cause": "not graded"}

@@ -1,10 +1,9 @@
 """The exact test of "this candidate is the baseline" on these tasks, at any number of seeds."""
 
 from dataclasses import dataclass
-from math import gcd
+from math import comb, gcd
 
 import numpy as np
-from scipy import stats
 
 from aem_harness.harness.compare.values import Ints, Trials
 
@@ -59,14 +58,15 @@ def _exact(total: Ints, n_a: Ints, n_b: Ints, solved_a: Ints, solved_b: Ints, st
             continue
         points = (t - splits) * (step // b) - splits * (step // a)
         kernel = np.zeros(int(points.max() - points.min()) + 1)
-        kernel[points - points.min()] = stats.hypergeom.pmf(splits, a + b, t, a)
+        kernel[points - points.min()] = [comb(a, s) * comb(b, t - s) / comb(a + b, t) for s in splits.tolist()]
         for _ in range(count):
             pmf = np.convolve(pmf, kernel)
         low += count * int(points.min())
     support = low + np.arange(len(pmf))
-    ties = float(pmf[np.abs(support) == abs(observed)].sum())
-    beyond = float(pmf[np.abs(support) > abs(observed)].sum())
-    return Permutation(min(1.0, beyond + ties), min(1.0, beyond + ties / 2), exact=True)
+    total = pmf.sum()  # 1, but for rounding
+    p = float(pmf[np.abs(support) >= abs(observed)].sum() / total)
+    ties = float(pmf[np.abs(support) == abs(observed)].sum() / total)
+    return Permutation(p, p - ties / 2, exact=True)
 
 
 def _cells(total: Ints, n_a: Ints, n_b: Ints) -> list[tuple[int, int, int, int]]:

@@ -10,7 +10,7 @@ those of Efron's two-groups model (2008).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from aem_harness.harness.compare.values import Floats, Ints, Trials
 
@@ -83,8 +83,8 @@ def _probability_lower(baseline: Trials, candidate: Trials, a: float, b: float) 
     )
     s_a, n_a, s_b, n_b = (row[:, None] for row in kinds)
     # Integrate over the quantile scale of the baseline's posterior, where the integrand is smooth whatever its shape.
-    at = stats.beta.ppf(POINTS, a + s_a, b + n_a - s_a)
-    lower = stats.beta.cdf(at, a + s_b, b + n_b - s_b) @ WEIGHTS
+    at = special.betaincinv(a + s_a, b + n_a - s_a, POINTS)
+    lower = special.betainc(a + s_b, b + n_b - s_b, at) @ WEIGHTS
     return np.asarray(lower[index.ravel()], dtype=float)
 
 

@@ -88,22 +88,64 @@ def task_values(table: "pd.DataFrame", metric: str, tasks: tuple[str, ...] | Non
 
     `tasks` fixes which tasks and their order; by default the tasks of the table, sorted.
     """
-    numbers = table[metric].astype("Float64").astype("float64")
-    grouped = numbers.groupby(table["instance_id"].astype("object"))
-    stats = grouped.agg(["mean", "var", "count"])  # pandas leaves missing values out and divides by count - 1
-    repos = table.groupby(table["instance_id"].astype("object"))["repo"].first()
-    order = tuple(sorted(stats.index)) if tasks is None else tasks
-    stats, repos = stats.reindex(list(order)), repos.reindex(list(order))
-    count = stats["count"].fillna(0).to_numpy(dtype=float)
+    numbers = table[metric].to_numpy(dtype=float, na_value=np.nan)
+    whole = table[metric].dtype == "boolean"
+    return values_by_task(numbers, by_task(table), whole=whole, order=tasks)
+
+
+@dataclass(frozen=True)
+class ByTask:
+    """Which of M tasks each of N rows belongs to: `number` (N,) into `names` (M,), sorted; `repos` (M,), "" unknown."""
+
+    names: tuple[str, ...]
+    number: Ints
+    repos: NDArray[np.str_]
+
+    def at(self, keep: NDArray[np.bool_]) -> "ByTask":
+        """Of the rows at which `keep` (N,) is true; the same tasks."""
+        return ByTask(self.names, self.number[keep], self.repos)
+
+
+def by_task(table: "pd.DataFrame") -> ByTask:
+    """The tasks of a table's rows, each with the first repository that is told of it."""
+    import pandas as pd
+
+    number, names = pd.factorize(table["instance_id"], sort=True)
+    repos = np.full(len(names), "", dtype=object)
+    told = table["repo"].notna().to_numpy(dtype=bool)
+    kinds, labels = pd.factorize(table["repo"])
+    back = np.flatnonzero(told)[::-1]  # of several rows the first one's stays
+    repos[number[back]] = labels.to_numpy(dtype=object)[kinds[back]]
+    return ByTask(tuple(names.tolist()), number.astype(np.int64), repos.astype(str))
+
+
+def values_by_task(
+    numbers: Floats, tasks: ByTask, *, whole: bool = False, order: tuple[str, ...] | None = None
+) -> TaskValues:
+    """`numbers` (N,), nan for none, by task; `whole`: they are truth values. `order` as `tasks` of `task_values`."""
+    known = ~np.isnan(numbers)
+    number, x, m = tasks.number[known], numbers[known], len(tasks.names)
+    count = np.bincount(number, minlength=m).astype(float)
+    first = np.zeros(m)
+    first[number[::-1]] = x[::-1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        noise = stats["var"].to_numpy(dtype=float) / count
+        # From each task's first value on, so that equal values have no variance at all.
+        mean = first + np.bincount(number, x - first[number], m) / count
+        var = np.bincount(number, (x - mean[number]) ** 2, m) / (count - 1)
+        var[count < 2] = np.nan
+        repos = tasks.repos
+        if order is not None:
+            place = _places(tasks.names, order)
+            mean, var, count = (np.append(one, end)[place] for one, end in ((mean, np.nan), (var, np.nan), (count, 0)))
+            repos = np.append(repos, "")[place]
+        noise = var / count
         return TaskValues(
-            tasks=order,
-            values=stats["mean"].to_numpy(dtype=float),
+            tasks=tasks.names if order is None else order,
+            values=mean,
             noise=noise,
             noise_spread=noise**2 / (count - 1),
-            grain=1 / count if table[metric].dtype == "boolean" else np.zeros(len(count)),
-            clusters=repos.fillna("").to_numpy(dtype=str),
+            grain=1 / count if whole else np.zeros(len(count)),
+            clusters=repos,
             counts=(count.astype(np.int64),),
         )
 
@@ -113,12 +155,23 @@ def count_trials(table: "pd.DataFrame", tasks: tuple[str, ...]) -> Trials:
 
     A task without any row has as many missing rollouts as the arm's tasks usually have rollouts.
     """
-    names = table["instance_id"].astype("object")
-    planned = table.groupby(names).size()
-    counts = table["resolved"].groupby(names).agg(["sum", "count"]).reindex(list(tasks))
-    scored = counts["count"].fillna(0).to_numpy(dtype=np.int64)
-    due = planned.reindex(list(tasks)).fillna(planned.mode().iloc[0]).to_numpy(dtype=np.int64)
-    return Trials(counts["sum"].fillna(0).to_numpy(dtype=np.int64), scored, due - scored)
+    known = by_task(table)
+    resolved = table["resolved"].to_numpy(dtype=float, na_value=np.nan)
+    verdict = ~np.isnan(resolved)
+    m, place = len(known.names), _places(known.names, tasks)
+    planned = np.bincount(known.number, minlength=m)
+    usual = int(np.bincount(planned).argmax())
+    scored = np.append(np.bincount(known.number[verdict], minlength=m), 0)[place]
+    solved = np.append(np.bincount(known.number[verdict], resolved[verdict], m), 0)[place]
+    return Trials(solved.astype(np.int64), scored.astype(np.int64), np.append(planned, usual)[place] - scored)
+
+
+def _places(names: tuple[str, ...], wanted: tuple[str, ...]) -> Ints:
+    """The index of each of `wanted` in `names`, -1 where it is not there."""
+    if names == wanted:
+        return np.arange(len(names))
+    place = {name: i for i, name in enumerate(names)}
+    return np.array([place.get(name, -1) for name in wanted], dtype=np.int64)
 
 
 def rates(trials: Trials, tasks: tuple[str, ...], clusters: NDArray[np.str_]) -> TaskValues:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import special
 
 from aem_harness.harness.compare.records import BestOf
 from aem_harness.harness.compare.values import Floats, Trials
@@ -37,7 +37,7 @@ def best_of(
     draws = posterior + np.sqrt(keep) * errors * rng.standard_normal((DRAWS, m))
     draws += 1e-12 * rng.standard_normal((DRAWS, m))  # arms that are all alike share the win
     wins = np.bincount(draws.argmax(axis=1), minlength=m) / DRAWS
-    half = float(stats.norm.ppf((1 + level ** (1 / m)) / 2)) * float(errors[index])
+    half = float(special.ndtri((1 + level ** (1 / m)) / 2)) * float(errors[index])
     return BestOf(
         arm=names[index],
         among=m,
@@ -76,4 +76,6 @@ def _paule_mandel(rates: Floats, errors: Floats) -> float:
 
     if len(rates) < 2 or excess(0.0) <= 0:
         return 0.0
+    from scipy import optimize
+
     return float(optimize.brentq(excess, 0.0, float(np.ptp(rates)) ** 2 * len(rates) + 1.0))

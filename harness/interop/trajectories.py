@@ -49,7 +49,10 @@ class Trajectory:
 
 def read_raw(path: Path) -> dict[str, Any]:
     """The document of one trajectory file as its tool wrote it. Raises DataError where it has no `info`."""
-    raw = read_json(path)
+    return _checked(path, read_json(path))
+
+
+def _checked(path: Path, raw: Any) -> dict[str, Any]:
     if not isinstance(raw, dict) or not isinstance(raw.get("info"), dict):
         raise DataError(f"{path} is not a trajectory: it has no `info`")
     return raw
@@ -57,7 +60,12 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 def read_trajectory(path: Path) -> Trajectory:
     """Read one trajectory file. Raises DataError naming the file and what is missing."""
-    raw = read_raw(path)
+    return parse_trajectory(path, read_raw(path))
+
+
+def parse_trajectory(path: Path, document: Any) -> Trajectory:
+    """The trajectory in a document that was read from `path`. Raises DataError naming the file and what is missing."""
+    raw = _checked(path, document)
     info = raw["info"]
     if isinstance(messages := raw.get("messages"), list):
         turns = tuple(_mini_turns(messages))

@@ -80,8 +80,8 @@ def transposed(table: PaperTable) -> PaperTable:
 
 def needs_trajectories(columns: Sequence[str]) -> bool:
     """Whether a column holds what only trajectories tell."""
-    from aem_harness.harness.compare.behaviour import FEATURES
     from aem_harness.harness.compare.metrics import METRICS
+    from aem_harness.harness.facts.features import FEATURES
 
     read = {slug(metric.name) for metric in METRICS if metric.column in FEATURES}
     read |= {"diversity-of-seeds", "brier-score", "overconfidence"}

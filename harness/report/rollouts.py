@@ -129,7 +129,7 @@ def _facts(table: pd.DataFrame, arms: Sequence[str], marks: Marks, base: Path) -
             "marks": [len(marks.get((arm, task, int(seed)), ())) for arm, task, seed in keys],
             "cause": [_text(value)[:200] for value in table["cause"]],
             "exit": [_text(value) for value in table["exit_status"]],
-            "path": [_relative(value, base) for value in table["trajectory"]],
+            "path": _relative(table, base),
             "page": [-1] * len(table),
         },
     }
@@ -143,8 +143,20 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _relative(path: object, base: Path) -> str:
-    return os.path.relpath(Path(path).resolve(), base) if isinstance(path, str) else ""
+def _relative(table: pd.DataFrame, base: Path) -> list[str]:
+    """The path of each trajectory from `base` on; empty where there is none."""
+    roots: dict[str, str] = {}  # of a run only its folder is followed through links
+    out = []
+    for path, source in zip(table["trajectory"].tolist(), table["source"].tolist(), strict=True):
+        if not isinstance(path, str):
+            out.append("")
+        elif path.startswith(f"{source}/"):
+            if source not in roots:
+                roots[source] = os.path.relpath(Path(source).resolve(), base)
+            out.append(roots[source] + path[len(source) :])
+        else:
+            out.append(os.path.relpath(Path(path).resolve(), base))
+    return out
 
 
 def _order(table: pd.DataFrame, comparison: Comparison, marks: Marks) -> Iterator[int]:

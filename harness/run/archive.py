@@ -19,7 +19,8 @@ from aem_harness.harness.run.listing import is_written
 
 SUMS = "SHA256SUMS"
 MOST = 1 << 40  # bytes that an archive may expand to
-_LEFT_OUT = {".lock", SUMS}
+_LEFT_OUT = {".lock", ".verified", SUMS}
+_DERIVED = {"facts"}  # folders of what can be computed again, in other bytes
 
 
 def archive(folder: Path, out: Path) -> int:
@@ -85,8 +86,9 @@ def verify(folder: Path) -> Iterator[str]:
 
 def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.name not in _LEFT_OUT:
-            yield path.relative_to(folder).as_posix()
+        name = path.relative_to(folder)
+        if path.is_file() and not path.is_symlink() and path.name not in _LEFT_OUT and name.parts[0] not in _DERIVED:
+            yield name.as_posix()
 
 
 def _digest(path: Path) -> str:

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.grading import official
-from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.run.store import PATCH, Key, Progress, read_patch
 from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
 
 REGRADES = "regrades.jsonl"
@@ -53,13 +52,18 @@ def regrade_patches(
     times: int = 1,
     workers: int = 2,
     tell: Callable[[Again], None] = lambda found: None,
-    grade: Callable[..., Grade] = official.grade,
+    grade: Callable[..., Grade] | None = None,
 ) -> None:
     """Grade the patches of `keys` (with whether their task moved) until each has `times` gradings after its first.
 
-    Each runs in a fresh container, with the official grader. Existing results are kept; each new one is stored as soon
-    as it exists.
+    Each runs in a fresh container, with the official grader unless `grade` is given. Existing results are kept; each
+    new one is stored as soon as it exists.
     """
+    if grade is None:
+        from aem_harness.harness.grading import official
+
+        grade = official.grade
+    by = grade
     done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in read_regrades(folder)}
     writing = threading.Lock()
 
@@ -67,7 +71,7 @@ def regrade_patches(
         (instance, seed), moved, time, patch, digest = work
         with tempfile.TemporaryDirectory() as scratch:
             prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
-            graded = grade(
+            graded = by(
                 tasks[instance],
                 prediction,
                 folder=Path(scratch),
@@ -101,7 +105,7 @@ def _due(
     folder: Path, keys: Mapping[Key, bool], times: int, done: "set[tuple[str, int, int, str]]"
 ) -> "Iterator[tuple[Key, bool, int, str, str]]":
     for (instance, seed), moved in keys.items():
-        patch = read_patch(folder / "rollouts" / instance / str(seed) / official.PATCH)
+        patch = read_patch(folder / "rollouts" / instance / str(seed) / PATCH)
         digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
         for time in range(1, times + 1):
             if (instance, seed, time, digest) not in done:

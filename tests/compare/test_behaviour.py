@@ -9,15 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.behaviour import (
-    TESTING,
-    Sketch,
-    diversity,
-    edited_lines,
-    first_divergence,
-    sketch,
-    with_features,
-)
+from aem_harness.harness.compare.behaviour import diversity, first_divergence, with_features
 from aem_harness.harness.compare.compare import Options, compare
 from aem_harness.harness.compare.drift import warnings
 from aem_harness.harness.compare.intervals import these_tasks
@@ -30,6 +22,7 @@ from aem_harness.harness.compare.metrics import (
     with_derived,
 )
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes, load
+from aem_harness.harness.facts.features import TESTING, Sketch, edited_lines, sketch
 from aem_harness.harness.interop.trajectories import read_trajectory
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.schema import normalise

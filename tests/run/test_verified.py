@@ -40,7 +40,7 @@ def folder(run: Path) -> Path:
 
 def test_a_run_that_was_hashed_is_opened_again_without_hashing(run, hashed):
     with open_store(run) as store:
-        assert store.owed(KEYS[:2]).grades == [KEYS[1]]
+        assert store.pending(KEYS[:2]).grades == [KEYS[1]]
         assert store.damaged == {}
     assert hashed == []
 
@@ -56,7 +56,7 @@ def test_content_that_changed_in_place_is_found_even_with_its_old_length_and_tim
         os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
     with open_store(run) as store:
         assert GRADED in store.damaged
-        assert len(getattr(store.owed([GRADED]), again)) == 1
+        assert len(getattr(store.pending([GRADED]), again)) == 1
 
 
 def test_a_file_that_was_replaced_or_lost_is_found(run):
@@ -99,7 +99,7 @@ def test_a_grade_or_an_attempt_that_came_later_is_not_covered_by_the_old_note(ru
     (folder(run) / PATCH).write_text("")
     with open_store(run) as store:
         assert GRADED in store.damaged
-        assert store.owed(KEYS[1:2]) == store.owed([])
+        assert store.pending(KEYS[1:2]) == store.pending([])
 
 
 def test_what_ended_in_a_long_run_is_noted_while_it_runs(tmp_path, hashed, monkeypatch):
@@ -118,7 +118,7 @@ def test_damaged_notes_cost_time_and_nothing_else(run, text):
     (run / verified.FILE).write_bytes(text.encode("utf-8", "surrogateescape"))
     with open_store(run) as store:
         assert store.damaged == {}
-        assert store.owed(KEYS[:1]) == store.owed([])
+        assert store.pending(KEYS[:1]) == store.pending([])
 
 
 def test_fsck_hashes_everything_whatever_was_noted(run, hashed):
