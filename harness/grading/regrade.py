@@ -60,7 +60,7 @@ class SecondGrader(ABC):
 
     def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
         """`passed` are the tests that passed officially. Raises nothing: a fault is "unaudited", with its cause."""
-        return _finding(patch, lambda: self._regrade(patch, frozenset(passed)))
+        return finding(patch, lambda: self._regrade(patch, frozenset(passed)))
 
     @abstractmethod
     def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade: ...
@@ -121,7 +121,7 @@ class Regrader(SecondGrader):
         return Seen(misread(planted.canaries, official.log_statuses(task, log)), passed_tests(report))
 
 
-def _finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
+def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
     """The result of `find`, stamped with patch, grader and time. A fault becomes "unaudited", with its reason."""
     started = time.monotonic()
     try:

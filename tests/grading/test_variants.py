@@ -19,7 +19,7 @@ from aem_harness.harness.grading import heldout, variants
 from aem_harness.harness.grading.canary import Planted
 from aem_harness.harness.grading.container import TestRun
 from aem_harness.harness.grading.heldout import HeldOut, VariantRunner
-from aem_harness.harness.grading.regrade import Regrade
+from aem_harness.harness.grading.regrade import Regrade, finding
 from aem_harness.harness.grading.variants import Variant, drafts, learnt, plant
 from aem_harness.harness.grading.verdict import Witness
 from aem_harness.harness.io import read_json
@@ -233,7 +233,7 @@ def test_a_finding_is_kept_beside_the_rollout_and_marks_it(tmp_path: Path, monke
         def __init__(self, *_: object, **__: object) -> None: ...
 
         def regrade(self, patch: str, passed: object) -> Regrade:
-            return heldout.finding(patch, lambda: Regrade(state="marked", marks=(mark,)))
+            return finding(patch, lambda: Regrade(state="marked", marks=(mark,)))
 
     rollout = tmp_path / "rollouts" / "a" / "0"
     (rollout / "report.json").write_text("{}")
