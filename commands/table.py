@@ -104,7 +104,7 @@ def table(
     page = TEXT_WIDTH * (WIDE if options.wide else 1)
     if made.width > 1.15 * page:
         typer.echo(f"about {made.width / page:.1f} times as wide as a page: try {' or '.join(tries)}", err=True)
-    elif made.width > 1.15 * COLUMN_WIDTH and not options.wide:
+    elif made.width > COLUMN_WIDTH and not options.wide:
         typer.echo("wider than one column of a two-column paper: there, give --wide (table*)", err=True)
     if out is None:
         typer.echo(made.text, nl=False)

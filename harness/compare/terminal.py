@@ -110,7 +110,7 @@ def _asides(arm: ArmSummary, bands: Mapping[str, tuple[float, float]]) -> list[t
         low, high = bands[arm.arm]
         out.append(("all arms at once", ["", f"[{percent(low)}, {percent(high)}]"]))
     if arm.audited is not None:
-        out.append((f"audited: {arm.tampered} of {arm.regraded} tampered", _rate_cells(arm.audited)))
+        out.append((f"tampered: {arm.tampered} of {arm.regraded}", _rate_cells(arm.audited)))
     if arm.marked:
         out.append((f"adjusted: less {arm.marked} marked", _rate_cells(arm.unmarked)))
     return out
@@ -349,7 +349,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
     if any(arm.regraded for arm in comparison.arms):
         lines.append(
-            "audited: resolved rollouts that were graded again with canaries, less those that tampered with tests"
+            "tampered: of the resolved rollouts that were graded again with canaries; there, they count as failures"
         )
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")

@@ -11,7 +11,7 @@ from aem_harness.harness.report.columns import Cell, Head
 from aem_harness.harness.report.paper import PaperTable
 
 MINUS = "\N{MINUS SIGN}"
-COLUMN_WIDTH = 52  # of the same small print in one column of two, 3.3 inches
+COLUMN_WIDTH = 55  # of a footnotesize one that fit one column of two, 229 pt; 50 of a small one
 WIDE = 1.36  # the text width of a two-column article (469 pt) in that of a one-column one (345 pt)
 TEXT_WIDTH = 76  # characters of a footnotesize LaTeX table that fit the text width of an article; 66 of a small one
 
@@ -72,7 +72,8 @@ def latex(table: PaperTable) -> str:
     starred = [any(cells[i].mark for _, cells in table.rows) for i in range(len(table.heads))]
     spec = "l" + "".join("r@{}l" if two else _align(c) for c, two in zip(table.heads, double, strict=True))
     float = "table*" if table.wide else "table"
-    wide = latex_width(table) > 0.87 * TEXT_WIDTH
+    width = latex_width(table)
+    tight = width > 66 or (not table.wide and 50 < width <= COLUMN_WIDTH)  # else a line too long for a small one
     heads = [
         rf"\multicolumn{{2}}{{c}}{{{_tex_head(table, i)}}}" if two else _tex_head(table, i)
         for i, two in enumerate(double)
@@ -83,7 +84,7 @@ def latex(table: PaperTable) -> str:
         r"\centering",
         rf"\caption{{{tex(table.caption)}}}",
         rf"\label{{{table.label}}}",
-        *([r"\footnotesize", r"\setlength{\tabcolsep}{4pt}"] if wide else [r"\small"]),
+        *([r"\footnotesize", r"\setlength{\tabcolsep}{4pt}"] if tight else [r"\small"]),
         rf"\begin{{tabular}}{{@{{}}{spec}@{{}}}}",
         r"\toprule",
         " & ".join(["", *heads]).strip() + r" \\",

@@ -95,7 +95,7 @@ def test_official_audited_and_adjusted_rates_stand_side_by_side() -> None:
     assert (new.resolved.value, new.audited.value, new.unmarked.value) == (0.75, 0.5, 0.475)
     assert found.arms[0].audited is None
     text = to_text(found)
-    assert "audited: 20 of 30 tampered" in text
+    assert "tampered: 20 of 30" in text
     assert "adjusted: less 22 marked" in text
 
 

@@ -24,7 +24,7 @@ from aem_harness.harness.ends import Whose
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.report.again import TableOptions, make_again, make_table, remember
 from aem_harness.harness.report.columns import Cell
-from aem_harness.harness.report.formats import FORMATS, TEXT_WIDTH, tex
+from aem_harness.harness.report.formats import COLUMN_WIDTH, FORMATS, TEXT_WIDTH, tex
 from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
 from aem_harness.harness.report.reference import reference
 
@@ -198,6 +198,22 @@ def test_the_width_of_a_latex_table_is_known_before_it_is_set(
     beyond = max(map(float, re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)), default=0.0)
     assert done.returncode == 0, done.stdout[-2000:]
     assert beyond <= 345 * max(0.05, 1.15 * made.width / TEXT_WIDTH - 1)  # an article's lines are 345 pt long
+
+
+@pytest.mark.parametrize("columns", [("resolved", "p"), ("resolved", "difference", "p"), ("resolved", "moved", "p")])
+def test_a_table_that_is_said_to_fit_one_column_of_two_does(
+    runs: list[Path], tmp_path: Path, columns: tuple[str, ...]
+) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed (apt-get install texlive-latex-base texlive-latex-recommended)")
+    made = make_table(list(map(str, runs)), TableOptions(format="latex", columns=columns))
+    assert made.width <= COLUMN_WIDTH
+    (tmp_path / "table.tex").write_text(made.text)
+    paper = r"\documentclass[twocolumn]{article}\usepackage{booktabs}\begin{document}\input{table.tex}\end{document}"
+    (tmp_path / "paper.tex").write_text(paper)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Overfull" not in done.stdout
 
 
 # --- made again -----------------------------------------------------------------------------------------------------
