@@ -156,7 +156,6 @@ def opened(
         members = []
         for engine, (rollouts, gradings) in zip(engines(where), slots, strict=True):
             site = Here(tasks, agent, containers(identity, audited=audited), identity, engine=engine, watched=True)
-            stack.callback(site.close)
             members.append(Place(site, {"rollout": rollouts, "grade": gradings}))
         pool = stack.enter_context(Pool(members, tasks, tell=tell, patience=identity.config.outage_seconds))
         _refuse_twice([place.site.engine for place in members if place.up])  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 CONTROLS = 8  # threads of an actor beside those of rollouts and gradings
 START_SECONDS = 180.0  # until an actor that does not answer counts as not started
+END_SECONDS = 60.0  # until an actor that is to end is killed
 LOOK_SECONDS = 5.0  # between looks at what nodes the cluster has
 
 MakeAgent = Callable[[Mapping[str, Task], str], tuple[Agent, Callable[[], None]]]
@@ -82,6 +83,9 @@ class Worker:
 
     def reap(self) -> int:
         return self._here.reap()
+
+    def end(self) -> None:
+        self._here.close()
 
     def close_all(self) -> None:
         self._here.close_all()
@@ -147,7 +151,7 @@ class Node:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self.close()
+        self._kill()
         options = {
             "num_cpus": 0,  # work is in containers, which Ray does not count
             "max_concurrency": self._threads,
@@ -198,6 +202,12 @@ class Node:
         return True
 
     def close(self) -> None:
+        if self._actor is not None:
+            with suppress(AemError):
+                self._ask("end", timeout=END_SECONDS)
+        self._kill()
+
+    def _kill(self) -> None:
         import ray
 
         if self._actor is not None:

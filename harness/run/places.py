@@ -11,7 +11,7 @@ from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Service
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
-from aem_harness.harness.sandbox.watch import Engine
+from aem_harness.harness.sandbox.watch import EngineService
 from aem_harness.harness.types import Grade, Prediction, Task
 
 
@@ -70,7 +70,7 @@ class Containers:
         )
 
     def services(self) -> Mapping[str, Service]:
-        return {"environment": Engine()}
+        return {"environment": EngineService()}
 
     def close_all(self) -> None:
         Sandbox.close_all()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -79,7 +80,7 @@ class Pool:
             except AemError as error:
                 self._lose(place, error)
         if not any(place.up for place in self.places):
-            self._closed.set()
+            self.__exit__()
             raise EnvironmentFault(f"none of {self._names()} answers: start one of them, or look with aem doctor")
 
     # --- a site's own calls -----------------------------------------------------------------------------------------
@@ -135,11 +136,10 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Reap everywhere, and let go of the sites."""
+        """Let go of the sites, at the same time."""
         self._closed.set()
-        self.reap()
-        for place in self.places:
-            place.site.close()
+        with ThreadPoolExecutor(len(self.places)) as closing:
+            list(closing.map(lambda place: place.site.close(), self.places))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,11 @@ run that asked for it, so that there is one journal, and every result is in it o
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aem_harness.harness.errors import SiteLost
+from aem_harness.harness.errors import AemError, SiteLost
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
 from aem_harness.harness.run.identity import Identity
@@ -20,8 +21,8 @@ from aem_harness.harness.run.places import AuditedContainers, Containers, Places
 from aem_harness.harness.run.rollout import Rollouts, Worked
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client
-from aem_harness.harness.sandbox.presence import Watch, answers
-from aem_harness.harness.sandbox.reaping import RUN, reap
+from aem_harness.harness.sandbox.reaping import RUN, reap, remove_left
+from aem_harness.harness.sandbox.watch import Watch, answers
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,9 @@ class Member(Site, Protocol):
         """After it was lost: can it be worked again? What it held of this run is removed first."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The run has finished there."""
+        ...
 
 
 class Here:
@@ -129,12 +132,18 @@ class Here:
     def returned(self) -> bool:
         if self.engine.gone or not answers(self.engine):
             return False
+        with at(self.engine):
+            remove_left()
         self.reap()
         return True
 
     def close(self) -> None:
+        """Let go of the engine, on which nothing of the run stays."""
         if self._watch is not None:
             self._watch.close()
+        if not self.engine.gone:
+            with suppress(AemError), at(self.engine):
+                reap(self._identity.labels[RUN], own=True)
 
     def _there(self, work: Callable[[], Result], failed: Callable[[Result], object]) -> Result:
         if self._watch is None:

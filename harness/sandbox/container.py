@@ -133,8 +133,8 @@ class Sandbox:
         container, self._container = self._container, None
         if channel:
             channel.close()
-        if container and not self._engine.gone:  # it would not answer; whoever reaps there next removes it
-            remove(container)
+        if container:
+            remove(container, self._engine)
 
     @staticmethod
     def close_all(engine: Engine | None = None) -> None:

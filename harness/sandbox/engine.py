@@ -53,7 +53,7 @@ class Engine:
     """An engine by its address: `unix:///path`, `tcp://host:2375`, `ssh://[user@]host[:port][/path/of/socket]`, or
     `context:NAME` of the Docker CLI. The empty address is the engine of the environment.
 
-    `losses` counts how often it was found to be gone, and `gone` says that it is now (`harness.sandbox.presence`).
+    `losses` counts how often it was found to be gone, and `gone` says that it is now (`harness.sandbox.watch`).
     """
 
     def __init__(self, address: str = "") -> None:

@@ -10,12 +10,13 @@ import os
 import re
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
-from aem_harness.harness.sandbox.engine import client, current
+from aem_harness.harness.sandbox.engine import Engine, client, current
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -24,7 +25,7 @@ OWNER, INSIDE, RUN = "aem.owner", "aem.inside", "aem.run-id"
 PAUSES = (0.5, 2.0)  # seconds before the second and third try to remove a container that a busy engine would not let go
 
 
-_left: "set[str]" = set()  # containers that could not be removed since no engine answered
+_left: "defaultdict[str, set[str]]" = defaultdict(set)  # by engine, containers that could not be removed: it was gone
 
 
 def ownership() -> dict[str, str]:
@@ -33,11 +34,11 @@ def ownership() -> dict[str, str]:
     return {OWNER: f"{_here()}:{os.getpid()}:{_started(os.getpid())}", **({INSIDE: inside} if inside else {})}
 
 
-def reap(run: str = "") -> int:
+def reap(run: str = "", *, own: bool = False) -> int:
     """Remove the containers whose process is dead; returns how many. Those nobody here can judge are left alone.
 
     `run` is the label of a run that this process alone works at this engine: containers of it that are another
-    process's are removed too, also of one on another machine.
+    process's are removed too, also of one on another machine; `own`: and its own, when it has finished there.
     """
     with boundary(EnvironmentFault, "the Docker engine does not answer; start it, or see aem doctor"):
         containers = client().containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
@@ -46,15 +47,22 @@ def reap(run: str = "") -> int:
             container
             for container in containers
             if _is_dead(container.labels)
-            or (run and container.labels.get(RUN) == run and container.labels[OWNER] != mine)
+            or (run and container.labels.get(RUN) == run and (own or container.labels[OWNER] != mine))
         ]
     return sum(map(remove, dead))
 
 
-def remove(container: "Container") -> bool:
-    """Kill and remove a container with its volumes; whether it is gone. One that stays is left for the next `reap`."""
+def remove(container: "Container", engine: Engine | None = None) -> bool:
+    """Kill and remove a container with its volumes; whether it is gone. One that stays is left for the next `reap`.
+
+    `engine` is where it is (default: the thread's). One that is known to be gone is not asked, which may take minutes.
+    """
     from docker.errors import APIError, DockerException, NotFound
 
+    engine = engine or current()
+    if engine.gone:
+        _left[engine.address].add(str(container.id))
+        return False
     for pause in (*PAUSES, None):
         try:
             container.remove(force=True, v=True)
@@ -67,23 +75,24 @@ def remove(container: "Container") -> bool:
             if pause is not None:
                 time.sleep(pause)
         except (DockerException, OSError):  # no engine answers
-            _left.add(str(container.id))
+            _left[engine.address].add(str(container.id))
             return False
     return False
 
 
 def remove_left() -> None:
-    """Remove what `remove` could not, now that the engine answers again."""
+    """Remove what `remove` could not, now that the thread's engine answers again."""
     from docker.errors import DockerException, NotFound
 
-    for one in list(_left):
-        _left.discard(one)
+    left = _left[current().address]
+    for one in list(left):
+        left.discard(one)
         try:
             remove(client().containers.get(one))
         except NotFound:
             continue
         except (DockerException, EnvironmentFault, OSError):
-            _left.add(one)
+            left.add(one)
             return
 
 

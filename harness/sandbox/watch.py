@@ -1,19 +1,28 @@
-"""The engine as a service that may be away: whether containers can start, and the moment it breaks off."""
+"""Whether an engine is there: can containers start, and the moment it breaks off, also when it is back a second later.
 
+The engine's own stream of events is kept open, filtered so that nothing comes through it: it ends when the engine does.
+A host that is switched off ends nothing, so the stream is asked for again every few seconds.
+"""
+
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from aem_harness.harness.sandbox.engine import explained
+from aem_harness.harness.sandbox.engine import Engine, current
 from aem_harness.harness.sandbox.reaping import remove_left
 from aem_harness.harness.sandbox.trial import why_no_start
 
-RECONNECT = 1.0  # seconds before the engine's events are asked for again
-A_WEEK = 7 * 24 * 3600
+logger = logging.getLogger(__name__)
+
+SECONDS = 5.0  # how long one look at the stream lasts
+ANSWER = 30.0  # seconds until an engine that does not answer counts as gone: a busy one is slow
+RECONNECT = 1.0  # seconds between looks at an engine that is gone
+NOTHING = {"label": "aem.nothing-bears-this-label"}
 
 
-class Engine:
-    """The engine that this process's clients talk to."""
+class EngineService:
+    """The engine that this process's clients talk to, as a service that a run may have to wait for."""
 
     name = "the container engine"
     remedy = "start or repair it (docker info says whether it answers)"
@@ -24,55 +33,68 @@ class Engine:
 
     @contextmanager
     def watch(self, broke: Callable[[str], None]) -> Iterator[None]:
-        """Follow the engine's events: their stream ends when it does, so that even a short restart is known."""
-        watcher = _Watcher(broke)
-        watcher.start()
+        """Inside the block `broke(why)` is called, from another thread, whenever the engine breaks off."""
+        watch = Watch(current(), lambda: broke("its stream of events ended"))
         try:
             yield
         finally:
-            watcher.end()
+            watch.close()
 
     def recovered(self) -> None:
         remove_left()
 
 
-class _Watcher(threading.Thread):
-    def __init__(self, broke: Callable[[str], None]) -> None:
-        super().__init__(name="engine watch", daemon=True)
-        self._broke = broke
-        self._over = threading.Event()
-        self._stream: object = None
+class Watch:
+    """Counts the `losses` of an engine, from a thread of its own, until closed; `on_loss` is called after each."""
 
-    def run(self) -> None:
-        while not self._over.is_set():
-            if why := self._follow():
-                if self._over.is_set():
-                    return
-                self._broke(why)
-            self._over.wait(RECONNECT)
+    def __init__(self, engine: Engine, on_loss: Callable[[], None] = lambda: None) -> None:
+        self._engine, self._on_loss = engine, on_loss
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look, name=f"watch {engine}", daemon=True)
+        self._thread.start()
 
-    def _follow(self) -> str:
-        """Read events until the stream ends; why it did, empty when it never began."""
-        import docker
+    def close(self) -> None:
+        self._closed.set()
+
+    def _look(self) -> None:
+        gone = False
+        while not self._closed.is_set():
+            if self._until_it_ends():
+                gone = self._engine.gone = False
+                continue
+            if not gone and not self._closed.is_set():
+                gone = self._engine.gone = True
+                self._engine.losses += 1
+                logger.warning("%s is gone", self._engine)
+                self._on_loss()
+            self._closed.wait(RECONNECT)
+
+    def _until_it_ends(self) -> bool:
+        """Look for some seconds; whether the engine was there all the time."""
         from docker.errors import DockerException
+        from requests.exceptions import RequestException
+
+        from aem_harness.harness.errors import AemError
 
         try:
-            # A connection of its own, without a time-out: a quiet engine says nothing for hours.
-            engine = docker.from_env(timeout=A_WEEK)
-            self._stream = stream = engine.events(filters={"type": "daemon"})
-        except (DockerException, OSError):
-            return ""
-        try:
-            for _ in stream:
-                pass
-            return "its stream of events ended"
-        except Exception as error:
-            return explained(error)
-        finally:
-            with suppress(Exception):
-                engine.close()
+            client = self._engine.connect(timeout=ANSWER)
+            client.api.timeout = int(SECONDS)
+            try:
+                for _ in client.api.events(filters=NOTHING, decode=True):
+                    pass
+                return False  # the stream ended
+            finally:
+                client.close()
+        except RequestException as error:
+            return "read timed out" in str(error).lower()  # nothing happened for `SECONDS`, as is meant
+        except (DockerException, AemError, OSError):
+            return False
 
-    def end(self) -> None:
-        self._over.set()
-        with suppress(Exception):
-            self._stream.close()  # type: ignore[attr-defined]
+
+def answers(engine: Engine) -> bool:
+    """Does the engine answer now?"""
+    try:
+        engine.connect(timeout=ANSWER).close()
+        return True
+    except Exception:  # of docker-py, requests, ssh: whatever it is, it does not
+        return False
