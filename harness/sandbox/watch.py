@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aem_harness.harness.sandbox.engine import Engine, current
 from aem_harness.harness.sandbox.reaping import remove_left
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 SECONDS = 5.0  # how long one look at the stream lasts
 ANSWER = 30.0  # seconds until an engine that does not answer counts as gone: a busy one is slow
 RECONNECT = 1.0  # seconds between looks at an engine that is gone
-NOTHING = {"label": "aem.nothing-bears-this-label"}
+NOTHING = '{"label": ["aem.nothing-bears-this-label"]}'
 
 
 class EngineService:
@@ -78,9 +79,11 @@ class Watch:
 
         try:
             client = self._engine.connect(timeout=ANSWER)
-            client.api.timeout = int(SECONDS)
+            api: Any = client.api
             try:
-                for _ in client.api.events(filters=NOTHING, decode=True):
+                # docker-py's own `events` takes no time-out, and would wait for ever for a host that is switched off.
+                stream = api._get(api._url("/events"), params={"filters": NOTHING}, stream=True, timeout=SECONDS)
+                for _ in stream.iter_content(1):
                     pass
                 return False  # the stream ended
             finally:
