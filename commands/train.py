@@ -96,7 +96,7 @@ def train(
 
 
 def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:
-    """The method certificate; a configuration, if named, gives method and base; `settings` go over both."""
+    """The method certificate; a configuration, if named, gives method and base; `settings` override both."""
     from time import monotonic
 
     from aem_harness.training import certificate
@@ -109,18 +109,16 @@ def _verify(name: str | None, settings: Sequence[str], folder: Path, console: An
         f"lambda {method.lam:g}, gate {method.min_range:g} nats",
         soft_wrap=True,
     )
-    curves = certificate.curves(
-        chosen, report=lambda arm: console.print(f"{arm} trained after {monotonic() - started:.0f} s")
+    outcomes = certificate.certify(
+        chosen, folder, report=lambda arm: console.print(f"{arm} trained after {monotonic() - started:.0f} s")
     )
-    outcomes = certificate.outcomes(curves)
-    certificate.write(folder, chosen, outcomes, curves)
     for question, answer, p in certificate.answers(outcomes):
         console.print(f"\n{question.text}\n  {certificate.told(answer, p)}", soft_wrap=True, highlight=False)
     console.print(f"\ncertificate: {folder / 'certificate.md'}", soft_wrap=True)
 
 
 def _check(config: Any, folder: Path, console: Any, *, resume: bool) -> None:
-    """What a run would be. Exit code 4 when it could not start; of verl, what only this machine lacks is just named."""
+    """What a run would be. Exit code 4 if it could not start; for verl, what only this machine lacks is listed."""
     if config.kind != "verl":
         from aem_harness.training.run import check
 
@@ -136,12 +134,9 @@ def _check(config: Any, folder: Path, console: Any, *, resume: bool) -> None:
         mark = "ok     " if not finding.problem else "MISSING" if finding.hook else "not here"
         console.print(f"{mark:8} {finding.what}{': ' * bool(finding.problem)}{finding.problem}", soft_wrap=True)
     console.print(f"\n{shlex.join(verl_run.command(config, folder))}\n", soft_wrap=True, highlight=False, markup=False)
-    lacking = [finding for finding in findings if finding.problem]
-    if broken := [finding.what for finding in lacking if finding.hook]:
-        from aem_harness.harness.errors import ConfigError
-
-        raise ConfigError(f"the installed verl does not fit: {'; '.join(broken)}; {verl_run.REMEDY}")
-    here = f"; to launch it here, {len(lacking)} things are missing" if lacking else ""
+    verl_run.refuse_misfit(findings)
+    lacking = sum(bool(finding.problem) for finding in findings)
+    here = f"; to launch it here, {lacking} things are missing" if lacking else ""
     console.print(f"the plug-in fits the installed verl{here}", soft_wrap=True)
 
 

@@ -75,6 +75,14 @@ def curves(
     return {arm: by_arm[arm] for arm in arms}
 
 
+def certify(config: EnsembleConfig, folder: Path, *, report: Callable[[str], None] = lambda arm: None) -> Outcomes:
+    """Train all arms and write the certificate into `folder`; `report` is called after each arm, with its name."""
+    trained = curves(config, report=report)
+    measured = outcomes(trained)
+    write(folder, config, measured, trained)
+    return measured
+
+
 def _train(arm: Arm, config: EnsembleConfig, rate: float) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     return {name: values.numpy() for name, values in ensemble.run(arm, config, rate=rate).items()}
@@ -165,7 +173,7 @@ def table(measured: Outcomes, curves: Curves) -> str:
 
 
 def write(folder: Path, config: EnsembleConfig, measured: Outcomes, curves: Curves) -> None:
-    """`certificate.json`, `certificate.md`, `outcomes.csv` (one line an arm and world), `certificate.svg`."""
+    """`certificate.json`, `certificate.md`, `outcomes.csv` (one line per arm and world), `certificate.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "certificate.md").write_text(table(measured, curves))
     facts = [

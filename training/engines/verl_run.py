@@ -296,6 +296,12 @@ def check(config: VerlConfig, out: Path) -> list[Finding]:
     ]
 
 
+def refuse_misfit(findings: Iterable[Finding]) -> None:
+    """Raise ConfigError if the installed verl lacks something that the plug-in hooks into."""
+    if broken := [finding.what for finding in findings if finding.problem and finding.hook]:
+        raise ConfigError(f"the installed verl does not fit: {'; '.join(broken)}; {REMEDY}")
+
+
 def _version() -> str:
     from importlib.metadata import version
 
