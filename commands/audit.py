@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="Run folders.")] = None,
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.")] = None,
     canary: options.Canary = 0.05,
     dataset: Annotated[
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")

@@ -6,10 +6,10 @@ from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 if TYPE_CHECKING:
     from aem_harness.api.sites import Where
@@ -170,7 +170,10 @@ PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "P
 
 
 def name_values(app: typer.Typer) -> None:
-    """Give every option of `app` a placeholder by its type; choices and ranges stay as typer shows them."""
+    """Give every option of `app` a placeholder by its type, and every argument one by its name, of a list in singular.
+
+    Choices and ranges stay as typer shows them.
+    """
     commands = [*app.registered_commands]
     for group in app.registered_groups:
         commands += group.typer_instance.registered_commands if group.typer_instance else []
@@ -183,6 +186,9 @@ def name_values(app: typer.Typer) -> None:
             for note in notes:
                 if word is not None and isinstance(note, OptionInfo) and note.metavar is None:
                     note.metavar = word
+                if isinstance(note, ArgumentInfo) and note.metavar is None:
+                    many = list in map(get_origin, (kind, *get_args(kind)))
+                    note.metavar = (parameter.name.removesuffix("s") if many else parameter.name).upper()
 
 
 def warn(notes: Iterable[str]) -> None:

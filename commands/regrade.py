@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def regrade(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; the first is the baseline.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; the first is the baseline.")],
     times: Annotated[int, typer.Option(min=1, help="How often to grade each patch again.")] = 1,
     sample: Annotated[int, typer.Option(min=0, help="Random patches of each run, beside those of changed tasks.")] = 40,
     quarantine: Annotated[

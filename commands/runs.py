@@ -9,7 +9,7 @@ import typer
 from aem_harness.harness.errors import ConfigError, counted
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     roots: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Folders to search (default: results).")
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="Folders to search (default: results).")
     ] = None,
     as_json: Json = False,
 ) -> None:
