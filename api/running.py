@@ -110,6 +110,7 @@ def run(
     grade_workers: int = 2,
     retry_infrastructure: bool = False,
     retry_seconds: float | None = None,
+    metrics_port: int | None = None,
     canary: float | None = 0.05,
     where: Where = HERE,
     config: Path | None = None,
@@ -123,8 +124,9 @@ def run(
     served unless there is an endpoint. `allocation` is a CSV of `aem plan --allocate`, instead of `seeds`. `settings`
     are fields of `RunConfig` (`agent_options`, `sampling`, `limits`, ...), over `overrides` (`a.b=value`) and the YAML
     file `config`. `canary` is the share of the resolved rollouts without marks that are graded again with canaries.
-    `retry_seconds` is how long one call of the model may take before it is given up and tried again. `where` the
-    containers are; `workers` and `grade_workers` are those of all engines together.
+    `retry_seconds` is how long one call of the model may take before it is given up and tried again. `metrics_port`
+    serves the run's state for Prometheus. `where` the containers are; `workers` and `grade_workers` are those of all
+    engines together.
 
     Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
     """
@@ -150,6 +152,10 @@ def run(
     # Settings, lock, what is left to do, and only then what is expensive.
     with ExitStack() as stack:
         store = stack.enter_context(enter_run(folder, asked, selection, counts))
+        if metrics_port is not None:
+            from aem_harness.harness.report import metrics
+
+            stack.enter_context(metrics.served(folder, metrics_port))
         recipe = GRADING
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
@@ -388,6 +394,7 @@ def _performed(
     from aem_harness.harness.run.counts import ends, outcomes, remarks
     from aem_harness.harness.run.reports import write_reports
     from aem_harness.harness.run.runner import Runner
+    from aem_harness.harness.run.schedule import Durations, longest_first
 
     reaped = opened.site.reap()
     if reaped:
@@ -401,12 +408,14 @@ def _performed(
     known = outcomes(store, [key for key in keys if key not in undone])
     tasks = {task.instance_id: task for task in selection.tasks}
     workers, grade_workers = opened.workers, opened.grade_workers
+    durations = Durations(known.rollout for known in store.progress.values())
     with Keeper(store.folder) as facts, RunView(console, store.config.arm, len(keys), known) as view:
 
         def on_event(kind: str, event: dict[str, Any]) -> None:
             view(kind, event)
             if kind == "rollout":  # as it is journaled, with hashes
                 facts.add(store.progress[event["instance_id"], event["seed"]].rollout)
+                durations.add(event)
 
         runner = Runner(
             store,
@@ -415,6 +424,7 @@ def _performed(
             workers=workers,
             grade_workers=grade_workers,
             on_event=on_event,
+            order=longest_first(durations),
             release=release,
             site=opened.site,
             services=services,

@@ -56,6 +56,12 @@ Out = Annotated[
 ]
 Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Rollouts in parallel.")]
 GradeWorkers = Annotated[int, typer.Option("--grade-workers", min=1, help="Gradings in parallel.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port", min=1, max=65535, metavar="PORT", help="Serve the run's state for Prometheus at this port."
+    ),
+]
 Engines = Annotated[
     list[str] | None,
     typer.Option(

@@ -102,6 +102,7 @@ def run(
     no_canary: options.NoCanary = False,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
+    metrics_port: options.MetricsPort = None,
 ) -> None:
     """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console
@@ -140,6 +141,7 @@ def run(
             retry_seconds=retry_seconds,
             canary=None if no_canary else canary,
             where=options.where(engine, ray),
+            metrics_port=metrics_port,
             config=config_file,
             overrides=overrides or (),
             console=console,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from aem_harness.commands.options import MetricsPort
 from aem_harness.harness.errors import ConfigError, counted
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
@@ -136,6 +137,7 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Update until the run ends.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between updates of --follow.")] = 2.0,
     as_json: Json = False,
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Show the progress of any run: pace, time left, outcomes, exit statuses and current rollouts."""
     import time
@@ -149,6 +151,13 @@ def status(
     state = read_state(run)
     if as_json:
         typer.echo(json.dumps(as_rows([state])[0], indent=1))
+    elif metrics_port:
+        from aem_harness.harness.report.metrics import served
+
+        with served(run, metrics_port) as port:
+            typer.echo(f"metrics of {run} at http://localhost:{port}/metrics until interrupted", err=True)
+            while True:
+                time.sleep(3600)
     elif follow:
         with Live(state_view(state), console=Console(), auto_refresh=False) as live:
             while state.status == "running":

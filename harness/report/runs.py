@@ -77,7 +77,8 @@ def state_view(state: RunState, now: datetime | None = None) -> RenderableType:
     share = 100 * state.done / max(state.rollouts, 1)
     done = f"{state.done} of {state.rollouts} rollouts done ({share:.1f} %)"
     if state.status == "running" and (speed := pace(state, now)):
-        done += f", {speed[0]:.1f} rollouts/h since the start, about {duration(speed[1])} left"
+        left = speed[1] if state.left_seconds is None else state.left_seconds
+        done += f", {speed[0]:.1f} rollouts/h since the start, about {duration(left)} left"
     elif state.status == "unfinished":
         done += f"; last change {age(now, state.last)} ago; the command that started it continues it"
     lines.append(Text(done))

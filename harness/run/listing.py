@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.io import read_json
+from aem_harness.harness.run.schedule import Durations, makespan
 from aem_harness.harness.run.seeds import seeds_of
 from aem_harness.harness.run.store import Key, Progress, read_journal
 from aem_harness.harness.types import Outcome, Record
@@ -38,7 +39,7 @@ class RunState(Record):
 
     `rollouts` are those planned. `outcomes` counts the newest verdict of each ("error": lost to infrastructure),
     `exits` their exit statuses. `solved` has, for each task with a verdict, the rollouts resolved and those with a
-    verdict.
+    verdict. `left_seconds` is the expected time left, None unless the run is in progress and some rollouts are done.
     Times are ISO 8601, UTC; `bytes` is the size of the folder, None if not asked for.
     """
 
@@ -59,6 +60,7 @@ class RunState(Record):
     seconds: float
     tokens: int
     note: str
+    left_seconds: float | None = None
     bytes: int | None = None
     working: tuple[Working, ...] = ()
 
@@ -114,6 +116,7 @@ def read_state(folder: Path, *, sizes: bool = False) -> RunState:
             seconds=sum(one.rollout.get("seconds") or 0.0 for one in progress.values()),
             tokens=sum(one.rollout.get("completion_tokens") or 0 for one in progress.values()),
             note=read_note(folder),
+            left_seconds=_left(folder, plan, progress),
             bytes=folder_bytes(folder) if sizes else None,
             working=tuple(_working(folder)) if is_written(folder) else (),
         )
@@ -174,6 +177,25 @@ def pace(state: RunState, now: datetime) -> tuple[float, float] | None:
     if not state.done or elapsed <= 0:
         return None
     return 3600 * state.done / elapsed, (state.rollouts - state.done) * elapsed / state.done
+
+
+def _left(folder: Path, plan: Mapping[str, int], progress: Mapping[Key, Progress]) -> float | None:
+    """Seconds until the rollouts of a run in progress are done, with as many at a time as now; None if nobody knows.
+
+    Each takes as long as those of its instance did so far, or as all did, the longest first.
+    """
+    durations = Durations(one.rollout for one in progress.values())
+    under_way = {(one.instance_id, one.seed): one.seconds for one in _working(folder)} if is_written(folder) else {}
+    if not under_way or not any(durations.known(name) for name in plan):
+        return None
+    left = [
+        durations.of(name)
+        for name, seeds in plan.items()
+        for seed in range(seeds)
+        if (name, seed) not in progress and (name, seed) not in under_way
+    ]
+    busy = [max(durations.of(name) - seconds, 0.0) for (name, _), seconds in under_way.items()]
+    return round(makespan(sorted(left, reverse=True), len(busy), busy=busy), 1)
 
 
 def _status(folder: Path, plan: Mapping[str, int], progress: Mapping[Key, Progress]) -> Status:

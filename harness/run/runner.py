@@ -35,6 +35,7 @@ from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
 from aem_harness.harness.run.rollout import RECEIPT
+from aem_harness.harness.run.schedule import Order, in_turn
 from aem_harness.harness.run.sites import Here, Site
 from aem_harness.harness.run.store import Event, Key, RunStore, now
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
@@ -74,8 +75,12 @@ class Runner:
         services: Mapping[str, Service] = MappingProxyType({}),
         say: Callable[[str], None] = lambda line: None,
         site: Site | None = None,
+        order: Order = in_turn,
     ) -> None:
-        """`site` is where all is worked; without it the engine of this process, with `places` (default: containers)."""
+        """`site` is where all is worked; without it the engine of this process, with `places` (default: containers).
+
+        `order` takes the next of the waiting rollouts; without it they come in the order of their keys.
+        """
         self.store = store
         self.tasks = tasks
         self.agent = agent
@@ -84,6 +89,7 @@ class Runner:
         self._workers, self._grade_workers, self._ahead = workers, grade_workers, ahead
         self._on_event = on_event
         self._release = release
+        self._order = order
         self._view = threading.Lock()
         identity = Identity.of(store.folder, store.config)
         self._site = site or Here(tasks, agent, places or Containers(identity), identity)
@@ -113,7 +119,7 @@ class Runner:
             try:
                 while (waiting or rolling or grading) and not self.stop.is_set():
                     while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
-                        rolling.add(rollouts.submit(self._rollout, *waiting.popleft()))
+                        rolling.add(rollouts.submit(self._rollout, *self._order(waiting)))
                     done, _ = wait(rolling | grading, timeout=0.2, return_when=FIRST_COMPLETED)
                     self._breaker.check()
                     rolling -= done

@@ -1,0 +1,73 @@
+"""Which rollout comes next where the order is free, and how long the rest will take: from what instances took before.
+
+Near its end a run waits for its longest rollouts. Rollouts of one instance take similar times, so from the second seed
+on the longest are started first (LPT: Graham, "Bounds on multiprocessing timing anomalies", 1969). Seeds still come one
+after the other, so that a rate half-way is one of all tasks alike.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Pending = tuple[str, int, int]  # instance_id, seed, attempt
+Order = Callable[[deque[Pending]], Pending]
+
+
+def in_turn(waiting: deque[Pending]) -> Pending:
+    """Take the first of `waiting`."""
+    return waiting.popleft()
+
+
+class Durations:
+    """Seconds that rollouts of each instance took; those lost to infrastructure tell nothing."""
+
+    def __init__(self, rollouts: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._own: dict[str, tuple[int, float]] = {}  # how many, and their sum
+        self._all = 0, 0.0
+        for event in rollouts:
+            self.add(event)
+
+    def add(self, rollout: Mapping[str, Any]) -> None:
+        if rollout.get("fault") or not rollout.get("seconds"):
+            return
+        count, total = self._own.get(rollout["instance_id"], (0, 0.0))
+        self._own[rollout["instance_id"]] = count + 1, total + rollout["seconds"]
+        self._all = self._all[0] + 1, self._all[1] + rollout["seconds"]
+
+    def known(self, instance_id: str) -> bool:
+        return instance_id in self._own
+
+    def of(self, instance_id: str) -> float:
+        """The mean of the instance; that of all rollouts where it has none; 0 where nobody has."""
+        count, total = self._own.get(instance_id, self._all)
+        return total / count if count else 0.0
+
+
+def longest_first(durations: Durations) -> Order:
+    """Of the rollouts of one seed that wait next to each other, take one of unknown length, or else the longest."""
+
+    def take(waiting: deque[Pending]) -> Pending:
+        best, length = 0, -1.0
+        for place, (instance_id, seed, _) in enumerate(waiting):
+            if seed != waiting[0][1]:
+                break
+            if not durations.known(instance_id):
+                best = place
+                break
+            if durations.of(instance_id) > length:
+                best, length = place, durations.of(instance_id)
+        chosen = waiting[best]
+        del waiting[best]
+        return chosen
+
+    return take
+
+
+def makespan(seconds: Sequence[float], workers: int, *, busy: Sequence[float] = ()) -> float:
+    """How long `workers` take for rollouts of `seconds`, in this order; `busy` is what those under way still need."""
+    free = [*busy, *([0.0] * (workers - len(busy)))]
+    heapq.heapify(free)
+    for one in seconds:
+        heapq.heappush(free, heapq.heappop(free) + one)
+    return max(free, default=0.0)
