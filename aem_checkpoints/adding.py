@@ -91,7 +91,7 @@ def add(card: Card, registry: Path, *, replace: bool = False) -> Path:
     shipped = registry / card.name / CARD
     file = shipped if shipped.exists() else registry / f"{card.name}.yaml"
     if file.exists() and not replace:
-        raise ConfigError(f"{file} is there already: choose another name, or give --replace")
+        raise ConfigError(f"{file} exists: choose another name, or give --replace")
     registry.mkdir(parents=True, exist_ok=True)
     write_text(file, card.to_yaml())
     return file

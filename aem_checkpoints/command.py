@@ -25,13 +25,13 @@ from aem_harness.harness.errors import ConfigError
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 Options = Mapping[str, str | int | float | bool]
 
-_KILLED = "killed from outside, by the kernel for want of memory or by a person"
+_KILLED = "killed from outside: by the kernel, for lack of memory, or by a person"
 # What a dying server says, and what its user can do about it.
 _REMEDIES = (
     (
         r"No available memory for the cache blocks|larger than the (available|maximum number of tokens).*KV cache"
         r"|than the available KV cache memory",
-        "no room for the context: lower serving.max_model_len, or raise the flag gpu-memory-utilization",
+        "not enough memory for the context: lower serving.max_model_len, or raise the flag gpu-memory-utilization",
     ),
     (
         r"out of memory|OutOfMemoryError|Free memory on device",
@@ -41,7 +41,7 @@ _REMEDIES = (
     (
         r"not a valid model identifier|Repository ?Not ?Found|does not appear to have a file named|couldn't connect to"
         r"|Invalid repository ID",
-        "the model cannot be had: check path, hub and revision of its card, and the network",
+        "the model cannot be loaded: check path, hub and revision of its card, and the network",
     ),
     (r"[Aa]ddress already in use", "the port is taken: choose another with --port"),
     (r"No space left on device", "the disk is full"),
@@ -73,7 +73,7 @@ def find_program() -> Program:
     """
     wanted = os.environ.get("AEM_SERVER", "")
     if wanted not in ("", "vllm", "transformers"):
-        raise ConfigError(f"$AEM_SERVER is {wanted!r}: set it to vllm or transformers, or to nothing")
+        raise ConfigError(f"$AEM_SERVER is {wanted!r}: set it to vllm or transformers, or unset it")
     if wanted != "transformers":
         try:
             vllm = find_vllm()

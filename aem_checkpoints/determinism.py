@@ -77,11 +77,11 @@ def measure(
     def answer(index: int) -> Answer:
         return answer_to(url, model, prompts[index], max_tokens, temperature, seed=index)
 
-    say(f"reference: {len(prompts)} prompts, one at a time")
+    say(f"reference: {len(prompts)} prompts, one after the other")
     reference = [answer(index) for index in range(len(prompts))]
     found = []
     for concurrency in concurrencies:
-        say(f"{concurrency} at a time")
+        say(f"{concurrency} in parallel")
         asked = [index for _ in range(math.ceil(concurrency / len(prompts))) for index in range(len(prompts))]
         with ThreadPoolExecutor(concurrency, "determinism") as threads:
             again = list(threads.map(answer, asked))

@@ -20,7 +20,7 @@ def convert(file: Path, folder: Path) -> None:
     if not file.is_file():
         raise ConfigError(f"no file at {file}")
     if folder.exists():
-        raise ConfigError(f"{folder} is there already: choose another name, or remove it")
+        raise ConfigError(f"{folder} exists: choose another name, or remove it")
     try:
         import gguf  # noqa: F401
         import torch
@@ -39,7 +39,9 @@ def convert(file: Path, folder: Path) -> None:
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise ConfigError(f"{file}: transformers cannot read it: {' '.join(str(error).split())[:300]}") from None
     if not tokenizer.chat_template:
-        raise ConfigError(f"{file} holds no chat template, which agents need: take the checkpoint's original weights")
+        raise ConfigError(
+            f"{file} holds no chat template, which agents need: use the original weights of the checkpoint"
+        )
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(loaded.state_dict())
     fresh.generation_config.eos_token_id = tokenizer.eos_token_id

@@ -53,7 +53,7 @@ class Meter:
         if 0 < budget.context <= self.context:
             return AgentExit(status=ExitStatus.CONTEXT_LIMIT, reason=f"{self.context} tokens in context")
         if 0 < budget.wall_seconds <= time.monotonic() - self._started:
-            return AgentExit(status=ExitStatus.WALL_LIMIT, reason=f"{budget.wall_seconds:g} s of wall time are over")
+            return AgentExit(status=ExitStatus.WALL_LIMIT, reason=f"{budget.wall_seconds:g} s of wall time are used up")
         return None
 
     def malformed(self) -> AgentExit | None:

@@ -95,7 +95,7 @@ class Calls:
                     reading.cancel()
                     watching.cancel()
                     await asyncio.gather(reading, watching, return_exceptions=True)
-                raise ConnectionError("the server takes no more connections, so its reply is not waited for")
+                raise ConnectionError("the server accepts no connections any more, so no reply can come")
         except TimeoutError:
             raise TimeoutError("the reply did not end in time") from None
 

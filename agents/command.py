@@ -66,7 +66,7 @@ class CommandAgent:
         if code == TEMPORARY:
             raise PolicyFault(f"{self._command[0]} reported an infrastructure failure (exit code {code}): {last}")
         if code is None:
-            limit = f"{self._options.wall_seconds:g} s of wall time are over"
+            limit = f"{self._options.wall_seconds:g} s of wall time are used up"
             end = AgentExit(status=ExitStatus.WALL_LIMIT, reason=limit)
         elif code == 0:
             end = AgentExit(status=ExitStatus.SUBMITTED)

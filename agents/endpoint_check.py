@@ -35,7 +35,7 @@ def _context(url: str, model: str, max_tokens: Any) -> Iterator[Finding]:
         )
         return
     if size is None:
-        detail = f"{model}: the server does not say how long its context is, so max_tokens cannot be compared with it"
+        detail = f"{model}: the server does not report its context length, so max_tokens cannot be checked"
         yield Finding(level="warning", what="context", detail=detail)
     else:
         asked = f", max_tokens {limit}" if limit else ", max_tokens not set"

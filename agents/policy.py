@@ -201,7 +201,7 @@ class EndpointPolicy:
         if len(failures) >= retry.attempts or sum(failure.timeout for failure in failures) >= retry.timeouts:
             times = "once" if len(failures) == 1 else f"{len(failures)} times"
             kind = ServerAway if last.away else PolicyFault
-            raise kind(f"{url} failed {times}, at last: {last.what}; look at the server's log") from last.error
+            raise kind(f"{url} failed {times}, most recently: {last.what}; look at the server's log") from last.error
         if self._closed.wait(retry.wait(len(failures), last.retry_after)):
             raise PolicyFault("the policy was closed while waiting for the server") from last.error
         if self._await_server:

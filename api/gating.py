@@ -122,11 +122,13 @@ def live(baseline: str, candidate: Candidate, options: "Options", console: "Cons
     from aem_harness.harness.gate.live import ArmPlan, Live, Opening
 
     if options.audited and candidate.canary is None:
-        raise ConfigError("--audited decides on what canaries find; leave --no-canary away")
+        raise ConfigError("--audited needs the findings of canaries: remove --no-canary")
     stored = Path(baseline) if (Path(baseline) / "run.json").is_file() else None
     if options.fresh:
         if options.pin is not None:
-            raise ConfigError("--pin is of stored outcomes, and a fresh baseline has none yet; leave one of them away")
+            raise ConfigError(
+                "--pin is for stored outcomes, and a fresh baseline has none yet: remove one of the two options"
+            )
         theirs = baseline_config(baseline, candidate.dataset, candidate.registry)
         mine = candidate_config(theirs, candidate)
         parent = candidate.out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
@@ -183,8 +185,8 @@ class _Arms:
         entry = one_checkpoint(run.checkpoint, how.registry) if run.checkpoint else None
         if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, how, served):
             raise ConfigError(
-                f"the budget is in GPU-hours, but how many GPUs serve {run.arm} is not known: its card does not say, "
-                "or it is behind --endpoint; say it with --gpus, or give the budget in rollouts or tokens (800, 20Mtok)"
+                f"the budget is in GPU-hours, but how many GPUs serve {run.arm} is unknown: its card does not say, "
+                "or it is behind --endpoint; add --gpus, or give the budget in rollouts or tokens (800, 20Mtok)"
             )
         check(run.agent, options=run.agent_options, sampling=run.sampling, served=bool(served.endpoints or entry))
         with ExitStack() as stack:  # settings and lock first, and only then a server
@@ -270,7 +272,7 @@ def baseline_config(baseline: str, dataset: str | None, registry: Path | None) -
     if (Path(baseline) / "run.json").is_file():
         return RunConfig.load(defaults=_settings(Path(baseline)))
     if not dataset:
-        raise ConfigError(f"{baseline} is no run folder; to run a checkpoint of that name, name the tasks with --set")
+        raise ConfigError(f"{baseline} is no run folder; to run a checkpoint of that name, add --set for the tasks")
     entry = one_checkpoint(baseline, registry)
     return RunConfig.load(defaults=card_defaults(entry), dataset=dataset, checkpoint=entry.card.name)
 

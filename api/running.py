@@ -136,7 +136,7 @@ def run(
     from aem_harness.harness.run.submission import Submission
 
     if allocation and seeds > 1:
-        raise ConfigError("an allocation says how many seeds every instance gets; leave the seeds away")
+        raise ConfigError("an allocation sets the seeds of every instance: remove the seeds")
     console = console or quiet()
     entry = one_checkpoint(checkpoint, registry) if checkpoint else None
     given = {"agent": agent, "dataset": dataset, "checkpoint": entry.card.name if entry else None, **settings}

@@ -47,7 +47,9 @@ def _unpacked(raw: bytes, path: Path) -> bytes:
     with gzip.GzipFile(fileobj=BytesIO(raw)) as file:
         data = file.read(MOST_UNPACKED + 1)
     if len(data) > MOST_UNPACKED:
-        raise DataError(f"{path} unpacks to more than {MOST_UNPACKED >> 20} MiB; unpack it yourself if that is meant")
+        raise DataError(
+            f"{path} unpacks to more than {MOST_UNPACKED >> 20} MiB; unpack it yourself if that is intended"
+        )
     return data
 
 
@@ -201,7 +203,7 @@ def cache_folder(*parts: str) -> Path:
     except RuntimeError:  # no home
         folder = Path()
     if not folder.is_absolute():
-        raise ConfigError("no home folder to keep a cache in: set XDG_CACHE_HOME to the full path of a folder")
+        raise ConfigError("no home folder for the cache: set XDG_CACHE_HOME to the full path of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -29,7 +29,7 @@ def lock(handle: IO[Any], *, wait: bool = False) -> bool:
         if folder not in _told:
             _told.add(folder)
             log.warning(
-                "%s: its file system has no locks (%s): do not run two aem at once on it", folder, error.strerror
+                "%s: its file system has no locks (%s): do not run two aem processes on it", folder, error.strerror
             )
         return False
     return True

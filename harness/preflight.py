@@ -43,7 +43,7 @@ def look(task: Task, limits: Limits | None = None) -> list[Finding]:
         seen = box.execute(f"base={task.instance.base_commit or 'HEAD'}\n{_LOOK}")
     said = set(seen.output.splitlines())
     found = list(_findings(said, where, task))
-    return found or [Finding(level="ok", what="image", detail=f"{task.instance.image}: can be worked in")]
+    return found or [Finding(level="ok", what="image", detail=f"{task.instance.image}: usable")]
 
 
 def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
@@ -56,23 +56,21 @@ def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
         yield finding("problem", f"{where} is empty", "repair the image, or the row's workdir: the code is elsewhere")
     elif "repository" not in said:
         yield finding(
-            "warning", f"{where} is no git repository", "patches are made all the same; eval scripts that use git fail"
+            "warning", f"{where} is no git repository", "patches are made nevertheless; eval scripts that use git fail"
         )
     elif "unborn" in said or "no-base" in said:
         commit = task.instance.base_commit[:12]
-        yield finding(
-            "warning", f"{where} lacks the base commit {commit}", "look whether image and row belong together"
-        )
+        yield finding("warning", f"{where} lacks the base commit {commit}", "check that image and row belong together")
     if "dirty" in said:
         yield finding(
             "warning", f"{where} has changes that are not committed", "they count as the state before the agent"
         )
     for owner in (re.fullmatch(r"owner ([1-9]\d*)", line) for line in said):
         if owner:
-            remedy = "git in the container refuses to work for root there; the harness's own calls do not care"
+            remedy = "git in the container refuses to work for root there, except in the harness's own calls"
             yield finding("warning", f"{where} belongs to user {owner[1]}", remedy)
     for name in sorted(line.removeprefix("filter ") for line in said if line.startswith("filter ")):
-        remedy = "changes to such files are named in the receipt and not carried by the patch"
+        remedy = "changes to such files are listed in the receipt and left out of the patch"
         yield finding("warning", f"{where} passes files through the git filter {name}", remedy)
 
 
@@ -81,7 +79,7 @@ def look_at_images(tasks: Sequence[Task], limits: Limits | None = None) -> Itera
     present = {image.name for image in local_images(tasks)}
     chosen = {task.instance.repo: task for task in reversed(tasks) if task.instance.image in present}
     if not chosen:
-        yield Finding(level="ok", what="image", detail="no image of the set is here yet; a run pulls or builds them")
+        yield Finding(level="ok", what="image", detail="no image of the set is present yet; a run pulls or builds them")
     for task in list(chosen.values())[:MOST]:
         yield from _safely(task, limits)
 
@@ -90,4 +88,6 @@ def _safely(task: Task, limits: Limits | None) -> Iterable[Finding]:
     try:
         return look(task, limits)
     except AemError as error:
-        return [Finding(level="problem", what="image", detail=str(error), remedy="repair that, or choose other tasks")]
+        return [
+            Finding(level="problem", what="image", detail=str(error), remedy="repair the image, or choose other tasks")
+        ]

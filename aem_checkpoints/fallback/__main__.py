@@ -116,7 +116,7 @@ def main(words: Sequence[str]) -> None:
     if "--tool-call-parser" in unknown:
         raise ConfigError("serving.tool_call_parser needs vLLM: tool calls are not read here")
     if unknown:
-        print(f"left out, as they concern vLLM alone: {' '.join(unknown)}", flush=True)
+        print(f"ignored, because only vLLM knows them: {' '.join(unknown)}", flush=True)
     import torch
     import transformers
 

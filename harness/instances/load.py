@@ -140,7 +140,7 @@ def _json_rows(path: Path) -> Iterator[_Raw]:
     if isinstance(rows, dict) and "instance_id" in rows:
         rows = [rows]
     if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a list of rows, or one row a line")
+        raise DataError(f"{path} must hold a list of rows, or one row per line")
     return _numbered(rows)
 
 

@@ -63,7 +63,7 @@ def parse_row(row: object, *, dataset: str = "", folder: Path | None = None) -> 
     optional = {name: _optional_text(row, name) for name in OPTIONAL}
     tests = {name: read_tests(row, name) for name in TEST_LISTS}
     if not tests["FAIL_TO_PASS"]:
-        raise DataError("FAIL_TO_PASS is empty, so no patch could be told from no patch")
+        raise DataError("FAIL_TO_PASS is empty, so a fix cannot be told from an empty patch")
     grading, provenance = _grading_fields(row)
     if grading["eval_type"] not in EVAL_TYPES:
         raise DataError(f"eval_type must be one of {', '.join(EVAL_TYPES)}, is {_short(grading['eval_type'])}")

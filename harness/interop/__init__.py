@@ -29,7 +29,7 @@ Row = Mapping[str, Any]
 FORMATS: dict[str, tuple[str, str]] = {
     "leaderboard": ("leaderboard", "a matrix of leaderboard outcomes, or one submission of the experiments repository"),
     "inspect": ("inspect_log", "an Inspect log: .eval, or .json with samples"),
-    "harbor": ("harbor", "a Harbor job folder: one result.json a trial"),
+    "harbor": ("harbor", "a Harbor job folder: one result.json per trial"),
     "nemo": ("nemo", "a NeMo Evaluator results.jsonl, or the folder with it"),
     "openhands": ("openhands", "an OpenHands output.jsonl, or the folder with it, with an official report"),
     "mini-swe-agent": ("mini", "a mini-swe-agent output folder, or its preds.json, with an official report"),
@@ -69,12 +69,12 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
             return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([_sound(row) for row in rows])
     if source.path.name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
         raise DataError(
-            f"{source.path} has no columns arm and instance_id; an outcomes CSV needs {listed(REQUIRED)}: say which of "
-            "its columns they are with --columns, for example --columns arm=model,seed=run"
+            f"{source.path} has no columns arm and instance_id; an outcomes CSV needs {listed(REQUIRED)}: name "
+            "them with --columns, for example --columns arm=model,seed=run"
         )
     if source.path.is_file():
         read_bytes(source.path)  # a torn or unreadable file says so itself
-    raise DataError(f"cannot tell the format of {source.path}; say it with --format ({', '.join(FORMATS)})")
+    raise DataError(f"cannot recognise the format of {source.path}; give --format ({', '.join(FORMATS)})")
 
 
 def _sound(row: Row) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def _matrix(path: Path) -> "pd.DataFrame":
 
     order = path.parent / ORDER
     if not order.is_file():
-        raise DataError(f"{path}: the order of the outcomes is missing; put the instance ids, one a line, into {order}")
+        raise DataError(
+            f"{path}: the order of the outcomes is missing; put the instance ids, one per line, into {order}"
+        )
     ids = order.read_text().split()
     matrix = pd.read_csv(path, dtype=str, keep_default_na=False)
     parts = []

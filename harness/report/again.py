@@ -148,24 +148,24 @@ def make_again(name: str, folder: Path = TABLES, sources: Sequence[str] = ()) ->
     then, today = known.outcomes, made.inputs.outcomes
     changed = [arm for arm in {**then, **today} if then.get(arm) != today.get(arm)]
     if changed:
-        raise DataError(f"table {known.hash} cannot be made again: the outcomes of {', '.join(changed)} have changed")
+        raise DataError(f"table {known.hash} cannot be reproduced: the outcomes of {', '.join(changed)} have changed")
     if made.inputs.output != known.output:
         raise DataError(
-            f"table {known.hash} comes out otherwise from the same outcomes: numpy, scipy or the shipped reference "
+            f"table {known.hash} differs now for the same outcomes: numpy, scipy or the shipped reference "
             "has changed since; make a new table"
         )
     return made
 
 
 def _where_it_was(path: Path, known: TableInputs) -> MadeTable:
-    give = f"say where its arms are now: aem table --again {path} ARM ..."
+    give = f"give the present place of its arms: aem table --again {path} ARM ..."
     start = path.parent / known.folder
     if not start.is_dir():
-        raise DataError(f"table {known.hash} was made in a folder that is not here ({start}); {give}")
+        raise DataError(f"table {known.hash} was made in a folder that does not exist here ({start}); {give}")
     with chdir(start):
         lost = [source for source in known.sources if not readable(source)]
         if lost:
-            raise DataError(f"table {known.hash} needs {lost[0]}, which is not here; {give}")
+            raise DataError(f"table {known.hash} needs {lost[0]}, which does not exist here; {give}")
         return make_table(known.sources, known.options)
 
 

@@ -86,7 +86,7 @@ def columns_of(comparison: Comparison, name: str) -> Iterator[Column]:
     elif name in WAYS:
         parts = [group for group in comparison.groups if group.by == WAYS[name]]
         if not parts:
-            raise ConfigError(f"column {name}: the arms do not tell it, or all tasks have the same; see --instances")
+            raise ConfigError(f"column {name}: the arms lack it, or all tasks have the same value; see --instances")
         yield from (_part(comparison, group.value, name) for group in parts)
     elif name.startswith(("pass@", "pass^")):
         yield _pass_difference(comparison, name) if name.endswith(":diff") else _pass(comparison, name)
@@ -97,7 +97,7 @@ def columns_of(comparison: Comparison, name: str) -> Iterator[Column]:
         ks = sorted({point.k for point in comparison.passes})
         known = [*plain, *WAYS, *(f"pass@{k}" for k in ks), *metrics]
         raise ConfigError(
-            f"no column {name!r} here; there are: {', '.join(known)} (metrics and pass@K also as NAME:diff, and pass^K)"
+            f"no column {name!r}; there are: {', '.join(known)} (metrics and pass@K also as NAME:diff, and pass^K)"
         )
 
 

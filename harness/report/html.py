@@ -102,11 +102,11 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     tasks = sorted({arm.tasks for arm in comparison.arms})
     seeds = sorted({seeds_of(arm.resolved) for arm in comparison.arms})
     yield f"{' / '.join(map(str, tasks))} tasks"
-    yield f"{' / '.join(seeds)} rollout{'' if seeds == ['1'] else 's'} a task"
+    yield f"{' / '.join(seeds)} rollout{'' if seeds == ['1'] else 's'} per task"
     yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
     yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
     if comparison.ends:
-        yield f"whose fault an end is, {ends_words(comparison.ends)}"
+        yield f"whose fault an exit status is, {ends_words(comparison.ends)}"
     yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})
 
 

@@ -42,20 +42,20 @@ def notes_of(
     if any("¶" in cell.sign for cell in cells):
         yield _about_tasks(comparison)
     if any("§" in cell.sign for cell in cells):
-        yield "§ the interval, of its row alone, excludes zero; after Holm over the rows zero is not rejected."
+        yield "§ the interval of this row alone excludes zero; after Holm over all rows zero is not rejected."
     if any("†" in cell.sign for cell in cells):
         yield (
-            "† interval from an upper bound of the run noise: of one rollout a task, too few rollouts, or rollouts all "
+            "† interval from an upper bound of the run noise: one rollout per task, too few rollouts, or rollouts all "
             "alike, it cannot be estimated better."
         )
     yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
     if comparison.ends:
-        yield f"Whose fault an end is, {ends_words(comparison.ends)}."
+        yield f"Whose fault an exit status is, {ends_words(comparison.ends)}."
     if comparison.registration:
         yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)
     if hash:
-        yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` makes it again."
+        yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` reproduces it."
 
 
 def _about_tasks(comparison: Comparison) -> str:
@@ -84,7 +84,7 @@ def _about_intervals(comparison: Comparison, columns: Sequence[Column]) -> Itera
     asked = {column.interval for column in columns}
     if "these tasks" in asked:
         methods = _methods(comparison, "these tasks")
-        yield f"{level} in brackets, for these tasks (would a re-run agree? run noise only): {methods}."
+        yield f"{level} in brackets, for these tasks (would a rerun agree? run noise only): {methods}."
     if "tasks like these" in asked:
         methods = _methods(comparison, "tasks like these")
         yield f"{level} for tasks like these (would new tasks agree? run and task noise): {methods}."

@@ -180,7 +180,7 @@ def test_the_server_goes_with_its_owner_however_that_ends(registry, tmp_path, ho
     ("said", "remedy"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "raise serving.tensor_parallel_size"),
-        ("ValueError: No available memory for the cache blocks.", "no room for the context"),
+        ("ValueError: No available memory for the cache blocks.", "not enough memory for the context"),
         ("ValueError: User-specified max_model_len (9) is greater than the derived max_model_len (8)", "own context"),
         ("OSError: nobody/nothing is not a valid model identifier", "check path, hub and revision"),
         ("vllm: error: unrecognized arguments: --enforce-eagre", "--enforce-eagre"),

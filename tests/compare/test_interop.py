@@ -224,9 +224,9 @@ def test_trajectories_of_every_kind_give_their_turns(shared: Path, file: str, tu
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{", "cannot tell the format"),
-        ("b.json", "[]", "cannot tell the format"),
-        ("c.eval", "no zip", "cannot tell the format"),
+        ("a.json", "{", "cannot recognise the format"),
+        ("b.json", "[]", "cannot recognise the format"),
+        ("c.eval", "no zip", "cannot recognise the format"),
         (
             "d.jsonl",
             '{"instance_id": "x", "resolved": true}\n{"instance_id": "x", "resolved": true}\n',

@@ -273,7 +273,7 @@ def test_a_pinned_baseline_is_known_by_its_outcomes_not_by_its_name(table, tmp_p
     ("words", "message"),
     [
         (("--baseline", "nowhere", "--checkpoint", "tiny-aem"), "must be a run folder"),
-        (("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-aem"), "name the tasks with --set"),
+        (("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-aem"), "add --set for the tasks"),
         (
             ("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-grpo", "--set", "tiny"),
             "both arms would be called",
@@ -281,7 +281,7 @@ def test_a_pinned_baseline_is_known_by_its_outcomes_not_by_its_name(table, tmp_p
         (("--fresh", "--baseline", "none-such", "--checkpoint", "tiny-aem", "--set", "tiny"), "none-such"),
         (
             ("--fresh", "--baseline", "tiny-grpo", "--checkpoint", "tiny-aem", "--pin", "sha256:0"),
-            "leave one of them away",
+            "remove one of the two",
         ),
     ],
 )

@@ -116,7 +116,7 @@ def test_transposed_twice_holds_the_same_cells(comparison: Comparison) -> None:
 
 
 def test_an_unknown_column_is_named_with_those_there_are(comparison: Comparison) -> None:
-    with pytest.raises(ConfigError, match=r"no column 'resolvd' here; there are: tasks, seeds, .*steps"):
+    with pytest.raises(ConfigError, match=r"no column 'resolvd'; there are: tasks, seeds, .*steps"):
         paper_table(comparison, ("resolvd",))
     with pytest.raises(ConfigError, match=r"k is one of: 1, 2"):
         paper_table(comparison, ("pass@64",))
@@ -335,12 +335,12 @@ def test_a_table_is_made_again_on_another_machine_from_where_its_arms_are_there(
     path = remember(made, here)
     shutil.copytree(here, there)
     shutil.rmtree(here)
-    with pytest.raises(DataError, match="say where its arms are now: aem table --again"):
+    with pytest.raises(DataError, match="give the present place of its arms: aem table --again"):
         make_again(str(there / path.name))
     assert make_again(str(there / path.name), sources=[str(there / "arms.csv")]).text == made.text
     inputs = json.loads((there / path.name).read_text())
     (there / path.name).write_text(json.dumps({**inputs, "folder": "no/such/folder"}))
-    with pytest.raises(DataError, match="a folder that is not here"):
+    with pytest.raises(DataError, match="a folder that does not exist here"):
         make_again(str(there / path.name))
 
 

@@ -279,7 +279,7 @@ async function read(task, pairs, atPart) {
     make("p", { class: "note" }, [task.repo, task.difficulty, task.date].filter(Boolean).join(" · ")),
     choice,
     both.length > 1 && shown.length < 2 ? make("p", {}, make("a", { href: address(task, both) }, "side by side")) : null,
-    step >= 0 ? make("p", {}, atPart ? make("a", { href: address(task, shown) }, "with the patches") : make("a", { href: `${address(task, shown)}/part` }, `they part at turn ${step + 1}`)) : null,
+    step >= 0 ? make("p", {}, atPart ? make("a", { href: address(task, shown) }, "with the patches") : make("a", { href: `${address(task, shown)}/part` }, `they differ from turn ${step + 1}`)) : null,
     make("div", { class: shown.length > 1 ? "columns two" : "columns" }, articles),
   ].filter(Boolean));
   document.title = task.id;
