@@ -188,10 +188,10 @@ class Server:
             health = client.health(self.url)
             refused = refused + 1 if health is client.Health.REFUSED else 0
             if refused > 1:
-                return f"it no longer accepts connections; {self._reason()}"
+                return f"it no longer accepts connections; log: {self.log}"
             heard = heard if health is client.Health.SILENT else time.monotonic()
             if (silent := time.monotonic() - heard) > SILENT_SECONDS:
-                return f"it has not answered for {silent:.0f} s; {self._reason()}"
+                return f"it has not answered for {silent:.0f} s; log: {self.log}"
             if health is client.Health.DEAD:
                 return self._reason()
         return ""
