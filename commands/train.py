@@ -74,19 +74,20 @@ def train(
         return
     if config is None:
         raise ConfigError("nothing to train: give --config a YAML file, or the name of a shipped one such as tiny-aem")
+    from aem_harness.api.training import train as run
     from aem_harness.training.config import find_config, load_config
-    from aem_harness.training.run import train as run
 
     loaded = load_config(find_config(config), settings)
     folder = out or Path("results") / "training" / f"{loaded.name}-seed{loaded.seed}"
     if dry_run:
         _check(loaded, folder, Console(), resume=resume)
         return
+    plain = Console(stderr=True, force_terminal=False)  # a gate inside prints lines: the bar is the only live display
     if loaded.kind == "verl":  # it has a console of its own
-        checkpoint = run(loaded, folder, resume=resume)
+        checkpoint = run(loaded, folder, resume=resume, console=plain)
     else:
         with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
-            checkpoint = run(loaded, folder, resume=resume, report=progress.show)
+            checkpoint = run(loaded, folder, resume=resume, report=progress.show, console=plain)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
     if register:
         from aem_harness.aem_checkpoints import adding
@@ -131,13 +132,20 @@ def _check(config: Any, folder: Path, console: Any, *, resume: bool) -> None:
 
     findings = verl_run.check(config, folder)
     for finding in findings:
-        mark = "ok     " if not finding.problem else "MISSING" if finding.hook else "not here"
+        mark = _mark(finding)
         console.print(f"{mark:8} {finding.what}{': ' * bool(finding.problem)}{finding.problem}", soft_wrap=True)
     console.print(f"\n{shlex.join(verl_run.command(config, folder))}\n", soft_wrap=True, highlight=False, markup=False)
     verl_run.refuse_misfit(findings)
-    lacking = sum(bool(finding.problem) for finding in findings)
+    lacking = sum(bool(finding.problem) and not finding.advice for finding in findings)
     here = f"; to launch it here, {lacking} things are missing" if lacking else ""
     console.print(f"the plug-in fits the installed verl{here}", soft_wrap=True)
+
+
+def _mark(finding: Any) -> str:
+    """What the dry run says of a finding, in a word."""
+    if not finding.problem:
+        return "ok"
+    return "MISSING" if finding.hook else "advice" if finding.advice else "not here"
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""Experiment trackers: numbers by step into TensorBoard, Weights & Biases or MLflow, written by their own libraries.
+"""Experiment trackers: numbers and tables by step into TensorBoard, Weights & Biases or MLflow, by their own libraries.
 
 Where they write is their own business: WANDB_MODE=offline and MLFLOW_TRACKING_URI are read by those libraries. Without
 the latter, MLflow writes below the folder given here. Light: nothing is imported before a tracker is opened.
@@ -7,7 +7,7 @@ the latter, MLflow writes below the folder given here. Light: nothing is importe
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -24,10 +24,17 @@ class Tracker(Protocol):
 
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None: ...
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None: ...
+
 
 @contextmanager
-def tracker(kind: str, folder: Path, name: str, settings: Mapping[str, Any] | None = None) -> Iterator[Tracker]:
+def tracker(
+    kind: str, folder: Path, name: str, settings: Mapping[str, Any] | None = None, *, done: int | None = None
+) -> Iterator[Tracker]:
     """Open a tracker for one run called `name`; closed, and so written, at the end of the block.
+
+    `done` continues a run after that step: in TensorBoard what an interrupted run wrote of later steps is taken back,
+    in the others the same run goes on.
 
     Raises ConfigError for an unknown kind, and with the package to install where the library is missing.
     """
@@ -37,11 +44,11 @@ def tracker(kind: str, folder: Path, name: str, settings: Mapping[str, Any] | No
     opened: _TensorBoard | _Wandb | _MLflow
     match kind:
         case "tensorboard":
-            opened = _TensorBoard(folder, name)
+            opened = _TensorBoard(folder, name, done)
         case "wandb":
-            opened = _Wandb(folder, name, settings or {})
+            opened = _Wandb(folder, name, settings or {}, done)
         case _:
-            opened = _MLflow(folder, name, settings or {})
+            opened = _MLflow(folder, name, settings or {}, done)
     try:
         yield opened
     finally:
@@ -53,6 +60,20 @@ def finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table of Markdown; what a cell holds is shown as it is, in code."""
+    lines = [list(columns), ["---"] * len(columns)]
+    lines += [[_cell(value) for value in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    escaped = value.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("`", "&#96;")
+    return f"<pre>{escaped}</pre>".replace("\n", "<br>")
+
+
 def _library(module: str, package: str) -> Any:
     try:
         return import_module(module)
@@ -61,24 +82,47 @@ def _library(module: str, package: str) -> Any:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, done: int | None) -> None:
         writer = _library("tensorboard.summary.writer.event_file_writer", "tensorboard")
-        self._summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
-        self._event = import_module("tensorboard.compat.proto.event_pb2").Event
+        self._protos = import_module("tensorboard.compat.proto.summary_pb2")
+        self._summary = self._protos.Summary
+        events = import_module("tensorboard.compat.proto.event_pb2")
+        self._event = events.Event
         self._writer = writer.EventFileWriter(str(folder / name))
+        if done is not None:  # readers then drop what an earlier file has from this step on
+            start = events.SessionLog(status=events.SessionLog.START)
+            self._writer.add_event(self._event(step=done + 1, wall_time=time.time(), session_log=start))
 
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None:
         numbers = [self._summary.Value(tag=tag, simple_value=value) for tag, value in finite(values).items()]
-        self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=self._summary(value=numbers)))
+        self._add(numbers, step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
+        plugin = self._protos.SummaryMetadata.PluginData(plugin_name="text")
+        shape = import_module("tensorboard.compat.proto.tensor_shape_pb2").TensorShapeProto
+        text = import_module("tensorboard.compat.proto.tensor_pb2").TensorProto(
+            dtype="DT_STRING",
+            string_val=[markdown(columns, rows).encode()],
+            tensor_shape=shape(dim=[shape.Dim(size=1)]),
+        )
+        metadata = self._protos.SummaryMetadata(plugin_data=plugin)
+        self._add([self._summary.Value(tag=name, metadata=metadata, tensor=text)], step)
+
+    def _add(self, values: Sequence[Any], step: int) -> None:
+        self._writer.add_event(self._event(step=step, wall_time=time.time(), summary=self._summary(value=values)))
 
     def close(self) -> None:
         self._writer.close()
 
 
 class _Wandb:
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
-        wandb = _library("wandb", "wandb")
-        self._run = wandb.init(project="aem", name=name, dir=str(folder), config=dict(settings))
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], done: int | None) -> None:
+        self._wandb = _library("wandb", "wandb")
+        note = folder / f"{name}.wandb-id"
+        again = {"id": note.read_text().strip(), "resume": "allow"} if done and note.is_file() else {}
+        self._run = self._wandb.init(project="aem", name=name, dir=str(folder), config=dict(settings), **again)
+        if done is not None:
+            note.write_text(self._run.id)
         self._axes: set[str] = set()
 
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None:
@@ -87,25 +131,37 @@ class _Wandb:
             self._axes.add(group)
         self._run.log({**finite(values), axis: step})
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
+        self._run.log({name: self._wandb.Table(columns=list(columns), data=[list(row) for row in rows]), "step": step})
+
     def close(self) -> None:
         self._run.finish()
 
 
 class _MLflow:
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], done: int | None) -> None:
         import os
 
         self._mlflow = _library("mlflow", "mlflow")
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             self._mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
         self._mlflow.set_experiment("aem")
-        self._mlflow.start_run(run_name=name)
-        self._mlflow.log_params({key: str(value)[:500] for key, value in settings.items()})
+        note = folder / f"{name}.mlflow-id"
+        if done and note.is_file():
+            self._mlflow.start_run(run_id=note.read_text().strip())
+        else:
+            run = self._mlflow.start_run(run_name=name)
+            self._mlflow.log_params({key: str(value)[:500] for key, value in settings.items()})
+            if done is not None:
+                note.write_text(run.info.run_id)
 
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None:
         # It takes letters, digits and _-. :/ in names.
         named = {re.sub(r"[^\w\-. :/]", "_", tag): value for tag, value in finite(values).items()}
         self._mlflow.log_metrics(named, step=step)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
+        self._mlflow.log_text(markdown(columns, rows), f"{name}/step-{step}.md")
 
     def close(self) -> None:
         self._mlflow.end_run()

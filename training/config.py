@@ -15,6 +15,7 @@ from aem_harness.training.aem import AemConfig
 from aem_harness.training.bases import Base, base_named
 from aem_harness.training.model import ModelConfig
 from aem_harness.training.verl_config import VerlConfig
+from aem_harness.training.watch import Watch
 
 
 class Common(Record):
@@ -31,10 +32,11 @@ class Common(Record):
     checkpoint_every: int = Field(default=10, gt=0)
     threads: int = Field(default=2, gt=0)
     bfloat16: bool = Field(default=True, description="mixed precision: faster where the CPU multiplies bfloat16")
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
 
     @property
     def digest(self) -> str:
-        canonical = json.dumps(self.model_dump(mode="json", exclude={"threads"}), sort_keys=True)
+        canonical = json.dumps(self.model_dump(mode="json", exclude={"threads", "gate", "report_to"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
@@ -74,8 +76,11 @@ class RlConfig(Common):
         default=None, description="step_matched: follow the base's gradient, at the length of the modulated one"
     )
     diagnose_every: int = Field(
-        default=8, ge=0, description="steps between cosine to the base's gradient and KL to the start; 0: never"
+        default=8,
+        ge=0,
+        description="steps between cosine to the base's gradient, KL to the start and samples; 0: never",
     )
+    samples: int = Field(default=2, ge=0, description="rollouts that are written out at these steps")
     prompts: int = Field(default=8, gt=0)
     group: int = Field(default=8, gt=1)
     minibatches: int = Field(default=1, gt=0)
@@ -85,6 +90,7 @@ class RlConfig(Common):
     max_reply: int = Field(default=40, gt=0)
     tasks: int = Field(default=4000, gt=0)
     resampling_rounds: int = Field(default=4, gt=0, description="how often dynamic sampling may draw again")
+    gate: Watch | None = None
 
     @model_validator(mode="after")
     def _ratio_can_differ_from_one(self) -> Self:
@@ -151,6 +157,7 @@ class TrlConfig(Record):
     )
     warm_start: WarmStart | None = Field(default=None, description="demonstrations first, into the same weights")
     report_to: tuple[str, ...] = Field(default=("tensorboard",), description="of transformers: also wandb, mlflow")
+    gate: Watch | None = None
     arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 

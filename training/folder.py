@@ -1,4 +1,4 @@
-"""One training run on disk: `config.json`, `card.yaml`, `metrics.jsonl`, `state.pt`, and at the end `checkpoint/`.
+"""One training run on disk: `config.json`, `card.yaml`, `metrics.jsonl`, `samples.jsonl`, `state.pt`, `checkpoint/`.
 
 A run is continued only under the settings it was started with; `threads` may change, and where the learning rate does
 not depend on them also `steps`, which extends a finished run. After a kill, metrics later than the last saved state are
@@ -8,7 +8,9 @@ dropped: the steps that wrote them are done again and give the same numbers.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ from pydantic import ValidationError
 from aem_harness.aem_checkpoints.card import CARD, Card
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import append_line, write_json_lines, write_text
+from aem_harness.harness.trackers import Tracker, tracker
 from aem_harness.training.checkpoint import load_state, save_state
 from aem_harness.training.config import RlConfig, Settings, WarmStartConfig
 
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+COLUMNS = ("task", "reward", "end")  # of a sample, beside its messages
+
 
 class Folder:
-    """The folder of one run. Use as a context manager: it owns the open metrics file and TensorBoard's writer."""
+    """The folder of one run. Use as a context manager: it owns the open files and trackers."""
 
     def __init__(self, path: Path, config: RlConfig | WarmStartConfig, *, resume: bool) -> None:
         self.path = path
@@ -31,17 +37,21 @@ class Folder:
         refuse(path, config, self.step or None, resume=resume)
         path.mkdir(parents=True, exist_ok=True)
         write_text(path / "config.json", config.model_dump_json(indent=2) + "\n")
-        self._keep_metrics_up_to(self.step)
+        self._keep_up_to(self.step)
 
     def __enter__(self) -> "Folder":
-        self._metrics = (self.path / "metrics.jsonl").open("a")
-        self._board = _board(self.path, self.step)
+        with ExitStack() as opened:
+            self._metrics = opened.enter_context((self.path / METRICS).open("a"))
+            self._samples = opened.enter_context((self.path / SAMPLES).open("a"))
+            boards = [
+                opened.enter_context(_board(kind, self.path, self.config, self.step)) for kind in self.config.report_to
+            ]
+            self._boards = [board for board in boards if board is not None]
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._metrics.close()
-        if self._board is not None:
-            self._board.close()
+        self._opened.close()
 
     @property
     def step(self) -> int:
@@ -56,15 +66,27 @@ class Folder:
 
     def log(self, metrics: Mapping[str, Any]) -> None:
         append_line(self._metrics, json.dumps(metrics))
-        if self._board is not None:
-            for name, value in metrics.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(name, value, metrics["step"])
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name != "step"}
+        for board in self._boards:
+            board.log(numbers, metrics["step"])
 
-    def _keep_metrics_up_to(self, step: int) -> None:
-        file = self.path / "metrics.jsonl"
-        kept = [line for line in read_metrics(file) if line["step"] <= step]
-        write_json_lines(file, kept)
+    def show(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Write down what the policy wrote in some rollouts: lines of `samples.jsonl`, and a table of each tracker."""
+        for sample in samples:
+            append_line(self._samples, json.dumps({"step": step, **sample}))
+        rows = [[*(sample[name] for name in COLUMNS), spoken(sample["messages"])] for sample in samples]
+        for board in self._boards if rows else ():
+            board.table("samples", (*COLUMNS, "conversation"), rows, step)
+
+    def _keep_up_to(self, step: int) -> None:
+        for name in (METRICS, SAMPLES):
+            kept = [line for line in read_metrics(self.path / name) if line["step"] <= step]
+            write_json_lines(self.path / name, kept)
+
+
+def spoken(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation as text, without the instructions that all of them begin with."""
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in messages[1:])
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -96,7 +118,12 @@ def differing(stored: Mapping[str, Any], config: Settings) -> list[str]:
         before = type(config).model_validate(dict(stored)).model_dump(mode="json")
     except ValidationError:
         return ["kind or fields of another version"]
-    free = {"threads", *(() if config.kind == "warm-start" else ("steps",))}  # its learning rate falls over the steps
+    free = {
+        "threads",
+        "gate",
+        "report_to",
+        *(() if config.kind == "warm-start" else ("steps",)),
+    }  # its learning rate falls over the steps
     now = config.model_dump(mode="json")
     return [name for name in now if name not in free and now[name] != before[name]]
 
@@ -114,10 +141,12 @@ def parent_of(start: str) -> str:
     return re.sub(r"-seed\d+$", "", (folder.parent if folder.name == "checkpoint" else folder).name)
 
 
-def _board(path: Path, done: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    # What a resumed run does again is shown once.
-    return SummaryWriter(str(path / "tensorboard"), purge_step=done + 1)
+@contextmanager
+def _board(kind: str, path: Path, config: RlConfig | WarmStartConfig, done: int) -> Iterator[Tracker | None]:
+    """A tracker of the run; TensorBoard's, which is the default, only where it is installed."""
+    if kind == "tensorboard" and find_spec("tensorboard") is None:
+        yield None
+        return
+    name = "tensorboard" if kind == "tensorboard" else path.name
+    with tracker(kind, path, name, config.model_dump(mode="json", exclude_defaults=True), done=done) as opened:
+        yield opened

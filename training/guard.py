@@ -122,19 +122,22 @@ def stated(tasks: Sequence[Task], measured: Mapping[str, Sequence[Row]]) -> dict
     }
 
 
-def certificate_of(source: str, tasks: Sequence[Task]) -> dict[str, Any]:
+def certificate_of(
+    source: str, tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None = None
+) -> dict[str, Any]:
     """`certify`, and over it what `aem data prepare` found out about the same rows, where they come from its folder.
 
     Raises ConfigError where the certificate beside the rows speaks of other ones.
     """
-    certificate = certify(tasks)
+    certificate = certify(tasks, held_out)
     beside = Path(source).parent / CERTIFICATE
     if not (Path(source).is_file() and beside.is_file()):
         return certificate
     prepared = read_json(beside)
     if not isinstance(prepared, dict) or prepared.get("rows_digest") != certificate["rows_digest"]:
         raise ConfigError(f"{beside} is not of these rows: run aem data prepare again, or train on a copy without it")
-    return {**certificate, **prepared}
+    apart = dict.fromkeys([*prepared.get("disjoint_from", ()), *certificate["disjoint_from"]])
+    return {**certificate, **prepared, "disjoint_from": list(apart)}
 
 
 def certify_bug_fixes(drawn: Sequence[BugFix]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from aem_harness.training.model import Model
 from aem_harness.training.rollouts import Limits, Rollout, play, tensors
 from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat
+from aem_harness.training.watch import HELD, Watcher, due
 
 Report = Callable[[Mapping[str, Any]], None]
 ROWS = 16  # rollouts that go through the model at once when scored
@@ -49,8 +50,18 @@ class Batch:
     kept_B: Tensor
 
 
-def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
-    """Train and return the folder of the final checkpoint. `report` gets each step's metrics as they are logged."""
+def train(
+    config: RlConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Train and return the folder of the final checkpoint. `report` gets each step's metrics as they are logged.
+
+    `watcher` gets the checkpoint of every step that `config.gate` names; after a kill, of the saved one first.
+    """
     torch.set_num_threads(config.threads)
     model, tokenizer = load_policy(policy_folder(config.start))
     chat, prompts = Chat(tokenizer), Prompts.load(PROMPTS)
@@ -71,6 +82,14 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
         if folder.state is not None:
             model.load_state_dict(folder.state["model"])
             optimizer.load_state_dict(folder.state["optimizer"])
+
+        def watch(step: int) -> None:
+            if watcher and due(config.gate, step, config.steps, out):
+                checkpoint = out / HELD / f"step-{step}"
+                save_policy(checkpoint, model, tokenizer, provenance)
+                watcher(step, checkpoint)
+
+        watch(folder.step)
         for step in range(folder.step + 1, config.steps + 1):
             started = time.perf_counter()
             rollouts, groups, drawn = sample(model, chat, prompts, pool, limits, config, step)
@@ -92,9 +111,13 @@ def train(config: RlConfig, out: Path, *, resume: bool = False, report: Report =
             if (config.evaluate_every and step % config.evaluate_every == 0) or step == config.steps:
                 metrics |= evaluate(model, chat, prompts, held_out, limits)
             folder.log(metrics)
-            if step % config.checkpoint_every == 0 or step == config.steps:
+            if _due(config, step):
+                folder.show(step, [sample_of(rollout) for rollout in rollouts[: config.samples]])
+            gated = due(config.gate, step, config.steps, out)
+            if step % config.checkpoint_every == 0 or step == config.steps or gated:
                 folder.save(step, model=model.state_dict(), optimizer=optimizer.state_dict())
             report(metrics)
+            watch(step)
         save_policy(out / "checkpoint", model, tokenizer, provenance)
     return out / "checkpoint"
 
@@ -291,6 +314,17 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "reward": sum(rollout.episode.reward for rollout in rollouts) / count,
         "turns": sum(rollout.episode.steps for rollout in rollouts) / count,
         **{f"end_{name}": number / count for name, number in sorted(ends.items())},
+    }
+
+
+def sample_of(rollout: Rollout) -> dict[str, Any]:
+    """What the policy wrote in one rollout, and what came of it."""
+    episode = rollout.episode
+    return {
+        "task": episode.task.name,
+        "reward": episode.reward,
+        "end": str(episode.status),
+        "messages": episode.messages,
     }
 
 

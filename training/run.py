@@ -5,23 +5,35 @@ from pathlib import Path
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
 from aem_harness.training.reference import Report
 from aem_harness.training.verl_config import VerlConfig
+from aem_harness.training.watch import Watcher, refuse_stopped
 
 
-def train(config: Settings, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
-    """Run the configured training in the folder `out`; returns the final checkpoint's folder."""
+def train(
+    config: Settings,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Run the configured training in the folder `out`; returns the final checkpoint's folder.
+
+    `watcher` gets the checkpoint of every step that the section `gate` names, and says whether to go on.
+    """
     from aem_harness.training import reference, warmstart
 
     if isinstance(config, WarmStartConfig):
         return warmstart.train(config, out, resume=resume, report=report)
+    refuse_stopped(config.gate, out)
     if isinstance(config, TrlConfig):
         from aem_harness.training.engines import trl_run
 
-        return trl_run.train(config, out, resume=resume, report=report)
+        return trl_run.train(config, out, resume=resume, report=report, watcher=watcher)
     if isinstance(config, VerlConfig):
         from aem_harness.training.engines import verl_run
 
-        return verl_run.train(config, out, resume=resume)
-    return reference.train(config, out, resume=resume, report=report)
+        return verl_run.train(config, out, resume=resume, watcher=watcher)
+    return reference.train(config, out, resume=resume, report=report, watcher=watcher)
 
 
 def check(config: Settings, out: Path, *, resume: bool = False) -> None:

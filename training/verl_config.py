@@ -8,20 +8,27 @@ from pydantic import Field
 from aem_harness.harness.config import Limits
 from aem_harness.harness.types import Record
 from aem_harness.training.aem import AemConfig
+from aem_harness.training.watch import Watch
 
 
 class Sandbox(Record):
     """Where the rollouts happen: which agent, on which instances, graded how long.
+
+    `containers` bounds the rollouts at once of one of verl's agent workers, of which a node has several. `validation`
+    are held-out rows for verl's own evaluation (trainer.test_freq).
 
     `compact_filtering` masks the loss of rollouts that ended at a limit (DeepSWE): they stay in the baseline with
     reward 0. With `record`, a folder that every node can write, every rollout leaves its trajectory and grading there.
     """
 
     instances: str = Field("", description="SWE-bench-format rows: a file, or a name that `aem run --dataset` knows")
+    validation: str = Field("", description="held-out rows, likewise; without them verl does not evaluate")
     agent: str = "bash"
     agent_options: Mapping[str, Any] = Field(default_factory=dict)
     limits: Limits = Limits()
     grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
+    token_timeout: float = Field(1800, gt=0, description="seconds that the server may take for one reply")
+    containers: int = Field(0, ge=0, description="rollouts at once in one agent worker; 0: all that it has")
     compact_filtering: bool = False
     record: str = ""
 
@@ -40,4 +47,5 @@ class VerlConfig(Record):
     mode: Literal["sync", "colocate_async", "separate_async"] = "sync"
     aem: AemConfig | None = None
     sandbox: Sandbox = Sandbox()
+    gate: Watch | None = None
     verl: Mapping[str, Any] = Field(default_factory=dict)

@@ -75,6 +75,7 @@ from aem_harness.harness.trackers import tracker
 with tracker({kind!r}, Path(sys.argv[1]), "mine", {{"level": 0.95}}) as opened:
     for axis, step, numbers in json.load(sys.stdin):
         opened.log(numbers, step, axis)
+    opened.table("samples", ["task", "text"], [["one", "ls | wc\\n<done>"]], 50)
 {read}
 """
 NUMBERS = [("checkpoint", 50, {"resolved": 0.25}), ("checkpoint", 100, {"resolved": 0.5, "a/b (%)": 1.0})]
@@ -86,11 +87,14 @@ NUMBERS = [("checkpoint", 50, {"resolved": 0.25}), ("checkpoint", 100, {"resolve
 def test_wandb_keeps_an_offline_run_with_the_numbers_in_it(tmp_path):
     """Its own reader of offline runs is compiled and only uploads; the records in the file are protocol buffers."""
     read = """
-import re
+import re, wandb
+wandb.teardown()  # as at the end of the process: its service then has written all
 (file,) = Path(sys.argv[1]).rglob("*.wandb")
 data = file.read_bytes()
 wanted = [("resolved", "0.25"), ("resolved", "0.5"), ("a/b (%)", "1"), ("checkpoint", "50"), ("checkpoint", "100")]
-print(json.dumps([bool(re.search(re.escape(k.encode()) + b".{1,6}" + re.escape(v.encode()), data)) for k, v in wanted]))
+wanted += [("samples", "table-file")]
+near = [re.escape(k.encode()) + b".{1,60}" + re.escape(v.encode()) for k, v in wanted]
+print(json.dumps([bool(re.search(pattern, data, re.S)) for pattern in near]))
 """
     python = peer("wandb==0.31.0")
     program = WRITE.format(kind="wandb", read=read)
@@ -107,11 +111,13 @@ client = mlflow.tracking.MlflowClient()
 (experiment,) = client.search_experiments(filter_string="name = 'aem'")
 (run,) = client.search_runs([experiment.experiment_id])
 history = client.get_metric_history(run.info.run_id, "resolved")
-print(json.dumps([run.info.run_name, [[m.step, m.value] for m in history], run.data.metrics["a/b ___"]]))
+text = mlflow.artifacts.load_text(run.info.artifact_uri + "/samples/step-50.md")
+print(json.dumps([run.info.run_name, [[m.step, m.value] for m in history], run.data.metrics["a/b ___"], text]))
 """
     python = peer("mlflow-skinny==3.17.2", "sqlalchemy", "alembic")
     seen = inside(python, WRITE.format(kind="mlflow", read=read), tmp_path, NUMBERS)
-    assert seen == ["mine", [[50, 0.25], [100, 0.5]], 1.0]
+    assert seen[:3] == ["mine", [[50, 0.25], [100, 0.5]], 1.0]
+    assert "| <pre>one</pre> | <pre>ls &#124; wc<br>&lt;done></pre> |" in seen[3]
 
 
 def test_what_is_no_number_is_left_out_and_errors_name_the_remedy(tmp_path, monkeypatch):

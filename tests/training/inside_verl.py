@@ -251,5 +251,72 @@ def partial_groups() -> dict[str, Any]:
     return answers
 
 
+def scale() -> dict[str, Any]:
+    """What the dry run counts of the 64-GPU recipe, and of the same with one setting spoilt each."""
+    import concurrent.futures
+
+    import ray
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+
+    from aem_harness.harness.errors import PolicyFault
+    from aem_harness.training.engines import verl_loop, verl_plugin, verl_run
+
+    def told(**overrides: Any) -> list[str]:
+        found = verl_run.check(config(**{"sandbox.instances": "sample", **overrides}), OUT)
+        kinds = {True: "stops", False: "advice"}
+        return [f"{kinds[one.hook]}: {one.problem}" for one in found if one.problem and (one.hook or one.advice)]
+
+    actor = "verl.actor_rollout_ref.actor"
+    spoilt = {
+        "as it is": {},
+        "context": {"verl.actor_rollout_ref.rollout.max_model_len": 1000},
+        "tokens a GPU": {f"{actor}.ppo_max_token_len_per_gpu": 4000},
+        "never saved": {"verl.trainer.save_freq": -1},
+        "all kept": {"verl.trainer.max_actor_ckpt_to_keep": None},
+        "evaluated on training rows": {"verl.trainer.test_freq": 5},
+        "schedule": {"gate": {"every": 10, "set": "tiny"}, f"{actor}.optim.lr_scheduler_type": "cosine"},
+        "few workers": {"verl.actor_rollout_ref.rollout.agent.num_workers": 4},
+        "uneven workers": {"verl.actor_rollout_ref.rollout.agent.num_workers": 12},
+        "crowd": {"sandbox.containers": 0},
+    }  # fmt: skip
+    answers: dict[str, Any] = {name: told(**overrides) for name, overrides in spoilt.items()}
+    held_out = config(**{"sandbox.instances": "sample", "sandbox.validation": "sample"})
+    answers["held out"] = [one.problem for one in verl_run.check(held_out, OUT) if one.what.startswith("instances")]
+
+    # Prompts that are drawn again, one at a time, through verl's own manager and our trainer's hook.
+    class Worker:
+        def __init__(self, name: int) -> None:
+            self.generate_sequences, self.name = self, name
+
+        def remote(self, _: Any) -> int:
+            seen.append(self.name)
+            return self.name
+
+    class Trainer(verl_plugin.ModulatedTrainer.__mro__[1]):  # verl's own, which only hands the batch on
+        def __init__(self) -> None: ...
+        def _submit_batch_to_rollout(self, batch: Any) -> int:
+            self.agent_loop_manager.generate_sequences(batch)
+            return len(batch)
+
+    kind = type(
+        "Hooked", (verl_plugin.ModulatedTrainer, Trainer), {"__init__": Trainer.__init__, "__abstractmethods__": ()}
+    )
+    ray.get = lambda wanted: wanted
+    for name, cls in (("verl alone", Trainer), ("plug-in", kind)):
+        cls.__abstractmethods__ = frozenset()
+        seen: list[int] = []
+        trainer = cls()
+        trainer.agent_loop_manager = object.__new__(AgentLoopManagerTQ)
+        trainer.agent_loop_manager.agent_loop_workers = [Worker(number) for number in range(3)]
+        for _ in range(4):
+            trainer._submit_batch_to_rollout(torch.zeros(1, 2))
+        answers[name] = seen
+    try:
+        verl_loop.within(concurrent.futures.Future(), 0.05)
+    except PolicyFault as fault:
+        answers["silent server"] = str(fault)
+    return answers
+
+
 if __name__ == "__main__":
     print("ANSWER " + json.dumps(globals()[sys.argv[1]]()))

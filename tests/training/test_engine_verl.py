@@ -84,6 +84,11 @@ def numbers(ask: Ask) -> Mapping[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def scaled(ask: Ask) -> Mapping[str, Any]:
+    return ask("scale")
+
+
+@pytest.fixture(scope="module")
 def rollouts(engine: None, ask: Ask) -> Mapping[str, Any]:
     return ask("loop")
 
@@ -207,6 +212,51 @@ def test_a_group_that_lost_a_rollout_to_a_fault_is_drawn_again_and_never_trained
     found = ask("partial_groups")
     assert found["ReplayBuffer"]["sampleable"] == ["partial", "whole"]  # verl's own, which is why ours is there
     assert found["WholeGroups"] == {"evicted": ["lost", "partial"], "sampleable": ["whole"]}
+
+
+def test_the_dry_run_says_what_would_go_wrong_at_scale(scaled):
+    """Each spoilt setting is found, and named with what to do; the shipped recipe only lacks an evaluation."""
+    found = scaled
+    assert found["as it is"] == ["advice: there is none: trainer.test_freq, or a section gate"]
+
+    def first(name: str) -> str:
+        (new, *_) = [line for line in found[name] if line not in found["as it is"]] or [""]
+        return new
+
+    assert first("context").startswith("stops: rollout.max_model_len is 1000: give it at least 36864")
+    assert first("tokens a GPU").startswith("stops: actor.ppo_max_token_len_per_gpu times")
+    assert first("never saved").startswith("stops: trainer.save_freq is not positive")
+    assert first("all kept").startswith("advice: 25 checkpoints")
+    assert first("evaluated on training rows").startswith("stops: it would run on the training rows")
+    assert first("schedule").startswith("stops: the learning rate depends on the number of steps")
+    assert first("few workers").startswith("advice: 4 of 8 nodes run no containers")
+    assert first("uneven workers").startswith("advice: 4 nodes have one worker more")
+    assert first("crowd").startswith("advice: set sandbox.containers")
+    assert "has the same" in found["held out"][0], "rows of evaluation are no training rows"
+
+
+def test_prompts_that_are_drawn_again_go_round_the_workers_and_a_silent_server_is_a_fault(scaled):
+    found = scaled
+    assert found["verl alone"] == [0, 0, 0, 0], "verl 0.9.1 hands every single prompt to its first worker"
+    assert found["plug-in"] == [0, 1, 2, 0]
+    assert found["silent server"].startswith("verl's rollout server gave no reply within 0.05 s")
+
+
+def test_a_gated_run_is_told_its_steps_piece_by_piece(tmp_path):
+    config = load_config(find_config("deepswe-aem"), ["gate.every=100", "gate.set=tiny"])
+    assert config.gate.steps(config.steps) == [100, 200, 250]
+    assert "trainer.total_training_steps=200" in verl_run.command(config, tmp_path, until=200)
+    assert "trainer.total_training_steps=250" in verl_run.command(config, tmp_path)
+    assert verl_run.reached(tmp_path) == 0
+    (tmp_path / "verl").mkdir()
+    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("100")
+    assert verl_run.reached(tmp_path) == 100
+
+
+def test_trackers_write_into_the_runs_folder_on_every_node(tmp_path):
+    words = verl_run.command(load_config(find_config("deepswe-aem")), tmp_path)
+    env = "+ray_kwargs.ray_init.runtime_env.env_vars"
+    assert f"{env}.TENSORBOARD_DIR={tmp_path}/tensorboard" in words
 
 
 def test_a_finished_run_ends_in_a_checkpoint_with_its_card(tmp_path):

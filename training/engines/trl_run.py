@@ -30,13 +30,24 @@ from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.reference import scaffold
 from aem_harness.training.rollouts import Limits
 from aem_harness.training.start import policy_or_hub
+from aem_harness.training.watch import Watcher, due, held
 
 Report = Callable[[Mapping[str, Any]], None]
 MARK = "\x00reply\x00"
 
 
-def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report = lambda _: None) -> Path:
-    """Train and return the folder of the final checkpoint; `report` gets every logged step."""
+def train(
+    config: TrlConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    report: Report = lambda _: None,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Train and return the folder of the final checkpoint; `report` gets every logged step.
+
+    `watcher` gets the checkpoint of every step that `config.gate` names; after a kill, of the saved one first.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 
     from aem_harness.training.engines.trl import AemGRPOTrainer, check_trl
@@ -46,6 +57,7 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
     saved = out / "trl"
     last = last_checkpoint(saved)
     refuse(out, config, step_of(last), resume=resume)
+    refuse_several(config)
     start = policy_or_hub(config.start)
     player = Player(config)
     if is_main():
@@ -74,6 +86,10 @@ def train(config: TrlConfig, out: Path, *, resume: bool = False, report: Report 
     )
     trainer.remove_callback(PrinterCallback)  # every step's numbers are in metrics.jsonl and reported
     trainer.add_callback(_callback(out / "metrics.jsonl", report, last))
+    if watcher:
+        gate = _gating(config, out, watcher)
+        gate.gate(step_of(last) or 0, last)
+        trainer.add_callback(gate)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return save(trainer, tokenizer, config, out / "checkpoint")
 
@@ -129,6 +145,7 @@ def check(config: TrlConfig, out: Path, *, resume: bool) -> None:
     check_vllm(config)
     refuse(out, config, step_of(last_checkpoint(out / "trl")), resume=resume)
     policy_or_hub(config.start)
+    refuse_several(config)
     arguments(config, out / "trl")
     lora(config)
 
@@ -152,6 +169,15 @@ def lora(config: TrlConfig) -> Any:
         return LoraConfig(task_type="CAUSAL_LM", **config.lora)
     except TypeError as error:
         raise ConfigError(f"lora: {error}") from None
+
+
+def refuse_several(config: TrlConfig) -> None:
+    """ConfigError for a gate among several processes: the others would wait for one longer than they may."""
+    if config.gate and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "gate: with several processes the others time out while one is gated; train in one process, or gate the "
+            "checkpoints that it saves afterwards: aem checkpoints add NAME@* --path RUN/trl, then aem gate"
+        )
 
 
 def is_main() -> bool:
@@ -413,6 +439,25 @@ def _callback(file: Path, report: Report, last: Path | None) -> Any:
                 report(metrics)
 
     return Log()
+
+
+def _gating(config: TrlConfig, out: Path, watcher: Watcher) -> Any:
+    """Makes TRL save at the steps that are gated, and hands over a copy of what it saved."""
+    from transformers import TrainerCallback
+
+    class Gate(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if due(config.gate, state.global_step, config.steps, out):
+                control.should_save = True
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.gate(state.global_step, out / "trl" / f"checkpoint-{state.global_step}")
+
+        def gate(self, step: int, saved: Path | None) -> None:
+            if saved and due(config.gate, step, config.steps, out):
+                watcher(step, held(saved, out, step))
+
+    return Gate()
 
 
 def save(trainer: Any, tokenizer: Any, config: TrlConfig, folder: Path) -> Path:

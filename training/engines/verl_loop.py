@@ -11,11 +11,14 @@ requests for tokens back to the loop. A fault of engine, server or grader is rai
 
 import asyncio
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -30,6 +33,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.sandbox.container import Sandbox as Container
 from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.sandbox.reaping import reap
 from aem_harness.harness.types import Completion, ExitStatus, Outcome, Prediction, Task
 from aem_harness.training.verl_config import Sandbox
 
@@ -145,7 +149,7 @@ class SandboxAgentLoop(AgentLoopBase):
             wanted = self.server_manager.generate(
                 request_id=request, prompt_ids=ids, sampling_params={**sampling_params, "max_tokens": most}
             )
-            return asyncio.run_coroutine_threadsafe(wanted, loop).result()
+            return within(asyncio.run_coroutine_threadsafe(wanted, loop), sandbox.token_timeout)
 
         policy = TokenPolicy(
             self.continuous_token_builder,
@@ -164,8 +168,43 @@ class SandboxAgentLoop(AgentLoopBase):
         return output_of(result, sandbox)
 
 
+def within(future: "Future[Any]", seconds: float) -> Any:
+    """The answer of a request for tokens. PolicyFault when it takes longer: a server that died never answers, and one
+    rollout that waits holds the whole batch."""
+    try:
+        return future.result(seconds)
+    except FutureTimeout:
+        future.cancel()
+        raise PolicyFault(f"verl's rollout server gave no reply within {seconds:g} s (sandbox.token_timeout)") from None
+
+
+_slots: dict[int, threading.BoundedSemaphore] = {}
+_once = threading.Lock()
+
+
+def slots(containers: int) -> AbstractContextManager[Any]:
+    """A place among the rollouts that this process runs at once; 0: there is no bound."""
+    if not containers:
+        return nullcontext()
+    with _once:
+        return _slots.setdefault(containers, threading.BoundedSemaphore(containers))
+
+
+@cache
+def reaped() -> int:
+    """Remove, once in a process, what killed processes of this node left; how many containers."""
+    return reap()
+
+
 def rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place: Path | None = None) -> Result:
     """Drive the agent in a fresh container and grade its patch in another; faults are raised."""
+    with slots(sandbox.containers):
+        return _rollout(task, policy, sandbox, seed, place)
+
+
+def _rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place: Path | None) -> Result:
+    with _once:
+        reaped()
     labels = {"aem.run": "verl", "aem.instance": task.instance_id}
     agent = build(sandbox.agent, options=sandbox.agent_options, tasks=[task], policy=policy)
     ensure_image(task)

@@ -72,6 +72,15 @@ class ModulatedTrainer(PPOTrainer):
             buffer.__class__ = WholeGroups
         return buffer
 
+    def _submit_batch_to_rollout(self, batch: Any) -> int:
+        """verl hands a batch to its first workers, one prompt each if it has few: the next batch goes to the next ones.
+
+        Prompts that are drawn again come one at a time (0.9.1), and would all land on the first worker's node.
+        """
+        submitted: int = super()._submit_batch_to_rollout(batch)
+        rotate(self.agent_loop_manager.agent_loop_workers, submitted)
+        return submitted
+
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.aem is None:
             return super()._compute_advantage(batch, metrics)
@@ -84,6 +93,12 @@ class ModulatedTrainer(PPOTrainer):
         metrics.update({f"aem/{name}": value for name, value in result.stats.items()})
         nested = response_to_nested(result.advantages_B_T, before["response_mask"])
         return transfer_queue.kv_batch_put(**where, fields=TensorDict({"advantages": nested}, batch_size=len(batch)))
+
+
+def rotate(workers: list[Any], used: int) -> None:
+    """Move the first `used` workers, in place, behind the others."""
+    turn = used % len(workers) if workers else 0
+    workers[:] = [*workers[turn:], *workers[:turn]]
 
 
 def method_of(config: Any) -> AemConfig | None:

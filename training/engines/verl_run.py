@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -24,14 +23,17 @@ from aem_harness.aem_checkpoints.weights import identify
 from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.io import write_text
 from aem_harness.harness.types import Task
+from aem_harness.training.engines import verl_scale
+from aem_harness.training.engines.verl_scale import Finding
 from aem_harness.training.folder import enter, parent_of
 from aem_harness.training.guard import certificate_of
 from aem_harness.training.start import policy_or_hub
 from aem_harness.training.verl_config import VerlConfig
+from aem_harness.training.watch import Watcher, due
 
 VERSION = "0.9.1"  # what the plug-in is written against and tested with
 PLUGIN = "aem_harness.training.engines.verl_plugin"
-REMEDY = "pip install 'aem-harness[verl]' on every node, and vllm or sglang to train"
+REMEDY = "pip install 'aem-harness[verl-vllm]' on every node"
 TOKENS = "verl.utils.tokenizer.continuous_token"
 # module, attribute path, parameters that are passed by name or position
 HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -44,6 +46,8 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_advantage", ("batch", "metrics")),
     ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._compute_old_log_prob", ("batch", "metrics")),
     ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._build_replay_buffer", ()),
+    ("verl.trainer.ppo.v1.trainer_base", "PPOTrainer._submit_batch_to_rollout", ("batch",)),
+    ("verl.trainer.ppo.v1.agent_loop_tq", "AgentLoopManagerTQ.generate_sequences", ("prompts",)),
     (
         "verl.trainer.ppo.v1.replay_buffer",
         "ReplayBuffer._terminal_eviction_reasons",
@@ -89,31 +93,39 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. `hook` findings decide whether verl fits; the others, whether it can run here."""
+def train(config: VerlConfig, out: Path, *, resume: bool = False, watcher: Watcher | None = None) -> Path:
+    """Check, write the dataset, run verl in the foreground; returns the folder of verl's last checkpoint.
 
-    what: str
-    problem: str = ""
-    hook: bool = True
-
-
-def train(config: VerlConfig, out: Path, *, resume: bool = False) -> Path:
-    """Check, write the dataset, run verl in the foreground; returns the folder of verl's checkpoints."""
+    With a gate verl is run up to each step that is gated and started again afterwards, from its own checkpoint: while
+    the gate serves the policy, the GPUs are free.
+    """
     require_verl()
     if (out / "verl").exists() and not resume:
         raise ConfigError(f"{out} holds a run: give --resume, or another --out")
-    if wrong := [finding for finding in check(config, out) if finding.problem]:
+    if wrong := [finding for finding in check(config, out) if finding.problem and not finding.advice]:
         raise ConfigError(f"this cannot run here: {'; '.join(f'{w.what}: {w.problem}' for w in wrong)}")
     from aem_harness.harness.instances.load import load_tasks
 
     out.mkdir(parents=True, exist_ok=True)
-    certificate = write_rows(load_tasks(config.sandbox.instances), dataset_of(out), config.sandbox.instances)
+    held_out = validation_rows(config)
+    certificate = write_rows(load_tasks(config.sandbox.instances), dataset_of(out), config.sandbox.instances, held_out)
+    if config.sandbox.validation:
+        write_parquet(held_out[config.sandbox.validation], validation_of(config, out))
     enter(out, config, card(config, certificate))
-    done = subprocess.run(command(config, out), check=False)
-    if done.returncode != 0:
-        raise EnvironmentFault(f"verl ended with status {done.returncode}; what it said is above")
+    for stop in config.gate.steps(config.steps) if config.gate else [config.steps]:
+        if reached(out) < stop:
+            done = subprocess.run(command(config, out, until=stop), check=False, env={**os.environ, **places(out)})
+            if done.returncode != 0:
+                raise EnvironmentFault(f"verl ended with status {done.returncode}; what it said is above")
+        if watcher and due(config.gate, stop, config.steps, out):
+            watcher(stop, finish(out, stop))
     return finish(out)
+
+
+def reached(out: Path) -> int:
+    """The step of verl's last whole checkpoint, as verl itself notes it; 0 where there is none."""
+    noted = out / "verl" / "latest_checkpointed_iteration.txt"
+    return int(noted.read_text().strip() or 0) if noted.is_file() else 0
 
 
 def card(config: VerlConfig, certificate: Mapping[str, Any]) -> Card:
@@ -141,13 +153,16 @@ def card(config: VerlConfig, certificate: Mapping[str, Any]) -> Card:
     )
 
 
-def finish(out: Path) -> Path:
-    """The last checkpoint of a run as a Hugging Face folder with its card; verl's shards are merged where it wrote no
-    such folder itself."""
+def finish(out: Path, step: int | None = None) -> Path:
+    """The last checkpoint of a run, or that of a step, as a Hugging Face folder with its card; verl's shards are merged
+    where it wrote no such folder itself."""
     saved = {int(path.name.rpartition("_")[2]): path for path in (out / "verl").glob("global_step_*") if path.is_dir()}
     if not saved:
         raise EnvironmentFault(f"verl ended well and left no checkpoint in {out / 'verl'}: set trainer.save_freq")
-    actor = saved[max(saved)] / "actor"
+    last = max(saved) if step is None else step
+    if last not in saved:
+        raise EnvironmentFault(f"verl ended well and left no checkpoint of step {last} in {out / 'verl'}")
+    actor = saved[last] / "actor"
     folder = actor / "huggingface"
     if not any(folder.glob("*.safetensors")):
         merge = ["merge", "--backend", "fsdp", "--local_dir", str(actor), "--target_dir", str(folder)]
@@ -155,7 +170,7 @@ def finish(out: Path) -> Path:
         if done.returncode != 0:
             raise EnvironmentFault(f"verl's model_merger ended with status {done.returncode} on {actor}")
     known = read_card(out / CARD)
-    training = known.training.model_copy(update={"step": max(saved)})
+    training = known.training.model_copy(update={"step": last})
     made = known.model_copy(update={"training": training, "digests": identify(folder)})
     write_text(folder / CARD, made.to_yaml())
     return folder
@@ -169,12 +184,12 @@ def require_verl() -> None:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def command(config: VerlConfig, out: Path) -> list[str]:
-    """What runs it, word by word."""
-    return [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(config, out)]
+def command(config: VerlConfig, out: Path, until: int | None = None) -> list[str]:
+    """What runs it, word by word; `until` a step before the last one."""
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *overrides(config, out, until)]
 
 
-def overrides(config: VerlConfig, out: Path) -> list[str]:
+def overrides(config: VerlConfig, out: Path, until: int | None = None) -> list[str]:
     """Hydra's words: ours first, the file's `verl` section after them, so that it wins."""
     out = out.resolve()  # verl's processes have working folders of their own
     sandbox = config.sandbox.model_dump(mode="json")
@@ -183,8 +198,9 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "trainer.project_name": "aem",
         "trainer.experiment_name": config.name,
         "trainer.default_local_dir": str(out / "verl"),
-        "trainer.total_training_steps": config.steps,
+        "trainer.total_training_steps": until or config.steps,
         "trainer.total_epochs": config.steps,  # more than enough: the steps decide when it ends
+        "trainer.val_before_train": bool(config.sandbox.validation),
         "trainer.v1.trainer_mode": f"aem_{config.mode}",
         "trainer.v1.sampler.sync_refill_failed_groups": True,  # a group lost to a fault is drawn again
         "actor_rollout_ref.model.path": _model(config.start),
@@ -193,9 +209,12 @@ def overrides(config: VerlConfig, out: Path) -> list[str]:
         "actor_rollout_ref.actor.data_loader_seed": config.seed,
         "data.seed": config.seed,
         "data.train_files": str(dataset_of(out)),
-        "data.val_files": str(dataset_of(out)),
+        "data.val_files": str(validation_of(config, out)),
     }
     words = [f"{key}={hydra_value(value)}" for key, value in (ours | dict(flat(config.verl))).items()]
+    # Their defaults are relative to folders that Ray makes, on whichever node a process is.
+    env = "+ray_kwargs.ray_init.runtime_env.env_vars"
+    words += [f"{env}.{name}={hydra_value(path)}" for name, path in places(out).items()]
     words.append(f"+aem.method={hydra_value(config.aem.model_dump(mode='json') if config.aem else None)}")
     return [*words, f"+aem.sandbox={hydra_value(sandbox)}"]
 
@@ -211,6 +230,21 @@ def _model(start: str) -> str:
 
 def dataset_of(out: Path) -> Path:
     return out / "train.parquet"
+
+
+def validation_of(config: VerlConfig, out: Path) -> Path:
+    """The rows that verl evaluates on. Without any it is told its training rows, and never to evaluate."""
+    return out / "validation.parquet" if config.sandbox.validation else dataset_of(out)
+
+
+def places(out: Path) -> dict[str, str]:
+    """Where experiment trackers write: in the run's folder, unless the environment says otherwise."""
+    ours = {
+        "TENSORBOARD_DIR": str(out.resolve() / "tensorboard"),
+        "WANDB_DIR": str(out.resolve()),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{out.resolve() / 'mlflow.db'}",
+    }
+    return {name: os.environ.get(name, place) for name, place in ours.items()}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -257,15 +291,32 @@ def compose(config: VerlConfig, out: Path) -> Any:
     return composed
 
 
-def write_rows(tasks: Sequence[Task], file: Path, source: str = "") -> dict[str, Any]:
-    """The dataset as verl's loader reads it; what the policy sees is the agent's to say. Returns its certificate, with
-    what `aem data prepare` says of the rows where they are its `source`.
+def validation_rows(config: VerlConfig) -> dict[str, list[Task]]:
+    """The sets that training rows are kept apart from, by name: those of evaluation and of the gate."""
+    from aem_harness.harness.instances.load import load_tasks
 
-    Raises ConfigError for tasks that checkpoints are measured on, whatever set or name they come under (`guard`).
+    named = [config.sandbox.validation, config.gate.set if config.gate else ""]
+    return {name: load_tasks(name) for name in dict.fromkeys(filter(None, named))}
+
+
+def write_rows(
+    tasks: Sequence[Task], file: Path, source: str = "", held_out: Mapping[str, Sequence[Task]] | None = None
+) -> dict[str, Any]:
+    """The dataset as verl's loader reads it. Returns its certificate, with what `aem data prepare` says of the rows
+    where they are its `source`.
+
+    Raises ConfigError for tasks that checkpoints are measured on, whatever set or name they come under (`guard`), and
+    for those of `held_out` sets.
     """
+    certificate = certificate_of(source, tasks, held_out)
+    write_parquet(tasks, file)
+    return certificate
+
+
+def write_parquet(tasks: Sequence[Task], file: Path) -> None:
+    """Rows for verl; what the policy sees of a task is the agent's to say."""
     import pandas
 
-    certificate = certificate_of(source, tasks)
     rows = [
         {
             "prompt": [{"role": "user", "content": task.instance.problem_statement}],
@@ -276,7 +327,6 @@ def write_rows(tasks: Sequence[Task], file: Path, source: str = "") -> dict[str,
         for index, task in enumerate(tasks)
     ]
     pandas.DataFrame(rows).to_parquet(file)
-    return certificate
 
 
 # --- the check ----------------------------------------------------------------------------------------------------
@@ -293,13 +343,15 @@ def check(config: VerlConfig, out: Path) -> list[Finding]:
         *(_hook(*hook) for hook in HOOKS),
         *_fields(),
         *_here(config, composed),
+        *verl_scale.findings(config, composed, _tasks(config.sandbox.instances)),
     ]
 
 
 def refuse_misfit(findings: Iterable[Finding]) -> None:
     """Raise ConfigError if the installed verl lacks something that the plug-in hooks into."""
-    if broken := [finding.what for finding in findings if finding.problem and finding.hook]:
-        raise ConfigError(f"the installed verl does not fit: {'; '.join(broken)}; {REMEDY}")
+    broken = [f"{finding.what} ({finding.problem})" for finding in findings if finding.problem and finding.hook]
+    if broken:
+        raise ConfigError(f"this would not run: {'; '.join(broken)}; what verl lacks: {REMEDY}")
 
 
 def _version() -> str:
@@ -378,17 +430,28 @@ def _here(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     yield Finding(f"policy {config.start}", _policy(config.start), hook=False)
     yield Finding("a container engine", "" if shutil.which("docker") else "install Docker on every node", hook=False)
     instances = config.sandbox.instances
-    yield Finding(f"instances {instances}".rstrip(), _instances(instances), hook=False)
+    yield Finding(f"instances {instances}".rstrip(), _instances(config), hook=False)
 
 
-def _instances(source: str) -> str:
+def _tasks(source: str) -> list[Task]:
+    """The rows, as far as they can be read."""
+    from aem_harness.harness.instances.load import load
+
+    try:
+        return load(source).tasks if source else []
+    except DataError:
+        return []
+
+
+def _instances(config: VerlConfig) -> str:
     """Why the rows will not do: they are read and held against what is measured on, as the run does."""
     from aem_harness.harness.instances.load import load_tasks
 
+    source = config.sandbox.instances
     if not source:
         return "set sandbox.instances"
     try:
-        certificate_of(source, load_tasks(source))
+        certificate_of(source, load_tasks(source), validation_rows(config))
     except (ConfigError, DataError) as error:
         return str(error)
     return ""

@@ -1,0 +1,178 @@
+"""A gate inside training: at which steps, what it is given, what it stops, and that a killed run asks no step twice."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.cli import app
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.training.checkpoint import load_policy, load_state
+from aem_harness.training.config import RlConfig, TrlConfig
+from aem_harness.training.folder import read_metrics
+from aem_harness.training.run import train
+from aem_harness.training.watch import VERDICTS, Regressed, Verdict, Watch, due, held, verdicts
+
+ROOT = Path(__file__).parents[2]
+START = str(ROOT / "aem_checkpoints" / "tiny-base")
+SMALL = {"prompts": 2, "group": 2, "tasks": 40, "evaluate_tasks": 2, "threads": 1, "max_steps": 2, "samples": 1}
+
+
+def config(**changes) -> RlConfig:
+    values = {"kind": "rl", "name": "t", "start": START, "learning_rate": 1e-3, "steps": 4, "checkpoint_every": 10}
+    return RlConfig.model_validate({**values, **SMALL, "gate": {"every": 2, "set": "tiny"}, **changes})
+
+
+def write(out: Path, step: int, verdict: str) -> None:
+    line = Verdict(
+        step=step, checkpoint=f"t-seed0@{step}", verdict=verdict, difference=-0.2, rollouts=9, reason="r", at=""
+    )  # type: ignore[arg-type]
+    with (out / VERDICTS).open("a") as file:
+        file.write(line.model_dump_json() + "\n")
+
+
+def test_the_steps_are_multiples_and_the_last_one():
+    assert Watch(every=2, set="tiny").steps(5) == [2, 4, 5]
+    assert Watch(every=9, set="tiny").steps(5) == [5]
+
+
+def test_a_verdict_that_was_torn_by_a_kill_is_none_and_its_step_is_due_again(tmp_path):
+    write(tmp_path, 2, "PASS")
+    with (tmp_path / VERDICTS).open("a") as file:
+        file.write('{"step": 4, "ver')
+    assert [one.step for one in verdicts(tmp_path)] == [2]
+    assert (due(Watch(every=2, set="t"), 2, 4, tmp_path), due(Watch(every=2, set="t"), 4, 4, tmp_path)) == (False, True)
+
+
+def test_the_reference_trainer_hands_over_loadable_checkpoints_and_can_go_on_from_each(tmp_path):
+    """Killed while the second gate runs: the same command gates that step, trains no step again, and ends."""
+    seen: list[int] = []
+
+    def watcher(step: int, folder: Path) -> None:
+        load_policy(folder)
+        assert load_state(tmp_path)["step"] == step, "saved before it is gated, whatever checkpoint_every says"
+        if step == 4 and 4 not in seen:
+            seen.append(step)
+            raise KeyboardInterrupt
+        seen.append(step)
+        write(tmp_path, step, "PASS")
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), tmp_path, watcher=watcher)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert train(config(), tmp_path, resume=True, watcher=watcher) == tmp_path / "checkpoint"
+    assert seen == [2, 4, 4]
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_regression_stops_the_run_and_says_how_to_go_on(tmp_path):
+    def watcher(step: int, folder: Path) -> None:
+        write(tmp_path, step, "BLOCK")
+        raise Regressed("worse")
+
+    with pytest.raises(Regressed) as error:
+        train(config(), tmp_path, watcher=watcher)
+    assert error.value.exit_code == 1
+    assert not (tmp_path / "checkpoint").exists()
+    with pytest.raises(Regressed, match=r"step 2 is worse than the start by 20\.0 points.*on_regression=mark --resume"):
+        train(config(), tmp_path, resume=True, watcher=watcher)
+    marked = config(gate={"every": 2, "set": "tiny", "on_regression": "mark"})
+    assert train(marked, tmp_path, resume=True, watcher=lambda step, folder: write(tmp_path, step, "BLOCK")).is_dir()
+    assert [one.verdict for one in verdicts(tmp_path)] == ["BLOCK", "BLOCK"]
+
+
+def test_trl_saves_at_the_steps_that_are_gated_and_hands_over_what_is_served(tmp_path):
+    pytest.importorskip("trl")
+    seen: list[int] = []
+
+    def watcher(step: int, folder: Path) -> None:
+        seen.append(step)
+        assert folder == tmp_path / "checkpoints" / f"step-{step}"
+        assert {"config.json", "model.safetensors", "tokenizer_config.json"} <= {path.name for path in folder.iterdir()}
+        assert not any(folder.glob("optimizer*"))
+        write(tmp_path, step, "PASS")
+
+    values = {"kind": "trl", "name": "t", "start": START, "learning_rate": 1e-4, "steps": 2, "checkpoint_every": 50}
+    small = {"prompts": 1, "group": 2, "tasks": 4, "max_steps": 1, "threads": 1, "report_to": []}
+    trl = TrlConfig.model_validate({**values, **small, "gate": {"every": 1, "set": "tiny"}})
+    train(trl, tmp_path, watcher=watcher)
+    assert seen == [1, 2]
+
+
+def test_a_copy_that_was_interrupted_is_made_again(tmp_path):
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "model.safetensors").write_text("weights")
+    (tmp_path / "checkpoints" / "step-1.new").mkdir(parents=True)
+    assert [path.name for path in held(saved, tmp_path, 1).iterdir()] == ["model.safetensors"]
+
+
+def test_what_the_policy_wrote_is_kept_and_goes_to_the_trackers(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", exc_type=ImportError)
+    train(config(gate=None, steps=2, diagnose_every=1), tmp_path)
+    samples = read_metrics(tmp_path / "samples.jsonl")
+    assert [sample["step"] for sample in samples] == [1, 2]
+    assert {"role", "content"} == set(samples[0]["messages"][0])
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    (first, _) = events.Tensors("samples")
+    assert samples[0]["task"] in first.tensor_proto.string_val[0].decode()
+    for name in ("kl_to_start", "gradient_norm", "reward"):
+        assert [event.step for event in events.Scalars(name)] == [1, 2]
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        train(config(gate=None, report_to=["wandb"]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({"set": "nowhere.jsonl"}, "no such file"),
+        ({"set": "tiny", "baseline": "nowhere"}, "has no run.json"),
+        ({"set": "tiny", "budget": "lots"}, "invalid budget"),
+    ],
+)
+def test_a_gate_that_could_not_be_made_is_refused_before_the_first_step(tmp_path, gate, said):
+    from aem_harness.api.training import train as gated
+
+    with pytest.raises((ConfigError, DataError), match=said):
+        gated(config(gate={"every": 2, **gate}), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.extended
+def test_a_policy_that_training_ruins_is_blocked_in_containers_and_the_training_ends_with_1(tmp_path, engine):
+    """A learning rate that destroys the weights: by the run's own gate, registered, written down, against its start."""
+    out = tmp_path / "run"
+    words = ["train", "--config", "tiny-grpo", "--out", str(out)]
+    changes = {
+        **{name: value for name, value in SMALL.items() if name != "max_steps"},
+        "steps": 2,
+        "learning_rate": 1.0,
+        "name": "ruined",
+        "gate.every": 1,
+        "gate.set": "tiny",
+        "gate.slice": "0:30",
+        "gate.seeds": 1,
+        "gate.margin": 0.1,
+        "gate.alpha": 0.2,
+    }
+    for name, value in changes.items():
+        words += ["-c", f"{name}={value}"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, Regressed), result.output
+    (verdict,) = verdicts(out)
+    assert (verdict.step, verdict.verdict, verdict.checkpoint) == (1, "BLOCK", "ruined-seed0@1")
+    assert verdict.rollouts <= 30
+    names = {entry.card.name for entry in Registry(out / "registry").entries() if "ruined" in entry.card.name}
+    assert names == {"ruined-seed0@0", "ruined-seed0@1"}
+    (line,) = map(json.loads, (out / "gates" / "ledger.jsonl").open())
+    assert line["verdict"] == "BLOCK"
