@@ -183,11 +183,17 @@ def read_facts(run: Path, wanted: Mapping[Key, Path]) -> tuple[Facts, list[str]]
     digests = {key: digest for key, digest in journaled(run).items() if key in wanted}
     parts, left = _kept(run, digests)
     problems: list[str] = []
+    loose: list[Facts] = []
     missing = {key: path for key, path in wanted.items() if key in left or key not in digests}
     for rows in _batches(_computed(run, missing, digests, problems)):
-        parts.append(Facts.of(rows))
-        write_rows(run, [row for row in rows if row["sha256"]])
-    return Facts.joined(parts), problems
+        if not all(row["sha256"] for row in rows) or not write_rows(run, rows):
+            loose.append(Facts.of(rows))
+    if missing:  # the files have changed: read what they hold now
+        held = {key for part in loose for key in part.rollouts()}
+        parts, left = _kept(run, {key: digest for key, digest in digests.items() if key not in held})
+        again = {key: wanted[key] for key in left if key not in missing}  # another process was at it
+        loose += [Facts.of(rows) for rows in _batches(_computed(run, again, digests, problems))]
+    return Facts.joined([*parts, *loose]), problems
 
 
 def journaled(run: Path) -> dict[Key, str]:
@@ -244,10 +250,10 @@ def _opened(path: Path) -> pq.ParquetFile:
     return file
 
 
-def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep `rows`, with those of a part that is not full; nothing where the folder cannot be written."""
+def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Keep `rows`, with those of parts that are not full; False where the folder cannot be written."""
     if not rows:
-        return
+        return True
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     small = []
     for path in _parts(run):
@@ -266,6 +272,8 @@ def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             path.unlink(missing_ok=True)
     except (OSError, AemError, pa.ArrowException) as error:
         logger.info("%s: facts of trajectories are not kept (%s)", run, error)
+        return False
+    return True
 
 
 # --- trajectories ---------------------------------------------------------------------------------------------------

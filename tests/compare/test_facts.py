@@ -131,6 +131,8 @@ def test_small_parts_become_one(runs):
     for some in (wanted[:2], wanted[:5], wanted):
         facts, _ = read_facts(runs[0], dict(some))
         assert sorted(facts.rollouts()) == sorted(key for key, _ in some)
+        shown = facts.sketches(range(len(some)))  # whose actions lie in the files
+        assert all(len(shown[row].actions) == len(shown[row].keys) for row in range(len(some)))
     assert len(parts(runs[0])) == 1
     assert set(journaled(runs[0])) == {key for key, _ in wanted}
 
