@@ -60,6 +60,45 @@ def compare(
     return make(table, baseline, options=options).model_copy(update=said)
 
 
+def compare_checked(
+    outcomes: "Outcomes",
+    baseline: str | None = None,
+    *,
+    options: "Options",
+    ends: "OwnEnds" = None,
+    quarantine: str | None = None,
+    suspect: Sequence[str] = (),
+) -> "tuple[Comparison, Outcomes]":
+    """`compare` without the tasks of `quarantine`, and the differences with other tasks (`sensitivity`).
+
+    `quarantine` and `suspect` are files of task ids, or run folders of the gold agent. The differences are those with
+    the quarantined tasks, and those without the tasks of each of `suspect`. Returns also the outcomes compared.
+    """
+    from aem_harness.harness.compare.sensitivity import other_tasks, task_list, without
+
+    left_out = task_list(quarantine) if quarantine else ()
+    compared = without(outcomes, left_out) if left_out else outcomes
+    comparison = compare(compared, baseline, options=options, ends=ends)
+    lines: list[str] = []
+    if left_out:
+        name = f"with the {len(left_out)} quarantined tasks"
+        lines += other_tasks(outcomes, comparison.contrasts, name, options.level)
+    for source in suspect:
+        fewer, name = without(compared, task_list(source)), f"without the tasks of {Path(source).name}"
+        lines += other_tasks(fewer, comparison.contrasts, name, options.level)
+    return comparison.model_copy(update={"sensitivity": tuple(lines)}), compared
+
+
+def as_registered(comparison: "Comparison", compared: "Outcomes", plan: Path, options: "Options") -> "Comparison":
+    """The comparison with a note on every deviation from the registration in the file `plan`."""
+    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
+
+    registered = read_registration(plan)
+    arms = [arm.arm for arm in comparison.arms]
+    found = deviations(registered, compared, arms=arms, level=options.level, margin=options.margin)
+    return comparison.model_copy(update={"registration": note_of(registered, found)})
+
+
 def plan(
     difference: float | None = None,
     *,

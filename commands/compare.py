@@ -1,8 +1,9 @@
 """`aem compare`: two or more arms, side by side, with intervals."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -10,6 +11,7 @@ from aem_harness.commands.options import Comparing, Registered, RegistryFolder, 
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.outcomes import Outcomes
+    from aem_harness.harness.compare.records import Comparison
 
 
 class Unit(StrEnum):
@@ -31,6 +33,82 @@ Examples:
 """
 
 
+@dataclass
+class Methods:
+    """Training runs as the unit."""
+
+    PANEL: ClassVar[str] = "Comparing methods over their training runs"
+
+    unit: Annotated[
+        Unit, typer.Option(help="With run, methods are compared: each training run is one observation of its method.")
+    ] = Unit.rollout
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD=GLOB", help="With --unit run: the arms that are training runs of a method. Repeatable."
+        ),
+    ] = None
+    run_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="With --unit run: arms are methods, and this column names their training runs."
+        ),
+    ] = None
+    registry: RegistryFolder = None
+
+
+@dataclass
+class Checks:
+    """What the comparison is checked against."""
+
+    PANEL: ClassVar[str] = "Checks"
+
+    quarantine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|RUN",
+            help="Tasks to leave out of all arms: a file of ids, or a run of --agent gold (those it does not resolve).",
+        ),
+    ] = None
+    suspect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="Tasks with doubtful labels: also show the difference without them. Repeatable."
+        ),
+    ] = None
+    registered: Registered = None
+
+
+@dataclass
+class Output:
+    """What is printed and written."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    pairs: Annotated[bool, typer.Option("--pairs", help="Print only the difference of every pair of arms, as CSV.")] = (
+        False
+    )
+    trajectories: Annotated[
+        bool,
+        typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and changed tasks."),
+    ] = True
+    brief: Annotated[bool, typer.Option("--brief", help="Print only the verdict, the rates and the differences.")] = (
+        False
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per contrast.")] = False
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write JSON, CSV and text here.")
+    ] = None
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log", metavar="TRACKER", help="Also log to tensorboard, wandb or mlflow, one step per checkpoint."
+        ),
+    ] = None
+    log_to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where --log writes.")] = Path("results/tracking")
+
+
 def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(grouped(compare))
 
@@ -41,124 +119,71 @@ def compare(
         typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
     how: Comparing,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Print only the difference of every pair of arms, as CSV.")
-    ] = False,
-    unit: Annotated[
-        Unit, typer.Option(help="With run, methods are compared: each training run is one observation of its method.")
-    ] = Unit.rollout,
-    group: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METHOD=GLOB", help="With --unit run: the arms that are training runs of a method. Repeatable."
-        ),
-    ] = None,
-    run_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="With --unit run: arms are methods, and this column names their training runs."
-        ),
-    ] = None,
-    registry: RegistryFolder = None,
-    trajectories: Annotated[
-        bool,
-        typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and changed tasks."),
-    ] = True,
-    quarantine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|RUN",
-            help="Tasks to leave out of all arms: a file of ids, or a run of --agent gold (those it does not resolve).",
-        ),
-    ] = None,
-    suspect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE", help="Tasks with doubtful labels: also show the difference without them. Repeatable."
-        ),
-    ] = None,
-    registered: Registered = None,
-    brief: Annotated[
-        bool, typer.Option("--brief", help="Print only the verdict, the rates and the differences.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per contrast.")] = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write JSON, CSV and text here.")
-    ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option(
-            "--log", metavar="TRACKER", help="Also log to tensorboard, wandb or mlflow, one step per checkpoint."
-        ),
-    ] = None,
-    log_to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where --log writes.")] = Path("results/tracking"),
+    methods: Methods,
+    checks: Checks,
+    output: Output,
 ) -> None:
     """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
 
     Every interval answers one of two questions. These tasks: would a rerun agree? Tasks like these: would new tasks?
     """
-    from rich.console import Console
-
-    from aem_harness.api.comparing import compare as make
-    from aem_harness.api.comparing import read
+    from aem_harness.api.comparing import as_registered, compare_checked, read
     from aem_harness.commands.methods import as_methods
-    from aem_harness.harness.compare import export, ledger, terminal
     from aem_harness.harness.compare.pairs import all_pairs as every_pair
-    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
-    from aem_harness.harness.compare.sensitivity import other_tasks, task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
-    faults, level = read_ends(how.ends), how.level
-    outcomes = read(arms, instances=how.instances or "", ends=faults)
+    ends = read_ends(how.ends)
+    outcomes = read(arms, instances=how.instances or "", ends=ends)
     warn(outcomes.notes)
-    if pairs:
-        typer.echo(every_pair(outcomes.table, level, common=how.common).to_csv(index=False), nl=False)
+    if output.pairs:
+        typer.echo(every_pair(outcomes.table, how.level, common=how.common).to_csv(index=False), nl=False)
         return
-    if unit is Unit.run:
+    if methods.unit is Unit.run:
         _compare_methods(
-            as_methods(outcomes, group or (), run_column, registry), how.baseline, level, out, as_json=as_json
+            as_methods(outcomes, methods.group or (), methods.run_column, methods.registry),
+            how.baseline,
+            how.level,
+            output.out,
+            as_json=output.as_json,
         )
         return
-    if group or run_column:
+    if methods.group or methods.run_column:
         raise ConfigError("--group and --run-column are for --unit run")
-    options = how.options(trajectories=trajectories)
-    everything, left_out = outcomes, task_list(quarantine) if quarantine else ()
-    if left_out:
-        outcomes = without(outcomes, left_out)
-    comparison = make(outcomes, how.baseline, options=options, ends=faults)
-    lines: list[str] = []
-    if left_out:
-        lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)
-    for source in suspect or ():
-        fewer = without(outcomes, task_list(source))
-        lines += other_tasks(fewer, comparison.contrasts, f"without the tasks of {Path(source).name}", level)
-    comparison = comparison.model_copy(update={"sensitivity": tuple(lines)})
-    if registered:
-        plan = read_registration(registered)
-        found = deviations(
-            plan,
-            outcomes,
-            arms=[arm.arm for arm in comparison.arms],
-            level=level,
-            margin=options.margin,
-        )
-        comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
-    if as_json:
+    options = how.options(trajectories=output.trajectories)
+    comparison, compared = compare_checked(
+        outcomes,
+        how.baseline,
+        options=options,
+        ends=ends,
+        quarantine=checks.quarantine,
+        suspect=checks.suspect or (),
+    )
+    if checks.registered:
+        comparison = as_registered(comparison, compared, checks.registered, options)
+    _show(comparison, output)
+
+
+def _show(comparison: "Comparison", output: Output) -> None:
+    from rich.console import Console
+
+    from aem_harness.harness.compare import export, ledger, terminal
+
+    if output.as_json:
         typer.echo(comparison.model_dump_json(indent=1))
-    elif as_csv:
+    elif output.as_csv:
         typer.echo(export.to_csv(comparison), nl=False)
     else:
-        terminal.show(comparison, Console(), brief=brief)
-        if not brief and ledger.worth_showing(comparison.ledger):
+        terminal.show(comparison, Console(), brief=output.brief)
+        if not output.brief and ledger.worth_showing(comparison.ledger):
             ledger.show(comparison.ledger, Console())
-    if out:
-        export.write_folder(comparison, out)
-    if log:
+    if output.out:
+        export.write_folder(comparison, output.out)
+    if output.log:
         from aem_harness.harness.report.tracked import log as track
 
-        typer.echo(f"{track(comparison, log, log_to)} numbers logged to {log} in {log_to}", err=True)
+        count = track(comparison, output.log, output.log_to)
+        typer.echo(f"{count} numbers logged to {output.log} in {output.log_to}", err=True)
 
 
 def _compare_methods(
