@@ -318,5 +318,46 @@ def scale() -> dict[str, Any]:
     return answers
 
 
+def merged() -> dict[str, Any]:
+    """A run that left FSDP's shards and no Hugging Face weights, taken to a registered checkpoint by verl's merger."""
+    import shutil
+    import tempfile
+
+    from safetensors.torch import load_file
+
+    from aem_harness.aem_checkpoints import adding
+    from aem_harness.aem_checkpoints.registry import Registry
+    from aem_harness.training.engines import verl_run
+    from aem_harness.training.folder import enter
+
+    start = ROOT / "aem_checkpoints" / "tiny-base"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        settings = config(name="mine", start=str(start), steps=7)
+        enter(out, settings, verl_run.card(settings, {"rows": 2}))
+        actor = out / "verl" / "global_step_7" / "actor"
+        (actor / "huggingface").mkdir(parents=True)
+        for file in start.iterdir():
+            if file.suffix != ".safetensors" and file.name != "card.yaml":
+                shutil.copy(file, actor / "huggingface")
+        weights = load_file(start / "model.safetensors")
+        torch.save(weights, actor / "model_world_size_1_rank_0.pt")
+        (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+        done = verl_run.finish(out)
+        (card,) = adding.cards("mine", {"path": str(done)}, Path(folder) / "registry")
+        adding.add(card, Path(folder) / "registry")
+        entry = Registry(Path(folder) / "registry").get("mine")
+        found: dict[str, Any] = {}
+        for file in done.glob("*.safetensors"):
+            found |= load_file(file)
+        return {
+            "equal": all(torch.equal(found[name].float(), weights[name].float()) for name in weights),
+            "step": entry.card.training.step,
+            "agent": entry.card.scaffold.agent,
+            "certificate": dict(entry.card.training.certificate),
+            "problems": entry.problems(),
+        }
+
+
 if __name__ == "__main__":
     print("ANSWER " + json.dumps(globals()[sys.argv[1]]()))

@@ -281,6 +281,13 @@ def test_a_finished_run_ends_in_a_checkpoint_with_its_card(tmp_path):
     assert "model.safetensors" in card.digests
 
 
+def test_shards_without_hugging_face_weights_are_merged_and_registered_with_their_card(ask):
+    found = ask("merged")
+    assert found["equal"]
+    assert (found["step"], found["agent"], found["certificate"]) == (7, "deepswe", {"rows": 2})
+    assert found["problems"] == []
+
+
 # --- the agent loop ---------------------------------------------------------------------------------------------------
 
 
