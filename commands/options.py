@@ -193,7 +193,7 @@ def name_values(app: typer.Typer) -> None:
                 if word is not None and isinstance(note, OptionInfo) and note.metavar is None:
                     note.metavar = word
                 if isinstance(note, ArgumentInfo) and note.metavar is None:
-                    many = list in map(get_origin, (kind, *get_args(kind)))
+                    many = any(get_origin(one) is list for one in (kind, *get_args(kind)))
                     note.metavar = (parameter.name.removesuffix("s") if many else parameter.name).upper()
 
 
