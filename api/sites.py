@@ -1,4 +1,4 @@
-"""Where a run's containers are: the engine here, a pool of engines, or the nodes of a Ray cluster."""
+"""Where a run's containers are: the local engine, a pool of engines, or the nodes of a Ray cluster."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ NODE = "{node}"  # in an endpoint: the address of the node that asks it
 
 @dataclass(frozen=True)
 class Where:
-    """`engines` are addresses, each with `*SLOTS` where it is to work more or less than the others; none: the one here.
+    """`engines` are addresses, each with an optional `*SLOTS`, its number of concurrent rollouts; none: the local one.
 
     An address is `ssh://[user@]host[:port][/path/of/socket]`, `tcp://host:port`, `unix:///path` or `context:NAME`.
     `ray` is the address of a Ray cluster, or "auto", whose nodes share the work instead.
@@ -36,7 +36,7 @@ class Where:
 
     @property
     def here(self) -> bool:
-        """Is it the engine here, and no other?"""
+        """Is it the local engine alone?"""
         return not self.engines and not self.ray
 
     def halved(self) -> "Where":
@@ -51,7 +51,7 @@ HERE = Where()
 
 @dataclass(frozen=True)
 class AtATime:
-    """Rollouts and gradings at a time, on all sites together; `share` is what `*SLOTS` of an engine counts."""
+    """Concurrent rollouts and gradings, on all sites together; `share` is what `*SLOTS` of an engine counts."""
 
     workers: int
     grade_workers: int
@@ -104,7 +104,7 @@ GRADING = Recipe(agent="predictions")
 
 @dataclass(frozen=True)
 class Opened:
-    """A site, and how much may be under way on it at a time."""
+    """A site, and its numbers of concurrent rollouts and gradings."""
 
     site: "Site"
     workers: int

@@ -1,4 +1,4 @@
-"""One rollout in numbers, and in a sketch: what comparisons need to know of a trajectory; none is read twice for it."""
+"""The features of one rollout, in numbers and as a sketch: what comparisons need of its trajectory."""
 
 import re
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Sketch:
-    """What is kept of a trajectory beside its features.
+    """The part of a trajectory that is kept beside its features.
 
     Per turn: `keys`, equal where the commands are; `actions`, one short line to show; `entropies` (nats, None where
     unknown). `used` is the set of single commands. Keys and commands are 64-bit hashes that are the same everywhere.
@@ -60,7 +60,7 @@ def sketch(trajectory: Trajectory, most: int = 120) -> Sketch:
 
 
 def features(trajectory: Trajectory) -> dict[str, float]:
-    """One rollout in numbers, by the names in `FEATURES`; nan where the trajectory does not tell."""
+    """The features of one rollout, by the names in `FEATURES`; nan if the trajectory lacks them."""
     turns = trajectory.turns
     entropies = [turn.entropy for turn in turns if turn.entropy is not None]
     third = max(len(entropies) // 3, 1)
@@ -85,7 +85,7 @@ def edited_lines(patch: str) -> int:
 
 
 def _hash(text: str) -> int:
-    """64 bits that tell texts apart, in any process: Python's own hash of a text differs from one to the next."""
+    """64 bits that identify a text in any process: Python's own hash of a text differs between processes."""
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 

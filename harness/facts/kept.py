@@ -1,11 +1,11 @@
-"""Facts of a run's trajectories, kept beside its journal in Parquet: computed once, when a rollout ends.
+"""Features of a run's trajectories, stored beside its journal in Parquet: computed once, when a rollout ends.
 
-They are a cache, and the journal is the truth. A row counts only while it bears the hash that the journal has of the
-rollout's trajectory; what is missing, damaged or of another version of this file is read from the trajectories again.
+They are a cache; the journal decides. A row is valid only while it has the hash of the rollout's trajectory in the
+journal; missing and damaged rows, and those of another version of this file, are read from the trajectories again.
 `facts/` may be deleted at any time.
 
-Every part holds up to `ROWS` rollouts. One that is not full is taken up into the next, so that a run continued a
-hundred times does not have a hundred files. Two writers at once cost a few rows, which are then read again.
+Every part holds up to `ROWS` rollouts. A part that is not full is merged into the next, so that a run continued a
+hundred times does not have a hundred files. Two concurrent writers lose a few rows, which are then read again.
 """
 
 import hashlib
@@ -72,9 +72,9 @@ def row_of(key: Key, digest: str, trajectory: Trajectory) -> dict[str, Any]:
 
 
 class Keeper:
-    """Computes the facts of each rollout of a run when it has ended, and writes them down. Safe to share by threads.
+    """Computes the features of each rollout of a run when it has ended, and stores them. Safe to share by threads.
 
-    Whatever goes wrong here is logged and costs no rollout: the facts are then read from the trajectory later.
+    Any error here is logged and costs no rollout: the features are then read from the trajectory later.
     """
 
     def __init__(self, run: Path) -> None:
@@ -113,10 +113,10 @@ class Keeper:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of N rollouts in columns: `table` has `COLUMNS`.
+    """Features of N rollouts in columns: `table` has `COLUMNS`.
 
-    The actions are long and few of them are shown, so that they stay where they are: those of row i are at `place[i]`
-    of `sources[number[i]]`, a file or a column.
+    The actions are long and few of them are shown, so they stay in their files: those of row i are at `place[i]` of
+    `sources[number[i]]`, a file or a column.
     """
 
     table: pa.Table
@@ -136,7 +136,7 @@ class Facts:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Facts":
-        """Facts that lie in no file."""
+        """Features that are in no file."""
         table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
         here = np.arange(len(rows), dtype=np.int32)
         return cls(table.select(COLUMNS), (table[ACTIONS],), np.zeros_like(here), here)
@@ -176,9 +176,9 @@ class Facts:
 
 
 def read_facts(run: Path, wanted: Mapping[Key, Path]) -> tuple[Facts, list[str]]:
-    """The facts of the `wanted` trajectories of a run folder, and one line for each that cannot be read.
+    """The features of the `wanted` trajectories of a run folder, and one line for each that cannot be read.
 
-    What is not kept yet is read from the trajectories, and then kept where the folder can be written.
+    Missing ones are read from the trajectories, and then stored if the folder can be written.
     """
     digests = {key: digest for key, digest in journaled(run).items() if key in wanted}
     parts, left = _kept(run, digests)
@@ -215,7 +215,7 @@ def digest_in(event: Event) -> str:
 
 
 def _kept(run: Path, digests: Mapping[Key, str]) -> tuple[list[Facts], set[Key]]:
-    """The rows that the journal vouches for, and the rollouts that have none."""
+    """The valid rows, and the rollouts that have none."""
     left = dict(digests)
     parts: list[Facts] = []
     for path in _parts(run):
@@ -251,7 +251,7 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Keep `rows`, with those of parts that are not full; False where the folder cannot be written."""
+    """Store `rows`, with those of parts that are not full; False if the folder cannot be written."""
     if not rows:
         return True
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)

@@ -13,7 +13,7 @@ from aem_harness.harness.run.listing import RunState, read_state
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-FRESH = 5.0  # seconds for which one reading of the folder serves: a large journal takes a second
+FRESH = 5.0  # seconds for which one reading of the folder is used: a large journal takes a second
 
 
 class States:

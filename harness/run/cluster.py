@@ -1,9 +1,9 @@
-"""The nodes of a Ray cluster as sites: on each an actor that works the node's own engine, as `Here` does on this one.
+"""The nodes of a Ray cluster as sites: an actor on each uses the node's own engine, as `Here` uses the local one.
 
 The driver keeps the only journal. A node sends the folder of a finished rollout or grading back as one blob (a tar
-archive), which the driver unpacks and journals as if it had been made here; what is lost with a node was never seen by
-the journal. Ray runs no clean-up code of an actor that is killed, so containers are not left to it: they bear the run's
-label, and whoever works the node next for this run removes them.
+archive), which the driver unpacks and journals as if it had been made locally; work lost with a node never reached the
+journal. Ray runs no clean-up code of an actor that is killed, so containers carry the run's label, and the next actor
+of this run on the node removes them.
 """
 
 import io
@@ -43,7 +43,7 @@ MakeAgent = Callable[[Mapping[str, Task], str], tuple[Agent, Callable[[], None]]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a node needs. `make` builds the agent there, from tasks and the node's address, and says how to wake it."""
+    """What a node needs. `make` builds the agent there, from tasks and the node's address, and how to wake it."""
 
     identity: Identity
     make: MakeAgent
@@ -115,7 +115,7 @@ def packed(folder: Path, *, without: "set[str]" = frozenset()) -> bytes:  # type
 
 
 def unpack(blob: bytes, folder: Path) -> None:
-    """Files of `packed` into a folder that is there."""
+    """Extract the files of `packed` into an existing folder."""
     with tarfile.open(fileobj=io.BytesIO(blob)) as tar:
         for entry in tar:
             data = tar.extractfile(entry)
@@ -138,7 +138,7 @@ class NodeInfo:
 
 
 class Node:
-    """One node as a `Member` of a pool. Raises SiteLost wherever Ray says that the actor, or its node, is gone."""
+    """One node as a `Member` of a pool. Raises SiteLost if Ray reports that the actor, or its node, is gone."""
 
     def __init__(self, info: NodeInfo, setup: Any, tasks: Any, threads: int) -> None:
         self.info, self.name, self.engine = info, str(info), ""
@@ -190,7 +190,7 @@ class Node:
         return set(self._images)
 
     def returned(self) -> bool:
-        """Its engine answers its actor, or a new actor that takes the place of one that is gone."""
+        """Does its engine answer its actor, or a new actor in place of a lost one?"""
         if self.info.id not in {node.id for node in alive()}:
             return False
         try:
@@ -293,7 +293,7 @@ def nodes_of(
     members = [node(info) for info in first]
     up, why = _started(members, tell)
     if not up:
-        raise EnvironmentFault(f"on none of the {len(members)} nodes of {address} can be worked: {why}")
+        raise EnvironmentFault(f"none of the {len(members)} nodes of {address} is usable: {why}")
     places = [Place(member, own) for member in up]
     with Pool(places, tasks, tell=tell, patience=setup.identity.config.outage_seconds) as pool:
         over = threading.Event()
@@ -323,7 +323,7 @@ def _started(
     tell: Callable[[str], None],
     engines: "set[str]" = frozenset(),  # type: ignore[assignment]
 ) -> tuple[list[Node], str]:
-    """Those nodes that can be worked, each with an engine of its own, and why another one cannot be."""
+    """The usable nodes, each with an engine of its own, and the reason why others are not."""
     wrong: dict[str, str] = {}
 
     def start(member: Node) -> None:
@@ -341,7 +341,7 @@ def _started(
     known = set(engines)
     for member in members:
         if member.info.id not in wrong and member.engine in known:
-            wrong[member.info.id] = "it has the engine of another node, which works it already"
+            wrong[member.info.id] = "it shares the engine of a node that takes part"
         if member.info.id in wrong:
             tell(f"{member.name} takes no part: {wrong[member.info.id]}")
             member.close()
@@ -355,7 +355,7 @@ def _started(
 
 
 class Looker:
-    """An actor that says what there is to say of its node."""
+    """An actor that examines its node."""
 
     def now(self) -> float:
         return time.time()

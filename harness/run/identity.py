@@ -1,4 +1,4 @@
-"""What of a run those who work for it need to know, wherever they are: small, and fit to be sent to another machine."""
+"""The facts of a run that its workers need, wherever they are: small, and fit to be sent to another machine."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Identity:
     def of(cls, folder: Path, config: RunConfig | None = None) -> Self:
         """As run.json has it; `config` saves reading the settings."""
         run = read_json(folder / "run.json")
-        # The name of a run's folder is not unique; with the moment it was begun it is, on every machine.
+        # The name of a run's folder is not unique; with the time of its start it is, on every machine.
         own = hashlib.sha256(f"{run['run_id']} {run['created_at']}".encode()).hexdigest()[:16]
         return cls(
             config=config or RunConfig(**run["config"]),

@@ -1,9 +1,9 @@
-"""A circuit breaker: what a run stands on is away for a while, and the run waits instead of losing rollouts to it.
+"""A circuit breaker: if a service that a run needs is away for a while, the run waits instead of losing rollouts.
 
-A run stands on services: the engine, the model's server, the disk. A fault that an outage of one explains interrupts
-a rollout or a grading: nothing is journaled, no attempt is spent, and it is done again once the service is back. While
-a service is away nothing that needs it starts; it is looked at again with growing pauses. What no outage explains is a
-loss as ever, and so is what is interrupted again and again: then the outage may be its own doing.
+A run depends on services: the engine, the model server, the disk. A fault that is explained by an outage interrupts a
+rollout or a grading: nothing is journaled, no attempt is spent, and it is repeated once the service is back. While a
+service is away, nothing that needs it starts; it is checked at growing intervals. A fault that no outage explains is a
+loss as before, and so is work that is interrupted repeatedly: then it may be the cause of the outage.
 """
 
 import logging
@@ -41,13 +41,13 @@ GRADING_NEEDS = ("environment", "host")
 
 
 class Service(Protocol):
-    """What a run stands on. `name` begins a sentence's subject; `remedy` says what a person does about an outage."""
+    """A service that a run depends on. `name` starts a sentence; `remedy` is what a person does about an outage."""
 
     name: str
     remedy: str
 
     def probe(self) -> str:
-        """What is wrong now; empty when it is well. Raises AemError for what waiting cannot repair."""
+        """The present problem; empty if there is none. Raises AemError for one that waiting cannot repair."""
         ...
 
     def watch(self, broke: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -60,7 +60,7 @@ class Service(Protocol):
 
 
 class Disk:
-    """The disks under some folders: have they space left, and does the first of them take a file?"""
+    """The disks below some folders: is there space left, and can the first folder be written?"""
 
     name = "the disk"
     remedy = "free disk space"
@@ -115,8 +115,8 @@ class _Circuit:
 class Breaker:
     """The circuits of one run, by the boundary of the faults that they explain ("environment", "policy", "host").
 
-    `patience` is how long a service may be away, in seconds; then `check` raises the fault, and waiting ends. `say` is
-    told a line when a service goes and when it comes back. `stop` ends all waiting. Safe to share between threads.
+    `patience` is how long a service may be away, in seconds; then `check` raises the fault, and waiting ends. `say`
+    gets a line when a service goes away and when it is back. `stop` ends all waiting. Safe to share between threads.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Breaker:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Look after the services inside the block."""
+        """Watch the services inside the block."""
         with ExitStack() as stack:
             for boundary, circuit in self._circuits.items():
                 watch = circuit.service.watch(partial(self._broke, boundary))
@@ -151,7 +151,7 @@ class Breaker:
             raise self._over
 
     def ready(self, needs: Sequence[str] = GRADING_NEEDS) -> bool:
-        """Wait until all of `needs` are well; False when the run ends instead."""
+        """Wait until all of `needs` are available; False if the run ends instead."""
         self._glance()
         with self._changed:
             while not (self._stop.is_set() or self._over):
@@ -165,10 +165,10 @@ class Breaker:
         return boundary in self._circuits and self._circuits[boundary].broke >= began
 
     def interrupts(self, what: Hashable, fault: AemError | None, began: float) -> bool:
-        """Did an outage interrupt `what`, which began at `began`? Then it is to be done again.
+        """Did an outage interrupt `what`, which began at `began`? Then it is to be repeated.
 
-        Yes if one explains its fault; without a fault, if the engine broke off meanwhile: what ran across that is not
-        to be trusted. No for what was interrupted too often already.
+        Yes if one explains its fault; without a fault, if the engine broke off meanwhile: such work cannot be trusted.
+        No if it was interrupted too often already.
         """
         if fault is None:
             if not self.broke_since("environment", began):
@@ -197,7 +197,7 @@ class Breaker:
         return circuit.broke >= began
 
     def _look(self, boundary: str) -> bool:
-        """Is the service away now? One thread looks, others take its answer."""
+        """Is the service away now? One thread checks, others use its answer."""
         circuit = self._circuits[boundary]
         asked = time.monotonic()
         with circuit.probing:
@@ -234,7 +234,7 @@ class Breaker:
                 with self._changed:
                     circuit.since, circuit.broke = None, time.monotonic()
                     self._changed.notify_all()
-                self._tell(f"{circuit.service.name} is back after {_span(away)}: the run goes on")
+                self._tell(f"{circuit.service.name} is back after {_span(away)}: the run continues")
                 return
             if away + pause > self._patience:
                 self._give_up(
@@ -247,7 +247,7 @@ class Breaker:
             pause = min(LONGEST_PAUSE, 2 * pause, max(0.1, self._patience - away))
 
     def _wrong(self, circuit: _Circuit) -> str:
-        """What is wrong with a service; what waiting cannot repair ends the run."""
+        """The problem of a service; one that waiting cannot repair ends the run."""
         try:
             return circuit.service.probe()
         except AemError as error:

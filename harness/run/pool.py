@@ -1,8 +1,8 @@
-"""A pool of sites: shares rollouts, gradings and audits out, and does again elsewhere what is lost with a site.
+"""A pool of sites: distributes rollouts, gradings and audits, and repeats elsewhere what is lost with a site.
 
-A task goes where its image is if a slot is free there, else where most slots are free. What waits is served in the
-order in which it came; what was lost with its site keeps its turn. A site that was lost is asked again and again, and
-takes part once it is back.
+A task goes where its image is if a slot is free there, else where most slots are free. Waiting work is served in order
+of arrival; work lost with its site keeps its turn. A lost site is tried again at intervals, and takes part once it is
+back.
 """
 
 import itertools
@@ -30,12 +30,12 @@ Kind = Literal["rollout", "grade"]  # an audit takes a grading's slot
 Result = TypeVar("Result")
 
 PATIENCE = 600.0  # seconds without any site, then the run ends
-LOSSES = 5  # sites that one piece of work may be lost with: then it is likely what takes them down
+LOSSES = 5  # sites that one piece of work may be lost with: then it is probably the cause
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before each new look at a site that was lost; the last one repeats
 
 
 class Stopped(EnvironmentFault):
-    """What waited for a slot when everything was ended."""
+    """Raised for work that waited for a slot when the pool was stopped."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Pool:
 
     def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
         def work(site: Member) -> Worked | None:
-            for left in scratch.iterdir():  # by a site that was lost
+            for left in scratch.iterdir():  # from a site that was lost
                 left.unlink()
             return site.rollout(scratch, instance_id, seed, attempt)
 
@@ -125,7 +125,7 @@ class Pool:
     # --- the sites --------------------------------------------------------------------------------------------------
 
     def add(self, place: Place) -> None:
-        """A site that has come later."""
+        """Add a site that joined later."""
         place.images |= place.site.images()
         with self._changed:
             self.places.append(place)
@@ -136,7 +136,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the sites, at the same time."""
+        """Close all sites, in parallel."""
         self._closed.set()
         with ThreadPoolExecutor(len(self.places)) as closing:
             list(closing.map(lambda place: place.site.close(), self.places))
@@ -165,7 +165,7 @@ class Pool:
                     self._changed.notify_all()
 
         raise EnvironmentFault(
-            f"{LOSSES} sites went away one after another with {task.instance_id} on them: look what it does there, and "
+            f"{LOSSES} sites went away in succession with {task.instance_id} on them: check what it does there, and "
             "leave it out until then; nothing was lost"
         )
 
@@ -214,7 +214,7 @@ class Pool:
         threading.Thread(target=self._await, args=(place,), name=f"await {place.site.name}", daemon=True).start()
 
     def _await(self, place: Place) -> None:
-        """Look again and again, until the site is back or the pool is closed."""
+        """Try again at intervals, until the site is back or the pool is closed."""
         for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
             if self._closed.wait(pause):
                 return
@@ -233,5 +233,5 @@ class Pool:
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:
-    """`total` slots shared out in proportion to `weights`, at least one each."""
+    """Distribute `total` slots in proportion to `weights`, at least one each."""
     return [max(1, round(total * weight / sum(weights))) for weight in weights]

@@ -1,8 +1,8 @@
-"""Which rollout comes next where the order is free, and how long the rest will take: from what instances took before.
+"""Which rollout comes next if the order is free, and how long the rest will take, from earlier times of the instances.
 
 Near its end a run waits for its longest rollouts. Rollouts of one instance take similar times, so from the second seed
 on the longest are started first (LPT: Graham, "Bounds on multiprocessing timing anomalies", 1969). Seeds still come one
-after the other, so that a rate half-way is one of all tasks alike.
+after the other, so that a preliminary rate covers all tasks equally.
 """
 
 import heapq
@@ -20,7 +20,7 @@ def in_turn(waiting: deque[Pending]) -> Pending:
 
 
 class Durations:
-    """Seconds that rollouts of each instance took; those lost to infrastructure tell nothing."""
+    """Seconds that rollouts of each instance took; those lost to infrastructure do not count."""
 
     def __init__(self, rollouts: Iterable[Mapping[str, Any]] = ()) -> None:
         self._own: dict[str, tuple[int, float]] = {}  # how many, and their sum
@@ -39,13 +39,13 @@ class Durations:
         return instance_id in self._own
 
     def of(self, instance_id: str) -> float:
-        """The mean of the instance; that of all rollouts where it has none; 0 where nobody has."""
+        """The mean of the instance; that of all rollouts if it has none; 0 if there are none."""
         count, total = self._own.get(instance_id, self._all)
         return total / count if count else 0.0
 
 
 def longest_first(durations: Durations) -> Order:
-    """Of the rollouts of one seed that wait next to each other, take one of unknown length, or else the longest."""
+    """Among waiting rollouts of one seed, take one of unknown length, or else the longest."""
 
     def take(waiting: deque[Pending]) -> Pending:
         best, length = 0, -1.0
@@ -65,7 +65,7 @@ def longest_first(durations: Durations) -> Order:
 
 
 def makespan(seconds: Sequence[float], workers: int, *, busy: Sequence[float] = ()) -> float:
-    """How long `workers` take for rollouts of `seconds`, in this order; `busy` is what those under way still need."""
+    """How long `workers` take for rollouts of `seconds`, in this order; `busy`: remaining times of the running ones."""
     free = [*busy, *([0.0] * (workers - len(busy)))]
     heapq.heapify(free)
     for one in seconds:

@@ -1,8 +1,8 @@
-"""A site: where whole rollouts, gradings and audits are worked. The one seam between a run and one machine or many.
+"""A site: where rollouts, gradings and audits run. The one interface between a run and one machine or many.
 
-`Here` is an engine that this process reaches, `Pool` (harness/run/pool.py) shares work out among sites, and a node of
-a Ray cluster (harness/run/cluster.py) is a site whose process is elsewhere. What a site gives back is written by the
-run that asked for it, so that there is one journal, and every result is in it once.
+`Here` is an engine that this process reaches, `Pool` (harness/run/pool.py) distributes work among sites, and a node of
+a Ray cluster (harness/run/cluster.py) is a site whose process is elsewhere. The run that asked for a result writes it,
+so that there is one journal, with every result once.
 """
 
 import logging
@@ -33,7 +33,7 @@ SETTLING = 1.0  # seconds within which a watch notices that the engine went, aft
 
 
 class Site(Protocol):
-    """Safe to share between threads. Each call may raise SiteLost: it left nothing, and is to be made elsewhere."""
+    """Safe to share between threads. Each call may raise SiteLost: it left nothing, so repeat it elsewhere."""
 
     name: str
 
@@ -50,15 +50,15 @@ class Site(Protocol):
         ...
 
     def services(self) -> Mapping[str, Service]:
-        """What it stands on and a run has to wait for, by the boundary of the faults (harness/run/outages.py)."""
+        """The services that a run must wait for there, by the boundary of their faults (harness/run/outages.py)."""
         ...
 
     def reap(self) -> int:
-        """Remove the containers that nobody owns any more; how many."""
+        """Remove the containers whose owner is gone; returns their number."""
         ...
 
     def close_all(self) -> None:
-        """End whatever is under way, from another thread."""
+        """End all work in progress, from another thread."""
         ...
 
 
@@ -70,7 +70,7 @@ class Member(Site, Protocol):
         ...
 
     def returned(self) -> bool:
-        """After it was lost: can it be worked again? What it held of this run is removed first."""
+        """After a loss: is it usable again? Its containers of this run are removed first."""
         ...
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Member(Site, Protocol):
 
 
 class Here:
-    """An engine that this process works. `watched`: what is under way when the engine goes away is lost, not failed."""
+    """An engine used by this process. `watched`: work in progress when the engine goes away is lost, not failed."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Here:
         return True
 
     def close(self) -> None:
-        """Let go of the engine, on which nothing of the run stays."""
+        """Release the engine, and leave nothing of the run there."""
         if self._watch is not None:
             self._watch.close()
         if not self.engine.gone:
@@ -166,5 +166,5 @@ def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:
 
 
 def containers(identity: Identity, *, audited: bool = False) -> Containers:
-    """The containers of a run; `audited`: what is resolved is graded again with canaries before its grade counts."""
+    """The containers of a run; `audited`: resolved patches are graded again with canaries before the grade counts."""
     return AuditedContainers(identity) if audited else Containers(identity)

@@ -1,17 +1,19 @@
-"""Which finished rollouts were read whole and found as journaled, so that opening a run need not read them all.
+"""Which finished rollouts were read and matched their hashes, so that opening a run need not read them all again.
 
-A run of 40,000 rollouts holds gigabytes, and to hash them at each opening takes minutes. A note of this file spares a
-folder that, and is trusted only where nothing can have changed the files unseen:
+A run of 40,000 rollouts holds gigabytes, and hashing them at each opening takes minutes. A record in this file saves
+that for a folder, and is trusted only if nothing can have changed the files unnoticed:
 
-* The folder and each journaled file bear the inode, size and change time (ctime) that they had when they were hashed.
-  No program can set a change time; a write, a rename and a new file in the folder all move it, or the folder's.
-* They were hashed at least two seconds after their change time, by the file system's own clock: a later change then
-  has another one, however coarse it is.
-* The machine has not been started since. A power loss can leave a file of the right length and times without its
-  content, but not without a new start: then every file is hashed once more.
+* The folder and each journaled file have the inode, size and change time (ctime) that they had when they were hashed.
+No program can set a change time; a write, a rename and a new file in the folder all change it, or the folder's.
 
-The notes are bound to the journal: with another attempt, verdict or hash in it they do not hold. What they cannot see
-is a disk that spoils bytes at rest; `aem fsck` hashes everything and reads none of this. Deleting `.verified` is safe.
+* They were hashed at least two seconds after their change time, by the file system's own clock: a later change then has
+another time, however coarse it is.
+
+* The machine has not restarted since. A power loss can leave a file of the right length and times without its content,
+but only with a restart: then every file is hashed again.
+
+The records are bound to the journal: another attempt, verdict or hash in it makes them invalid. They cannot detect a
+disk that corrupts data at rest; `aem fsck` hashes everything and ignores them. Deleting `.verified` is safe.
 """
 
 import logging
@@ -32,7 +34,7 @@ Key = tuple[str, int]
 
 
 class Verified:
-    """The notes of one run, opened by the one process that writes it. Safe to share by threads for `add`."""
+    """The records of one run, opened by the one process that writes it. Safe to share by threads for `add`."""
 
     def __init__(self, run: Path) -> None:
         self._path = run / FILE
@@ -69,7 +71,7 @@ class Verified:
         return key in self._known and self._known[key] == mark_of(folder, events)[0]
 
     def now(self) -> int:
-        """The time by the clock of the run's file system, ns; 0 where it cannot be told."""
+        """The time by the clock of the run's file system, ns; 0 if it is unknown."""
         try:
             os.utime(self._path)
             return self._path.stat().st_mtime_ns
@@ -77,7 +79,7 @@ class Verified:
             return 0
 
     def add(self, key: Key, folder: str, events: Mapping[str, Any], began: int) -> None:
-        """Note that the files were hashed, from the moment `began` (of `now`) on, and found good."""
+        """Record that the files were hashed, from the moment `began` (of `now`) on, and matched."""
         mark, changed = mark_of(folder, events)
         if not mark or not self._file or changed + SETTLED > began or "\n" in key[0] or "\t" in key[0]:
             return
@@ -89,7 +91,7 @@ class Verified:
 
 
 def mark_of(folder: str, events: Mapping[str, Any]) -> tuple[str, int]:
-    """A digest of what is known of a rollout's files without reading them, and their latest change, ns.
+    """A digest of the metadata of a rollout's files, without reading them, and their latest change, ns.
 
     `events` are its newest ones by kind. Empty where a file is missing, or where the journal has no hashes.
     """

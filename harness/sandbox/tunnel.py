@@ -28,12 +28,12 @@ OPTIONS = (
 
 
 class Tunnel:
-    """The forwarding of one engine's socket, opened when it is first wanted and again after it broke."""
+    """The forwarding of one engine's socket, opened when it is first needed and again after it broke."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         if not parts.hostname:
-            raise ConfigError(f"engine {address!r} names no host: ssh://[user@]host[:port][/path/of/socket]")
+            raise ConfigError(f"engine {address!r} has no host: ssh://[user@]host[:port][/path/of/socket]")
         self._address = address
         self._host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
         self._port = ["-p", str(parts.port)] if parts.port else []
@@ -43,7 +43,7 @@ class Tunnel:
         self._lock = threading.Lock()
 
     def open(self) -> str:
-        """The address of the socket here. Raises EnvironmentFault with what ssh said when there is no connection."""
+        """The address of the local socket. Raises EnvironmentFault, with the message of ssh, without a connection."""
         local = self._folder / "docker.sock"
         with self._lock:
             if self._process is None or self._process.poll() is not None:

@@ -1,7 +1,7 @@
-"""Whether an engine is there: can containers start, and the moment it breaks off, also when it is back a second later.
+"""Is an engine available: can containers start, and when did it break off, even if it is back a second later?
 
 The engine's own stream of events is kept open, filtered so that nothing comes through it: it ends when the engine does.
-A host that is switched off ends nothing, so the stream is asked for again every few seconds.
+A host that is switched off ends nothing, so the stream is opened again every few seconds.
 """
 
 import logging
@@ -23,13 +23,13 @@ NOTHING = '{"label": ["aem.nothing-bears-this-label"]}'
 
 
 class EngineService:
-    """The engine that this process's clients talk to, as a service that a run may have to wait for."""
+    """The engine that this process's clients use, as a service that a run may have to wait for."""
 
     name = "the container engine"
     remedy = "start or repair it (docker info says whether it answers)"
 
     def probe(self) -> str:
-        """Why no container starts; empty where one does."""
+        """Why no container starts; empty if one does."""
         return why_no_start()
 
     @contextmanager
@@ -99,5 +99,5 @@ def answers(engine: Engine) -> bool:
     try:
         engine.connect(timeout=ANSWER).close()
         return True
-    except Exception:  # of docker-py, requests, ssh: whatever it is, it does not
+    except Exception:  # of docker-py, requests or ssh: any error means that it does not
         return False
