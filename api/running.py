@@ -316,9 +316,10 @@ def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunCon
     remedy.
     """
     from aem_harness.harness.preflight import look
+    from aem_harness.harness.sandbox import fetched
     from aem_harness.harness.sandbox.engine import HERE as ENGINE
     from aem_harness.harness.sandbox.engine import at
-    from aem_harness.harness.sandbox.images import ensure_image
+    from aem_harness.harness.sandbox.images import ensure_image, find
 
     tasks = {task.instance_id: task for task in selection.tasks}
     images = {tasks[name].instance.image: tasks[name] for name in instance_ids}
@@ -326,7 +327,8 @@ def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunCon
     for task in list(images.values())[:3]:
         try:
             with at(first):
-                ensure_image(task)
+                if ensure_image(task).source == "pulled":
+                    fetched.note(task.instance.image, str(find(task.instance.image).id))
                 problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
         except EnvironmentFault:
             return
@@ -369,6 +371,8 @@ def perform(
     from aem_harness.harness.run.identity import Identity
 
     tasks = {task.instance_id: task for task in selection.tasks}
+    if places is None and where.here:
+        keys = together(keys, selection.tasks)
     identity, at_a_time = Identity.of(store.folder, store.config), AtATime(workers, grade_workers, share)
     with opened(where, identity, tasks, agent, at_a_time, console, places=places, recipe=recipe) as site:
         return _performed(
@@ -436,7 +440,8 @@ def _performed(
             write_reports(store.folder, selection.tasks, store.progress)
     if canary is not None:
         how: dict[str, Any] = {"share": canary, "workers": grade_workers, "site": opened.site}
-        audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
+        with runner.supplied():
+            audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
     done = [store.progress[key].rollout for key in keys if key in store.progress]
     return Finished(
         store.folder,
@@ -449,6 +454,17 @@ def _performed(
         vain=alike(done) if store.config.stop_alike else "",
         remarks=remarks(store, keys),
     )
+
+
+def together(keys: "Sequence[Key]", tasks: "Sequence[Task]") -> "list[Key]":
+    """The rollouts of one instance after the other where images have still to be fetched: each is then needed once."""
+    from aem_harness.harness.sandbox.images import all_here
+
+    wanted = {task.instance_id for task in tasks if not task.dockerfile} & {name for name, _ in keys}
+    if not wanted or all_here({task.instance.image for task in tasks if task.instance_id in wanted}):
+        return list(keys)
+    first = {name: at for at, name in reversed(list(enumerate(name for name, _ in keys)))}
+    return sorted(keys, key=lambda key: first[key[0]])
 
 
 def audit(

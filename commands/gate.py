@@ -224,6 +224,9 @@ class Run:
         ),
     ] = 0.05
     no_canary: options.NoCanary = False
+    disk_budget: options.DiskBudget = None
+    evict_others: options.EvictOthers = False
+    mirror: options.Mirror = None
     registry: options.RegistryFolder = None
     engine: options.Engines = None
     ray: options.RayCluster = None

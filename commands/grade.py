@@ -62,6 +62,9 @@ def grade(
     no_canary: options.NoCanary = False,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
+    disk_budget: options.DiskBudget = None,
+    evict_others: options.EvictOthers = False,
+    mirror: options.Mirror = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")
     ] = False,

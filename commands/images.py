@@ -1,16 +1,12 @@
 """`aem images`: lists, pulls, builds and removes the container images of a task set."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
-
-if TYPE_CHECKING:
-    from aem_harness.harness.types import ImageRef, Task
 
 GIB = 1 << 30
 
@@ -90,11 +86,12 @@ def prune(
 def _each(
     dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None, workers: int, verb: str
 ) -> None:
-    """Make every image present under a progress bar, then print their digests."""
+    """Make every image present under a progress bar, then print its digest; what could not be had is listed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from aem_harness.harness.sandbox.images import ensure_image
+    from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
+    from aem_harness.harness.sandbox.fetch import Fetcher
 
     console = Console(stderr=True)
     selection = choose(dataset, console, Tasks(ids or (), repos or (), slice=slice_ or ""))
@@ -102,17 +99,19 @@ def _each(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(verb, total=len(tasks))
-
-        def one(task: "Task") -> "ImageRef":
-            image = ensure_image(task, say=_describe(progress.update, bar))
-            progress.advance(bar)
-            return image
-
-        with ThreadPoolExecutor(workers) as pool:
-            done = list(pool.map(one, tasks.values()))
+        fetcher = Fetcher(workers=workers, say=_describe(progress.update, bar), tell=lambda done: progress.advance(bar))
+        found = fetcher.fetch(list(tasks.values()))
         progress.update(bar, description=f"{verb} done")
-    for image in done:
-        typer.echo(f"{image.digest[:19]}  {image.source:<6}  {image.name}")
+    for image in found:
+        if image.ref:
+            typer.echo(f"{image.ref.digest[:19]}  {image.ref.source:<6}  {image.name}")
+    if failed := [image for image in found if image.ref is None]:
+        for image in failed:
+            typer.echo(f"failed  {image.name}: {image.why}", err=True)
+        typer.echo(
+            f"error: {len(failed)} of {len(found)} images could not be had; the same command tries them again", err=True
+        )
+        raise typer.Exit(EXIT_INFRASTRUCTURE)
 
 
 def _describe(update: Callable[..., None], bar: int) -> Callable[[str], None]:

@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -136,6 +137,48 @@ EndsFile = Annotated[
         "--ends",
         metavar="FILE",
         help="YAML file with lines `exit status: whose fault`, for all arms (docs/ends.md).",
+    ),
+]
+
+
+def _in_environment(variable: str) -> Callable[[Any], Any]:
+    """An option that whoever works with images reads from the environment, in this process and those it starts."""
+
+    def keep(value: Any) -> Any:
+        if value:
+            os.environ[variable] = str(value)
+        return value
+
+    return keep
+
+
+DiskBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--disk-budget",
+        metavar="SIZE",
+        envvar="AEM_DISK_BUDGET",
+        callback=_in_environment("AEM_DISK_BUDGET"),
+        help="Disk for the task images, for example 200GB (default: free space less a reserve).",
+    ),
+]
+EvictOthers = Annotated[
+    bool,
+    typer.Option(
+        "--evict-others",
+        envvar="AEM_EVICT_OTHERS",
+        callback=_in_environment("AEM_EVICT_OTHERS"),
+        help="Also remove images of the tasks that were there before the run.",
+    ),
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        metavar="HOST[/PREFIX]",
+        envvar="AEM_IMAGE_MIRROR",
+        callback=_in_environment("AEM_IMAGE_MIRROR"),
+        help="Registry to pull from instead of an image's own.",
     ),
 ]
 

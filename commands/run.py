@@ -103,6 +103,9 @@ def run(
     engine: options.Engines = None,
     ray: options.RayCluster = None,
     metrics_port: options.MetricsPort = None,
+    disk_budget: options.DiskBudget = None,
+    evict_others: options.EvictOthers = False,
+    mirror: options.Mirror = None,
 ) -> None:
     """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console

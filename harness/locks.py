@@ -15,13 +15,15 @@ class Held(Exception):
     """Another process has the lock."""
 
 
-def lock(handle: IO[Any], *, wait: bool = False) -> bool:
-    """Take the exclusive lock of an open file, until it is closed; without `wait`, Held where another process has it.
+def lock(handle: IO[Any], *, wait: bool = False, shared: bool = False) -> bool:
+    """Take the lock of an open file, exclusive unless `shared`, until it is closed.
+
+    Raises Held, without `wait`, where another process has it.
 
     False, with one warning, where the file system cannot lock: two processes at once are then the user's to avoid.
     """
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in HELD and not wait:
             raise Held from None

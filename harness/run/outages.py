@@ -35,7 +35,7 @@ GRACE = 0.5  # seconds within which a watched service's break is known, after a 
 INTERRUPTIONS = 5  # of the same rollout or grading; then its fault counts, whatever explains it
 GLANCE = 5.0  # seconds between looks at the disk while all is well
 
-_KINDS = {kind.boundary: kind for kind in (EnvironmentFault, PolicyFault, HostFault)}
+_KINDS = {kind.boundary: kind for kind in (EnvironmentFault, PolicyFault, HostFault)}  # of a registry: environment
 ROLLOUT_NEEDS = ("environment", "policy", "host")
 GRADING_NEEDS = ("environment", "host")
 
@@ -140,7 +140,7 @@ class Breaker:
         """Watch the services inside the block."""
         with ExitStack() as stack:
             for boundary, circuit in self._circuits.items():
-                watch = circuit.service.watch(partial(self._broke, boundary))
+                watch = circuit.service.watch(partial(self.trip, boundary))
                 circuit.watched = not isinstance(watch, nullcontext)
                 stack.enter_context(watch)
             yield
@@ -205,11 +205,11 @@ class Breaker:
                 return True
             why = self._wrong(circuit)
             if why:
-                self._broke(boundary, why)
+                self.trip(boundary, why)
             return bool(why)
 
-    def _broke(self, boundary: str, why: str) -> None:
-        """The service breaks off, or is found to be away."""
+    def trip(self, boundary: str, why: str) -> None:
+        """The service breaks off, or is found to be away: wait for it."""
         circuit = self._circuits[boundary]
         with self._changed:
             circuit.broke = time.monotonic()
@@ -223,7 +223,7 @@ class Breaker:
         threading.Thread(target=self._probe, args=(boundary,), name="outage", daemon=True).start()
 
     def _probe(self, boundary: str) -> None:
-        circuit, kind = self._circuits[boundary], _KINDS[boundary]
+        circuit, kind = self._circuits[boundary], _KINDS.get(boundary, EnvironmentFault)
         assert circuit.since is not None
         pause = FIRST_PAUSE
         while not self._stop.wait(pause) and not self._over:
@@ -267,7 +267,7 @@ class Breaker:
             return
         self._glanced = time.monotonic()
         if circuit.since is None and (why := circuit.service.glance()):
-            self._broke("host", why)
+            self.trip("host", why)
 
     def _tell(self, line: str) -> None:
         logger.warning("%s", line)

@@ -1,14 +1,16 @@
 """Where a run's rollouts and gradings take place: containers of the engine."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
+from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Space, flow_of, space_given
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.sandbox.watch import EngineService
@@ -18,8 +20,14 @@ from aem_harness.harness.types import Grade, Prediction, Task
 class Places(Protocol):
     """What a runner needs beside agent and store. An exception costs one rollout or grading."""
 
-    def image(self, task: Task) -> str:
-        """Make the task's image present; returns its digest."""
+    def supply(
+        self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event
+    ) -> AbstractContextManager[None]:
+        """Inside the block, make images present ahead of need: `upcoming()` gives the tasks to come, soonest first."""
+        ...
+
+    def image(self, task: Task) -> AbstractContextManager[str]:
+        """The task's image, present while the block runs; its digest."""
         ...
 
     def open(self, task: Task) -> AbstractContextManager[Any]:
@@ -42,11 +50,27 @@ class Places(Protocol):
 class Containers:
     """A container for every rollout and grading, under the limits of the run."""
 
-    def __init__(self, run: Identity) -> None:
+    def __init__(self, run: Identity, space: Space | None = None) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
+        self._space, self._registry = space or space_given(), Registry()
+        self._flow: Flow | None = None
 
-    def image(self, task: Task) -> str:
-        return ensure_image(task).digest
+    @contextmanager
+    def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
+        with flow_of(self._space).join(Source(upcoming, breaker, self._registry, stop)) as flow:
+            self._flow, self._stop = flow, stop
+            try:
+                yield
+            finally:
+                self._flow = None
+
+    @contextmanager
+    def image(self, task: Task) -> Iterator[str]:
+        if self._flow is None:
+            yield ensure_image(task).digest
+            return
+        with self._flow.hold(task, self._stop) as ref:
+            yield ref.digest
 
     def open(self, task: Task) -> Sandbox:
         return Sandbox(
@@ -58,6 +82,10 @@ class Containers:
         )
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        with self.image(task) if prediction.model_patch else nullcontext():
+            return self._graded(task, prediction, folder, left)
+
+    def _graded(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
         return official.grade(
             task,
             prediction,
@@ -70,7 +98,7 @@ class Containers:
         )
 
     def services(self) -> Mapping[str, Service]:
-        return {"environment": EngineService()}
+        return {"environment": EngineService(), REGISTRY: self._registry}
 
     def close_all(self) -> None:
         Sandbox.close_all()
@@ -79,12 +107,12 @@ class Containers:
 class AuditedContainers(Containers):
     """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
-    def __init__(self, run: Identity) -> None:
-        super().__init__(run)
+    def __init__(self, run: Identity, space: Space | None = None) -> None:
+        super().__init__(run, space)
         self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
-    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
-        grade = super().grade(task, prediction, folder, left)
+    def _graded(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        grade = super()._graded(task, prediction, folder, left)
         if grade.resolved:
             self._auditor.audit(task, folder)
         return grade

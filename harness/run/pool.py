@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -104,6 +105,9 @@ class Pool:
 
     def services(self) -> Mapping[str, Service]:
         return {}  # what a site stands on is the pool's to wait for
+
+    def supply(self, *_: object) -> AbstractContextManager[None]:
+        return nullcontext()  # each site fetches what it needs when it needs it
 
     def reap(self) -> int:
         """On every site that answers: one that does not is reaped when it is back."""

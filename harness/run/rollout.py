@@ -94,8 +94,7 @@ class Rollouts:
         return Worked(event, left.fault)
 
     def _act(self, task: Task, seed: int, trajectory: TrajectoryWriter, left: Left) -> None:
-        left.image_digest = self._places.image(task)
-        with self._places.open(task) as environment:
+        with self._places.image(task) as left.image_digest, self._places.open(task) as environment:
             before = environment.commands
             try:
                 left.ended = self._drive(task, seed, environment, trajectory)

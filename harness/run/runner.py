@@ -11,8 +11,9 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -93,8 +94,8 @@ class Runner:
         self._view = threading.Lock()
         identity = Identity.of(store.folder, store.config)
         self._site = site or Here(tasks, agent, places or Containers(identity), identity)
-        known = {**self._site.services(), "host": Disk(store.folder), **services}
-        self._breaker = Breaker(known, patience=self.config.outage_seconds, say=say, stop=self.stop)
+        self._services, self._say = {**self._site.services(), "host": Disk(store.folder), **services}, say
+        self._breaker = Breaker(self._services, patience=self.config.outage_seconds, say=say, stop=self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do what is pending among `keys`, in their order.
@@ -108,9 +109,16 @@ class Runner:
             watch.check()
         waiting = deque(pending.rollouts)
         logger.info("to do: %d rollouts and %d gradings of %d", len(waiting), len(pending.grades), len(keys))
-        faults_in_a_row = 0
+        losses: set[Hashable] = set()  # in a row; those to one missing image are one
+        begun: dict[Key, None] = dict.fromkeys(pending.grades)  # under way, and not graded yet
+
+        def upcoming() -> list[Task]:
+            keys = [*begun, *((instance_id, seed) for instance_id, seed, _ in waiting)]
+            return [self.tasks[instance_id] for instance_id, _ in keys]
+
         with (
             self._breaker.watching(),
+            self._site.supply(upcoming, self._breaker, self.stop),
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
             ThreadPoolExecutor(self._grade_workers, "grade") as grades,
         ):
@@ -119,26 +127,33 @@ class Runner:
             try:
                 while (waiting or rolling or grading) and not self.stop.is_set():
                     while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
-                        rolling.add(rollouts.submit(self._rollout, *self._order(waiting)))
+                        instance_id, seed, attempt = self._order(waiting)
+                        begun[instance_id, seed] = None
+                        rolling.add(rollouts.submit(self._rollout, instance_id, seed, attempt))
                     done, _ = wait(rolling | grading, timeout=0.2, return_when=FIRST_COMPLETED)
                     self._breaker.check()
                     rolling -= done
                     grading -= done
                     for event in filter(None, (future.result() for future in done)):
-                        lost = loss(event)
-                        faults_in_a_row = faults_in_a_row + 1 if lost else 0
-                        if faults_in_a_row >= FAULTS_IN_A_ROW:
+                        lost, key = loss(event), (event["instance_id"], event["seed"])
+                        image = self.tasks[key[0]].instance.image
+                        if lost:
+                            losses.add(image if f"image {image} " in lost else (key, event["event"], event["attempt"]))
+                        else:
+                            losses.clear()
+                        if len(losses) >= FAULTS_IN_A_ROW:
                             raise EnvironmentFault(
-                                f"{faults_in_a_row} losses in a row, the last to: {lost}; repair the cause, then run "
+                                f"{len(losses)} losses in a row, the last to: {lost}; repair the cause, then run "
                                 "the same command with --retry infra"
                             )
                         if event["event"] == "rollout":
                             watch.add(event)
-                            key = event["instance_id"], event["seed"]
                             if not lost:
                                 grading.add(grades.submit(self._grade, *key))
-                            elif event["attempt"] < self.config.infra_retries:
+                                continue
+                            if event["attempt"] < self.config.infra_retries:
                                 waiting.appendleft((*key, event["attempt"] + 1))
+                        begun.pop(key, None)
             finally:
                 # Ending early, by a verdict, an error or Ctrl-C: rollouts in progress are discarded and stay pending.
                 if rolling or grading or waiting:
@@ -151,6 +166,17 @@ class Runner:
                 while running := [future for future in rolling | grading if not future.done()]:
                     self._site.close_all()  # repeatedly: another container may just be starting
                     wait(running, timeout=0.5)
+
+    @contextmanager
+    def supplied(self) -> Iterator[None]:
+        """Inside the block, after the run, images that are needed again are fetched within the same budget."""
+        stop = threading.Event()
+        breaker = Breaker(self._services, patience=self.config.outage_seconds, say=self._say, stop=stop)
+        try:
+            with self._site.supply(list, breaker, stop):
+                yield
+        finally:
+            stop.set()
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
         while self._breaker.ready(ROLLOUT_NEEDS):

@@ -7,16 +7,16 @@ so that there is one journal, with every result once.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aem_harness.harness.errors import AemError, SiteLost
+from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.places import AuditedContainers, Containers, Places
 from aem_harness.harness.run.rollout import Rollouts, Worked
 from aem_harness.harness.sandbox.container import Sandbox
@@ -51,6 +51,12 @@ class Site(Protocol):
 
     def services(self) -> Mapping[str, Service]:
         """The services that a run must wait for there, by the boundary of their faults (harness/run/outages.py)."""
+        ...
+
+    def supply(
+        self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event
+    ) -> AbstractContextManager[None]:
+        """Inside the block, fetch images ahead: `upcoming()` gives the tasks to come, soonest first."""
         ...
 
     def reap(self) -> int:
@@ -111,10 +117,23 @@ class Here:
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         auditor = self._auditors.setdefault(name, auditor_of(self._identity, name))
-        return self._there(lambda: auditor.audit(task, folder), lambda found: found.state == "unaudited")
+
+        def work() -> Regrade:
+            try:
+                with self._places.image(task):
+                    return auditor.audit(task, folder)
+            except EnvironmentFault:
+                return auditor.audit(task, folder)  # which says why the image cannot be had
+
+        return self._there(work, lambda found: found.state == "unaudited")
 
     def services(self) -> Mapping[str, Service]:
         return self._places.services() if self._watch is None else {}
+
+    def supply(
+        self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event
+    ) -> AbstractContextManager[None]:
+        return self._places.supply(upcoming, breaker, stop)
 
     def reap(self) -> int:
         with at(self.engine):

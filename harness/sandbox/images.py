@@ -9,7 +9,8 @@ from typing import Any
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
-from aem_harness.harness.sandbox.engine import client, current, explained, raise_for, unreached
+from aem_harness.harness.sandbox.engine import client, current
+from aem_harness.harness.sandbox.pull import Pull, RegistryAway
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
@@ -38,26 +39,34 @@ def ensure_image(task: Task, *, pull: bool = True, build: bool = True, say: Say 
     name = task.instance.image
     with _lock_of(name):
         if task.dockerfile and build:
-            existed = _find(name) is not None
+            existed = find(name) is not None
             build_folder(Path(task.dockerfile), name, say, task.build_args)
-            return _ref(name, "local" if existed else "built")
-        if _find(name) is not None:
-            return _ref(name, "local")
+            return ref_of(name, "local" if existed else "built")
+        if find(name) is not None:
+            return ref_of(name, "local")
         if not pull:
             raise EnvironmentFault(f"image {name} is not in the engine; get it with: aem images pull")
         _pull(name, say)
-        return _ref(name, "pulled")
+        return ref_of(name, "pulled")
 
 
 def local_images(tasks: Iterable[Task]) -> list[LocalImage]:
     """Those images of `tasks` that the engine has, each once."""
     with boundary(EnvironmentFault, "the Docker engine does not answer"):
-        present = [(name, _find(name)) for name in dict.fromkeys(task.instance.image for task in tasks)]
+        present = [(name, find(name)) for name in dict.fromkeys(task.instance.image for task in tasks)]
     return [
         LocalImage(name, image.id, image.attrs["Size"], RECIPE in image.labels)
         for name, image in present
         if image is not None
     ]
+
+
+def all_here(names: Iterable[str]) -> bool:
+    """Has the engine all these images? One question for any number of them."""
+    with boundary(EnvironmentFault, "the Docker engine does not answer"):
+        images = client().api.images()
+    have = {tag for image in images for tag in [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]}
+    return all(name in have or f"{name}:latest" in have for name in names)
 
 
 def prune(tasks: Iterable[Task], *, base: bool = False, whole: bool = False, dry_run: bool = False) -> list[str]:
@@ -70,7 +79,7 @@ def prune(tasks: Iterable[Task], *, base: bool = False, whole: bool = False, dry
 
     names = [*dict.fromkeys(task.instance.image for task in tasks), *([BASE] if base else [])]
     removed: list[str] = []
-    for name in [*(name for name in names if _find(name) is not None), *(_earlier(names) if whole else [])]:
+    for name in [*(name for name in names if find(name) is not None), *(_earlier(names) if whole else [])]:
         try:
             if not dry_run:
                 client().images.remove(name)
@@ -95,32 +104,22 @@ def _earlier(names: Iterable[str]) -> list[str]:
 
 
 def _pull(name: str, say: Say) -> None:
-    from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-
-    repository, _, tag = name.rpartition(":") if ":" in name.rsplit("/", 1)[-1] else (name, "", "latest")
+    """Pull it; a registry that limits pulls is waited for, since that is over in minutes."""
     pause = PULL_PAUSE
     for attempt in range(1, PULL_TRIES + 1):
         try:
-            for step in client().api.pull(repository, tag=tag, stream=True, decode=True):
-                raise_for(step)
-                if "progress" in step:
-                    say(f"{name}: {step.get('status', '')} {step['progress']}")
+            Pull(name, say=say).run()
             return
-        except (ImageNotFound, NotFound) as error:
-            if unreached(error):  # Podman says "not found" also of a registry that does not answer
-                raise EnvironmentFault(f"image {name} cannot be pulled: {explained(error)}") from None
-            raise EnvironmentFault(f"image {name} is neither in the engine nor in its registry") from None
-        except (DockerException, EnvironmentFault) as error:
-            limited = "toomanyrequests" in str(error).lower() or "rate limit" in str(error).lower()
-            if not limited or attempt == PULL_TRIES or not isinstance(error, APIError | EnvironmentFault):
-                why = "the registry's pull limit is reached; log in with docker login" if limited else explained(error)
-                raise EnvironmentFault(f"image {name} cannot be pulled: {why}") from None
+        except RegistryAway as fault:
+            if "pull limit" not in str(fault) or attempt == PULL_TRIES:
+                raise
             say(f"{name}: the registry limits pulls, waiting {pause:.0f} s")
             time.sleep(pause)
             pause *= 2
 
 
-def _find(name: str) -> Any:
+def find(name: str) -> Any:
+    """The engine's image of that name, None where there is none."""
     from docker.errors import ImageNotFound
 
     with boundary(EnvironmentFault, f"cannot look for image {name}"):
@@ -130,12 +129,12 @@ def _find(name: str) -> Any:
             return None
 
 
-def _ref(name: str, source: ImageSource) -> ImageRef:
+def ref_of(name: str, source: ImageSource) -> ImageRef:
     """The content of a present image: its registry digest if it came from one, else its id.
 
     Podman gives every image such a digest, also those that were built here and are in no registry.
     """
-    image = _find(name)
+    image = find(name)
     if image is None:
         raise EnvironmentFault(f"image {name} vanished")
     digests = [] if image.labels.get(RECIPE) else image.attrs.get("RepoDigests") or []

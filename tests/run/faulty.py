@@ -10,7 +10,7 @@ import hashlib
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,13 @@ class Folders:
         self.injector = injector
         self.now: dict[str, Key] = {}  # one rollout of an instance at a time
 
-    def image(self, task: Task) -> str:
+    def supply(self, *_: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @contextmanager
+    def image(self, task: Task) -> Iterator[str]:
         self.injector.strike("image", (task.instance_id, 0))
-        return "sha256:none"
+        yield "sha256:none"
 
     @contextmanager
     def open(self, task: Task) -> Iterator[Folder]:

@@ -62,7 +62,7 @@ def test_an_imported_image_gets_the_name_that_podman_drops_and_its_id_as_identit
     build.import_root(root_file_system(), name, {build.RECIPE: "test"})
     image = engine.client().images.get(name)
     assert image.labels[build.RECIPE] == "test"
-    assert images._ref(name, "local").digest == image.id
+    assert images.ref_of(name, "local").digest == image.id
 
 
 def test_a_registry_that_does_not_answer_is_no_missing_image(podman: str) -> None:

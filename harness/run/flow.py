@@ -1,0 +1,426 @@
+"""A run's images as a flow: fetched ahead while agents work, removed when others need their place, within a budget.
+
+While it comes, an image takes its compressed size beside what it takes in the end: that is not counted in the budget.
+The order of what is to come is the runner's; what to do about it is decided by `harness.run.shelf`. One image is
+downloaded at a time, the soonest needed first, so that it has the whole link; the next begins as soon as only unpacking
+is left. Who needs an image waits for it here, and holds it while working with it. A registry or an engine that is away
+is waited for (harness/run/outages.py). A missing image fails those alone who need it.
+
+Ours to remove are images that a run of this user has fetched (harness/sandbox/fetched.py).
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO
+
+from aem_harness.harness.errors import AemError, ConfigError, DiskFault, EnvironmentFault, fault_in
+from aem_harness.harness.io import cache_folder
+from aem_harness.harness.locks import Held, lock
+from aem_harness.harness.run.outages import Breaker
+from aem_harness.harness.run.shelf import Shelf
+from aem_harness.harness.sandbox import fetched
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.images import ensure_image, find, ref_of
+from aem_harness.harness.sandbox.layers import layers_of
+from aem_harness.harness.sandbox.pull import NoImage, Pull, PullEnded, RegistryAway, split
+from aem_harness.harness.types import ImageRef, Task
+
+logger = logging.getLogger(__name__)
+
+REGISTRY = "registry"  # the circuit of registries, beside those of harness/run/outages.py
+PULLS = 3  # at most at a time: one that downloads, others that unpack
+RESERVE = 10 << 30  # bytes of the engine's disk that images leave free, or a twentieth of a small disk
+
+
+@dataclass(frozen=True)
+class Space:
+    """How much of the disk a run's images may take: `budget` bytes, None for what is free less a reserve.
+
+    `others`: images of the set that were here before, or were fetched by other programs, may be removed, too.
+    """
+
+    budget: float | None = None
+    others: bool = False
+
+
+BUDGET, OTHERS = "AEM_DISK_BUDGET", "AEM_EVICT_OTHERS"  # environment variables, which --disk-budget, ... set
+
+
+def space_given() -> Space:
+    """What the options and the environment say. Raises ConfigError for a size that is none."""
+    budget = os.environ.get(BUDGET, "")
+    return Space(size_of(budget) if budget else None, os.environ.get(OTHERS, "").lower() not in ("", "0", "false"))
+
+
+def size_of(text: str) -> float:
+    """Bytes of a size as people write it: 200GB, 1.5TiB, 500M."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise ConfigError(f"{text!r} is no size for a disk budget: write 200GB, or 1.5TiB")
+    power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
+    return float(found[1]) * float((1024 if found[3] else 1000) ** power)
+
+
+class Registry:
+    """The registries as one service: back when the pull that failed works."""
+
+    name = "the image registry"
+    remedy = "look at the registry, the network, and docker login; images that are here are worked with meanwhile"
+
+    def __init__(self) -> None:
+        self.image = ""
+
+    def probe(self) -> str:
+        try:
+            Pull(self.image).run()
+        except RegistryAway as fault:
+            return str(fault)
+        except AemError:
+            return ""  # it answers; what it says is the next pull's concern
+        return ""
+
+    def watch(self, broke: Callable[[str], None]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def recovered(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Source:
+    """A run that needs images: `upcoming()` gives its tasks under way and to come, soonest first."""
+
+    upcoming: Callable[[], Sequence[Task]]
+    breaker: Breaker
+    registry: Registry
+    stop: threading.Event
+
+
+class Flow:
+    """Makes images present in the order in which the runs that `join` it need them. Safe to share between threads."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._sources: list[Source] = []
+        self._over = threading.Event()
+        self._changed = threading.Condition()
+        self._shelf = Shelf()
+        self._failed: dict[str, AemError] = {}
+        self._refs: dict[str, ImageRef] = {}  # also of images that are gone: fetched again, they must be the same
+        self._pulls: dict[str, Pull] = {}
+        self._looked: set[str] = set()
+        self._wanted: list[str] = []  # waited for now, whether or not it is among what was to come
+        self._root: Path | None = None
+
+    @contextmanager
+    def join(self, source: Source) -> Iterator["Flow"]:
+        """Fetch for this run, too, inside the block."""
+        with self._changed:
+            self._sources.append(source)
+            first = len(self._sources) == 1
+        if first:
+            self._over.clear()
+            threading.Thread(target=self._run, name="images", daemon=True).start()
+        try:
+            yield self
+        finally:
+            with self._changed:
+                self._sources.remove(source)
+                last = not self._sources
+                pulls = list(self._pulls.values()) if last else []
+                if last:
+                    self._over.set()
+                self._changed.notify_all()
+            for pull in pulls:
+                pull.end()  # and not waited for: nothing here may keep an interrupted run
+
+    @contextmanager
+    def hold(self, task: Task, stop: threading.Event) -> Iterator[ImageRef]:
+        """Wait for the task's image; it stays while the block runs. Raises the fault of an image that cannot be had."""
+        name = task.instance.image
+        if not _managed(task):
+            yield ensure_image(task)
+            return
+        with _in_use(name):
+            self._take(name, stop)
+            while find(name) is None:  # another program removed it
+                with self._changed:
+                    self._shelf.release(name)
+                    self._shelf.gone(name)
+                self._take(name, stop)
+            try:
+                yield self._refs[name]
+            finally:
+                with self._changed:
+                    self._shelf.release(name)
+                    self._changed.notify_all()
+
+    @property
+    def peak(self) -> float:
+        """The most bytes that the images took together, those that were coming included."""
+        return self._shelf.peak
+
+    def _take(self, name: str, stop: threading.Event) -> None:
+        with self._changed:
+            self._wanted.append(name)
+            self._changed.notify_all()
+            try:
+                while name not in self._shelf.present:
+                    if name in self._failed:
+                        raise self._failed[name]
+                    if stop.is_set() or self._over.is_set():
+                        raise EnvironmentFault(f"image {name} is not here, and the run ends")
+                    self._changed.wait(0.2)
+                self._shelf.take(name)
+            finally:
+                self._wanted.remove(name)
+
+    # --- the thread that decides ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._look_around()
+                busy = self._step()
+            except Exception as error:
+                if not self._waited_for(error):
+                    logger.exception("the flow of images failed")
+                    self._fail_all(error if isinstance(error, AemError) else EnvironmentFault(f"unexpected {error!r}"))
+                    return
+                busy = True
+            if not busy:
+                with self._changed:
+                    self._changed.wait(0.5)
+
+    def _waited_for(self, error: Exception) -> bool:
+        """Whether an outage of the engine explains it, after waiting for its end."""
+        source = self._source()
+        if source is None:
+            return True
+        fault = fault_in(error) or EnvironmentFault(str(error))
+        return source.breaker.interrupts("images", fault, time.monotonic()) and source.breaker.ready()
+
+    def _fail_all(self, fault: AemError) -> None:
+        with self._changed:
+            for name in self._names():
+                self._failed.setdefault(name, fault)
+            self._changed.notify_all()
+
+    def _source(self) -> Source | None:
+        sources = list(self._sources)
+        return sources[0] if sources else None
+
+    def _names(self) -> list[str]:
+        """The images of all that is to come, soonest first; several runs take turns."""
+        orders = [[task.instance.image for task in one.upcoming() if _managed(task)] for one in list(self._sources)]
+        listed = [name for turn in zip_longest(*orders) for name in turn if name is not None]
+        known = set(listed)
+        return [*(name for name in list(self._wanted) if name not in known), *listed]
+
+    def _look_around(self) -> None:
+        """Which of the images are here already, and how large."""
+        for name in dict.fromkeys(self._names()):
+            if name not in self._looked:
+                if find(name) is not None:
+                    self._here(name, ours=None)
+                self._looked.add(name)
+
+    def _step(self) -> bool:
+        """Do one thing; False where there is nothing to do now."""
+        with self._changed:
+            running = list(self._pulls.values())
+        if len(running) >= PULLS or not all(pull.arrived.is_set() for pull in running):
+            return False
+        names = self._names()
+        with self._changed:
+            self._shelf.budget = self._budget()
+            move = self._shelf.next(names)
+        if move.fetch is None:
+            return False
+        for name in move.evict:
+            self._evict(name)
+        with self._changed:
+            self._pulls[move.fetch] = Pull(move.fetch)
+        threading.Thread(target=self._fetch, args=(move.fetch,), name=f"image {move.fetch}", daemon=True).start()
+        return True
+
+    def _budget(self) -> float | None:
+        """Bytes for all images of the run: what was given, and never more than leaves the reserve free."""
+        free = self._free()
+        room = None if free is None else self._shelf.used - sum(self._shelf.coming.values()) + free
+        return min((one for one in (self._space.budget, room) if one is not None), default=None)
+
+    def _free(self) -> float | None:
+        """Bytes that images may still take of the engine's disk; None where that is another machine's."""
+        if self._root is None:
+            with suppress(Exception):
+                self._root = Path(client().info()["DockerRootDir"])
+        try:
+            disk = shutil.disk_usage(self._root or "")
+        except OSError:
+            return None
+        return disk.free - min(RESERVE, disk.total / 20)
+
+    # --- fetching and removing --------------------------------------------------------------------------------------
+
+    def _fetch(self, name: str) -> None:
+        known = self._refs.get(name)
+        pinned = f"{split(name)[0]}@{known.digest}" if known and known.source == "pulled" else name
+        try:
+            while not self._over.is_set() and (source := self._source()):
+                began = time.monotonic()
+                pull = Pull(pinned, grew=lambda size: self._grew(name, size))
+                with self._changed:
+                    self._pulls[name] = pull
+                try:
+                    pull.run()
+                    if pinned != name:
+                        client().images.get(pinned).tag(*split(name))
+                    self._here(name, ours=True, compressed=pull.size)
+                    logger.info("image %s is here after %.1f s", name, time.monotonic() - began)
+                    return
+                except PullEnded:
+                    with self._changed:
+                        self._shelf.not_coming(name)
+                    return
+                except RegistryAway as fault:
+                    source.registry.image = pinned
+                    source.breaker.trip(REGISTRY, str(fault))
+                    source.breaker.ready((REGISTRY,))
+                except NoImage as fault:
+                    self._cannot(name, fault)
+                    return
+                except (EnvironmentFault, DiskFault) as fault:
+                    if not source.breaker.interrupts(("image", name), fault, began):
+                        self._cannot(name, fault)
+                        return
+                    source.breaker.ready()
+        except Exception as error:
+            logger.exception("the pull of %s failed", name)
+            self._cannot(name, error if isinstance(error, AemError) else EnvironmentFault(f"unexpected {error!r}"))
+        finally:
+            with self._changed:
+                self._pulls.pop(name, None)
+                self._changed.notify_all()
+
+    def _cannot(self, name: str, fault: AemError) -> None:
+        with self._changed:
+            self._shelf.not_coming(name, failed=True)
+            self._failed[name] = fault
+            self._changed.notify_all()
+        logger.warning("%s", fault)
+
+    def _here(self, name: str, *, ours: bool | None, compressed: float = 0.0) -> None:
+        """An image is present; `ours` None: it was before, and the list says whose it is."""
+        image, ref = find(name), ref_of(name, "pulled" if ours else "local")
+        layers = layers_of(image)
+        if ours:
+            fetched.note(name, str(image.id))
+        mine = ours or fetched.is_ours(name, str(image.id))
+        with self._changed:
+            self._refs[name] = (
+                ref.model_copy(update={"source": "pulled"}) if mine and image.attrs.get("RepoDigests") else ref
+            )
+            if not (mine or self._space.others):
+                self._shelf.kept.add(name)
+            self._shelf.arrived(name, layers, compressed)
+            self._changed.notify_all()
+        budget = self._space.budget
+        if ours and budget is not None and self._shelf.used > budget and len(self._shelf.present) == 1:
+            words = "image %s alone takes %s, more than the disk budget of %s"
+            logger.warning(words, name, _gb(self._shelf.used), _gb(budget))
+
+    def _grew(self, name: str, compressed: float) -> None:
+        """More is known of what a pull brings: make room for it, or put it off."""
+        with self._changed:
+            self._shelf.grew(name, compressed)
+            budget = self._shelf.budget
+            if budget is None or self._shelf.used <= budget:
+                return
+            evict = self._shelf.relief(self._names())
+            alone = not self._shelf.held and len(self._shelf.coming) == 1
+            pull = self._pulls.get(name)
+        for one in evict or ():
+            self._evict(one)
+        if evict is None and not alone and pull is not None and self._shelf.cannot_fit(name, compressed):
+            logger.info("image %s is larger than expected: put off until it fits", name)
+            pull.end()
+
+    def _evict(self, name: str) -> None:
+        """Remove an image that nobody holds; one that a container uses, or another run, stays."""
+        from docker.errors import DockerException, ImageNotFound
+
+        with self._changed:
+            if name in self._shelf.held:
+                return
+            self._shelf.gone(name)  # from now on who needs it waits for it
+        try:
+            with _unused(name):
+                for tag in [name, *self._pinned(name)]:
+                    with suppress(ImageNotFound):
+                        client().images.remove(tag)
+            logger.info("image %s was removed", name)
+        except (DockerException, Held, OSError) as error:
+            logger.info("image %s stays: %s", name, error)
+            with suppress(AemError):
+                if find(name) is not None:
+                    self._here(name, ours=None)
+                    with self._changed:
+                        self._shelf.kept.add(name)
+
+    def _pinned(self, name: str) -> list[str]:
+        with suppress(AemError):
+            image = find(name)
+            if image is not None:
+                return [one for one in image.attrs.get("RepoDigests") or [] if one.rpartition("@")[0] == split(name)[0]]
+        return []
+
+
+_flows: dict[Space, Flow] = {}
+_making = threading.Lock()
+
+
+def flow_of(space: Space) -> Flow:
+    """The flow of this process: two arms of a gate work one engine, and must not remove each other's images."""
+    with _making:
+        return _flows.setdefault(space, Flow(space))
+
+
+def _managed(task: Task) -> bool:
+    """Images with a recipe are built when they are needed, and stay."""
+    return not task.dockerfile
+
+
+def _lock_file(name: str) -> IO[str]:
+    folder = cache_folder() / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / hashlib.sha256(name.encode()).hexdigest()[:24]).open("w")
+
+
+@contextmanager
+def _in_use(name: str) -> Iterator[None]:
+    """No other run of this user removes the image meanwhile."""
+    with _lock_file(name) as handle:
+        lock(handle, wait=True, shared=True)
+        yield
+
+
+@contextmanager
+def _unused(name: str) -> Iterator[None]:
+    """Raises Held where a run needs the image now."""
+    with _lock_file(name) as handle:
+        lock(handle)
+        yield
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,34 @@
+"""The images that runs of this user have fetched, and may remove again: a list in the cache folder, with their ids."""
+
+import json
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from aem_harness.harness.io import cache_folder, write_json
+
+_lock = threading.Lock()
+
+
+def note(name: str, image_id: str) -> None:
+    """A run fetched this image. That the list cannot be written only means that the image stays."""
+    with _lock, suppress(OSError):
+        write_json(_path(), {**_read(), name: image_id})
+
+
+def is_ours(name: str, image_id: str) -> bool:
+    """Did a run fetch this image, and is it still the same?"""
+    return _read().get(name) == image_id
+
+
+def _path() -> Path:
+    return cache_folder() / "fetched-images.json"
+
+
+def _read() -> Mapping[str, str]:
+    try:
+        found: Mapping[str, str] = json.loads(_path().read_text())
+        return found
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,247 @@
+"""Images that a run fetches as it needs them, from a real registry whose link is slow, or away for a while."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.api.running import Selection, open_run
+from aem_harness.cli import app
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run import flow, outages
+from aem_harness.harness.run.flow import Space, size_of
+from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.places import Containers
+from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.store import RunStore, read_journal
+from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.images import local_images
+from aem_harness.harness.types import Task
+from benchmarks.link import Link, registry
+from tests.run.faulty import Doubler, Folders, Injector
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+
+SIZE = 1_000_000  # bytes of an image; they share no layer
+
+
+@pytest.fixture(scope="module")
+def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
+    try:
+        with registry(tmp_path_factory.mktemp("registry")) as made:
+            yield made
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def images(link: Link, unique: Callable[[str], str]) -> Iterator[list[str]]:
+    """Five images that are in the registry and not in the engine."""
+    link.back()
+    link.rate = None
+    names = [f"{link.address}/aem/{unique('flow')}:1" for _ in range(5)]
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "ballast").write_bytes(os.urandom(SIZE))
+            (Path(folder) / "Dockerfile").write_text("FROM scratch\nCOPY ballast /ballast\n")
+            client().images.build(path=folder, tag=name, rm=True, forcerm=True)
+        client().images.push(name)
+        client().images.remove(name)
+    yield names
+    link.back()
+    for name in names:
+        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(flow, "_flows", {})
+
+
+class Pulled(Folders):
+    """Folders for containers, and real images."""
+
+    def __init__(self, store: RunStore, space: Space) -> None:
+        super().__init__(Injector({}))
+        self.containers = Containers(Identity.of(store.folder, store.config), space)
+
+    def services(self) -> Any:
+        return self.containers.services()
+
+    def supply(self, *how: Any) -> AbstractContextManager[None]:
+        return self.containers.supply(*how)
+
+    def image(self, task: Task) -> AbstractContextManager[str]:
+        return self.containers.image(task)
+
+
+class Looking(Doubler):
+    """An agent that looks which of the images are here while it works."""
+
+    def __init__(self, names: Sequence[str], seconds: float = 0.3) -> None:
+        super().__init__(Injector({}))
+        self.names, self.seconds, self.most = names, seconds, 0
+
+    def run(self, instance: Any, environment: Any, record: Any, *, seed: int) -> Any:
+        time.sleep(self.seconds)
+        self.most = max(self.most, len(here(self.names)))
+        return super().run(instance, environment, record, seed=seed)
+
+
+def here(names: Sequence[str]) -> set[str]:
+    return {name for name in names if subprocess.run(["docker", "inspect", name], capture_output=True).returncode == 0}
+
+
+def tasks_of(names: Sequence[str]) -> Selection:
+    loaded = load("sample")
+    model = loaded.tasks[0]
+    made = [
+        model.model_copy(
+            update={
+                "dockerfile": None,
+                "instance": model.instance.model_copy(update={"instance_id": f"x__y-{n}", "image": name}),
+            }
+        )
+        for n, name in enumerate(names, start=1)
+    ]
+    return Selection(made, loaded)
+
+
+def run(folder: Path, names: Sequence[str], space: Space, *, seeds: int = 2, **config: Any) -> tuple[Any, list[str]]:
+    """Run it all, the rollouts of one instance after the other; the agent, and what was said of outages."""
+    selection, agent, said = tasks_of(names), Looking(names), list[str]()
+    keys = [(task.instance_id, seed) for task in selection.tasks for seed in range(seeds)]
+    with open_run(folder, RunConfig(arm="a", agent="doubler", **config), selection, agent, seeds) as store:
+        tasks = {task.instance_id: task for task in selection.tasks}
+        places = Pulled(store, space)
+        Runner(store, tasks, agent, workers=2, places=places, say=said.append).run(keys)
+    return agent, said
+
+
+def losses(folder: Path) -> set[str]:
+    return {e["instance_id"] for e in read_journal(folder) if e["event"] == "rollout" and e["fault"]}
+
+
+def graded(folder: Path) -> int:
+    return sum(event["event"] == "grade" for event in read_journal(folder))
+
+
+def test_a_run_stays_within_its_disk_budget_and_leaves_the_users_own_images(tmp_path, images):
+    client().images.pull(images[2])  # the user's own
+    agent, _ = run(tmp_path / "r", images, Space(budget=3.2 * SIZE))
+    assert graded(tmp_path / "r") == 10
+    assert losses(tmp_path / "r") == set()
+    assert 2 <= agent.most <= 3
+    assert images[2] in here(images)
+
+    order = [images[2], *images[:2], *images[3:]]
+    agent, _ = run(tmp_path / "again", order, Space(budget=3.2 * SIZE, others=True))
+    assert graded(tmp_path / "again") == 10
+    assert images[2] not in here(images), "it was allowed to go once it was done with"
+
+
+def test_without_a_budget_each_image_is_fetched_once_and_stays(tmp_path, images, link):
+    link.rate, before = 1e9, link.sent
+    run(tmp_path / "r", images, Space(), seeds=3)
+    assert graded(tmp_path / "r") == 15
+    assert here(images) == set(images)
+    assert 5 * SIZE <= link.sent - before < 6 * SIZE
+
+
+def test_a_registry_that_is_away_for_some_seconds_is_waited_for(tmp_path, images, link):
+    link.away()
+    threading.Timer(2, link.back).start()
+    _, said = run(tmp_path / "r", images, Space())
+    assert graded(tmp_path / "r") == 10
+    assert {event["attempt"] for event in read_journal(tmp_path / "r")} == {0}
+    assert losses(tmp_path / "r") == set()
+    assert "the image registry is away" in said[0]
+    assert "the image registry is back" in said[1]
+
+
+def test_a_missing_image_costs_its_own_rollouts_alone_however_many_seeds(tmp_path, images, link):
+    names = [f"{link.address}/aem/never-pushed:1", *images[:2]]
+    run(tmp_path / "r", names, Space(), seeds=8)
+    assert losses(tmp_path / "r") == {"x__y-1"}
+    assert graded(tmp_path / "r") == 16
+    fault = next(event["fault"] for event in read_journal(tmp_path / "r") if event.get("fault"))
+    assert fault["boundary"] == "environment"
+    assert "is neither in the engine nor in its registry" in fault["message"]
+
+
+def rows(path: Path, names: Sequence[str]) -> Path:
+    import json
+
+    row = json.loads((Path(load.__code__.co_filename).parent / "tiny" / "rows.jsonl").read_text().splitlines()[0])
+    row = {key: value for key, value in row.items() if key != "dockerfile"}
+    lines = [json.dumps({**row, "instance_id": f"x__y-{n}", "image": name}) for n, name in enumerate(names)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_pulling_goes_on_past_a_missing_image_and_lists_it(tmp_path, images, link):
+    missing = f"{link.address}/aem/never-pushed:1"
+    dataset = rows(tmp_path / "rows.jsonl", [missing, *images])
+    done = CliRunner().invoke(app, ["images", "pull", "--set", str(dataset)])
+    assert done.exit_code == 3
+    assert f"failed  {missing}: image {missing} is neither" in done.output
+    assert "1 of 6 images could not be had" in done.output
+    assert here(images) == set(images)
+
+
+def test_images_come_from_a_mirror_under_their_own_names(tmp_path, images, link, monkeypatch):
+    owner, name = "registry.example.invalid", images[0].partition("/")[2]
+    monkeypatch.setenv("AEM_IMAGE_MIRROR", link.address)
+    dataset = rows(tmp_path / "rows.jsonl", [f"{owner}/{name}"])
+    try:
+        done = CliRunner().invoke(app, ["images", "pull", "--set", str(dataset)])
+        assert done.exit_code == 0, done.output
+        assert len(local_images(tasks_of([f"{owner}/{name}"]).tasks)) == 1
+    finally:
+        subprocess.run(["docker", "image", "rm", "--force", f"{owner}/{name}"], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["run", "pull"])
+def test_an_interrupt_during_pulls_is_heeded_at_once(tmp_path, images, link, command):
+    link.rate = 50_000  # an image takes 20 s
+    dataset = rows(tmp_path / "rows.jsonl", images)
+    words = ["images", "pull"] if command == "pull" else ["run", "--agent", "gold", "--out", str(tmp_path / "r")]
+    before = link.sent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aem_harness.cli", *words, "--set", str(dataset)],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # type: ignore[arg-type, return-value]
+    )
+    try:
+        while link.sent < before + 50_000:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.wait(timeout=60) == 130
+        assert time.monotonic() - began < 12
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_sizes_are_read_as_people_write_them():
+    assert [size_of(text) for text in ("200GB", "1.5TiB", "500M", "12")] == [200e9, 1.5 * 2**40, 500e6, 12]
+    for wrong in ("", "lots", "-3GB", "0GB", "3XB"):
+        with pytest.raises(ConfigError, match="is no size"):
+            size_of(wrong)
