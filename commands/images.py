@@ -1,20 +1,28 @@
 """`aem images`: lists, pulls, builds and removes the container images of a task set."""
 
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
 
+if TYPE_CHECKING:
+    from aem_harness.harness.types import Task
+
 GIB = 1 << 30
 
 
 def register(app: typer.Typer) -> None:
-    images = typer.Typer(help="List, pull, build and prune the container images of a task set.", no_args_is_help=True)
+    images = typer.Typer(
+        help="List, pull, save, load, build and prune the container images of a task set.", no_args_is_help=True
+    )
     images.command("list", epilog="Example: aem images list --set verified --repo django/django")(list_images)
     images.command("pull", epilog="Example: aem images pull --set verified --slice 0:50 -w 4")(pull)
+    images.command("save", epilog="Example: aem images save /media/images --set verified --slice 0:50")(save)
+    images.command("load", epilog="Example: aem images load /media/images")(load)
     images.command("build", epilog="Example: aem images build --set sample")(build)
     images.command("prune", epilog="Example: aem images prune --set verified --slice 0:50")(prune)
     app.add_typer(images, name="images")
@@ -46,9 +54,82 @@ def pull(
     repos: options.Repos = None,
     slice_: options.Slice = None,
     workers: options.Workers = 4,
+    mirror: options.Mirror = None,
 ) -> None:
     """Pull images before a run."""
     _each(dataset, ids, repos, slice_, workers, "pulling")
+
+
+def save(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout, made if need be.")],
+    dataset: options.DataSet = "sample",
+    ids: options.Ids = None,
+    repos: options.Repos = None,
+    slice_: options.Slice = None,
+    mirror: options.Mirror = None,
+) -> None:
+    """Write the images of a task set into a folder, for machines without a registry; those not here are pulled."""
+    from aem_harness.harness.sandbox.images import ensure_image
+    from aem_harness.harness.sandbox.oci import Layout
+
+    selection = _tasks(dataset, ids, repos, slice_)
+    layout = Layout(folder)
+    have = set(layout.names())
+
+    def one(task: "Task") -> str:
+        if task.instance.image in have:
+            return "was there"
+        ensure_image(task)
+        return f"{layout.save(task.instance.image) / 1e6:.0f} MB"
+
+    _one_by_one({task.instance.image: task for task in selection}, one, "saved")
+
+
+def load(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout of `aem images save`.")],
+) -> None:
+    """Give the images of a folder to the engine; those that it has already stay."""
+    from aem_harness.harness.errors import DataError
+    from aem_harness.harness.sandbox.images import find
+    from aem_harness.harness.sandbox.oci import Layout
+
+    layout = Layout(folder)
+    names = layout.names()
+    if not names:
+        raise DataError(f"{folder} holds no images; aem images save {folder} writes some")
+
+    def one(name: str) -> str:
+        if (here := find(name)) is not None:
+            if here.id != layout.image_id(name):
+                raise DataError("the engine has another image of that name: remove it first (docker image rm)")
+            return "was there"
+        layout.load(name)
+        return "done"
+
+    _one_by_one({name: name for name in names}, one, "loaded")
+
+
+def _one_by_one(work: "dict[str, Any]", do: Callable[[Any], str], verb: str) -> None:
+    """A line for each image; what fails keeps nothing else, and ends with exit code 3."""
+    from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, AemError
+
+    failed = 0
+    for name, item in work.items():
+        try:
+            typer.echo(f"{do(item):>10}  {name}")
+        except AemError as error:
+            failed += 1
+            typer.echo(f"failed  {name}: {error}", err=True)
+    if failed:
+        lost = f"{failed} of {len(work)} images could not be {verb}"
+        typer.echo(f"error: {lost}; the same command tries them again", err=True)
+        raise typer.Exit(EXIT_INFRASTRUCTURE)
+
+
+def _tasks(dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None) -> "list[Task]":
+    from rich.console import Console
+
+    return choose(dataset, Console(stderr=True), Tasks(ids or (), repos or (), slice=slice_ or "")).tasks
 
 
 def build(
@@ -94,8 +175,7 @@ def _each(
     from aem_harness.harness.sandbox.fetch import Fetcher
 
     console = Console(stderr=True)
-    selection = choose(dataset, console, Tasks(ids or (), repos or (), slice=slice_ or ""))
-    tasks = {task.instance.image: task for task in selection.tasks}
+    tasks = {task.instance.image: task for task in _tasks(dataset, ids, repos, slice_)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(verb, total=len(tasks))
