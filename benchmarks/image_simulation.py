@@ -85,6 +85,11 @@ class Night:
                 loading, number = True, number + 1
                 missing = sum(size for layer, size in self.layers[name].items() if layer not in self._here())
                 self.fetched += missing / PACKED
+                self.shelf.grew(name, missing / PACKED)
+                for gone in (
+                    self.shelf.relief([*working, *(one[0] for one in begun), *(one[0] for one in waiting)]) or ()
+                ):
+                    self.shelf.gone(gone)
                 heapq.heappush(events, (now + missing / PACKED / self.rate, number, "fetched", name))
             if not events:
                 raise RuntimeError("nothing moves any more")

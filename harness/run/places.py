@@ -83,19 +83,16 @@ class Containers:
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
         with self.image(task) if prediction.model_patch else nullcontext():
-            return self._graded(task, prediction, folder, left)
-
-    def _graded(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
-        return official.grade(
-            task,
-            prediction,
-            folder=folder,
-            timeout=self._config.grade_timeout,
-            limits=self._config.limits,
-            labels=self._labels,
-            dataset_digest=self._dataset_digest,
-            left=left,
-        )
+            return official.grade(
+                task,
+                prediction,
+                folder=folder,
+                timeout=self._config.grade_timeout,
+                limits=self._config.limits,
+                labels=self._labels,
+                dataset_digest=self._dataset_digest,
+                left=left,
+            )
 
     def services(self) -> Mapping[str, Service]:
         return {"environment": EngineService(), REGISTRY: self._registry}
@@ -111,8 +108,9 @@ class AuditedContainers(Containers):
         super().__init__(run, space)
         self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
-    def _graded(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
-        grade = super()._graded(task, prediction, folder, left)
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        grade = super().grade(task, prediction, folder, left)
         if grade.resolved:
-            self._auditor.audit(task, folder)
+            with self.image(task):
+                self._auditor.audit(task, folder)
         return grade
