@@ -62,7 +62,6 @@ class Shelf:
         """An image that is coming turns out to have at least so many bytes to download."""
         if name in self.coming:
             self.coming[name] = max(self.coming[name], compressed * self._ratio)
-            self._seen()
 
     def cannot_fit(self, name: str, compressed: float) -> bool:
         """Is it over the budget beside all else that is here, however well it was compressed?"""

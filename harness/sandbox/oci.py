@@ -77,7 +77,7 @@ class Layout:
                 tar.addfile(about, io.BytesIO(data))
             archive.seek(0)
             try:
-                client().images.load(archive)  # type: ignore[arg-type]
+                client().images.load(archive)
             except (DockerException, OSError) as error:
                 raise EnvironmentFault(f"image {name} cannot be loaded: {explained(error)}") from None
 
