@@ -4,10 +4,10 @@
 
 Eight images of 40 MB (random bytes) lie in a registry behind a link of 4 MB/s. Each is worked with by two rollouts,
 whose agents wait 5 s as for a model, with two workers. Registry, pulls and runner are real; containers and gradings are
-left out (`benchmarks.image_flow_run`), so that a busy machine blurs little. The bound is the larger of two times: of the
-bytes on the link, and of the agents on the workers. `--before` is another checkout of this project (git worktree), which
-runs the same in turn. `--budget N` adds a run with a disk budget of N images; the images in the
-engine are counted four times a second. Every run starts without the images; they are removed in the end.
+left out (`benchmarks.image_flow_run`), so that a busy machine blurs little. The bound is the larger of two times: of
+the bytes on the link, and of the agents on the workers. `--before` is another checkout of this project (git worktree),
+which runs the same in turn. `--budget N` adds a run with a disk budget of N images; the images in the engine are
+counted four times a second. Every run starts without the images; they are removed in the end.
 """
 
 import argparse
