@@ -248,6 +248,7 @@ def connect(address: str) -> None:
         raise ConfigError("--ray needs Ray: pip install 'aem-harness[ray]'") from None
     if ray.is_initialized():
         return
+    _keep_stdout()
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError) as error:
@@ -256,6 +257,18 @@ def connect(address: str) -> None:
         ) from None
     except (RuntimeError, ValueError) as error:  # other versions of Ray or Python, a malformed address
         raise ConfigError(f"cannot join the Ray cluster at {address}: {in_one_line(error)}") from None
+
+
+def _keep_stdout() -> None:
+    """What raylets report goes into the run's log: Ray prints it to stdout whatever it is told (findings/ray-*.sh)."""
+    from ray._private import worker
+
+    def log(data: Mapping[str, Any], **_: Any) -> None:
+        for line in data.get("lines", ()):
+            logger.info("%s: %s", data.get("pid", "ray"), line)
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = log
 
 
 def alive() -> list[NodeInfo]:

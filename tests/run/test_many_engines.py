@@ -187,15 +187,16 @@ def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
     assert 0 < len(finished) < TASKS * SEEDS
 
     # A node is killed, with its engine, while the rest is run.
-    second = subprocess.Popen(asked, env=environment(), stderr=subprocess.PIPE, text=True)
+    second = subprocess.Popen(asked, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     before = len(begun(out))
     when(lambda: len(begun(out)) >= before + 3 and bool(engines[2].containers()))
     cluster.remove_node(cluster.members[2], allow_graceful=False)
     engines[2].kill()
-    _, said = second.communicate(timeout=300)
+    printed, said = second.communicate(timeout=300)
     assert second.returncode == 0, said
     assert results(out) == alone, "nothing is lost, nothing is there twice"
     assert "is away" in said
+    assert "raylet" not in printed + said, "what Ray reports is in the run's log"
     nothing_left(engines[:2])
     scratch = list(out.glob("rollouts/*/.*"))
     assert scratch == []

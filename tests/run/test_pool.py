@@ -194,11 +194,18 @@ def test_a_task_goes_where_its_image_is_if_a_slot_is_free_there(tmp_path, select
     assert len(first.begun) == 3, "and its other seeds follow it"
 
 
-def test_waiting_work_is_served_in_its_order_also_after_a_loss(tmp_path, selection):
+def test_waiting_work_is_served_in_its_order_and_what_was_lost_keeps_its_turn(tmp_path, selection, monkeypatch):
+    monkeypatch.setattr("aem_harness.harness.run.pool.PAUSES", (0.1,))
     tasks = tasks_of(selection)
     machine = Machine("a", tasks, Identity(RunConfig(arm="a", agent="doubler"), {}, ""))
     gate = threading.Semaphore(0)
-    machine.before = lambda: gate.acquire() and None
+
+    def before() -> None:
+        gate.acquire()
+        if len(machine.begun) == 2:  # the second is lost, and the machine back when it is looked at again
+            raise SiteLost("a went away")
+
+    machine.before = before
     pool = Pool([Place(machine, {"rollout": 1, "grade": 1})], tasks)
     names = [task.instance_id for task in selection.tasks[:6]]
     threads = []
@@ -208,11 +215,11 @@ def test_waiting_work_is_served_in_its_order_also_after_a_loss(tmp_path, selecti
         threads[-1].start()
         while len(pool._waiting["rollout"]) + len(machine.begun) <= n:
             threading.Event().wait(0.01)
-    for _ in names:
+    for _ in [*names, "the lost one"]:
         gate.release()
     for thread in threads:
         thread.join(timeout=30)
-    assert [name for name, _ in machine.begun] == names
+    assert [name for name, _ in machine.begun] == [names[0], names[1], *names[1:]]
 
 
 def test_ending_a_run_wakes_what_waits_for_a_slot(tmp_path, selection):
