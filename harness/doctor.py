@@ -1,7 +1,8 @@
 """What a run needs from this machine, checked: each finding comes with its remedy."""
 
 import shutil
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from aem_harness.harness.errors import AemError, counted, in_one_line
 from aem_harness.harness.finding import Finding
@@ -30,8 +31,6 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
     """The same on every node of a Ray cluster, and whether their versions and clocks are those of this process."""
     import time
 
-    import ray
-
     from aem_harness.harness.run.cluster import Looker, connect, lookers
 
     try:
@@ -39,7 +38,9 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
     except AemError as error:
         yield Finding(level="problem", what="Ray", detail=str(error), remedy="ray status says what is there")
         return
-    ours = Looker().versions()
+    import ray
+
+    ours, images = Looker().versions(), {}
     with lookers() as nodes:
         yield Finding(level="ok", what="Ray", detail=f"Ray {ours['Ray']}, {len(nodes)} nodes")
         for info, actor in nodes:
@@ -49,7 +50,8 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
                 its = ray.get(actor.now.remote(), timeout=NODE_SECONDS)
                 off = max(before - its, its - time.time(), 0.0)
                 found = ray.get(actor.call.remote(_all, dataset), timeout=NODE_SECONDS)
-            except ray.exceptions.RayError as error:
+                images[str(info)] = ray.get(actor.call.remote(_images, dataset), timeout=NODE_SECONDS)
+            except (AemError, ray.exceptions.RayError) as error:
                 yield Finding(
                     level="problem",
                     what="node",
@@ -60,9 +62,40 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
             yield from _of_node(str(info), ours, versions, off)
             yield from (one.model_copy(update={"detail": f"{info}: {one.detail}"}) for one in found)
 
+    yield from _same_images(images)
+
 
 def _all(dataset: str) -> list[Finding]:
     return list(examine(dataset))
+
+
+def _images(dataset: str) -> dict[str, str]:
+    """The content of each image of the set that the engine has."""
+    from aem_harness.harness.sandbox.images import local_images
+
+    _, tasks = _dataset(dataset)
+    try:
+        return {image.name: image.digest for image in local_images(tasks)}
+    except AemError:
+        return {}  # said already
+
+
+def _same_images(images: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    """Is what nodes call the same image the same? Images that were built on each are not."""
+    contents: dict[str, set[str]] = defaultdict(set)
+    for those in images.values():
+        for name, digest in those.items():
+            contents[name].add(digest)
+    others = sorted(name for name, digests in contents.items() if len(digests) > 1)
+    here = ", ".join(f"{node}: {len(those)}" for node, those in images.items())
+    yield Finding(
+        level="warning" if others else "ok",
+        what="images",
+        detail=f"{len(others)} are not the same on all nodes, the first: {others[0]}" if others else f"there ({here})",
+        remedy="pull them, or build them once and docker save and load them: verdicts may depend on them"
+        if others
+        else "",
+    )
 
 
 def _of_node(node: str, ours: dict[str, str], theirs: dict[str, str], off: float) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from typing import Any
 from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, SiteLost, in_one_line
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.regrade import Regrade
+from aem_harness.harness.io import write_bytes
 from aem_harness.harness.run.auditing import CANARY
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Service
@@ -72,7 +73,8 @@ class Worker:
     def grade(
         self, task_id: str, prediction: Prediction, left: Mapping[str, str | None] | None
     ) -> tuple[str, Any, bytes]:
-        return _worked({}, lambda folder: self._here.grade(self._tasks[task_id], prediction, folder, left))
+        sent = {official.PATCH: b""}  # which is there already, and is written by grading
+        return _worked(sent, lambda folder: self._here.grade(self._tasks[task_id], prediction, folder, left))
 
     def audit(self, task_id: str, files: Mapping[str, bytes], name: str) -> tuple[str, Any, bytes]:
         return _worked(files, lambda folder: self._here.audit(self._tasks[task_id], folder, name))
@@ -121,7 +123,7 @@ def unpack(blob: bytes, folder: Path) -> None:
             data = tar.extractfile(entry)
             if data is None or "/" in entry.name or entry.name.startswith(".."):
                 raise EnvironmentFault(f"a node sent {entry.name[:100]!r} among a rollout's files")
-            (folder / entry.name).write_bytes(data.read())
+            write_bytes(folder / entry.name, data.read())
 
 
 # --- on the driver ----------------------------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ def _keep_stdout() -> None:
             logger.info("%s: %s", data.get("pid", "ray"), line)
 
     if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = log
+        vars(worker).update(print_to_stdstream=log)
 
 
 def alive() -> list[NodeInfo]:

@@ -212,3 +212,4 @@ def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
     assert looked.returncode == 0, looked.stdout + looked.stderr
     assert looked.stdout.count("a container starts") == 2
     assert looked.stdout.count("versions") == 2
+    assert "not the same on all nodes" not in looked.stdout

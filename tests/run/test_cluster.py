@@ -1,0 +1,82 @@
+"""What travels between a Ray cluster's driver and its nodes, and what is said of nodes; no cluster is needed."""
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from aem_harness.api.sites import NODE, Recipe, Where, endpoints_here
+from aem_harness.commands.options import where
+from aem_harness.harness.doctor import _of_node, _same_images
+from aem_harness.harness.errors import ConfigError, EnvironmentFault, ServerAway, SiteLost
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.cluster import packed, unpack
+from aem_harness.harness.run.rollout import Worked
+
+
+def test_a_rollouts_files_arrive_as_they_were_sent(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    files = {"patch.diff": b"\xff\x00 no text", "a__b-1.traj.json": b"{}" * 100_000, "test_output.txt": b""}
+    for name, data in files.items():
+        (there / name).write_bytes(data)
+    unpack(packed(there), here)
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == files
+    assert packed(there, without=set(files)) == packed(tmp_path / "there", without=set(files))
+    (here / "patch.diff").write_bytes(b"mine")
+    unpack(packed(there, without={"patch.diff"}), here)
+    assert (here / "patch.diff").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["../outside", "below/it", "/outside"])
+def test_a_file_that_would_land_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    blob = io.BytesIO()
+    with tarfile.open(fileobj=blob, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(EnvironmentFault, match="a node sent"):
+        unpack(blob.getvalue(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_keeps_its_kind_on_its_way() -> None:
+    worked = pickle.loads(pickle.dumps(Worked({"event": "rollout"}, ServerAway("gone"))))
+    assert isinstance(worked.fault, ServerAway)
+    assert str(pickle.loads(pickle.dumps(SiteLost("away")))) == "away"
+
+
+def test_an_agent_is_built_on_a_node_from_what_was_sent() -> None:
+    tasks = {task.instance_id: task for task in load("tiny").tasks[:2]}
+    recipe = pickle.loads(pickle.dumps(Recipe(agent="gold")))
+    agent, release = recipe(tasks, "10.0.0.1")
+    assert agent.name == "gold"
+    release()
+
+
+def test_options_that_make_no_sense_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--engine and --ray"):
+        where(["ssh://a"], "auto")
+    with pytest.raises(ConfigError, match="is a node of a Ray cluster"):
+        endpoints_here(Where(), [f"http://{NODE}:8000/v1"], served=False)
+    with pytest.raises(ConfigError, match="aem serve"):
+        endpoints_here(Where(ray="auto"), [], served=True)
+    assert endpoints_here(Where(ray="auto"), ["http://a:1/v1"], served=True) == ["http://a:1/v1"]
+
+
+def test_a_node_with_other_versions_is_a_problem_and_one_with_another_time_a_warning() -> None:
+    ours = {"aem": "1.2", "grader": "swebench 5.0.2"}
+    as_here = list(_of_node("n", ours, ours, 0.3))
+    assert [finding.level for finding in as_here] == ["ok", "ok"]
+    other = list(_of_node("n", ours, {**ours, "grader": "swebench 4.1.0"}, 7.0))
+    assert [finding.level for finding in other] == ["problem", "warning"]
+    assert "grader swebench 4.1.0, here swebench 5.0.2" in other[0].detail
+    assert "7.0 s" in other[1].detail
+
+
+def test_an_image_that_is_not_the_same_on_all_nodes_is_named() -> None:
+    [same] = _same_images({"a": {"x": "1", "y": "2"}, "b": {"x": "1"}})
+    assert (same.level, same.detail) == ("ok", "there (a: 2, b: 1)")
+    [others] = _same_images({"a": {"x": "1"}, "b": {"x": "3"}})
+    assert (others.level, "x" in others.detail) == ("warning", True)
