@@ -243,7 +243,7 @@ def _grades(folder: Path) -> dict[str, tuple[str, str]]:
     from aem_harness.harness.compare.outcomes import read_run
 
     table = read_run(folder).table
-    return {row.instance_id: (str(row.outcome), str(row.cause or "")) for row in table.itertuples()}
+    return {str(row.instance_id): (str(row.outcome), str(row.cause or "")) for row in table.itertuples()}
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
