@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aem_harness.aem_checkpoints import weights
 from aem_harness.aem_checkpoints.card import CARD, Card, read_card
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, listed
 
 SHIPPED = Path(__file__).parent
 LATEST = "latest"
@@ -62,12 +62,13 @@ class Registry:
         return sorted(found.values(), key=lambda entry: (entry.card.series, entry.card.step or 0, entry.card.name))
 
     def get(self, name: str) -> Entry:
-        """The checkpoint of that name; ConfigError with what comes close when there is none."""
+        """The checkpoint of that name; ConfigError with those there are, the closest first, when there is none."""
         entries = {entry.card.name: entry for entry in self.entries()}
         if name in entries:
             return entries[name]
-        close = get_close_matches(name, entries, n=3) or sorted(entries)[:8]
-        raise ConfigError(f"no checkpoint {name!r} is registered; there are: {', '.join(close) or 'none'}")
+        close = get_close_matches(name, entries, n=3)
+        known = listed([*close, *sorted(set(entries) - set(close))]) or "none"
+        raise ConfigError(f"no checkpoint {name!r} is registered; there are: {known}")
 
     def latest(self) -> Entry:
         """The newest registered checkpoint: the card that was written last; of equally old ones the highest step.

@@ -183,8 +183,8 @@ def sentence(result: GateReport) -> str:
 
 
 METHODS = {
-    "stages": "group-sequential z-tests; error rates hold approximately, and are measured",
-    "bets": "betting; error rates measured, not proven",
+    "stages": "group-sequential z-tests; error rates hold approximately",
+    "bets": "betting; error rates not proven",
     "one look": "one t-test at the end",
     "finite population": "betting without replacement; error rates proven at any stopping time",
 }
@@ -205,6 +205,8 @@ def details(result: GateReport) -> list[tuple[str, str]]:
     out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[result.method]}")]
     if result.calibration is not None:
         out.append(("measured", measured(result.calibration, config)))
+    elif result.method in ("stages", "bets"):
+        out.append(("measured", "not for this gate; `aem calibrate` measures such gates"))
     stored = "run beside the candidate" if result.fresh_baseline else f"{result.baseline_seeds} stored seeds"
     size = f"{counted(result.tasks, 'task')} x {counted(result.seeds, 'seed')}"
     out.append(("design", f"{size}, baseline {stored}; {_chance(result)}"))

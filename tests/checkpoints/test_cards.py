@@ -136,7 +136,8 @@ def test_the_folder_given_wins_over_the_environment_and_that_over_checkpoints(tm
 
 def test_an_unknown_name_is_answered_with_what_comes_close(tmp_path):
     registered(tmp_path / "r", "deepswe-aem", weights(tmp_path / "w"))
-    with pytest.raises(ConfigError, match=r"no checkpoint 'deepswe_aem'.*deepswe-aem"):
+    registered(tmp_path / "r", "base", weights(tmp_path / "b"))
+    with pytest.raises(ConfigError, match=r"no checkpoint 'deepswe_aem' .* there are: deepswe-aem, base"):
         Registry(tmp_path / "r").get("deepswe_aem")
     with pytest.raises(ConfigError, match="no registry at"):
         Registry(tmp_path / "nowhere")

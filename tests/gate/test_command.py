@@ -387,6 +387,8 @@ def test_the_verdict_comes_with_measured_error_rates(table, capsys):
     assert aem("gate", *words) == 1
     text = capsys.readouterr().out
     assert re.search(r"measured +an equal checkpoint passes .* false PASS of one exactly 5 points worse", text)
+    aem("gate", *words, "--no-calibration")
+    assert "measured     not for this gate; `aem calibrate` measures such gates" in capsys.readouterr().out
 
 
 def test_calibrate_prints_a_line_for_every_drop(table, capsys):
