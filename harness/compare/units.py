@@ -103,14 +103,18 @@ def _contrast(
 ) -> RunContrast:
     difference = float(b.means.mean() - a.means.mean())
     variance, df, how = run_variance(a.means, b.means)
+    rerun = a.within / len(a.names) + b.within / len(b.names)
+    of_rollouts = max(len(repos) - 1.0, 1.0)
+    # Few runs may agree by chance, even exactly; that makes them known no better than their own rollouts say.
+    if _half(rerun, of_rollouts, level) > _half(variance, df, level):
+        variance, df, how = rerun, of_rollouts, "the noise of their rollouts, as the runs differ by less"
     these = _interval("these tasks", difference, variance, df, level, f"Student t over training runs, {how}")
     p = float(2 * special.stdtr(df, -abs(difference) / np.sqrt(variance))) if variance else float(difference == 0)
     per_task = b.rates.mean(axis=0) - a.rates.mean(axis=0)
     like = None
     if len(set(repos)) > 1:
         task_variance, task_df = cr2(per_task, repos)
-        rerun = a.within / len(a.names) + b.within / len(b.names)  # in both parts, to be counted once
-        total = max(variance + task_variance - rerun, variance, task_variance)
+        total = max(variance + task_variance - rerun, variance, task_variance)  # re-runs are in both parts
         both = (variance + task_variance) ** 2 / (variance**2 / df + task_variance**2 / task_df)
         method = "training runs and tasks, CR2 by repository, Satterthwaite's df"
         like = never_surer(_interval("tasks like these", difference, total, both, level, method), these)
@@ -204,8 +208,12 @@ def _spread_ends(between: float, df: int, within: float, level: float) -> tuple[
     return low, high
 
 
+def _half(variance: float, df: float, level: float) -> float:
+    """Half the width of Student's interval."""
+    return float(special.stdtrit(df, (1 + level) / 2) * np.sqrt(variance))
+
+
 def _interval(question: str, value: float, variance: float, df: float, level: float, method: str) -> Interval:
-    se = float(np.sqrt(variance))
-    half = float(special.stdtrit(df, (1 + level) / 2)) * se
+    se, half = float(np.sqrt(variance)), _half(variance, df, level)
     ends = {"low": max(value - half, -1.0), "high": min(value + half, 1.0)}
     return Interval.model_validate({"question": question, **ends, "se": se, "df": df, "level": level, "method": method})

@@ -153,3 +153,24 @@ def test_training_runs_of_one_method_with_different_settings_are_told(
     methods = as_methods(Outcomes(table, facts), (), None, tmp_path)
     assert set(methods.arms) == {"grpo", "aem over grpo"}
     assert "\ngrpo: its training runs have different settings (lr: 1, 2)\n" in "\n" + capsys.readouterr().err
+
+
+def test_runs_that_agree_by_chance_are_known_no_better_than_their_rollouts() -> None:
+    """Two runs with exactly the same mean have no spread; that is luck, and no certainty about a third run."""
+    values = {"grpo-0": (0, 1, 1, 0), "grpo-1": (1, 0, 0, 1), "aem-0": (1, 1, 1, 0), "aem-1": (1, 0, 1, 1)}
+    rows = [
+        (arm, f"a__a-{task}", seed, (found + seed * (task % 3 == 0)) % 2)
+        for arm, solved in values.items()
+        for task in range(24)
+        for seed in (0, 1)
+        for found in (solved[task % 4],)
+    ]
+    table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made")
+    found = compare_runs(grouped(Outcomes(table), GROUPS))
+    (one,) = found.contrasts
+    means = [[run.rate for run in method.runs] for method in found.methods]
+    assert all(first == second for first, second in means)
+    assert one.difference != 0
+    assert one.these.se == pytest.approx(np.sqrt(sum(method.sd_rerun**2 / 2 for method in found.methods)))
+    assert one.these.low < one.difference < one.these.high
+    assert 0 < one.p < 1
