@@ -28,8 +28,10 @@ def write_page(path: Path, gate: Gate, outcomes: Outcomes, arms: tuple[str, str]
         theirs &= keys.isin(used)
     shown = Outcomes(table[mine | theirs], outcomes.facts)
     comparison = compare(shown, arms[0], options=Options(margin=gate.config.margin))
+    stopped = [STOPPED] if gate.consumed < len(gate.order) else []
     comparison = comparison.model_copy(
-        update={"warnings": [STOPPED, *comparison.warnings], "ends": ends.overrides if ends else {}}
+        update={"warnings": [*stopped, *comparison.warnings], "ends": ends.overrides if ends else {}}
     )
+    lead = f"{gate.verdict.value if gate.verdict else 'INCONCLUSIVE'}: {gate.reason}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, build_report(comparison, shown, path))
+    write_text(path, build_report(comparison, shown, path, lead=lead))

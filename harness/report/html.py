@@ -34,8 +34,11 @@ SECTIONS = {
 }
 
 
-def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED) -> str:
-    """The page, as text. `out` is where it will lie: trajectories that do not fit in are linked relative to it."""
+def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed: int = EMBED, lead: str = "") -> str:
+    """The page, as text. `out` is where it will lie: trajectories that do not fit in are linked relative to it.
+
+    `lead` is what was decided on these outcomes, if something was: it stands above the comparison.
+    """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -46,6 +49,7 @@ def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed
     template = environment.from_string((room / "page.html.j2").read_text())
     return template.render(
         **view(comparison, outcomes, pages),
+        lead=lead,
         style=Markup((room / "page.css").read_text()),
         script=Markup((room / "page.js").read_text()),
         data=Markup(_json({**pages.facts, "flips": _flip_steps(comparison)})),

@@ -194,6 +194,7 @@ def test_whose_fault_an_end_is_may_be_overridden_for_both_arms_and_the_report_sa
     plain = json.loads(capsys.readouterr().out)
     assert plain["missing"] > 0
     assert gate(table, "same", "--json", "--ends", ends, "--ledger", tmp_path / "b.jsonl", "--report", page) == 1
+    assert '<h1 class="">BLOCK: ' in page.read_text()
     overridden = json.loads(capsys.readouterr().out)
     assert overridden["missing"] == 0
     assert "by --ends, in all arms: exit_api: model" in page.read_text()
