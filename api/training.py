@@ -148,7 +148,7 @@ class Gatekeeper:
 
         if self._watch.baseline:
             return Path(self._watch.baseline)
-        name, start = f"{self._run}@0", policy_or_hub(self._config.start)  # type: ignore[union-attr,arg-type]
+        name, start = f"{self._run}@0", policy_or_hub(str(self._config.start))
         place = {"path": start} if Path(start).is_dir() else {"hub": start}
         driven = {key: value for key, value in self._lent.items() if key in ("serving", "scaffold", "sampling")}
         for card in adding.cards(name, {**driven, **place}, self._registry):
