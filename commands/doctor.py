@@ -44,10 +44,12 @@ def doctor(
     worst = "ok"
     for finding in chain(examinations(where(engine, ray), dataset), asked):
         console.print(
-            f"[{style[finding.level]}]{finding.level:<8}[/] {finding.what:<9} {finding.detail}", highlight=False
+            f"[{style[finding.level]}]{finding.level:<8}[/] {finding.what:<9} {finding.detail}",
+            highlight=False,
+            soft_wrap=True,
         )
         if finding.remedy:
-            console.print(f"         -> {finding.remedy}", highlight=False)
+            console.print(f"         -> {finding.remedy}", highlight=False, soft_wrap=True)
         worst = "problem" if "problem" in (worst, finding.level) else worst
     if worst == "problem":
         raise typer.Exit(EXIT_INFRASTRUCTURE)

@@ -81,8 +81,8 @@ def assumptions(plan: Plan) -> str:
 def assumption_line(c: Components) -> str:
     """Variance components in words."""
     return (
-        f"from {c.source}: {percent(c.rate)} % resolved; shares of rate * (1 - rate): run noise {c.noise:.2f}, change "
-        f"between tasks {c.change:.3f}, between repositories {c.repository:.3f}"
+        f"assumed from {c.source}: {percent(c.rate)} % resolved; shares of rate * (1 - rate): run noise {c.noise:.2f}, "
+        f"change between tasks {c.change:.3f}, between repositories {c.repository:.3f}"
     )
 
 

@@ -225,7 +225,7 @@ def _metrics(comparison: Comparison, section: str) -> Table:
     rows = [row for row in comparison.metrics if row.section == section and _varied(row)]
     candidates = max((len(row.differences) for row in rows), default=0)
     most = max((one.tasks for row in rows for one in row.arms.values()), default=0)
-    part = f" on the {most} tasks of all" if most < max(arm.resolved.tasks for arm in comparison.arms) else ""
+    part = f" on the {most} shared tasks" if most < max(arm.resolved.tasks for arm in comparison.arms) else ""
     heads = _heads(comparison, candidates, "mean", "difference")
     table = table_of(section.capitalize() + part + _legend(candidates), "metric", heads)
     for row in rows:

@@ -94,7 +94,7 @@ def _tally(contrasts: Sequence[Contrast]) -> Iterator[Text]:
 def _best(one: BestOf) -> Text:
     held = "" if one.held_out is None else f"; {percent(one.held_out)} % on held-out seeds"
     return Text(
-        f"best of {one.among} on the {one.tasks} tasks of all: {one.arm}, {percent(one.observed)} % as observed, "
+        f"best of {one.among} on the {one.tasks} shared tasks: {one.arm}, {percent(one.observed)} % as observed, "
         f"{percent(one.shrunken)} % corrected for selection{held}; interval [{percent(one.low)}, "
         f"{percent(one.high)}]; probability that it is the best {percent(one.probability, 0)} %"
     )

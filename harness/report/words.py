@@ -61,7 +61,7 @@ def best_words(comparison: Comparison) -> str:
         return ""
     held = "" if best.held_out is None else f", {percent(best.held_out)} % on held-out seeds"
     return (
-        f"Best of {best.among} on the {best.tasks} tasks of all: {best.arm}, {percent(best.observed)} % as observed, "
+        f"Best of {best.among} on the {best.tasks} shared tasks: {best.arm}, {percent(best.observed)} % as observed, "
         f"{percent(best.shrunken)} % corrected for having been picked{held}; the best in truth with "
         f"probability {percent(best.probability, 0)} %."
     )
