@@ -2,10 +2,12 @@
 
 That is `vllm serve`; where vLLM is not installed, the small server of `fallback` takes the same words.
 
-One server holds one full checkpoint and any number of LoRA adapters on it. Two defaults differ from vLLM's own. The
+One server holds one full checkpoint and any number of LoRA adapters on it. Three defaults differ from vLLM's own. The
 sampling of a model's generation_config.json is not taken over silently (`--generation-config vllm`): it may differ
 between two checkpoints and then looks like a gain. And on the CPU build prompts are not prefilled in chunks: a seeded
-request whose prompt is cut ends that build's engine (0.32.0: "CPU Generator does not use offset").
+request whose prompt is cut ends that build's engine (0.32.0: "CPU Generator does not use offset"). That build also
+answers for the base model with the adapter of the last slot on top (0.32.0: slot -1 means none, and is taken for the
+last), so there it gets one slot more than there are adapters, which stays empty.
 """
 
 import math
@@ -147,7 +149,8 @@ def arguments(entries: Sequence[Entry], registry: Registry, program: Program) ->
     if base and base.card.revision:
         words += ["--revision", base.card.revision]
     if adapters:
-        words += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", str(_rank(adapters))]
+        slots = len(adapters) + program.cpu
+        words += ["--enable-lora", "--max-loras", str(slots), "--max-lora-rank", str(_rank(adapters))]
         words += ["--lora-modules", *(f"{entry.card.name}={entry.location}" for entry in adapters)]
     if template := chat_template(entries[0], registry):
         words += ["--chat-template", str(template)]

@@ -249,6 +249,14 @@ def test_adapters_share_a_server_with_their_base_and_take_over_its_settings(fami
     assert options(family.get("c"), family)["tool-call-parser"] == "hermes"
 
 
+def test_on_the_cpu_build_one_slot_for_adapters_stays_empty(family):
+    """That build takes the last slot for "no adapter" and would answer for the base with an adapter on top."""
+    entries = [family.get("base"), family.get("a"), family.get("b")]
+    said = " ".join(arguments(entries, family, Program("vLLM", ("vllm", "serve"), cpu=True)))
+    assert "--max-loras 3 " in said
+    assert "--max-loras 2 " in words(family, "base", "a", "b")
+
+
 def test_a_server_has_room_for_the_largest_rank_of_an_adapters_pattern(family):
     """Some layers may have more than `r`: vLLM refuses an adapter that is larger than it was told."""
     config = family.get("a").folder / "adapter_config.json"
