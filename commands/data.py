@@ -32,8 +32,8 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     source: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Rows: a file, a folder, or a name of the hub.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where rows and certificate go.")],
-    split: Annotated[str, typer.Option(help="The split of a name of the hub or of a folder.")] = "train",
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for rows and certificate.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of a hub set or of a folder.")] = "train",
     ids: options.Ids = None,
     repos: options.Repos = None,
     slice_: options.Slice = None,
@@ -41,16 +41,16 @@ def prepare(
     sample_seed: options.SampleSeed = 0,
     held_out: Annotated[
         list[str] | None,
-        typer.Option("--held-out", metavar="NAME|FILE", help="Also leave out what this set has; may be repeated."),
+        typer.Option("--held-out", metavar="NAME|FILE", help="Also leave out the tasks of this set. Repeatable."),
     ] = None,
     validate: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Grade the gold patch and an unchanged tree of every row.")
     ] = True,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 4,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the tests of a row may take.")] = 1800,
-    memory: Annotated[str, typer.Option(help="Memory limit of a container, for example 8g.")] = "4g",
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the tests of a row, in seconds.")] = 1800,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
     retry_infra: Annotated[
-        bool, typer.Option("--retry-infra", help="Also try again what was lost to infrastructure.")
+        bool, typer.Option("--retry-infra", help="Also repeat gradings lost to infrastructure.")
     ] = False,
 ) -> None:
     """Make training rows of a published set: drop what is measured and what does not work, and certify the rest.
@@ -94,12 +94,14 @@ def _say(prepared: "Prepared") -> None:
             f"  {len(prepared.pending)} lost to infrastructure, the first {first}: {why}; --retry-infra tries again"
         )
     if not certificate["validated"]:
-        typer.echo("  not tried in containers: --validate does")
+        typer.echo("  not validated in containers (--validate)")
     if certificate["dropped"] or prepared.pending:
         typer.echo(f"each of them: {prepared.folder / DROPPED}")
 
 
-def show(folder: Annotated[Path, typer.Argument(help="A folder of aem data prepare.")]) -> None:
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder written by `aem data prepare`.")],
+) -> None:
     """The certificate of prepared rows, checked against the rows beside it."""
     from aem_harness.api.training_data import ROWS
     from aem_harness.harness.instances.load import load_tasks

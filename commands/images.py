@@ -61,7 +61,7 @@ def pull(
 
 
 def save(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout, made if need be.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout; created if it is missing.")],
     dataset: options.DataSet = "sample",
     ids: options.Ids = None,
     repos: options.Repos = None,
@@ -86,7 +86,7 @@ def save(
 
 
 def load(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout of `aem images save`.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout written by `aem images save`.")],
 ) -> None:
     """Give the images of a folder to the engine; those that it has already stay."""
     from aem_harness.harness.errors import DataError
@@ -122,7 +122,7 @@ def _one_by_one(work: "dict[str, Any]", do: Callable[[Any], str], verb: str) -> 
             typer.echo(f"failed  {name}: {error}", err=True)
     if failed:
         lost = f"{failed} of {len(work)} images could not be {verb}"
-        typer.echo(f"error: {lost}; the same command tries them again", err=True)
+        typer.echo(f"error: {lost}; the same command tries again", err=True)
         raise typer.Exit(EXIT_INFRASTRUCTURE)
 
 
@@ -189,7 +189,7 @@ def _each(
         for image in failed:
             typer.echo(f"failed  {image.name}: {image.why}", err=True)
         typer.echo(
-            f"error: {len(failed)} of {len(found)} images could not be had; the same command tries them again", err=True
+            f"error: {len(failed)} of {len(found)} images could not be fetched; the same command tries again", err=True
         )
         raise typer.Exit(EXIT_INFRASTRUCTURE)
 

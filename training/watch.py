@@ -90,7 +90,7 @@ def stopped(last: Verdict, out: Path) -> str:
     last_good = f"; the last one that passed is {good[-1]}" if good else ""
     return (
         f"step {last.step} is worse than the start by {-100 * last.difference:.1f} points ({last.reason}): training is "
-        f"stopped{last_good}; to go on all the same: -c gate.on_regression=mark --resume"
+        f"stopped{last_good}; to continue nevertheless: -c gate.on_regression=mark --resume"
     )
 
 

@@ -75,7 +75,7 @@ class Registry:
     """The registries as one service: back when the pull that failed works."""
 
     name = "the image registry"
-    remedy = "look at the registry, the network, and docker login; images that are here are worked with meanwhile"
+    remedy = "check the registry, the network and docker login; work with present images continues"
 
     def __init__(self) -> None:
         self.image = ""

@@ -168,7 +168,7 @@ class Layout:
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}: save the image again") from None
         if f"sha256:{seen.hexdigest()}" != digest:
-            raise DataError(f"{path} is damaged: its content is not what its name says; save the image again")
+            raise DataError(f"{path} is damaged: its content does not match its digest; save the image again")
         return path
 
 

@@ -199,7 +199,7 @@ def test_pulling_goes_on_past_a_missing_image_and_lists_it(tmp_path, images, lin
     done = CliRunner().invoke(app, ["images", "pull", "--set", str(dataset)])
     assert done.exit_code == 3
     assert f"failed  {missing}: image {missing} is neither" in done.output
-    assert "1 of 6 images could not be had" in done.output
+    assert "1 of 6 images could not be fetched" in done.output
     assert here(images) == set(images)
 
 

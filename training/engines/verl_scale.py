@@ -124,7 +124,7 @@ def _containers(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     crowded = most > CROWD and not config.sandbox.containers
     yield advice(
         f"containers: up to {most} rollouts at once on a node, each may take {memory}",
-        "set sandbox.containers to what a node bears, divided by its agent workers" if crowded else "",
+        "set sandbox.containers to the capacity of a node, divided by its agent workers" if crowded else "",
     )
     uneven = workers % nodes
     yield advice(
@@ -143,9 +143,9 @@ def _images(composed: Any, tasks: list[Task]) -> Iterator[Finding]:
     free = shutil.disk_usage(_engine_folder()).free / GIB
     need = len(names) * 1.5  # GiB beyond shared layers, as SWE-bench's own images take
     yield advice(
-        f"images: {len(names)} ({built} built here), each on every node that meets it; {free:.0f} GiB free on this one",
+        f"images: {len(names)} ({built} built here), on every node that needs it; {free:.0f} GiB free on this one",
         f"they take some {need:.0f} GiB on each of {composed.trainer.nnodes} nodes: pull them beforehand (aem images "
-        "pull), from a registry of your own, and train on fewer where they do not fit"
+        "pull), from a registry of your own, and train on fewer if they do not fit"
         if need > free
         else "",
     )
