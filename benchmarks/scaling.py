@@ -82,7 +82,7 @@ def main() -> None:
     table = Table("nodes", "seconds", "efficiency", "whole command, s", "load before", box=box.SIMPLE_HEAD)
     table.title = f"{asked.how}: {asked.rollouts} rollouts of {asked.steps} x {asked.latency:g} s, {asked.slots} a node"
     with tempfile.TemporaryDirectory() as folder:
-        rows, image, _ = small_set(Path(folder), asked.rollouts)
+        rows, image = small_set(Path(folder), asked.rollouts)
         with more_engines(max(asked.nodes), image) as engines:
             alone = 0.0
             for nodes in asked.nodes:

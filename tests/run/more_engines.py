@@ -14,6 +14,8 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -129,18 +131,35 @@ def _shims(folder: str) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class SmallImage:
+    """The root folder of an image as a tar archive, and what is set in it."""
+
+    name: str
+    archive: Path
+    changes: list[str]
+
+    def load(self, engines: list[MoreEngine]) -> None:
+        """Into each of them, the same: imported by the first, and copied from it."""
+        first, others = engines[0].client(), [engine.client() for engine in engines[1:]]
+        with self.archive.open("rb") as data:
+            first.api.import_image_from_data(data, repository=self.name, tag="1", changes=self.changes)
+        saved = b"".join(first.images.get(f"{self.name}:1").save(named=f"{self.name}:1"))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda client: client.images.load(io.BytesIO(saved)), others))
+        for client in (first, *others):
+            client.close()
+
+
 @contextlib.contextmanager
-def more_engines(count: int, image: bytes) -> Iterator[list[MoreEngine]]:
-    """So many engines that answer and have an image, whose archive is `image`; they are gone after the block."""
+def more_engines(count: int, image: SmallImage) -> Iterator[list[MoreEngine]]:
+    """So many engines that answer and have an image; they are gone after the block."""
     root = Path(tempfile.mkdtemp(prefix="aem-e-", dir="/tmp"))  # short: paths of sockets are limited
     engines = [MoreEngine(n, root / str(n)) for n in range(count)]
     try:
         for engine in engines:
             engine.start()
-        for engine in engines:
-            client = engine.client()
-            client.images.load(io.BytesIO(image))
-            client.close()
+        image.load(engines)
         yield engines
     finally:
         for engine in engines:
@@ -148,15 +167,15 @@ def more_engines(count: int, image: bytes) -> Iterator[list[MoreEngine]]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def small_set(folder: Path, count: int) -> tuple[Path, bytes, str]:
-    """Some instances of `tiny` as rows whose image is half as large, that image as an archive, and its name."""
+def small_set(folder: Path, count: int) -> tuple[Path, SmallImage]:
+    """Some instances of `tiny` as rows whose image is half as large, and that image."""
     tasks = load("tiny").tasks[:count]
     source = ensure_image(tasks[0])
     client = docker.from_env(timeout=600)
     name = f"aem-test/small-{uuid4().hex[:8]}"
     container = client.containers.create(source.name, ["true"])
     try:
-        with tempfile.TemporaryFile() as whole, tempfile.TemporaryFile() as less:
+        with tempfile.TemporaryFile() as whole, (folder / "root.tar").open("wb") as less:
             for chunk in container.export():
                 whole.write(chunk)
             whole.seek(0)
@@ -164,17 +183,10 @@ def small_set(folder: Path, count: int) -> tuple[Path, bytes, str]:
                 for entry in before:
                     if not entry.name.startswith(UNUSED):
                         after.addfile(entry, before.extractfile(entry) if entry.isreg() else None)
-            less.seek(0)
-            environment = client.images.get(source.name).attrs["Config"]["Env"]
-            client.api.import_image_from_data(
-                less, repository=name, tag="1", changes=[f"ENV {line.replace('=', ' ', 1)}" for line in environment]
-            )
+        environment = client.images.get(source.name).attrs["Config"]["Env"]
     finally:
         container.remove(force=True)
-    try:
-        archive = b"".join(client.images.get(f"{name}:1").save(named=f"{name}:1"))
-    finally:
-        client.images.remove(f"{name}:1")
+        client.close()
     rows = folder / "small.jsonl"
     source_rows = Path(__file__).parents[2] / "harness/instances/tiny/rows.jsonl"
     with rows.open("w") as file:
@@ -184,4 +196,5 @@ def small_set(folder: Path, count: int) -> tuple[Path, bytes, str]:
             row.pop("dockerfile", None)
             row.pop("build_args", None)
             file.write(json.dumps(row) + "\n")
-    return rows, archive, f"{name}:1"
+    changes = [f"ENV {line.replace('=', ' ', 1)}" for line in environment]
+    return rows, SmallImage(name, folder / "root.tar", changes)

@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def rows_and_engines(engine: None, tmp_path_factory) -> Iterator[tuple[Path, list[MoreEngine]]]:
-    rows, image, _ = small_set(tmp_path_factory.mktemp("rows"), TASKS)
+    rows, image = small_set(tmp_path_factory.mktemp("rows"), TASKS)
     with more_engines(3, image) as engines:
         yield rows, engines
 
