@@ -26,6 +26,9 @@ OPTIONS = (
     f"ConnectTimeout={PATIENCE:.0f}",
 )
 
+# ssh ends with this process, also when that is killed: then its end of the pipe at the script's stdin closes.
+_TIED = 'exec 3<&0; "$@" < /dev/null 3<&- & ssh=$!; (read -r _ <&3; kill $ssh) & reader=$!; wait $ssh; kill $reader'
+
 
 class Tunnel:
     """The forwarding of one engine's socket, opened when it is first needed and again after it broke."""
@@ -53,7 +56,8 @@ class Tunnel:
     def close(self) -> None:
         with self._lock:
             if self._process is not None:
-                self._process.terminate()
+                assert self._process.stdin is not None
+                self._process.stdin.close()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(5)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -66,8 +70,20 @@ class Tunnel:
         said = self._folder / "said"
         with said.open("wb") as log:
             self._process = subprocess.Popen(
-                ["ssh", *options, *self._port, "-N", "-L", f"{local}:{self._remote}", self._host],
-                stdin=subprocess.DEVNULL,
+                [
+                    "bash",
+                    "-c",
+                    _TIED,
+                    "bash",
+                    "ssh",
+                    *options,
+                    *self._port,
+                    "-N",
+                    "-L",
+                    f"{local}:{self._remote}",
+                    self._host,
+                ],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the run, which then still removes its containers

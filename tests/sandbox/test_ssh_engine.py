@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,13 +92,30 @@ def test_a_connection_that_breaks_is_noticed_and_made_again(address: str) -> Non
         assert engine._tunnel is not None
         assert engine._tunnel._process is not None
         until(lambda: watch._thread.is_alive())
-        engine._tunnel._process.kill()
+        subprocess.run(["pkill", "-x", "ssh", "-P", str(engine._tunnel._process.pid)], check=True)
         until(lambda: engine.losses == 1)
         until(lambda: not engine.gone)
         assert engine.connect(timeout=30).ping()
     finally:
         watch.close()
         engine._tunnel.close()
+
+
+def test_the_connection_ends_with_the_process_that_made_it_also_when_that_is_killed(address: str) -> None:
+    code = (
+        f"from aem_harness.harness.sandbox.engine import Engine; Engine({address!r}).connect(30); print(1, flush=True)"
+    )
+    maker = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; import time; time.sleep(600)"], stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout is not None
+    assert maker.stdout.readline() == "1\n"
+    port = address.rpartition(":")[2]
+    tunnels = ["pgrep", "-f", f"^[^ ]*ssh .*-p {port} -N"]
+    assert subprocess.run(tunnels, capture_output=True).stdout
+    maker.kill()
+    maker.wait()
+    until(lambda: not subprocess.run(tunnels, capture_output=True).stdout)
 
 
 def test_a_host_that_lets_nobody_in_is_named_with_what_ssh_said(address: str) -> None:
