@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CHUNK = 64 << 10
+CHUNK = 256 << 10
+BURST = 1.0  # seconds of late sending that are made up for: a busy machine wakes threads late
 
 
 class Link:
@@ -83,10 +84,11 @@ class Link:
         with self._lock:
             assert self.rate
             now = time.monotonic()
-            self._next = max(self._next, now) + size / self.rate
+            self._next = max(self._next, now - BURST) + size / self.rate
             self.sent += size
             pause = self._next - now
-        time.sleep(pause)
+        if pause > 0:
+            time.sleep(pause)
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def _engine(dataset: str) -> Iterator[Finding]:
         level="warning" if low else "ok",
         what="disk",
         detail=f"{free:.0f} GiB free for images in {root}",
-        remedy="all 500 Verified images take about 280 GB: run part of the set, or aem images prune" if low else "",
+        remedy="the 500 Verified images take about 280 GB: run a part, or bound them with --disk-budget" if low else "",
     )
 
 
