@@ -40,8 +40,9 @@ def stratified_permutation(
     rng = np.random.default_rng(seed)
     sums = np.zeros(DRAWS)
     for t, a, b, count in _cells(total, n_a, n_b):
-        if 0 < t < a + b:
-            split = rng.hypergeometric(t, a + b - t, a, size=(DRAWS, count)).sum(axis=1)
+        splits, chances = _splits(t, a, b)
+        if len(splits) > 1:  # equal tasks are exchangeable: how often each split occurs among them is all that matters
+            split = rng.multinomial(count, chances, size=DRAWS) @ splits
             sums += count * t / b - split * (1 / a + 1 / b)
     slack = 1e-9
     beyond = int((np.abs(sums) > abs(observed) + slack).sum())
@@ -53,12 +54,12 @@ def _exact(total: Ints, n_a: Ints, n_b: Ints, solved_a: Ints, solved_b: Ints, st
     observed = int((solved_b * (step // n_b) - solved_a * (step // n_a)).sum())
     pmf, low = np.ones(1), 0  # pmf[j] = P(sum = low + j)
     for t, a, b, count in _cells(total, n_a, n_b):
-        splits = np.arange(max(0, t - b), min(t, a) + 1)
+        splits, chances = _splits(t, a, b)
         if len(splits) < 2:
             continue
         points = (t - splits) * (step // b) - splits * (step // a)
         kernel = np.zeros(int(points.max() - points.min()) + 1)
-        kernel[points - points.min()] = [comb(a, s) * comb(b, t - s) / comb(a + b, t) for s in splits.tolist()]
+        kernel[points - points.min()] = chances
         for _ in range(count):
             pmf = np.convolve(pmf, kernel)
         low += count * int(points.min())
@@ -67,6 +68,12 @@ def _exact(total: Ints, n_a: Ints, n_b: Ints, solved_a: Ints, solved_b: Ints, st
     p = float(pmf[np.abs(support) >= abs(observed)].sum() / total)
     ties = float(pmf[np.abs(support) == abs(observed)].sum() / total)
     return Permutation(p, p - ties / 2, exact=True)
+
+
+def _splits(t: int, a: int, b: int) -> tuple[Ints, list[float]]:
+    """How many of a task's `t` successes fall to the first of arms of `a` and `b` rollouts, and each one's chance."""
+    splits = np.arange(max(0, t - b), min(t, a) + 1)
+    return splits, [comb(a, s) * comb(b, t - s) / comb(a + b, t) for s in splits.tolist()]
 
 
 def _cells(total: Ints, n_a: Ints, n_b: Ints) -> list[tuple[int, int, int, int]]:
