@@ -4,7 +4,7 @@ A run of 40,000 rollouts holds gigabytes, and hashing them at each opening takes
 that for a folder, and is trusted only if nothing can have changed the files unnoticed:
 
 * The folder and each journaled file have the inode, size and change time (ctime) that they had when they were hashed.
-Only a changed clock could forge a change time; a write, a rename and a new file in the folder all change it, or the folder's.
+Only a changed clock could forge a change time; a write, a rename and a new file all change it, or the folder's.
 
 * They were hashed at least two seconds after their change time, by the file system's own clock: a later change then has
 another time, however coarse it is.
