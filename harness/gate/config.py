@@ -25,7 +25,7 @@ _UNITS: Mapping[str, tuple[Unit, float]] = {
 }
 
 
-FUTILITY = 0.22  # share of the initial chance of a verdict; the default
+FUTILITY = 0.27  # share of the initial chance of a verdict; the default
 
 
 class Budget(Record):

@@ -17,6 +17,7 @@ from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Look, Verdict
+from aem_harness.harness.gate.methods import RULE
 from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
@@ -54,6 +55,7 @@ class GateReport(Record):
     number: int | None = None
     shared: str = ""
     method: str = ""
+    rule: str = ""
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
 
@@ -116,6 +118,7 @@ def report(
         number=number,
         shared=shared,
         method=gate.method,
+        rule=RULE,
         calibration=calibration,
         notes=(*notes, *_unexplained(gate, path[-1])),
     )
@@ -202,7 +205,11 @@ def details(result: GateReport) -> list[tuple[str, str]]:
     if config.launch_sd:
         question += f", and {100 * config.launch_sd:g} points between launches"
     errors = f"false PASS at most {_percent(alpha)}, false BLOCK at most {_percent(block_alpha)}"
-    out = [("question", question), ("limits", limits), ("error rates", f"{errors}; {METHODS[result.method]}")]
+    out = [
+        ("question", question),
+        ("limits", limits),
+        ("error rates", f"{errors}; {METHODS[result.method]} (rule {result.rule})"),
+    ]
     if result.calibration is not None:
         out.append(("measured", measured(result.calibration, config)))
     elif result.method in ("stages", "bets"):

@@ -38,7 +38,9 @@ def test_uncertain_tasks_come_earlier():
     plan = design(names(120), 4, baseline=counted("base", solved, 4))
     early = plan.order[:100, 0]
     shares = [np.mean(solved[early] == count) for count in (0, 2, 4)]
-    assert shares[1] > 1.5 * max(shares[0], shares[2])
+    # less than by their own spread: a candidate at the margin fails now and then on what was always solved
+    assert shares[1] > 1.3 * max(shares[0], shares[2])
+    assert shares[2] > shares[0]
 
 
 def test_a_gate_on_the_full_table_draws_all_rollouts_alike():

@@ -11,7 +11,7 @@ from aem_harness.harness.gate.config import Budget, configure
 from aem_harness.harness.gate.design import design
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Verdict, decide
 from aem_harness.harness.gate.looks import Cells
-from aem_harness.harness.gate.report import report, to_text
+from aem_harness.harness.gate.report import details, report, to_text
 from aem_harness.harness.gate.stored import replay
 from tests.gate.worlds import arm, counted, drawn, names, surface
 
@@ -215,6 +215,34 @@ def test_a_candidate_of_which_nothing_is_known_gets_no_verdict():
     gate = judged(configure(futility=0.0), BASE, arm("lost", np.full((500, 4), np.nan)))
     assert gate.verdict is Verdict.INCONCLUSIVE
     assert gate.missing() == 2000
+
+
+def lost(candidate, every: int):
+    """The candidate without a verdict wherever the task's number is a multiple of `every`."""
+    values = candidate.resolved.copy()
+    values[::every] = np.nan
+    return arm("lost", values)
+
+
+def test_a_candidate_that_lost_nothing_has_no_other_verdict():
+    gate = judged(configure(), BASE, BASE)
+    assert (gate.missing(), gate.verdict_excused()) == (0, None)
+
+
+def test_a_candidate_that_lost_a_fifth_would_be_blocked_if_that_counted_as_failed():
+    gate = judged(configure(futility=0.0), BASE, lost(BASE, 5))
+    assert gate.verdict is Verdict.INCONCLUSIVE
+    assert gate.verdict_excused() is Verdict.BLOCK
+    found = dict(details(report(gate, BASE, "lost")))
+    assert found["excused"] == "with those of the candidate counted as failures: BLOCK, which turns the verdict"
+
+
+def test_a_verdict_stands_with_what_was_lost_counted_as_failed():
+    """PASS took the losses at worst already, and a candidate that is blocked with them at best is blocked."""
+    few = judged(configure(margin=0.05), BASE, lost(BASE, 250))
+    assert (few.verdict, few.missing() > 0, few.verdict_excused()) == (Verdict.PASS, True, Verdict.PASS)
+    bad = judged(configure(), BASE, lost(drawn("bad", lowered(Q, 0.2), seed=3), 20))
+    assert (bad.verdict, bad.missing() > 0, bad.verdict_excused()) == (Verdict.BLOCK, True, Verdict.BLOCK)
 
 
 def test_missing_rollouts_of_the_baseline_count_against_the_candidate_too():
