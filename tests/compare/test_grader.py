@@ -41,9 +41,12 @@ def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> Non
     assert one.decision.verdict == "better"
     sure = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one]).widened[0]
     noisy = noise_of([again(i, 1, Outcome.RESOLVED if i % 2 else Outcome.UNRESOLVED) for i in range(50)], [one])
-    assert (sure.low, sure.high) == pytest.approx((one.difference.these.low, one.difference.these.high))
+    many = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(2000)], [one]).widened[0]
+    assert sure.low < many.low < one.difference.these.low  # no flip among 50 patches says less than none among 2000
+    assert (many.low, many.high) == pytest.approx((one.difference.these.low, one.difference.these.high), abs=2e-3)
     assert noisy.widened[0].low < sure.low < sure.high < noisy.widened[0].high
     assert "50.0 %" in " ".join(grader_words(noisy))
+    assert f"at {100 * noisy.high:.1f} % flips, the upper end" in " ".join(grader_words(noisy))
     assert "not measured" in grader_words(None)[0]
 
 
