@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from aem_harness.harness.run.regrading import Again
     from aem_harness.harness.run.store import Key
 
@@ -15,7 +17,9 @@ Examples:
 
   aem regrade results/base results/aem --times 3          patches of changed tasks, and 40 others of each run
 
-  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here
+  aem regrade results/base results/aem --release old/bin/python    the logs read by the swebench installed there
+
+  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here, for compare
 """
 
 
@@ -31,10 +35,12 @@ def regrade(
         Path | None,
         typer.Option(metavar="FILE", help="For a run of --agent gold: write the tasks that it does not resolve."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
+    release: Annotated[
+        Path | None,
+        typer.Option(metavar="PYTHON", help="Read the stored logs with the swebench of another interpreter; no tests."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
+    dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
@@ -63,6 +69,10 @@ def regrade(
         typer.echo(f"{len(found)} tasks whose gold patch does not resolve here -> {quarantine}")
         return
     console = Console(stderr=True)
+    if release is not None:
+        for folder in folders:
+            _by_release(folder, release, dataset, console)
+        return
     moved = _moved(folders)
     for folder in folders:
         config = RunConfig(**read_json(folder / "run.json")["config"])
@@ -79,6 +89,30 @@ def regrade(
     every = [one for folder in folders for one in read_regrades(folder)]
     for line in grader_words(noise_of(every, ())):
         typer.echo(line)
+
+
+def _by_release(folder: Path, python: Path, dataset: str | None, console: "Console") -> None:
+    """Print what another release says of a run's logs, as a diff."""
+    from aem_harness.api.running import choose
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.io import read_json
+    from aem_harness.harness.run.fsck import progress_of
+    from aem_harness.harness.run.regrading import by_release
+    from aem_harness.harness.run.store import read_journal
+
+    config = RunConfig(**read_json(folder / "run.json")["config"])
+    tasks = {task.instance_id: task for task in choose(dataset or config.dataset, console).tasks}
+    found = by_release(folder, tasks, progress_of(read_journal(folder)), python)
+    was, now = (f"{100 * rate:.1f} %" for rate in found.rates)
+    typer.echo(
+        f"{folder.name} by swebench {found.release}: {found.alike} verdicts alike, {len(found.changed)} changed, "
+        f"{len(found.unread)} logs not read; resolved {was} -> {now}"
+    )
+    for name, change in found.changed.items():
+        typer.echo(f"  {name}: {change}")
+    for reason in sorted(set(found.unread.values())):
+        names = [name for name, why in found.unread.items() if why == reason]
+        typer.echo(f"  not read, {reason}: {len(names)}, first {names[0]}")
 
 
 def _moved(folders: list[Path]) -> set[str]:

@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.run.store import PATCH, Key, Progress, read_patch
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.grading import official, other_release
+from aem_harness.harness.grading.regrade import passed_tests
+from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
 
 REGRADES = "regrades.jsonl"
@@ -116,3 +119,36 @@ def graded_keys(progress: Mapping[Key, Progress]) -> Sequence[Key]:
     """Rollouts with an official verdict on a patch: an empty one takes no grader."""
     wanted = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value, Outcome.NOT_APPLIED.value, Outcome.TEST_TIMEOUT.value}
     return [key for key, state in progress.items() if state.grade and state.grade["outcome"] in wanted]
+
+
+def stored_logs(
+    folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress]
+) -> dict[Key, other_release.StoredLog]:
+    """Patch and test output of every rollout that was judged by its tests and whose log is still there."""
+    judged = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value}
+    out: dict[Key, other_release.StoredLog] = {}
+    for (instance, seed), state in sorted(progress.items()):
+        place = folder / "rollouts" / instance / str(seed)
+        log = place / official.TEST_OUTPUT
+        if state.grade and state.grade["outcome"] in judged and instance in tasks and log.is_file():
+            out[instance, seed] = other_release.StoredLog(tasks[instance], read_patch(place / official.PATCH), log)
+    return out
+
+
+def by_release(
+    folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress], python: Path
+) -> other_release.Release:
+    """What the swebench of another interpreter makes of a run's stored logs. Raises DataError where there are none."""
+    logs = stored_logs(folder, tasks, progress)
+    if not logs:
+        raise DataError(f"{folder} holds no test output of a graded rollout")
+    verdicts, passed = {}, {}
+    for key in logs:
+        grade = progress[key].grade
+        assert grade is not None
+        report = folder / "rollouts" / key[0] / str(key[1]) / official.REPORT
+        name = f"{key[0]} seed {key[1]}"
+        verdicts[name] = grade["outcome"] == Outcome.RESOLVED.value
+        passed[name] = passed_tests(json.loads(report.read_text()) if report.is_file() else {})
+    named = {f"{instance} seed {seed}": log for (instance, seed), log in logs.items()}
+    return other_release.compare_release(python, named, verdicts, passed)

@@ -1,0 +1,69 @@
+"""Stored logs read by another release of swebench: verdicts alike, changed, and not read."""
+
+import gzip
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.grading.other_release import StoredLog, compare_release, read_by
+from aem_harness.harness.io import read_json
+from aem_harness.harness.types import Task
+
+HERE = Path(sys.executable)
+
+
+@pytest.fixture(scope="module")
+def stored(logs: Path, verified: dict[str, Task], tmp_path_factory: pytest.TempPathFactory) -> dict[str, StoredLog]:
+    """Six real logs of Verified with their official reports."""
+    folder, out = tmp_path_factory.mktemp("logs"), {}
+    for report in sorted(logs.glob("*/*/report.json"))[::12][:6]:
+        place, task = report.parent, report.parent.parent.name
+        name = f"{task} {place.name}"
+        (folder / f"{len(out)}.txt").write_bytes(gzip.decompress((place / "test_output.txt.gz").read_bytes()))
+        out[name] = StoredLog(verified[task], (place / "patch.diff").read_text(), folder / f"{len(out)}.txt")
+    return out
+
+
+def test_the_same_release_reads_what_the_official_report_says(logs: Path, stored: dict[str, StoredLog]) -> None:
+    release, readings = read_by(HERE, list(stored.values()))
+    assert release
+    for name, one in zip(stored, readings, strict=True):
+        task, run = name.split()
+        assert one.resolved == read_json(logs / task / run / "report.json")[task]["resolved"], name
+    assert any(one.passed for one in readings)
+
+
+def test_changes_are_told_with_the_tests_that_are_read_otherwise(stored: dict[str, StoredLog]) -> None:
+    _, readings = read_by(HERE, list(stored.values()))
+    verdicts = {name: bool(one.resolved) for name, one in zip(stored, readings, strict=True)}
+    passed = {name: frozenset(one.passed) for name, one in zip(stored, readings, strict=True)}
+    same = compare_release(HERE, stored, verdicts, passed)
+    assert (same.alike, same.changed, same.unread, same.rates[0]) == (6, {}, {}, same.rates[1])
+    first = next(name for name in stored if passed[name])
+    gone = sorted(passed[first])[0]
+    found = compare_release(
+        HERE, stored, verdicts | {first: not verdicts[first]}, passed | {first: passed[first] - {gone}}
+    )
+    assert found.alike == 5
+    assert gone in found.changed[first]
+    assert abs(found.rates[1] - found.rates[0]) == pytest.approx(1 / 6)
+
+
+def test_what_a_release_cannot_read_is_counted_apart(stored: dict[str, StoredLog]) -> None:
+    first, *_ = stored
+    odd = stored[first].task.model_copy(update={"log_parser": "parse_log_of_nobody"})
+    found = compare_release(HERE, {"odd": StoredLog(odd, "", stored[first].log)}, {"odd": True}, {"odd": frozenset()})
+    assert (found.alike, list(found.unread)) == (0, ["odd"])
+
+
+def test_an_interpreter_without_swebench_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be run"):
+        read_by(tmp_path / "nowhere", [])
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    with pytest.raises(ConfigError, match="no usable swebench"):
+        read_by(bare, [])
