@@ -29,6 +29,8 @@ Examples:
 
   aem compare leaderboard.csv.gz --pairs                   every pair of many arms, as CSV
 
+  aem compare results/* --two-way scaffold,model           rates by both, and whether a gain is another one by row
+
   aem compare results/* --unit run --group grpo=grpo-* --group aem=aem-*    methods: the training run is the unit
 """
 
@@ -118,10 +120,53 @@ def compare(
         list[str],
         typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
-    how: Comparing,
-    methods: Methods,
-    checks: Checks,
-    output: Output,
+    baseline: Baseline = None,
+    series: Series = False,
+    all_pairs: AllPairs = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
+    unit: Annotated[
+        Unit, typer.Option(help="run: compare methods; each training run is one observation of its method.")
+    ] = Unit.rollout,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(help="With --unit run: NAME=GLOB, the arms that are training runs of a method; repeated."),
+    ] = None,
+    run_column: Annotated[
+        str | None, typer.Option(help="With --unit run: the arms are methods, and this column tells their runs.")
+    ] = None,
+    two_way: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS,COLUMNS", help="Two columns, as scaffold,model: is a gain another one by row?"),
+    ] = None,
+    registry: RegistryFolder = None,
+    level: Level = 0.95,
+    margin: Margin = None,
+    common: Common = False,
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and flips.")
+    ] = True,
+    instances: Describe = None,
+    calls: Calls = None,
+    tax: Tax = None,
+    cutoff: Cutoff = None,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(help="Tasks left out of all arms: a file of ids, or a run of --agent gold (what it fails here)."),
+    ] = None,
+    suspect: Annotated[
+        list[str] | None,
+        typer.Option(help="File of tasks that may be labelled wrongly: say the difference without them; repeated."),
+    ] = None,
+    registered: Registered = None,
+    ends: EndsFile = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="Also log to tensorboard, wandb or mlflow, one step a checkpoint.")
+    ] = None,
+    log_to: Annotated[Path, typer.Option(help="Folder for what --log writes.")] = Path("results/tracking"),
 ) -> None:
     """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
 
@@ -139,13 +184,43 @@ def compare(
     if output.pairs:
         typer.echo(every_pair(outcomes.table, how.level, common=how.common).to_csv(index=False), nl=False)
         return
-    if methods.unit is Unit.run:
-        _compare_methods(
-            as_methods(outcomes, methods.group or (), methods.run_column, methods.registry),
-            how.baseline,
-            how.level,
-            output.out,
-            as_json=output.as_json,
+    if unit is Unit.run:
+        _compare_methods(as_methods(outcomes, group or (), run_column, registry), baseline, level, out, as_json=as_json)
+        return
+    if two_way:
+        _compare_both_ways(outcomes, two_way, level, out, as_json=as_json)
+        return
+    if group or run_column:
+        raise ConfigError("--group and --run-column are for --unit run")
+    options = Options(
+        level=level,
+        against="all" if all_pairs else "previous" if series else "baseline",
+        common=common,
+        margin=None if margin is None else margin / 100,
+        trajectories=trajectories,
+        calls=names(calls),
+        tax=names(tax),
+        cutoff=cutoff,
+    )
+    everything, left_out = outcomes, task_list(quarantine) if quarantine else ()
+    if left_out:
+        outcomes = without(outcomes, left_out)
+    comparison = make(outcomes, baseline, options=options, ends=faults)
+    lines: list[str] = []
+    if left_out:
+        lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)
+    for source in suspect or ():
+        fewer = without(outcomes, task_list(source))
+        lines += other_tasks(fewer, comparison.contrasts, f"without the tasks of {Path(source).name}", level)
+    comparison = comparison.model_copy(update={"sensitivity": tuple(lines)})
+    if registered:
+        plan = read_registration(registered)
+        found = deviations(
+            plan,
+            outcomes,
+            arms=[arm.arm for arm in comparison.arms],
+            level=level,
+            margin=options.margin,
         )
         return
     if methods.group or methods.run_column:
@@ -184,6 +259,23 @@ def _show(comparison: "Comparison", output: Output) -> None:
 
         count = track(comparison, output.log, output.log_to)
         typer.echo(f"{count} numbers logged to {output.log} in {output.log_to}", err=True)
+
+
+def _compare_both_ways(outcomes: "Outcomes", by: str, level: float, out: Path | None, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from aem_harness.harness.compare.two_way import show_two_way, two_way
+    from aem_harness.harness.io import write_text
+
+    found = two_way(outcomes.table, by, level=level)
+    text = found.model_dump_json(indent=1)
+    if as_json:
+        typer.echo(text)
+    else:
+        show_two_way(found, Console())
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "two-way.json", text + "\n")
 
 
 def _compare_methods(

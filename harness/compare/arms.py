@@ -62,6 +62,7 @@ def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> Ar
         audited=estimate(sample(arm, without_tampered(table)).values, level, rate=True) if regraded.any() else None,
         outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
         versions={name: listed(table[name].dropna().unique(), most=3) for name in (*STAMPS, "model")},
+        checkpoints=int(table["model"].nunique()),
     )
 
 

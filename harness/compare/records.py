@@ -138,7 +138,7 @@ class ArmSummary(Record):
     `resolved` leaves rollouts without a verdict out; `official` counts them as unresolved, and `lowest` and `highest`
     are the rates if all of them had failed or passed. `unmarked` counts the `marked` rollouts, which are resolved but
     bear a grave integrity mark, as unresolved; `audited` those that were seen to tamper with their tests, among the
-    `regraded` ones that were graded again with canaries (None where none was).
+    `regraded` ones that were graded again with canaries (None where none was). `checkpoints`: models that they name.
     """
 
     arm: str
@@ -159,6 +159,7 @@ class ArmSummary(Record):
     audited: Estimate | None = None
     outcomes: Mapping[str, int] = {}
     versions: Mapping[str, str] = {}
+    checkpoints: int = 0
 
 
 class PassPoint(Record):
@@ -392,6 +393,16 @@ class MethodSummary(Record):
     sd_task: float
 
 
+class RunBounds(Record):
+    """The difference of two methods, and what would be said of it, had the missing rollouts of the baseline's runs all
+    passed and the candidate's all failed (`low`), and the other way round (`high`)."""
+
+    low: float
+    high: float
+    verdict_low: Verdict
+    verdict_high: Verdict
+
+
 class RunContrast(Record):
     """Candidate minus baseline method, over their training runs. `p` is of the t test, which decides.
 
@@ -409,6 +420,7 @@ class RunContrast(Record):
     p_holm: float | None = None
     p_permutation: float
     least_p: float
+    bounds: RunBounds | None = None
     decision: Decision
 
 

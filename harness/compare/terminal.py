@@ -20,6 +20,7 @@ from aem_harness.harness.compare.words import (
     ends_words,
     grader_words,
     headline,
+    interaction_lines,
     percent,
     points,
     seeds_of,
@@ -184,15 +185,8 @@ def _pass_differences(comparison: Comparison) -> list[Table]:
 
 
 def _interactions(comparison: Comparison) -> list[RenderableType]:
-    """Whether the difference varies between parts: one line each."""
-    lines = []
-    for one in comparison.interactions:
-        p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
-        if one.change is None:
-            lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): p = {p}")
-        else:
-            ends = f"{bracket(one.these, signed=True)} these, {bracket(one.like, signed=True)} like these"
-            lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, p = {p}")
+    """Whether the difference is another one in other parts: one line each."""
+    lines = interaction_lines(comparison)
     if not lines:
         return []
     return ["[bold]Does the difference vary between parts of the tasks?[/]\n" + escape("\n".join(lines))]

@@ -15,11 +15,18 @@ from scipy import special, stats
 
 from aem_harness.harness.compare.arms import sample
 from aem_harness.harness.compare.contrast import contrast
-from aem_harness.harness.compare.decisions import decide, difference_claim, holm
+from aem_harness.harness.compare.decisions import decide, difference_claim, holm, holm_among
 from aem_harness.harness.compare.intervals import agreeing, cr2, never_surer
 from aem_harness.harness.compare.methods import RUN
 from aem_harness.harness.compare.outcomes import Outcomes
-from aem_harness.harness.compare.records import Interval, MethodSummary, RunComparison, RunContrast, TrainingRun
+from aem_harness.harness.compare.records import (
+    Interval,
+    MethodSummary,
+    RunBounds,
+    RunComparison,
+    RunContrast,
+    TrainingRun,
+)
 from aem_harness.harness.compare.values import Floats
 from aem_harness.harness.errors import DataError, listed
 
@@ -59,6 +66,9 @@ def compare_runs(outcomes: Outcomes, baseline: str | None = None, *, level: floa
     contrasts = [_contrast(first, found[first], method, found[method], repos, level) for method in methods[1:]]
     adjusted = holm([one.p for one in contrasts])
     settled = tuple(_settled(one, p, len(contrasts)) for one, p in zip(contrasts, adjusted, strict=True))
+    if table["resolved"].isna().any():
+        ends = [_at_an_end(table, methods, level, passed=passed) for passed in (True, False)]
+        settled = tuple(_bounded(i, settled, *ends) for i in range(len(settled)))
     pooled = {
         one.candidate: contrast(
             first, table[table["arm"] == first], one.candidate, table[table["arm"] == one.candidate], level=level
@@ -174,6 +184,37 @@ def permuted_runs(a: Floats, b: Floats, *, seed: int = 0) -> tuple[float, float]
 def _settled(one: RunContrast, p_holm: float, family: int) -> RunContrast:
     decision = decide(difference_claim(one.difference, one.these, one.p), [p_holm], family=family)
     return one.model_copy(update={"decision": decision, "p_holm": p_holm})
+
+
+def _at_an_end(table: pd.DataFrame, methods: Sequence[str], level: float, *, passed: bool) -> list[RunContrast]:
+    """The contrasts if the baseline's missing rollouts had all `passed`, and the others' had not."""
+    first = methods[0]
+    of_baseline = (table["arm"] == first) == passed
+    filled = table.assign(resolved=table["resolved"].fillna(of_baseline))
+    found, repos, _ = _run_means(filled, methods)
+    return [_contrast(first, found[first], method, found[method], repos, level) for method in methods[1:]]
+
+
+def _bounded(
+    number: int, scored: Sequence[RunContrast], low: Sequence[RunContrast], high: Sequence[RunContrast]
+) -> RunContrast:
+    """The contrast with its bounds; inconclusive where the missing rollouts could turn it, Holm at its worst."""
+    one, family = scored[number], len(scored)
+    others = [max(each[i].p for each in (scored, low, high)) for i in range(family) if i != number]
+    verdicts = []
+    for end in (low[number], high[number]):
+        claim = difference_claim(end.difference, end.these, end.p)
+        verdicts.append(decide(claim, [holm_among(end.p, others)], family=family).verdict)
+    ends = low[number].difference, high[number].difference
+    bounds = RunBounds(low=ends[0], high=ends[1], verdict_low=verdicts[0], verdict_high=verdicts[1])
+    decision = one.decision
+    if set(verdicts) != {decision.verdict}:
+        reason = (
+            f"depending on the rollouts without a verdict the difference lies between {100 * ends[0]:+z.1f} "
+            f"({verdicts[0]}) and {100 * ends[1]:+z.1f} ({verdicts[1]}); without them: {decision.verdict}"
+        )
+        decision = decision.model_copy(update={"verdict": "inconclusive", "reason": reason})
+    return one.model_copy(update={"bounds": bounds, "decision": decision})
 
 
 def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> MethodSummary:

@@ -32,7 +32,12 @@ def _contrast(comparison: RunComparison, one: RunContrast) -> Iterator[Text]:
     line = Text(f"  other training runs, these tasks, {100 * comparison.level:g} % {bracket(one.these, signed=True)}: ")
     line.append(one.decision.verdict, style=COLOURS.get(one.decision.verdict, "yellow"))
     yield line.append(f" ({one.decision.reason})")
-    exact = f"  permuting the runs: {p_words(one.p_permutation)}"
+    if one.bounds is not None:
+        ends = f"[{100 * one.bounds.low:+z.1f}, {100 * one.bounds.high:+z.1f}]"
+        yield Text(
+            f"  whatever the missing rollouts were: {ends}, {one.bounds.verdict_low} to {one.bounds.verdict_high}"
+        )
+    exact = f"  dealing the runs at random: {p_words(one.p_permutation)}"
     never = 1 - comparison.level < one.least_p
     yield Text(exact + (f", and never less than {one.least_p:.2g} with so few runs" if never else ""))
     pooled = comparison.pooled[one.candidate]
@@ -82,4 +87,4 @@ def _legend(comparison: RunComparison) -> Iterator[str]:
     if comparison.left_out:
         yield f"{comparison.left_out} tasks lack a verdict in some run and are left out of all"
     if comparison.missing:
-        yield f"{comparison.missing} rollouts have no verdict and are left out; no bounds are given for them here"
+        yield f"{comparison.missing} rollouts have no verdict and are left out; the bounds are with them at their worst"

@@ -56,6 +56,19 @@ def bracket(interval: Interval | None, *, signed: bool = False) -> str:
     return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
 
 
+def interaction_lines(comparison: Comparison) -> list[str]:
+    """Whether the difference is another one in other parts of the tasks: a line for each candidate and parting."""
+    lines = []
+    for one in comparison.interactions:
+        p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
+        if one.change is None:
+            lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): p = {p}")
+        else:
+            ends = f"{bracket(one.these, signed=True)} these, {bracket(one.like, signed=True)} like these"
+            lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, p = {p}")
+    return lines
+
+
 def unit_of(row: MetricRow) -> str:
     """The unit of a metric where its name does not say it: `edited lines` are lines."""
     return "" if row.unit in row.name.split() else row.unit
@@ -141,7 +154,8 @@ def grader_words(noise: GraderNoise | None) -> list[str]:
     for one in noise.widened:
         turns = ": the verdict does not stand" if one.turns else ""
         ends = f"[{100 * one.low:+z.1f}, {100 * one.high:+z.1f}]"
-        lines.append(f"with the grader's noise, {one.candidate} - {one.baseline}: {ends}{turns}")
+        rate = f"at {100 * noise.high:.1f} % flips, the upper end"
+        lines.append(f"with the grader's noise ({rate}), {one.candidate} - {one.baseline}: {ends}{turns}")
     if noise.by_task:
         lines.append("verdicts that flip: " + ", ".join(f"{task} ({n})" for task, n in list(noise.by_task.items())[:6]))
     return lines

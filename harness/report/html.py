@@ -10,13 +10,13 @@ from aem_harness.harness.compare.flips import surest
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
 from aem_harness.harness.compare.words import (
-    about_times,
     adjusted_p,
     amount,
     ends_words,
     headline,
+    interaction_lines,
+    percent,
     seeds_of,
-    sureness,
     unit_of,
 )
 from aem_harness.harness.report import forests, words
@@ -73,6 +73,7 @@ def view(comparison: Comparison, outcomes: Outcomes, pages: Pages) -> dict[str, 
         "differences": forests.differences(comparison, number),
         "plots": list(figures(comparison, number)),
         "parts": list(forests.parts(comparison, number)),
+        "interactions": interaction_lines(comparison),
         "sections": list(_sections(comparison)),
         "flips": _flips(comparison),
         "one_baseline": forests.one_baseline(comparison),

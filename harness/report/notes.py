@@ -33,6 +33,7 @@ def notes_of(
     rates = [arm.resolved for arm in comparison.arms]
     ns, seeds = sorted({rate.tasks for rate in rates}), sorted({seeds_of(rate) for rate in rates})
     yield f"n = {', '.join(map(str, ns))} tasks, K = {', '.join(seeds)} rollouts of each task; {_lost(comparison)}."
+    yield _training_runs(comparison)
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):
         yield _about_marks(comparison, columns)
@@ -56,6 +57,17 @@ def notes_of(
     yield from (f"‡ {one.note.strip()}" for one in references)
     if hash:
         yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` reproduces it."
+
+
+def _training_runs(comparison: Comparison) -> str:
+    """Of how many training runs each arm is, as far as the models that its rollouts name tell."""
+    counts = {arm.arm: arm.checkpoints for arm in comparison.arms}
+    if not all(counts.values()):
+        return "How many training runs an arm is of is not known: its rollouts name no model."
+    if set(counts.values()) == {1}:
+        return "One checkpoint, that is one training run, an arm: nothing is said of other runs of a method."
+    several = ", ".join(f"{n} of {arm}" for arm, n in counts.items())
+    return f"Checkpoints pooled as if they were seeds, {several}: nothing is said of other training runs of a method."
 
 
 def _about_tasks(comparison: Comparison) -> str:

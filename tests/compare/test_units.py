@@ -78,6 +78,27 @@ def test_the_spread_of_training_runs_is_told_from_that_of_rollouts() -> None:
         assert high.sd_run_ends[0] < high.sd_run < high.sd_run_ends[1]
 
 
+def test_missing_rollouts_bound_the_difference_of_methods_and_unsettle_it_where_they_could_turn_it() -> None:
+    outcomes = grouped(checkpoints(0.0, runs=(3, 3), seed=4), GROUPS)
+    table = outcomes.table.copy()
+    better = (table["arm"] == "aem") & (table["instance_id"].str.slice(5).astype(int) < 30)
+    table["resolved"] = table["resolved"].where(~better, True)
+    assert compare_runs(Outcomes(table)).contrasts[0].bounds is None
+    assert compare_runs(Outcomes(table)).contrasts[0].decision.verdict == "better"
+
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(table["arm"] == "aem"))
+    for lost, verdict in ((2, "better"), (200, "inconclusive")):
+        holes = table.copy()
+        holes.iloc[chosen[:lost], holes.columns.get_loc("resolved")] = pd.NA
+        one = compare_runs(Outcomes(holes)).contrasts[0]
+        assert one.bounds is not None
+        low, high = (holes["resolved"].fillna(value)[holes["arm"] == "aem"].mean() for value in (False, True))
+        base = holes["resolved"][holes["arm"] == "grpo"].mean()
+        assert (one.bounds.low, one.bounds.high) == pytest.approx((low - base, high - base))
+        assert one.decision.verdict == verdict
+    assert "depending on the rollouts without a verdict" in one.decision.reason
+
+
 def test_runs_come_from_groups_of_arms_or_from_a_column() -> None:
     arms = checkpoints(0.3)
     table = arms.table.assign(step=arms.table["arm"].str.partition("-")[2], arm=arms.table["arm"].str.partition("-")[0])

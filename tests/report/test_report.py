@@ -21,7 +21,7 @@ from aem_harness.cli import app
 from aem_harness.harness.compare.compare import Options, compare
 from aem_harness.harness.compare.outcomes import Outcomes, load
 from aem_harness.harness.compare.records import Comparison
-from aem_harness.harness.compare.words import headline, points
+from aem_harness.harness.compare.words import headline, interaction_lines, points
 from aem_harness.harness.interop.trajectories import read_trajectory
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.report import plots
@@ -209,6 +209,17 @@ def test_a_series_gets_its_curve_and_a_pair_does_not(runs: list[Path], page: Pat
     comparison = compare(arms, options=Options(trajectories=False, against="previous"))
     assert "<h3>Series</h3>" in build_report(comparison, arms, tmp_path / "r.html", embed=0)
     assert "<h3>Series</h3>" not in page.read_text()
+
+
+def test_a_contrast_of_contamination_is_a_line_of_the_page(tmp_path: Path) -> None:
+    rows = [
+        f"{arm},p__p-{i},0,{int(i % k == 0)},202{3 + i % 2}-05-01" for i in range(40) for arm, k in (("a", 2), ("b", 3))
+    ]
+    (tmp_path / "arms.csv").write_text("\n".join(["arm,instance_id,seed,resolved,created_at", *rows]) + "\n")
+    arms = load([tmp_path / "arms.csv"])
+    found = compare(arms, options=Options(cutoff="2024-01-01"))
+    (line,) = [one for one in interaction_lines(found) if "issues before and from 2024-01-01" in one]
+    assert line in html.unescape(build_report(found, arms, tmp_path / "r.html", embed=0))
 
 
 def test_arms_of_a_csv_without_trajectories_are_reported_too(tmp_path: Path) -> None:

@@ -77,6 +77,19 @@ def test_every_format_prints_rate_interval_and_note(comparison: Comparison, form
         assert fact in text
 
 
+def test_the_note_says_of_how_many_training_runs_the_arms_are(runs: list[Path]) -> None:
+    table = load(runs).table
+    for models, words in (
+        ({"base": "a", "aem_50": "b"}, "One checkpoint, that is one training run, an arm"),
+        ({"base": "a"}, "How many training runs an arm is of is not known"),
+    ):
+        named = table.assign(model=table["arm"].astype("object").map(models))
+        assert words in FORMATS["markdown"](paper_table(compare(Outcomes(named)), ("resolved",)))
+    pooled = table.assign(model=table["arm"].astype(str) + (table["seed"] % 2).astype(str))
+    text = FORMATS["markdown"](paper_table(compare(Outcomes(pooled)), ("resolved",)))
+    assert "Checkpoints pooled as if they were seeds, 2 of base" in text
+
+
 def test_the_note_counts_what_was_lost(runs: list[Path]) -> None:
     table = load(runs).table
     lost = table.index[(table["arm"] == "base") & table["resolved"].notna()][:2]

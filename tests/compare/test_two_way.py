@@ -1,0 +1,76 @@
+"""Tables over two columns: the interaction of scaffold and checkpoint."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from aem_harness.cli import app
+from aem_harness.harness.compare.outcomes import Outcomes, write_csv
+from aem_harness.harness.compare.two_way import two_way
+from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.schema import normalise
+
+
+def outcomes(gains: dict[tuple[str, str], float], tasks: int = 150, seeds: int = 4, seed: int = 0) -> Outcomes:
+    """Every cell (scaffold, model) solves each task as often as the others, and by so much more."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(1, 1, tasks) * 0.6 + 0.1
+    rows = [
+        (f"{scaffold}-{model}", f"r{task % 5}__r-{task}", k, int(rng.random() < p[task] + gain), scaffold, model)
+        for (scaffold, model), gain in gains.items()
+        for task in range(tasks)
+        for k in range(seeds)
+    ]
+    names = ["arm", "instance_id", "seed", "resolved", "scaffold", "model"]
+    return Outcomes(normalise(pd.DataFrame(rows, columns=names), "made"))
+
+
+UNEVEN = {("bash", "base"): 0.0, ("bash", "aem"): 0.05, ("deepswe", "base"): 0.0, ("deepswe", "aem"): 0.3}
+
+
+def test_the_interaction_is_the_difference_of_the_gains_and_holds_the_truth() -> None:
+    found = two_way(outcomes(UNEVEN).table, "scaffold,model")
+    (one,) = found.interactions
+    rate = {place: found.rates[place[0]][place[1]].value for place in UNEVEN}
+    gains = [rate[scaffold, "aem"] - rate[scaffold, "base"] for scaffold in ("bash", "deepswe")]
+    assert one.change.value == pytest.approx(gains[1] - gains[0])
+    assert [found.gains[scaffold]["aem"].value for scaffold in ("bash", "deepswe")] == pytest.approx(gains)
+    assert abs(one.change.value - 0.25) < 3.5 * one.change.these.se
+    assert one.p < 1e-4
+
+
+def test_equal_gains_are_told_apart_as_often_as_stated() -> None:
+    even = {**dict.fromkeys(UNEVEN, 0.0), ("bash", "aem"): 0.1, ("deepswe", "aem"): 0.1}
+    rejected = sum(
+        two_way(outcomes(even, tasks=60, seed=seed).table, "scaffold,model").interactions[0].p <= 0.05
+        for seed in range(60)
+    )
+    assert rejected <= 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)
+
+
+def test_p_values_are_adjusted_over_the_whole_table() -> None:
+    more = UNEVEN | {("other", "base"): 0.0, ("other", "aem"): 0.05}
+    found = two_way(outcomes(more).table, "scaffold,model")
+    assert [one.row for one in found.interactions] == ["deepswe", "other"]
+    assert found.interactions[0].p_holm == pytest.approx(2 * found.interactions[0].p)
+
+
+def test_what_is_no_two_way_table_is_refused() -> None:
+    table = outcomes(UNEVEN).table
+    with pytest.raises(ConfigError, match="two columns"):
+        two_way(table, "scaffold")
+    with pytest.raises(ConfigError, match="no column colour"):
+        two_way(table, "scaffold,colour")
+    with pytest.raises(DataError, match="at least two of each"):
+        two_way(table[table["model"] == "aem"], "scaffold,model")
+    with pytest.raises(DataError, match="no verdict for scaffold deepswe with model base"):
+        two_way(table[(table["model"] == "aem") | (table["scaffold"] == "bash")], "scaffold,model")
+
+
+def test_the_command_prints_rates_gains_and_the_interaction(tmp_path) -> None:
+    write_csv(outcomes(UNEVEN).table, tmp_path / "arms.csv")
+    shown = CliRunner().invoke(app, ["compare", str(tmp_path / "arms.csv"), "--two-way", "scaffold,model"])
+    assert shown.exit_code == 0, shown.output
+    assert "points to base" in shown.output
+    assert "the gain of aem with deepswe less that with bash: +" in " ".join(shown.output.split())
