@@ -45,19 +45,24 @@ class Problem:
     def likelihood(self, distance: float, j: int) -> Floats:
         """Of each state at look j when the truth is `distance` from the margin, over that at the margin."""
         drift = distance * self.root
-        return np.exp(np.clip(drift * self.grid - drift**2 * self.t[j] / 2, -600, 600))
+        return np.asarray(np.exp(np.clip(drift * self.grid - drift**2 * self.t[j] / 2, -600, 600)))
+
+    def expected(self, by_truth: dict[float, float], j: int) -> Floats:
+        """What is lost in every state at look j, weighted by how likely each truth makes the state."""
+        parts = [amount * self.likelihood(distance, j) for distance, amount in by_truth.items()]
+        return np.asarray(np.sum(parts, axis=0))
 
     def best(self, costs: dict[float, float], losses: list[dict[float, float]]) -> list[Ints]:
         """The action of every state (CELLS,) at every look that costs least in sum."""
         actions: list[Ints] = []
         value = np.zeros(CELLS)
         for j in reversed(range(len(self.at))):
-            choices = [sum(loss * self.likelihood(d, j) for d, loss in each.items()) for each in losses]
+            choices = [self.expected(each, j) for each in losses]
             if actions:
                 ahead = self.share[j + 1] - self.share[j]
                 padded = np.r_[value, np.full(CELLS // 2, value[-1]), np.full(CELLS // 2, value[0])]
                 later = fft.irfft(fft.rfft(padded) * self.kernels[j + 1], 2 * CELLS)[:CELLS]
-                choices.append(later + ahead * sum(cost * self.likelihood(d, j) for d, cost in costs.items()))
+                choices.append(later + ahead * self.expected(costs, j))
             table = np.stack(choices)
             value = table.min(axis=0)
             actions.append(table.argmin(axis=0))

@@ -26,6 +26,7 @@ from aem_harness.harness.gate.design import Arm, Design, design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.methods import suits_stages
+from aem_harness.harness.gate.sequential import Truths
 from benchmarks.gate_simulation import WORLDS, Case, draw_world, fixed_size, upper
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
@@ -66,6 +67,11 @@ class Stratum:
         return np.asarray(more * first**2 * (noise / (full + 1) + self.spread) + (self.tasks - more) * second**2 * rest)
 
 
+def planned_variance(strata: list[Stratum], at: Ints, *, equal: bool = False) -> Floats:
+    """Of the difference at the looks (L,), for a candidate at the margin or an equal one."""
+    return np.asarray(np.sum([s.variance(at, s.noise if equal else s.lowered) for s in strata], axis=0))
+
+
 def strata_of(plan: Design, margin: float) -> list[Stratum]:
     expected, places = plan.forecast, plan.places
     factor = max(1 - margin / max(float(expected.rate.mean()), 1e-9), 0.0)
@@ -87,17 +93,17 @@ def verdict_of(config: GateConfig, plan: Design, mine: Floats, baseline: Floats)
     strata, last = strata_of(plan, config.margin), len(plan.order)
     grid = np.unique(np.linspace(1, last, min(last, 100)).round().astype(np.int64))
     ready = np.all([s.reached(grid)[0] * s.tasks + s.reached(grid)[1] > 0 for s in strata], axis=0)
-    known = np.where(ready, 1 / np.maximum(sum(s.variance(grid, s.lowered) for s in strata), 1e-12), 0.0)
+    known = np.where(ready, 1 / np.maximum(planned_variance(strata, grid), 1e-12), 0.0)
     known = np.maximum.accumulate(known)
     at = np.ceil(np.interp(stages.FRACTIONS * known[-1], known, grid).round(6)).astype(np.int64)
     at[-1] = last
     fits = (at >= min(stages.FIRST, last)) & np.r_[np.diff(at) > 0, True]
     at, fractions = at[fits], stages.FRACTIONS[fits]
-    alone = 1 / np.sqrt(sum(s.variance(np.array([last]), s.noise) for s in strata)[0])
-    futility = stages.thresholds(config, alone)
+    alone = 1 / np.sqrt(planned_variance(strata, np.array([last]), equal=True)[0])
+    futility = stages.thresholds(config, float(alone))
     edge = edges(tuple(fractions.tolist()), config.alphas, futility)
     estimate, observed, seen = scored(strata, mine, baseline, at)
-    error = np.sqrt(stages.believed(sum(s.variance(at, s.lowered) for s in strata), observed, at))
+    error = np.sqrt(stages.believed(planned_variance(strata, at), observed, at))
     z = (estimate + config.margin) / error
     up, down = (z >= edge[0]) & seen, (z <= edge[1]) & seen
     stop = up | down | ((z < edge[3]) & (z > edge[2]) & seen & (at < last))
@@ -109,12 +115,15 @@ def verdict_of(config: GateConfig, plan: Design, mine: Floats, baseline: Floats)
 
 
 @lru_cache(maxsize=512)
-def edges(fractions: tuple[float, ...], alphas: tuple[float, float], futility: tuple[float, float]):
+def edges(
+    fractions: tuple[float, ...], alphas: tuple[float, float], futility: tuple[float, float]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Limits of z for PASS and for BLOCK, and those between which the gate gives up, (L,) each."""
     found = boundaries(fractions, alphas, stages.SHAPES, futility)
     return found.upper, found.lower, *inner(found.fractions, alphas, futility)
 
 
-def scored(strata: list[Stratum], mine: Floats, baseline: Floats, at: Ints) -> tuple[Floats, Floats, np.ndarray]:
+def scored(strata: list[Stratum], mine: Floats, baseline: Floats, at: Ints) -> tuple[Floats, Floats, Truths]:
     """Estimate and observed variance at the looks (L,), and whether every stratum has been seen."""
     means = np.cumsum(mine, axis=1) / np.arange(1, mine.shape[1] + 1) - baseline[:, None]
     estimate, observed, seen = np.zeros(len(at)), np.zeros(len(at)), np.ones(len(at), bool)

@@ -58,7 +58,7 @@ def two_way(table: pd.DataFrame, by: str, *, level: float = 0.95) -> TwoWay:
     rows, columns = (list(dict.fromkeys(known[name].astype(str))) for name in names)
     if min(len(rows), len(columns)) < 2:
         raise DataError(f"{over}: {listed(rows)}; {across}: {listed(columns)}; at least two of each are needed")
-    cells = dict(_cells(known, names, rows, columns))
+    cells = dict(_cells(known, (over, across), rows, columns))
     found = list(_interactions(cells, rows, columns, level))
     adjusted = holm([one.p for one in found])
     return TwoWay(

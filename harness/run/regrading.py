@@ -142,7 +142,8 @@ def by_release(
     logs = stored_logs(folder, tasks, progress)
     if not logs:
         raise DataError(f"{folder} holds no test output of a graded rollout")
-    verdicts, passed = {}, {}
+    verdicts: dict[str, bool] = {}
+    passed: dict[str, frozenset[str]] = {}
     for key in logs:
         grade = progress[key].grade
         assert grade is not None
