@@ -29,7 +29,7 @@ Examples:
 
   aem compare leaderboard.csv.gz --pairs                   every pair of many arms, as CSV
 
-  aem compare results/* --two-way scaffold,model           rates by both, and whether a gain is another one by row
+  aem compare results/* --two-way scaffold,model           rates by both, and whether a gain depends on the row
 
   aem compare results/* --unit run --group grpo=grpo-* --group aem=aem-*    methods: the training run is the unit
 """
@@ -57,6 +57,18 @@ class Methods:
         ),
     ] = None
     registry: RegistryFolder = None
+
+
+@dataclass
+class Table:
+    """Rates by two columns of the outcomes."""
+
+    PANEL: ClassVar[str] = "Two-way tables"
+
+    two_way: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS,COLUMNS", help="For example scaffold,model: does a gain depend on the row?"),
+    ] = None
 
 
 @dataclass
@@ -120,53 +132,11 @@ def compare(
         list[str],
         typer.Argument(help="Run folders, CSV files (FILE:ARM picks an arm), or what `aem import` reads."),
     ],
-    baseline: Baseline = None,
-    series: Series = False,
-    all_pairs: AllPairs = False,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Only differences, of every pair of arms, as CSV.")] = False,
-    unit: Annotated[
-        Unit, typer.Option(help="run: compare methods; each training run is one observation of its method.")
-    ] = Unit.rollout,
-    group: Annotated[
-        list[str] | None,
-        typer.Option(help="With --unit run: NAME=GLOB, the arms that are training runs of a method; repeated."),
-    ] = None,
-    run_column: Annotated[
-        str | None, typer.Option(help="With --unit run: the arms are methods, and this column tells their runs.")
-    ] = None,
-    two_way: Annotated[
-        str | None,
-        typer.Option(metavar="ROWS,COLUMNS", help="Two columns, as scaffold,model: is a gain another one by row?"),
-    ] = None,
-    registry: RegistryFolder = None,
-    level: Level = 0.95,
-    margin: Margin = None,
-    common: Common = False,
-    trajectories: Annotated[
-        bool, typer.Option("--trajectories/--no-trajectories", help="Read trajectories, for behaviour and flips.")
-    ] = True,
-    instances: Describe = None,
-    calls: Calls = None,
-    tax: Tax = None,
-    cutoff: Cutoff = None,
-    quarantine: Annotated[
-        str | None,
-        typer.Option(help="Tasks left out of all arms: a file of ids, or a run of --agent gold (what it fails here)."),
-    ] = None,
-    suspect: Annotated[
-        list[str] | None,
-        typer.Option(help="File of tasks that may be labelled wrongly: say the difference without them; repeated."),
-    ] = None,
-    registered: Registered = None,
-    ends: EndsFile = None,
-    brief: Annotated[bool, typer.Option("--brief", help="Only the verdict, the rates and the differences.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a contrast as CSV.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write JSON, CSV and text into this folder.")] = None,
-    log: Annotated[
-        str | None, typer.Option("--log", help="Also log to tensorboard, wandb or mlflow, one step a checkpoint.")
-    ] = None,
-    log_to: Annotated[Path, typer.Option(help="Folder for what --log writes.")] = Path("results/tracking"),
+    how: Comparing,
+    methods: Methods,
+    table: Table,
+    checks: Checks,
+    output: Output,
 ) -> None:
     """Is one arm better than another? Resolved rates and paired differences with intervals, costs, behaviour.
 
@@ -184,44 +154,17 @@ def compare(
     if output.pairs:
         typer.echo(every_pair(outcomes.table, how.level, common=how.common).to_csv(index=False), nl=False)
         return
-    if unit is Unit.run:
-        _compare_methods(as_methods(outcomes, group or (), run_column, registry), baseline, level, out, as_json=as_json)
-        return
-    if two_way:
-        _compare_both_ways(outcomes, two_way, level, out, as_json=as_json)
-        return
-    if group or run_column:
-        raise ConfigError("--group and --run-column are for --unit run")
-    options = Options(
-        level=level,
-        against="all" if all_pairs else "previous" if series else "baseline",
-        common=common,
-        margin=None if margin is None else margin / 100,
-        trajectories=trajectories,
-        calls=names(calls),
-        tax=names(tax),
-        cutoff=cutoff,
-    )
-    everything, left_out = outcomes, task_list(quarantine) if quarantine else ()
-    if left_out:
-        outcomes = without(outcomes, left_out)
-    comparison = make(outcomes, baseline, options=options, ends=faults)
-    lines: list[str] = []
-    if left_out:
-        lines += other_tasks(everything, comparison.contrasts, f"with the {len(left_out)} quarantined tasks", level)
-    for source in suspect or ():
-        fewer = without(outcomes, task_list(source))
-        lines += other_tasks(fewer, comparison.contrasts, f"without the tasks of {Path(source).name}", level)
-    comparison = comparison.model_copy(update={"sensitivity": tuple(lines)})
-    if registered:
-        plan = read_registration(registered)
-        found = deviations(
-            plan,
-            outcomes,
-            arms=[arm.arm for arm in comparison.arms],
-            level=level,
-            margin=options.margin,
+    if methods.unit is Unit.run:
+        _compare_methods(
+            as_methods(outcomes, methods.group or (), methods.run_column, methods.registry),
+            how.baseline,
+            how.level,
+            output.out,
+            as_json=output.as_json,
         )
+        return
+    if table.two_way:
+        _compare_both_ways(outcomes, table.two_way, how.level, output.out, as_json=output.as_json)
         return
     if methods.group or methods.run_column:
         raise ConfigError("--group and --run-column are for --unit run")

@@ -17,9 +17,9 @@ Examples:
 
   aem regrade results/base results/aem --times 3          patches of changed tasks, and 40 others of each run
 
-  aem regrade results/base results/aem --release old/bin/python    the logs read by the swebench installed there
+  aem regrade results/base results/aem --release old/bin/python    their logs, by the swebench installed there
 
-  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here, for compare
+  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here
 """
 
 
@@ -37,10 +37,12 @@ def regrade(
     ] = None,
     release: Annotated[
         Path | None,
-        typer.Option(metavar="PYTHON", help="Read the stored logs with the swebench of another interpreter; no tests."),
+        typer.Option(metavar="PYTHON", help="Read the stored test output with the swebench of another interpreter."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option("--set", help="Task set (default: that of the run).")] = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers at a time.")] = 2,
+    dataset: Annotated[
+        str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 

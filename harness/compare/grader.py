@@ -25,11 +25,11 @@ def grader_noise(
 def noise_of(regrades: Sequence[Again], contrasts: Sequence[Contrast], level: float = 0.95) -> GraderNoise:
     """Flip rates with Wilson's interval over patches (J gradings of one are one observation), and wider intervals.
 
-    A grading that failed for the infrastructure's sake is no flip; it is counted apart. If the same patches were
-    graded again, a difference of two arms would move by sqrt(2 f (1 - f) / (N K)) (standard deviation, f the flip
-    rate of the patches drawn at random; that of moved tasks where none was). f enters at the upper end of its interval:
-    that nothing flipped among a few patches does not show that nothing flips. Gradings of different rollouts are
-    independent, so that a part of this is in the run noise already: the widened interval errs to the safe side.
+    A grading lost to infrastructure is no flip; it is counted separately. If the same patches were graded again, a
+    difference of two arms would move by sqrt(2 f (1 - f) / (N K)) (standard deviation, f the flip rate of the patches
+    drawn at random; that of changed tasks if none were). f enters at the upper end of its interval: no flip among a few
+    patches does not show that nothing flips. Gradings of different rollouts are independent, so part of this is in the
+    run noise already: the widened interval is conservative.
     """
     sound = [one for one in regrades if one.now is not Outcome.ERROR]
     drawn = [one for one in sound if not one.moved] or sound
@@ -57,7 +57,7 @@ def noise_of(regrades: Sequence[Again], contrasts: Sequence[Contrast], level: fl
 
 def _widened(one: Contrast, share: float, level: float) -> Widened:
     delta, share = one.difference, min(share, 0.5)  # where flips do most
-    sd = float(np.sqrt(share * (1 - share) * 4 / max(delta.rollouts, 1)))  # N K rollouts an arm: rollouts / 2
+    sd = float(np.sqrt(share * (1 - share) * 4 / max(delta.rollouts, 1)))  # N K rollouts per arm: rollouts / 2
     extra = float(special.ndtri((1 + level) / 2)) * sd
     low = delta.value - float(np.hypot(delta.value - delta.these.low, extra))
     high = delta.value + float(np.hypot(delta.these.high - delta.value, extra))

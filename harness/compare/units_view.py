@@ -37,7 +37,7 @@ def _contrast(comparison: RunComparison, one: RunContrast) -> Iterator[Text]:
         yield Text(
             f"  whatever the missing rollouts were: {ends}, {one.bounds.verdict_low} to {one.bounds.verdict_high}"
         )
-    exact = f"  dealing the runs at random: {p_words(one.p_permutation)}"
+    exact = f"  permuting the runs: {p_words(one.p_permutation)}"
     never = 1 - comparison.level < one.least_p
     yield Text(exact + (f", and never less than {one.least_p:.2g} with so few runs" if never else ""))
     pooled = comparison.pooled[one.candidate]

@@ -78,7 +78,7 @@ def boundaries(
         up = _tail(mass[::-1], -grid[::-1], due[0], step)
         down = _tail(mass, grid, due[1], step)
         root = np.sqrt(now)
-        # never below what one look alone would need: giving up may leave too little mass to spend alpha on
+        # never below the limit of a single look: futility may leave too little mass to spend alpha on
         upper[j] = np.clip(-up / root, -ndtri(alphas[0]), NEVER)
         lower[j] = np.clip(down / root, -NEVER, ndtri(alphas[1]))
         high[j], low[j] = min(high[j], upper[j]), max(low[j], lower[j])

@@ -10,13 +10,14 @@ from aem_harness.harness.compare.flips import surest
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
 from aem_harness.harness.compare.records import ArmSummary, Comparison, Contrast, MetricRow
 from aem_harness.harness.compare.words import (
+    about_times,
     adjusted_p,
     amount,
     ends_words,
     headline,
     interaction_lines,
-    percent,
     seeds_of,
+    sureness,
     unit_of,
 )
 from aem_harness.harness.report import forests, words

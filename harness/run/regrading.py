@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.grading import official, other_release
-from aem_harness.harness.grading.regrade import passed_tests
-from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.run.store import PATCH, Key, Progress, read_patch
 from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
+
+if TYPE_CHECKING:
+    from aem_harness.harness.grading.other_release import Release
 
 REGRADES = "regrades.jsonl"
 
@@ -121,35 +123,28 @@ def graded_keys(progress: Mapping[Key, Progress]) -> Sequence[Key]:
     return [key for key, state in progress.items() if state.grade and state.grade["outcome"] in wanted]
 
 
-def stored_logs(
-    folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress]
-) -> dict[Key, other_release.StoredLog]:
-    """Patch and test output of every rollout that was judged by its tests and whose log is still there."""
-    judged = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value}
-    out: dict[Key, other_release.StoredLog] = {}
-    for (instance, seed), state in sorted(progress.items()):
-        place = folder / "rollouts" / instance / str(seed)
-        log = place / official.TEST_OUTPUT
-        if state.grade and state.grade["outcome"] in judged and instance in tasks and log.is_file():
-            out[instance, seed] = other_release.StoredLog(tasks[instance], read_patch(place / official.PATCH), log)
-    return out
+def by_release(folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress], python: Path) -> "Release":
+    """What the swebench of another interpreter makes of the stored test output of every rollout that tests judged.
 
+    Raises DataError where a run holds none.
+    """
+    from aem_harness.harness.grading.official import REPORT, TEST_OUTPUT
+    from aem_harness.harness.grading.other_release import StoredLog, compare_release
+    from aem_harness.harness.grading.regrade import passed_tests
 
-def by_release(
-    folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress], python: Path
-) -> other_release.Release:
-    """What the swebench of another interpreter makes of a run's stored logs. Raises DataError where there are none."""
-    logs = stored_logs(folder, tasks, progress)
-    if not logs:
-        raise DataError(f"{folder} holds no test output of a graded rollout")
+    logs: dict[str, StoredLog] = {}
     verdicts: dict[str, bool] = {}
     passed: dict[str, frozenset[str]] = {}
-    for key in logs:
-        grade = progress[key].grade
-        assert grade is not None
-        report = folder / "rollouts" / key[0] / str(key[1]) / official.REPORT
-        name = f"{key[0]} seed {key[1]}"
-        verdicts[name] = grade["outcome"] == Outcome.RESOLVED.value
-        passed[name] = passed_tests(json.loads(report.read_text()) if report.is_file() else {})
-    named = {f"{instance} seed {seed}": log for (instance, seed), log in logs.items()}
-    return other_release.compare_release(python, named, verdicts, passed)
+    judged = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value}
+    for (instance, seed), state in sorted(progress.items()):
+        place = folder / "rollouts" / instance / str(seed)
+        log, report = place / TEST_OUTPUT, place / REPORT
+        if state.grade is None or state.grade["outcome"] not in judged or instance not in tasks or not log.is_file():
+            continue
+        name = f"{instance} seed {seed}"
+        logs[name] = StoredLog(tasks[instance], read_patch(place / PATCH), log)
+        verdicts[name] = state.grade["outcome"] == Outcome.RESOLVED.value
+        passed[name] = passed_tests(json.loads(report.read_text("utf-8")) if report.is_file() else {})
+    if not logs:
+        raise DataError(f"{folder} holds no test output of a graded rollout")
+    return compare_release(python, logs, verdicts, passed)
