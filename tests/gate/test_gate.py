@@ -234,7 +234,7 @@ def test_a_candidate_that_lost_a_fifth_would_be_blocked_if_that_counted_as_faile
     assert gate.verdict is Verdict.INCONCLUSIVE
     assert gate.verdict_excused() is Verdict.BLOCK
     found = dict(details(report(gate, BASE, "lost")))
-    assert found["excused"] == "with those of the candidate counted as failures: BLOCK, which turns the verdict"
+    assert found["excused"] == "if those of the candidate had failed: BLOCK, a different verdict"
 
 
 def test_a_verdict_stands_with_what_was_lost_counted_as_failed():
