@@ -101,7 +101,8 @@ def _cells(
 
 
 def _gain(cells: Cells, row: str, first: str, column: str, level: float) -> Estimate:
-    return estimate_difference(*_aligned(cells[row, first], cells[row, column]), level)
+    before, after = _aligned(cells[row, first], cells[row, column])
+    return estimate_difference(before, after, level)
 
 
 def _interactions(cells: Cells, rows: list[str], columns: list[str], level: float) -> Iterator[TwoWayInteraction]:
