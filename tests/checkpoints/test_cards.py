@@ -292,7 +292,7 @@ def test_damaged_weights_are_one_clear_line_and_no_run_starts(tmp_path, damage, 
     assert re.search(says, line), line
     assert "\n" not in line
     for words in (["checkpoints", "verify"], ["run", "--checkpoint", "policy"]):
-        with pytest.raises(AemError, match=r"policy: .*|1 of \d+ checkpoints are not what their cards say"):
+        with pytest.raises(AemError, match=r"policy: .*|1 of \d+ checkpoints do not match their cards"):
             app([*words, "--registry", str(tmp_path / "r")], standalone_mode=False)
 
 
