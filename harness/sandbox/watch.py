@@ -42,6 +42,7 @@ class EngineService:
             watch.close()
 
     def recovered(self) -> None:
+        current().gone = False  # the watch finds that out some seconds later; until then no container would be removed
         remove_left()
 
 
