@@ -77,6 +77,7 @@ def remove(container: "Container", engine: Engine | None = None) -> bool:
         except (DockerException, OSError):  # no engine answers
             _left[engine.address].add(str(container.id))
             return False
+    _left[engine.address].add(str(container.id))
     return False
 
 

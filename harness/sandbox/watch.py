@@ -40,6 +40,7 @@ class EngineService:
             yield
         finally:
             watch.close()
+            remove_left()  # of threads that found out only after the recovery
 
     def recovered(self) -> None:
         current().gone = False  # the watch finds that out some seconds later; until then no container would be removed
