@@ -240,7 +240,7 @@ def test_the_command_says_what_it_left_out_and_overwrites_nothing(run, tmp_path)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0
     assert "5 rollouts" in done.stdout
-    assert "left out: 1 rollouts without a verdict" in done.stderr
+    assert "left out: 1 rollout without a verdict" in done.stderr
     assert isinstance(CliRunner().invoke(app, words).exception, ConfigError)
 
 
