@@ -1,11 +1,14 @@
 """What an engine says is wrong, on one line and with its remedy; no engine is needed."""
 
+from typing import ClassVar
+
 import pytest
 from docker.errors import APIError, DockerException
 
 from aem_harness.harness.errors import EnvironmentFault
-from aem_harness.harness.sandbox import build, images
-from aem_harness.harness.sandbox.engine import explained, unreached
+from aem_harness.harness.sandbox import build
+from aem_harness.harness.sandbox.engine import current, explained, unreached
+from aem_harness.harness.sandbox.pull import Pull
 
 
 def test_a_credential_helper_that_is_not_installed_is_one_line_with_the_remedy(monkeypatch):
@@ -14,18 +17,21 @@ def test_a_credential_helper_that_is_not_installed_is_one_line_with_the_remedy(m
     assert "docker-credential-desktop is not installed: install it" in explained(error)
 
     class Api:
+        hooks: ClassVar = {}
+
         def pull(self, *words, **more):
             raise error
 
         def build(self, **more):
             raise RuntimeError(helper)
 
-    monkeypatch.setattr(images, "client", lambda: type("Client", (), {"api": Api()})())
-    monkeypatch.setattr(build, "client", lambda: type("Client", (), {"api": Api()})())
+    client = type("Client", (), {"api": Api(), "close": lambda self: None})
+    monkeypatch.setattr(current(), "connect", lambda **more: client())
+    monkeypatch.setattr(build, "client", client)
     with pytest.raises(
         EnvironmentFault, match="image x cannot be pulled: the credential helper docker-credential-desktop"
     ):
-        images._pull("x", build.silent)
+        Pull("x").run()
     with pytest.raises(EnvironmentFault, match="cannot build x: the credential helper docker-credential-desktop"):
         build._run_build("x", {"Dockerfile": b"FROM y"}, "r", {})
 

@@ -50,8 +50,8 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def task(name: str, tmp_path: Path) -> Task:
-    """A task whose image is built here from a folder beside its rows."""
-    recipe(tmp_path / "box", "RUN echo one > /content")
+    """A task whose image is built here from a folder beside its rows; no other tag names it, left by a killed test."""
+    recipe(tmp_path / "box", f"LABEL aem.test={name}", "RUN echo one > /content")
     return parse_row(ROW | {"image": name, "dockerfile": "box"}, folder=tmp_path)
 
 
