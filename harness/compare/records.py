@@ -381,7 +381,8 @@ class MethodSummary(Record):
     """A method: its runs, their mean, and what makes it vary, as standard deviations of a resolve rate.
 
     sd_run: between training runs, beyond what their rollouts explain, with its interval; None with one run.
-    sd_rerun: of one run's rate over re-runs of its rollouts. sd_task: of the tasks' rates.
+    sd_rerun: of one run's rate over re-runs of its rollouts; None with one rollout per task, which cannot show it: the
+    other two then include it. sd_task: of the tasks' rates.
     """
 
     method: str
@@ -389,7 +390,7 @@ class MethodSummary(Record):
     rate: float
     sd_run: float | None
     sd_run_ends: tuple[float, float] | None
-    sd_rerun: float
+    sd_rerun: float | None
     sd_task: float
 
 

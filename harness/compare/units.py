@@ -16,7 +16,7 @@ from scipy import special, stats
 from aem_harness.harness.compare.arms import sample
 from aem_harness.harness.compare.contrast import contrast
 from aem_harness.harness.compare.decisions import decide, difference_claim, holm, holm_among
-from aem_harness.harness.compare.intervals import agreeing, cr2, never_surer
+from aem_harness.harness.compare.intervals import agreeing, cr2, never_surer, these_tasks
 from aem_harness.harness.compare.methods import RUN
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import (
@@ -35,20 +35,41 @@ SPLITS = 200_000  # assignments of runs to methods that are enumerated; more are
 
 @dataclass(frozen=True)
 class RunMeans:
-    """The resolve rates of one method's runs on the common tasks: rates (M, N), their run noise (M, N), repos (N,)."""
+    """The resolve rates of one method's runs on the common tasks, and their run noise, both (M, N).
+
+    noise: variance of a rate over re-runs; nan where it cannot be estimated (one rollout).
+    at_most: an upper bound of the mean over runs of the variance of a run's mean over a re-run of its rollouts.
+    """
 
     names: tuple[str, ...]
     rates: Floats
     noise: Floats
+    at_most: float
 
     @property
     def means(self) -> Floats:
         return np.asarray(self.rates.mean(axis=1), dtype=float)
 
     @property
-    def within(self) -> float:
-        """Mean over runs of the variance of a run's mean over a re-run of its rollouts."""
-        return float(self.noise.sum(axis=1).mean()) / self.rates.shape[1] ** 2
+    def within(self) -> float | None:
+        """Mean over runs of the variance of a run's mean over a re-run of its rollouts.
+
+        Tasks of one rollout are taken to be as noisy as the others of their run; None if most tasks have only one.
+        """
+        known = np.isfinite(self.noise)
+        if (known.mean(axis=1) < 0.5).any():
+            return None
+        return float(np.nanmean(self.noise, axis=1).mean()) / self.rates.shape[1]
+
+    @property
+    def rerun(self) -> float:
+        """`within`, or where nothing is known of it, or all rollouts agree, what bounds it from above and is not zero.
+
+        That is the variance between runs task by task, which has the rollouts' noise in it; of a single run, or of runs
+        that agree on every task, `at_most`.
+        """
+        between = float(self.rates.var(axis=0, ddof=1).mean()) / self.rates.shape[1] if len(self.names) > 1 else 0.0
+        return self.within or between or self.at_most
 
 
 def compare_runs(outcomes: Outcomes, baseline: str | None = None, *, level: float = 0.95) -> RunComparison:
@@ -102,8 +123,8 @@ def _run_means(table: pd.DataFrame, methods: Sequence[str]) -> tuple[dict[str, R
     for method in methods:
         own = {run: one for (of, run), one in samples.items() if of == method}
         values = [one.values.where(np.isin(one.tasks, shared)) for one in own.values()]
-        noise = np.array([np.where(np.isfinite(v.noise), v.noise, 0.0) for v in values])
-        means[method] = RunMeans(tuple(own), np.array([v.values for v in values]), noise)
+        noise, at_most = np.array([v.noise for v in values]), float(np.mean([these_tasks(v).se ** 2 for v in values]))
+        means[method] = RunMeans(tuple(own), np.array([v.values for v in values]), noise, at_most)
     repos = values[0].clusters
     return means, repos, len(set(table["instance_id"])) - len(shared)
 
@@ -113,7 +134,7 @@ def _contrast(
 ) -> RunContrast:
     difference = float(b.means.mean() - a.means.mean())
     variance, df, how = run_variance(a.means, b.means)
-    rerun = a.within / len(a.names) + b.within / len(b.names)
+    rerun = a.rerun / len(a.names) + b.rerun / len(b.names)
     of_rollouts = max(len(repos) - 1.0, 1.0)
     # Few runs may agree by chance, even exactly; that makes them known no better than their own rollouts say.
     if _half(rerun, of_rollouts, level) > _half(variance, df, level):
@@ -218,12 +239,15 @@ def _bounded(
 
 
 def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> MethodSummary:
-    """Components by the method of moments: run means vary by sd_run^2 + W / (N K), the second known from rollouts."""
-    m = len(runs.names)
+    """Components by the method of moments: run means vary by sd_run^2 + W / (N K), the second known from rollouts.
+
+    With one rollout per task W is unknown, and stays in the other two.
+    """
+    m, within = len(runs.names), runs.within
     between = float(runs.means.var(ddof=1)) if m > 1 else float("nan")
-    spread = max(between - runs.within, 0.0)
+    spread = max(between - (within or 0.0), 0.0)
     per_task = runs.rates.mean(axis=0)
-    task = max(float(per_task.var(ddof=1)) - float(runs.noise.mean(axis=0).mean()) / m, 0.0)
+    task = max(float(per_task.var(ddof=1)) - (within or 0.0) * len(per_task) / m, 0.0)
     counts = table[table["resolved"].notna()].groupby(RUN).size()
     names = pd.Index(runs.names)
     return MethodSummary(
@@ -234,8 +258,8 @@ def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> 
         ),
         rate=float(runs.means.mean()),
         sd_run=float(np.sqrt(spread)) if m > 1 else None,
-        sd_run_ends=_spread_ends(between, m - 1, runs.within, level) if m > 1 else None,
-        sd_rerun=float(np.sqrt(runs.within)),
+        sd_run_ends=_spread_ends(between, m - 1, within or 0.0, level) if m > 1 else None,
+        sd_rerun=None if within is None else float(np.sqrt(within)),
         sd_task=float(np.sqrt(task)),
     )
 

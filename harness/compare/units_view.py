@@ -64,7 +64,8 @@ def _components(comparison: RunComparison) -> Table:
         if one.sd_run is not None and one.sd_run_ends is not None:
             low, high = one.sd_run_ends
             between = f"{percent(one.sd_run, 2)} [{percent(low, 2)}, {percent(high, 2)}]"
-        cells = [str(len(one.runs)), percent(one.rate), between, percent(one.sd_rerun, 2), percent(one.sd_task)]
+        rerun = "-" if one.sd_rerun is None else percent(one.sd_rerun, 2)
+        cells = [str(len(one.runs)), percent(one.rate), between, rerun, percent(one.sd_task)]
         table.add_row(escape(one.method), *cells)
     return table
 
@@ -84,6 +85,8 @@ def _contrasts(comparison: RunComparison) -> Table:
 def _legend(comparison: RunComparison) -> Iterator[str]:
     yield "sd between runs: of training runs' true rates, with its interval; of a rerun: of one run's rate"
     yield "like these: other training runs on new tasks; p perm.: exact, over all permutations of the runs"
+    if any(one.sd_rerun is None for one in comparison.methods):
+        yield "-: one rollout per task cannot show what a rerun changes; the other columns include it"
     if comparison.left_out:
         yield f"{comparison.left_out} tasks lack a verdict in some run and are left out of all"
     if comparison.missing:

@@ -195,3 +195,39 @@ def test_runs_that_agree_by_chance_are_known_no_better_than_their_rollouts() -> 
     assert one.these.se == pytest.approx(np.sqrt(sum(method.sd_rerun**2 / 2 for method in found.methods)))
     assert one.these.low < one.difference < one.these.high
     assert 0 < one.p < 1
+
+
+@pytest.mark.parametrize("runs", [(2, 2), (1, 2)])
+@pytest.mark.parametrize("rollouts", [1, 2])
+def test_runs_of_one_rollout_that_agree_by_chance_are_no_proof(runs: tuple[int, int], rollouts: int) -> None:
+    """With one rollout per task, or where all agree, run noise is unknown; it is not none."""
+    rows = [
+        (f"{method}-{run}", f"a__a-{task}", seed, int((task * (3 + 2 * run)) % 40 < solved))
+        for method, number, solved in zip(("grpo", "aem"), runs, (12, 13), strict=True)
+        for run in range(number)
+        for task in range(40)
+        for seed in range(rollouts)
+    ]
+    table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made")
+    found = compare_runs(grouped(Outcomes(table), GROUPS))
+    (one,) = found.contrasts
+    assert one.decision.verdict == "no difference detected"
+    assert one.these.low < 0 < one.these.high
+    assert one.p > 0.1
+    assert (found.methods[0].sd_rerun is None) == (rollouts == 1), "one rollout shows no run noise, not none"
+
+
+@pytest.mark.parametrize("resolved", [0, 1])
+def test_runs_that_solve_everything_or_nothing_are_compared(resolved: int) -> None:
+    rows = [
+        (f"{method}-{run}", f"r{task % 2}__a-{task}", seed, resolved)
+        for method in ("grpo", "aem")
+        for run in (0, 1)
+        for task in range(20)
+        for seed in (0, 1)
+    ]
+    table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made")
+    table["repo"] = table["instance_id"].str.partition("__")[0]
+    (one,) = compare_runs(grouped(Outcomes(table), GROUPS)).contrasts
+    assert (one.difference, one.p) == (0, 1)
+    assert one.these.low < 0 < one.these.high
