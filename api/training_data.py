@@ -156,14 +156,9 @@ def _with_base(task: "Task") -> "tuple[Task, str]":
 
 def _of_known_base(tasks: "Sequence[Task]") -> "tuple[list[Task], list[Dropped]]":
     """Without containers the base commit of some rows stays unknown: those of a measured project are left out."""
-    from aem_harness.harness.instances.training_sets.r2e_gym import OF_THE_FIX
-    from aem_harness.training.guard import VERIFIED_PROJECTS, project_of
+    from aem_harness.training.guard import base_unknown
 
-    unknown = [
-        task
-        for task in tasks
-        if task.provenance.get("base_commit") == OF_THE_FIX and project_of(task.instance.repo) in VERIFIED_PROJECTS
-    ]
+    unknown = [task for task in tasks if base_unknown(task)]
     names = {task.instance_id for task in unknown}
     detail = "of a project that SWE-bench Verified measures; its image says it: validate in containers"
     return [task for task in tasks if task.instance_id not in names], [

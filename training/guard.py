@@ -56,20 +56,36 @@ class Overlap:
 
 def keys(row: Row) -> dict[str, str]:
     """The digests of a row, by kind; a kind is left out where the row says nothing."""
-    commit, project = row.base_commit.strip().lower(), project_of(row.repo)
     statement = " ".join(row.problem_statement.split()).lower()
     said = {
         KINDS[0]: row.instance_id.strip().lower(),
-        KINDS[1]: f"{project}@{commit[:COMMIT]}" if project and len(commit) >= COMMIT else "",
+        KINDS[1]: _place(row, project_of(row.repo)),
         KINDS[2]: statement if len(statement) >= 40 else "",  # shorter ones may be equal by chance
     }
-    return {kind: hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:16] for kind, text in said.items() if text}
+    return {kind: _digest(kind, text) for kind, text in said.items() if text}
+
+
+def renamed(row: Row) -> set[str]:
+    """The digests of a row's base commit in every project of Verified, if its repository bears the name of none: a fork
+    under another name has the same commits."""
+    if project_of(row.repo) in VERIFIED_PROJECTS:
+        return set()
+    return {_digest(KINDS[1], place) for project in VERIFIED_PROJECTS if (place := _place(row, project))}
+
+
+def _place(row: Row, project: str) -> str:
+    commit = row.base_commit.strip().lower()
+    return f"{project}@{commit[:COMMIT]}" if project and len(commit) >= COMMIT else ""
+
+
+def _digest(kind: str, text: str) -> str:
+    return hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:16]
 
 
 def project_of(repo: str) -> str:
     """The project's own name: `django/django`, `someone/django` and SWE-smith's `swesmith/django__django.1fd52536` are
     django."""
-    name = repo.strip().lower().removesuffix(".git").rpartition("/")[2]
+    name = repo.strip().lower().rstrip("/").removesuffix(".git").rpartition("/")[2]
     return re.sub(r"\.[0-9a-f]{7,40}$", "", name).rpartition("__")[2]
 
 
@@ -87,17 +103,30 @@ def overlaps(rows: Iterable[Row], held_out: Mapping[str, Iterable[Row]] | None =
         sets[name] = {kind: frozenset(one[kind] for one in digests if kind in one) for kind in KINDS}
     overlapping = []
     for row in rows:
-        own = keys(row)
+        own, elsewhere = keys(row), renamed(row)
         for name, known in sets.items():
             kind = next((kind for kind, digest in own.items() if digest in known[kind]), None)
+            kind = kind or (KINDS[1] if elsewhere & known[KINDS[1]] else None)
             if kind:
                 overlapping.append(Overlap(row.instance_id, kind, name))
                 break
     return overlapping
 
 
+def base_unknown(task: Task) -> bool:
+    """Whether a row of a project that Verified measures does not name its base commit, so that nothing can be said."""
+    from aem_harness.harness.instances.training_sets.r2e_gym import OF_THE_FIX
+
+    return task.provenance.get("base_commit") == OF_THE_FIX and project_of(task.instance.repo) in VERIFIED_PROJECTS
+
+
 def certify(tasks: Sequence[Task], held_out: Mapping[str, Sequence[Task]] | None = None) -> dict[str, Any]:
     """What a card says of the training rows. Raises ConfigError, naming the first, when one of them is measured on."""
+    if unknown := next((task.instance_id for task in tasks if base_unknown(task)), None):
+        raise ConfigError(
+            f"{unknown} names the commit of its fix, not the base that SWE-bench Verified may measure: bring the rows "
+            "to their base with aem data prepare"
+        )
     if named := next((task.dataset for task in tasks if "verified" in task.dataset.lower()), None):
         raise ConfigError(f"{named} is what checkpoints are measured on: train on other tasks")
     measured = {name: [task.instance for task in others] for name, others in (held_out or {}).items()}

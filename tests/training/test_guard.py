@@ -32,6 +32,9 @@ def row(task, **changes):
         ({"instance_id": " ASTROPY__astropy-12907 "}, "instance id"),
         ({"repo": KNOWN["repo"], "base_commit": COMMIT}, "repository and base commit"),
         ({"repo": "someone/Astropy.git", "base_commit": COMMIT.upper()}, "repository and base commit"),
+        ({"repo": "https://github.com/astropy/astropy.git/", "base_commit": COMMIT}, "repository and base commit"),
+        ({"repo": "acme/starlib", "base_commit": COMMIT}, "repository and base commit"),
+        ({"repo": "", "base_commit": COMMIT}, "repository and base commit"),
         ({"repo": "swesmith/astropy__astropy.d16bfe05", "base_commit": COMMIT[:8]}, "repository and base commit"),
     ],
 )

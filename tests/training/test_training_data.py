@@ -60,6 +60,12 @@ def test_a_row_of_a_measured_project_whose_base_is_not_known_is_not_let_through_
     ]
 
 
+def test_a_row_whose_base_is_not_known_is_not_certified_as_published_either(tmp_path):
+    source = rows(tmp_path / "in.jsonl", r2e_gym(), r2e_gym(repo_name="sympy"))
+    with pytest.raises(ConfigError, match=r"sympy-.*names the commit of its fix.*aem data prepare"):
+        certificate_of(source, load_tasks(source))
+
+
 def test_the_certificate_is_of_the_rows_beside_it_and_goes_with_them(tmp_path):
     prepare(rows(tmp_path / "in.jsonl", nemo_gym(SWE_GYM), SWE_SMITH), tmp_path / "out", validate=False)
     moved = (tmp_path / "out").rename(tmp_path / "moved")
