@@ -6,9 +6,10 @@ dropped: the steps that wrote them are done again and give the same numbers.
 """
 
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,11 +18,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from aem_harness.aem_checkpoints.card import CARD, Card
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, in_one_line
 from aem_harness.harness.io import append_line, write_json_lines, write_text
 from aem_harness.harness.trackers import Tracker, tracker
 from aem_harness.training.checkpoint import load_state, save_state
 from aem_harness.training.config import RlConfig, Settings, WarmStartConfig
+
+logger = logging.getLogger(__name__)
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 COLUMNS = ("task", "reward", "end")  # of a sample, beside its messages
@@ -67,16 +70,25 @@ class Folder:
     def log(self, metrics: Mapping[str, Any]) -> None:
         append_line(self._metrics, json.dumps(metrics))
         numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float) and name != "step"}
-        for board in self._boards:
-            board.log(numbers, metrics["step"])
+        self._tell(lambda board: board.log(numbers, metrics["step"]))
 
     def show(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         """Write down what the policy wrote in some rollouts: lines of `samples.jsonl`, and a table of each tracker."""
         for sample in samples:
             append_line(self._samples, json.dumps({"step": step, **sample}))
         rows = [[*(sample[name] for name in COLUMNS), spoken(sample["messages"])] for sample in samples]
-        for board in self._boards if rows else ():
-            board.table("samples", (*COLUMNS, "conversation"), rows, step)
+        if rows:
+            self._tell(lambda board: board.table("samples", (*COLUMNS, "conversation"), rows, step))
+
+    def _tell(self, tell: Callable[[Tracker], None]) -> None:
+        """Give every tracker something. One that fails is given no more, and the training goes on: all of it
+        is in the folder."""
+        for board in tuple(self._boards):
+            try:
+                tell(board)
+            except Exception as error:
+                logger.warning("%s: a tracker failed and gets nothing more (%s)", self.path, in_one_line(error))
+                self._boards.remove(board)
 
     def _keep_up_to(self, step: int) -> None:
         for name in (METRICS, SAMPLES):
@@ -148,5 +160,15 @@ def _board(kind: str, path: Path, config: RlConfig | WarmStartConfig, done: int)
         yield None
         return
     name = "tensorboard" if kind == "tensorboard" else path.name
-    with tracker(kind, path, name, config.model_dump(mode="json", exclude_defaults=True), done=done) as opened:
-        yield opened
+    with ExitStack() as opening:
+        board = opening.enter_context(
+            tracker(kind, path, name, config.model_dump(mode="json", exclude_defaults=True), done=done)
+        )
+        opened = opening.pop_all()
+    try:
+        yield board
+    finally:
+        try:
+            opened.close()
+        except Exception as error:
+            logger.warning("%s: %s could not be closed (%s)", path, kind, in_one_line(error))

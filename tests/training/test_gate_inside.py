@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.training.checkpoint import load_policy, load_state
 from aem_harness.training.config import RlConfig, TrlConfig
-from aem_harness.training.folder import read_metrics
+from aem_harness.training.folder import Folder, read_metrics
 from aem_harness.training.run import train
 from aem_harness.training.watch import VERDICTS, Regressed, Verdict, Watch, due, held, verdicts
 
@@ -128,6 +129,30 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_first_step(tmp_pa
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match="pip install wandb"):
         train(config(gate=None, report_to=["wandb"]), tmp_path)
+
+
+def test_a_tracker_that_fails_ends_no_training(tmp_path, monkeypatch, caplog):
+    """A server that goes away in the night: the numbers are in the folder, and it is warned of once."""
+
+    class Failing:
+        def log(self, values, step, axis="step"):
+            raise ConnectionError("the server is away")
+
+    @contextmanager
+    def tracker(*args, **settings):
+        yield Failing()
+        raise ConnectionError("it still is")
+
+    monkeypatch.setattr("aem_harness.training.folder.tracker", tracker)
+    with Folder(tmp_path, config(gate=None, report_to=["mlflow"]), resume=False) as folder:
+        for step in (1, 2):
+            folder.log({"step": step, "loss": 0.5})
+            folder.show(step, [{"task": "t", "reward": 0.0, "end": "", "messages": []}])
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "a tracker failed and gets nothing more (ConnectionError: the server is away)",
+        "mlflow could not be closed (ConnectionError: it still is)",
+    ]
 
 
 @pytest.mark.parametrize(
