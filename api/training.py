@@ -1,11 +1,13 @@
 """Training with a gate inside: what `aem train` calls."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.api.running import Tasks, quiet
+from aem_harness.harness.types import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +35,17 @@ def train(
     watch = getattr(config, "gate", None)
     watcher = Gatekeeper(config, watch, out, console or quiet()) if watch else None
     return run(config, out, resume=resume, report=report, watcher=watcher)
+
+
+def lost_whole(run: Path) -> bool:
+    """Whether a stored run has lost rollouts and nothing else: infrastructure took every one of them."""
+    from aem_harness.harness.compare.outcomes import read_run
+    from aem_harness.harness.run.store import read_journal
+
+    if not (run / "run.json").is_file() or not any(event["event"] == "rollout" for event in read_journal(run)):
+        return False
+    table = read_run(run).table
+    return bool((table["outcome"].eq(Outcome.ERROR.value) | table["cause"].eq("not run")).all())
 
 
 class Gatekeeper:
@@ -80,7 +93,9 @@ class Gatekeeper:
         from aem_harness.harness.run.store import now
         from aem_harness.training.watch import Verdict
 
-        watch, name = self._watch, self._register(step, folder)
+        watch, name, runs = self._watch, self._register(step, folder), self._gates / f"step-{step}"
+        if lost_whole(runs):  # its losses are final for a gate, which would only say so again
+            shutil.rmtree(runs)
         settings: dict[str, Any] = {"margin": watch.margin, "alpha": watch.alpha}
         if watch.budget:
             settings["budget"] = Budget.parse(watch.budget)
@@ -92,7 +107,7 @@ class Gatekeeper:
                 registry=self._registry,
                 seeds=watch.seeds,
                 workers=watch.workers,
-                out=self._gates / f"step-{step}",
+                out=runs,
             ),
             (),
             Options(

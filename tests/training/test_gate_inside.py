@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.aem_checkpoints.registry import Registry
+from aem_harness.api.training import lost_whole
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.training.checkpoint import load_policy, load_state
@@ -16,6 +17,7 @@ from aem_harness.training.config import RlConfig, TrlConfig
 from aem_harness.training.folder import Folder, read_metrics
 from aem_harness.training.run import train
 from aem_harness.training.watch import VERDICTS, Regressed, Verdict, Watch, due, held, verdicts
+from benchmarks.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
 START = str(ROOT / "aem_checkpoints" / "tiny-base")
@@ -169,6 +171,20 @@ def test_a_gate_that_could_not_be_made_is_refused_before_the_first_step(tmp_path
     with pytest.raises((ConfigError, DataError), match=said):
         gated(config(gate={"every": 2, **gate}), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_gate_whose_rollouts_were_all_lost_is_run_afresh_at_the_next_resume(tmp_path):
+    """Kept, its losses would be final, and every --resume would end as the first time did."""
+    run = make_run(tmp_path / "step-2", "t-seed0@2", tasks=3, seeds=1, turns=2)
+    kept = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    lost = {"boundary": "policy", "message": "the server is away"}
+    faults = [{**event, "fault": lost} for event in kept if event["event"] == "rollout"]
+    found = {}
+    for name, events in {"as it ended": kept, "all lost": faults, "one is not graded": [*faults[:2], kept[-2]]}.items():
+        (run / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+        found[name] = lost_whole(run)
+    assert found == {"as it ended": False, "all lost": True, "one is not graded": False}
+    assert not lost_whole(tmp_path / "not begun")
 
 
 @pytest.mark.docker
