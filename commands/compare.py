@@ -145,12 +145,19 @@ def compare(
     from aem_harness.api.comparing import as_registered, compare_checked, read
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare.pairs import all_pairs as every_pair
+    from aem_harness.harness.compare.sensitivity import task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
 
+    if methods.unit is not Unit.run and (methods.group or methods.run_column):
+        raise ConfigError("--group and --run-column are for --unit run")
     ends = read_ends(how.ends)
     outcomes = read(arms, instances=how.instances or "", ends=ends)
     warn(outcomes.notes)
+    if view := _view(methods, table, output):
+        _refuse_without_effect(view, how, checks, output)
+        if checks.quarantine:
+            outcomes = without(outcomes, task_list(checks.quarantine))
     if output.pairs:
         typer.echo(every_pair(outcomes.table, how.level, common=how.common).to_csv(index=False), nl=False)
         return
@@ -166,8 +173,6 @@ def compare(
     if table.two_way:
         _compare_both_ways(outcomes, table.two_way, how.level, output.out, as_json=output.as_json)
         return
-    if methods.group or methods.run_column:
-        raise ConfigError("--group and --run-column are for --unit run")
     options = how.options(trajectories=output.trajectories)
     comparison, compared = compare_checked(
         outcomes,
@@ -180,6 +185,33 @@ def compare(
     if checks.registered:
         comparison = as_registered(comparison, compared, checks.registered, options)
     _show(comparison, output)
+
+
+def _view(methods: Methods, table: Table, output: Output) -> str:
+    """The option that asks for something else than the comparison of the arms; empty for none. ConfigError for two."""
+    from aem_harness.harness.errors import ConfigError
+
+    asked = {"--pairs": output.pairs, "--unit run": methods.unit is Unit.run, "--two-way": bool(table.two_way)}
+    views = [name for name, wanted in asked.items() if wanted]
+    if len(views) > 1:
+        raise ConfigError(f"{' and '.join(views)} are different tables: ask for one at a time")
+    return next(iter(views), "")
+
+
+def _refuse_without_effect(view: str, how: Comparing, checks: Checks, output: Output) -> None:
+    """ConfigError for an option that `view` would not heed: a check that is asked for and not made looks passed."""
+    from aem_harness.harness.errors import ConfigError
+
+    given = {
+        "--registered": checks.registered,
+        "--suspect": checks.suspect,
+        "--csv": view != "--pairs" and output.as_csv,
+        "--log": output.log,
+        "--margin": how.margin,
+        "--baseline": view != "--unit run" and how.baseline,
+    }
+    if ignored := [name for name, value in given.items() if value]:
+        raise ConfigError(f"{', '.join(ignored)} {'has' if len(ignored) == 1 else 'have'} no effect with {view}")
 
 
 def _show(comparison: "Comparison", output: Output) -> None:

@@ -3,7 +3,7 @@
 The first row and the first column are what the others are compared with.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from aem_harness.harness.compare.records import Estimate
 from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.values import TaskValues, difference
 from aem_harness.harness.compare.words import adjusted_p, bracket, percent, points
-from aem_harness.harness.errors import ConfigError, DataError, listed
+from aem_harness.harness.errors import ConfigError, DataError, counted, listed
 from aem_harness.harness.types import Record
 
 Cells = Mapping[tuple[str, str], TaskValues]
@@ -27,6 +27,8 @@ class TwoWayInteraction(Record):
     """The gain of `column` over the first column in `row`, less that in the first row, on the tasks of all four cells.
 
     `p` is of the t test for these tasks (run noise of all four cells), Holm over all of the table in `p_holm`.
+    `bounds` is how far missing rollouts could move it, over the tasks that then are in all four cells; None if none is
+    missing.
     """
 
     row: str
@@ -34,15 +36,20 @@ class TwoWayInteraction(Record):
     change: Estimate
     p: float
     p_holm: float
+    bounds: tuple[float, float] | None = None
 
 
 class TwoWay(Record):
-    """Rates by row and column, gains over the first column within each row, and where the gains differ."""
+    """Rates by row and column, gains over the first column within each row, and where the gains differ.
+
+    `missing` counts the rollouts without a verdict: they are in none of the rates.
+    """
 
     by: tuple[str, str]
     level: float
     rates: Mapping[str, Mapping[str, Estimate]]
     gains: Mapping[str, Mapping[str, Estimate]]
+    missing: int
     interactions: tuple[TwoWayInteraction, ...]
 
 
@@ -59,13 +66,18 @@ def two_way(table: pd.DataFrame, by: str, *, level: float = 0.95) -> TwoWay:
     if min(len(rows), len(columns)) < 2:
         raise DataError(f"{over}: {listed(rows)}; {across}: {listed(columns)}; at least two of each are needed")
     cells = dict(_cells(known, (over, across), rows, columns))
-    found = list(_interactions(cells, rows, columns, level))
+    filled = [
+        dict(_cells(known.assign(resolved=known["resolved"].fillna(passed)), (over, across), rows, columns))
+        for passed in (False, True)
+    ]
+    found = list(_interactions(cells, filled, rows, columns, level))
     adjusted = holm([one.p for one in found])
     return TwoWay(
         by=(over, across),
         level=level,
         rates={row: {column: estimate(cells[row, column], level, rate=True) for column in columns} for row in rows},
         gains={row: {column: _gain(cells, row, columns[0], column, level) for column in columns[1:]} for row in rows},
+        missing=int(known["resolved"].isna().sum()),
         interactions=tuple(one.model_copy(update={"p_holm": p}) for one, p in zip(found, adjusted, strict=True)),
     )
 
@@ -86,6 +98,12 @@ def show_two_way(found: TwoWay, console: Console) -> None:
         ends = f"{bracket(one.change.these, signed=True)} these, {bracket(one.change.like, signed=True)} like these"
         line = f"the gain of {one.column} with {one.row} less that with {first_row}: {points(one.change.value)} points"
         console.print(escape(f"{line} {ends}, p = {p}"), soft_wrap=True)
+        if one.bounds:
+            low, high = one.bounds
+            line = f"  whatever their missing rollouts were: [{100 * low:+z.1f}, {100 * high:+z.1f}]"
+            console.print(escape(line), soft_wrap=True)
+    if found.missing:
+        console.print(f"{counted(found.missing, 'rollout')} without a verdict: in none of the rates", soft_wrap=True)
 
 
 def _cells(
@@ -105,14 +123,33 @@ def _gain(cells: Cells, row: str, first: str, column: str, level: float) -> Esti
     return estimate_difference(before, after, level)
 
 
-def _interactions(cells: Cells, rows: list[str], columns: list[str], level: float) -> Iterator[TwoWayInteraction]:
+def _interactions(
+    cells: Cells, filled: Sequence[Cells], rows: list[str], columns: list[str], level: float
+) -> Iterator[TwoWayInteraction]:
+    """`filled` are the cells with every missing rollout failed, and passed."""
     for row in rows[1:]:
         for column in columns[1:]:
             places = [(rows[0], columns[0]), (rows[0], column), (row, columns[0]), (row, column)]
-            a, b, c, d = _aligned(*(cells[place] for place in places))
-            change = estimate(difference(difference(a, b), difference(c, d)), level, within=(-2, 2))
+            change = estimate(_change([cells[place] for place in places]), level, within=(-2, 2))
             p = p_value(change.value, change.these)
-            yield TwoWayInteraction(row=row, column=column, change=change, p=p, p_holm=p)
+            yield TwoWayInteraction(
+                row=row, column=column, change=change, p=p, p_holm=p, bounds=_bounds(filled, places)
+            )
+
+
+def _change(four: Sequence[TaskValues]) -> TaskValues:
+    """The gain in the second row less that in the first, by task."""
+    a, b, c, d = _aligned(*four)
+    return difference(difference(a, b), difference(c, d))
+
+
+def _bounds(filled: Sequence[Cells], places: Sequence[tuple[str, str]]) -> tuple[float, float] | None:
+    """The change if the missing rollouts of two cells had all passed and those of the other two failed, both ways."""
+    low, high = (
+        float(_change([filled[up][place] for up, place in zip(passed, places, strict=True)]).values.mean())
+        for passed in ((0, 1, 1, 0), (1, 0, 0, 1))
+    )
+    return None if low == high else (low, high)
 
 
 def _aligned(*cells: TaskValues) -> tuple[TaskValues, ...]:

@@ -74,3 +74,28 @@ def test_the_command_prints_rates_gains_and_the_interaction(tmp_path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "points to base" in shown.output
     assert "the gain of aem with deepswe less that with bash: +" in " ".join(shown.output.split())
+
+
+def test_missing_rollouts_are_counted_and_bound_the_interaction() -> None:
+    """One whole task of a cell is lost: passed and failed, it moves the gain by one task over all."""
+    table = outcomes(UNEVEN).table
+    lost = (table["model"] == "aem") & (table["scaffold"] == "deepswe") & (table["instance_id"] == "r0__r-0")
+    complete, tasks = two_way(table, "scaffold,model"), table["instance_id"].nunique()
+    found = two_way(table.assign(resolved=table["resolved"].mask(lost)), "scaffold,model")
+    low, high = found.interactions[0].bounds
+    assert (found.missing, complete.missing, complete.interactions[0].bounds) == (lost.sum(), 0, None)
+    assert high - low == pytest.approx(1 / tasks)
+    assert low <= complete.interactions[0].change.value <= high
+
+
+@pytest.mark.parametrize(
+    "view", [["--two-way", "scaffold,model"], ["--pairs"], ["--unit", "run", "--run-column", "model"]]
+)
+def test_what_a_view_would_not_heed_is_refused_and_quarantine_is_heeded_by_all(tmp_path, view) -> None:
+    write_csv(outcomes(UNEVEN).table, tmp_path / "arms.csv")
+    (tmp_path / "all.txt").write_text("\n".join(outcomes(UNEVEN).table["instance_id"].unique()))
+    command = ["compare", str(tmp_path / "arms.csv"), *view]
+    with pytest.raises(ConfigError, match="--registered has no effect with"):
+        CliRunner().invoke(app, [*command, "--registered", "plan.json"], catch_exceptions=False)
+    with pytest.raises(DataError, match="no task is left"):
+        CliRunner().invoke(app, [*command, "--quarantine", str(tmp_path / "all.txt")], catch_exceptions=False)
