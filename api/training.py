@@ -12,6 +12,8 @@ from aem_harness.harness.types import Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from aem_harness.harness.gate.config import GateConfig
+    from aem_harness.harness.gate.sequence import GateSequence
     from aem_harness.training.config import Settings
     from aem_harness.training.watch import Verdict, Watch
 
@@ -48,6 +50,18 @@ def lost_whole(run: Path) -> bool:
     return bool((table["outcome"].eq(Outcome.ERROR.value) | table["cause"].eq("not run")).all())
 
 
+def sequence_in(file: Path) -> "GateSequence | None":
+    """The gates of a run so far, None before the first has ended."""
+    from aem_harness.harness.errors import DataError, validating
+    from aem_harness.harness.gate.sequence import GateSequence
+    from aem_harness.harness.io import read_json
+
+    if not file.is_file():
+        return None
+    with validating(DataError, f"{file} is not the state of a sequence of gates"):
+        return GateSequence.model_validate(read_json(file))
+
+
 class Gatekeeper:
     """Registers a checkpoint, gates it against the policy that training started from, and writes down the verdict.
 
@@ -60,6 +74,7 @@ class Gatekeeper:
 
         self._config, self._watch, self._out, self._console = config, watch, out, console
         self._run, self._gates, self._registry = f"{config.name}-seed{config.seed}", out / GATES, out / REGISTRY
+        self._sequence = self._gates / "sequence.json"
         self._refuse()
 
     def __call__(self, step: int, folder: Path) -> None:
@@ -76,19 +91,21 @@ class Gatekeeper:
         """Raise ConfigError or DataError, before the first step, for a gate that could not be made at its first one."""
         from aem_harness.api.running import choose
         from aem_harness.harness.errors import ConfigError
-        from aem_harness.harness.gate.config import Budget
 
         chosen = choose(self._watch.set, self._console, Tasks(slice=self._watch.slice))
         if not chosen.tasks:
             raise ConfigError(f"gate: {self._watch.set} {self._watch.slice} has no instances")
-        if self._watch.budget:
-            Budget.parse(self._watch.budget)
         if self._watch.baseline and not (Path(self._watch.baseline) / "run.json").is_file():
             raise ConfigError(f"gate: baseline must be a run folder; {self._watch.baseline} has no run.json")
+        begun, alpha = sequence_in(self._sequence), self._settings.alpha
+        if begun and begun.alpha != alpha:
+            raise ConfigError(
+                f"the gates of this run so far had alpha {begun.alpha:g}, which all of them share, not {alpha:g}: "
+                "keep it, or train into another --out"
+            )
 
     def _gate(self, step: int, folder: Path) -> "Verdict":
         from aem_harness.api.gating import Candidate, decide
-        from aem_harness.harness.gate.config import Budget, configure
         from aem_harness.harness.gate.driver import Options
         from aem_harness.harness.run.store import now
         from aem_harness.training.watch import Verdict
@@ -96,11 +113,9 @@ class Gatekeeper:
         watch, name, runs = self._watch, self._register(step, folder), self._gates / f"step-{step}"
         if lost_whole(runs):  # its losses are final for a gate, which would only say so again
             shutil.rmtree(runs)
-        settings: dict[str, Any] = {"margin": watch.margin, "alpha": watch.alpha}
-        if watch.budget:
-            settings["budget"] = Budget.parse(watch.budget)
+        begun = sequence_in(self._sequence)
         report = decide(
-            configure(watch.tier, **settings),
+            self._settings,
             str(self._baseline),
             Candidate(
                 checkpoint=name,
@@ -111,8 +126,9 @@ class Gatekeeper:
             ),
             (),
             Options(
-                sequence=self._gates / "sequence.json",
-                window=max(2, len(watch.steps(self._config.steps))),
+                sequence=self._sequence,
+                # A run that is extended has more gates than its first settings said; any so many share the alpha.
+                window=begun.window if begun else max(2, len(watch.steps(self._config.steps))),
                 ledger=self._gates / "ledger.jsonl",
             ),
             self._console,
@@ -147,6 +163,16 @@ class Gatekeeper:
         return name
 
     @cached_property
+    def _settings(self) -> "GateConfig":
+        from aem_harness.harness.gate.config import Budget, configure
+
+        watch = self._watch
+        settings: dict[str, Any] = {"margin": watch.margin, "alpha": watch.alpha}
+        if watch.budget:
+            settings["budget"] = Budget.parse(watch.budget)
+        return configure(watch.tier, **settings)
+
+    @cached_property
     def _lent(self) -> dict[str, Any]:
         """How every policy of this run is served and driven: as the run's card says."""
         from aem_harness.aem_checkpoints import adding
@@ -177,7 +203,8 @@ class Gatekeeper:
             out=self._gates / "start",
             workers=self._watch.workers,
             canary=None,
-            retry_infrastructure=True,
+            # Until a gate has rested on it; after that its outcomes stay what they were, or its sequence would end.
+            retry_infrastructure=not self._sequence.is_file(),
             # The candidates take the settings over: one whose every reply is malformed has become worse, and that it is
             # not the set-up is known from the start, of which a gate refuses one that resolves nothing.
             stop_alike=0,

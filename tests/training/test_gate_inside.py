@@ -4,6 +4,7 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from aem_harness.training.watch import VERDICTS, Regressed, Verdict, Watch, due,
 from benchmarks.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
+PASSED = SimpleNamespace(verdict="PASS", difference=0.0, rollouts=9, reason="r")
 START = str(ROOT / "aem_checkpoints" / "tiny-base")
 SMALL = {"prompts": 2, "group": 2, "tasks": 40, "evaluate_tasks": 2, "threads": 1, "max_steps": 2, "samples": 1}
 
@@ -185,6 +187,34 @@ def test_a_gate_whose_rollouts_were_all_lost_is_run_afresh_at_the_next_resume(tm
         found[name] = lost_whole(run)
     assert found == {"as it ended": False, "all lost": True, "one is not graded": False}
     assert not lost_whole(tmp_path / "not begun")
+
+
+def test_what_gates_share_stays_what_it_was_when_a_run_goes_on(tmp_path, monkeypatch):
+    """More steps are further gates, another alpha is refused before a step, and the start's outcomes change no more."""
+    from aem_harness.api import running
+    from aem_harness.api.training import Gatekeeper
+    from aem_harness.api.training import train as gated
+    from aem_harness.harness.gate.sequence import GateSequence
+
+    asked = []
+    monkeypatch.setattr(running, "run", lambda **settings: asked.append(settings) or SimpleNamespace(folder=tmp_path))
+    monkeypatch.setattr("aem_harness.api.gating.decide", lambda *given: asked.append(given) or PASSED)
+    train(config(steps=1, gate=None), tmp_path)
+    longer = config(steps=8, gate={"every": 1, "set": "tiny"})
+
+    def gate():
+        Gatekeeper(longer, longer.gate, tmp_path, running.quiet())(1, tmp_path / "checkpoint")
+        started, (*_, options, _) = asked[-2:]
+        return started["retry_infrastructure"], options.window
+
+    assert gate() == (True, 8)
+    begun = GateSequence(baseline_digest="b", alpha=0.05, window=4)
+    (tmp_path / "gates").mkdir(exist_ok=True)
+    (tmp_path / "gates" / "sequence.json").write_text(begun.model_dump_json())
+    assert gate() == (False, 4)
+    other = config(steps=8, gate={"every": 1, "set": "tiny", "alpha": 0.1})
+    with pytest.raises(ConfigError, match=r"so far had alpha 0\.05.*not 0\.1"):
+        gated(other, tmp_path, resume=True)
 
 
 @pytest.mark.docker
