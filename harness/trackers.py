@@ -34,7 +34,7 @@ def tracker(
     """Open a tracker for one run called `name`; closed, and so written, at the end of the block.
 
     `done` continues a run after that step: in TensorBoard what an interrupted run wrote of later steps is taken back,
-    in the others the same run goes on.
+    in the others the same run goes on; MLflow, which would keep both, gets none of the steps again that it has.
 
     Raises ConfigError for an unknown kind, and with the package to install where the library is missing.
     """
@@ -146,9 +146,12 @@ class _MLflow:
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             self._mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
         self._mlflow.set_experiment("aem")
-        note = folder / f"{name}.mlflow-id"
+        note, self._logged = folder / f"{name}.mlflow-id", -1
         if done and note.is_file():
-            self._mlflow.start_run(run_id=note.read_text().strip())
+            run = self._mlflow.start_run(run_id=note.read_text().strip())
+            client = self._mlflow.tracking.MlflowClient()
+            histories = [client.get_metric_history(run.info.run_id, tag) for tag in run.data.metrics]
+            self._logged = max((point.step for history in histories for point in history), default=-1)
         else:
             run = self._mlflow.start_run(run_name=name)
             self._mlflow.log_params({key: str(value)[:500] for key, value in settings.items()})
@@ -156,6 +159,8 @@ class _MLflow:
                 note.write_text(run.info.run_id)
 
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None:
+        if step <= self._logged:
+            return
         # It takes letters, digits and _-. :/ in names.
         named = {re.sub(r"[^\w\-. :/]", "_", tag): value for tag, value in finite(values).items()}
         self._mlflow.log_metrics(named, step=step)

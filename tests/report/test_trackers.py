@@ -120,6 +120,29 @@ print(json.dumps([run.info.run_name, [[m.step, m.value] for m in history], run.d
     assert "| <pre>one</pre> | <pre>ls &#124; wc<br>&lt;done></pre> |" in seen[3]
 
 
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.extended
+def test_mlflow_has_every_step_of_a_resumed_training_once(tmp_path):
+    """Killed after step 3, of which step 2 was saved: step 3 is done again."""
+    program = """
+import json, sys
+from pathlib import Path
+from aem_harness.harness.trackers import tracker
+for done, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+    with tracker("mlflow", Path(sys.argv[1]), "mine", {}, done=done) as opened:
+        for step in steps:
+            opened.log({"loss": 1 / step}, step)
+import mlflow
+client = mlflow.tracking.MlflowClient()
+(experiment,) = client.search_experiments(filter_string="name = 'aem'")
+(run,) = client.search_runs([experiment.experiment_id])
+print(json.dumps([m.step for m in client.get_metric_history(run.info.run_id, "loss")]))
+"""
+    python = peer("mlflow-skinny==3.17.2", "sqlalchemy", "alembic")
+    assert inside(python, program, tmp_path) == [1, 2, 3, 4]
+
+
 def test_what_is_no_number_is_left_out_and_errors_name_the_remedy(tmp_path, monkeypatch):
     assert finite({"a": float("nan"), "b": 1, "c": float("inf")}) == {"b": 1.0}
     with pytest.raises(ConfigError, match="choose tensorboard, wandb, mlflow"):
