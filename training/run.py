@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from aem_harness.harness.errors import ConfigError
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
 from aem_harness.training.reference import Report
 from aem_harness.training.verl_config import VerlConfig
@@ -18,12 +19,17 @@ def train(
 ) -> Path:
     """Run the configured training in the folder `out`; returns the final checkpoint's folder.
 
-    `watcher` gets the checkpoint of every step that the section `gate` names, and says whether to go on.
+    `watcher` gets the checkpoint of every step that the section `gate` names, and says whether to go on. Raises
+    ConfigError for such a section without one: what is not asked cannot pass.
     """
     from aem_harness.training import reference, warmstart
 
     if isinstance(config, WarmStartConfig):
         return warmstart.train(config, out, resume=resume, report=report)
+    if config.gate and watcher is None:
+        raise ConfigError(
+            "the section gate has nobody to ask here: train with aem train or aem_harness.api.training.train"
+        )
     refuse_stopped(config.gate, out)
     if isinstance(config, TrlConfig):
         from aem_harness.training.engines import trl_run

@@ -253,6 +253,20 @@ def test_a_gated_run_is_told_its_steps_piece_by_piece(tmp_path):
     assert verl_run.reached(tmp_path) == 100
 
 
+def test_gates_before_a_resumed_runs_checkpoint_are_not_asked_of_checkpoints_that_are_gone(tmp_path, monkeypatch):
+    """A run at step 100 goes on with twice as many gates: those at 50 and before are past."""
+    (tmp_path / "verl" / "global_step_100").mkdir(parents=True)
+    (tmp_path / "verl" / "latest_checkpointed_iteration.txt").write_text("100")
+    for name, nothing in {"require_verl": None, "check": [], "write_rows": {}, "card": None, "enter": None}.items():
+        monkeypatch.setattr(verl_run, name, lambda *_, nothing=nothing, **__: nothing)
+    monkeypatch.setattr(verl_run.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(verl_run, "finish", lambda out, step=None: out / str(step))
+    gated = ["gate.every=50", "gate.set=tiny", "sandbox.instances=tiny", "sandbox.validation="]
+    config, seen = load_config(find_config("deepswe-aem"), gated), []
+    verl_run.train(config, tmp_path, resume=True, watcher=lambda step, folder: seen.append(step))
+    assert seen == [100, 150, 200, 250]
+
+
 def test_trackers_write_into_the_runs_folder_on_every_node(tmp_path):
     words = verl_run.command(load_config(find_config("deepswe-aem")), tmp_path)
     env = "+ray_kwargs.ray_init.runtime_env.env_vars"

@@ -189,6 +189,11 @@ def test_a_gate_whose_rollouts_were_all_lost_is_run_afresh_at_the_next_resume(tm
     assert not lost_whole(tmp_path / "not begun")
 
 
+def test_a_gate_that_nobody_holds_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="section gate has nobody to ask"):
+        train(config(), tmp_path)
+
+
 def test_what_gates_share_stays_what_it_was_when_a_run_goes_on(tmp_path, monkeypatch):
     """More steps are further gates, another alpha is refused before a step, and the start's outcomes change no more."""
     from aem_harness.api import running

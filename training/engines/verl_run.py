@@ -112,7 +112,10 @@ def train(config: VerlConfig, out: Path, *, resume: bool = False, watcher: Watch
     if config.sandbox.validation:
         write_parquet(held_out[config.sandbox.validation], validation_of(config, out))
     enter(out, config, card(config, certificate))
+    begun = reached(out)
     for stop in config.gate.steps(config.steps) if config.gate else [config.steps]:
+        if stop < begun:
+            continue  # gated in its time, or not asked for then: its checkpoint may be gone
         if reached(out) < stop:
             done = subprocess.run(command(config, out, until=stop), check=False, env={**os.environ, **places(out)})
             if done.returncode != 0:
