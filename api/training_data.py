@@ -74,15 +74,17 @@ def prepare(
     `source` is a file, a folder or a name of the hub, in any form that `aem instances` reads; `split` is taken of the
     latter two. Left out are bad rows, rows that SWE-bench Verified or one of the `held_out` sets measures, and with
     `validate` those that the gold patch does not resolve or an unchanged tree does. `timeout` is in seconds, for the
-    tests of one row. Raises DataError where nothing is left, EnvironmentFault where no engine answers.
+    tests of one row. Raises DataError where nothing is left or a held-out row is bad, EnvironmentFault where no engine
+    answers.
     """
-    from aem_harness.harness.instances.load import load
+    from aem_harness.harness.instances.load import load, load_tasks
     from aem_harness.harness.instances.select import select
 
     console, folder = console or quiet(), Path(out)
     loaded = load(source, split=split)
     chosen = select(loaded.tasks, **vars(tasks or Tasks()))
-    measured = {name: [task.instance for task in load(name).tasks] for name in held_out}
+    # All rows must be good: one that cannot be read cannot be kept apart.
+    measured = {name: [task.instance for task in load_tasks(name)] for name in held_out}
     dropped = [Dropped("", "bad row", problem) for problem in loaded.problems]
     kept, overlapping = _apart(chosen, measured)
     dropped += overlapping

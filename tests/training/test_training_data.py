@@ -52,6 +52,12 @@ def test_a_held_out_set_of_ones_own_is_kept_apart_too(tmp_path):
     assert [one.reason for one in prepared.dropped] == [f"measured by {held}"]
 
 
+def test_a_held_out_row_that_cannot_be_read_is_an_error_as_nothing_could_be_kept_apart_from_it(tmp_path):
+    held = rows(tmp_path / "held.jsonl", SWE_SMITH, {**SWE_GYM, "version": "99"})
+    with pytest.raises(DataError, match=r"held\.jsonl row 2.*99"):
+        prepare(rows(tmp_path / "in.jsonl", SWE_GYM), tmp_path / "out", held_out=[held], validate=False)
+
+
 def test_a_row_of_a_measured_project_whose_base_is_not_known_is_not_let_through_untried(tmp_path):
     source = rows(tmp_path / "in.jsonl", r2e_gym(repo_name="sympy"), r2e_gym())
     prepared = prepare(source, tmp_path / "out", validate=False)
