@@ -171,6 +171,16 @@ def append_line(file: IO[str], line: str) -> None:
     file.flush()
 
 
+def cut_torn(path: Path) -> None:
+    """Remove a last line without its end, left by a kill or a full disk: the next one would become a part of it."""
+    if path.is_file():
+        held = path.read_bytes()
+        whole = held.rfind(b"\n") + 1
+        if whole < len(held):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
 def temporary_folder(parent: Path, name: str) -> Path:
     """A new folder beside others, hidden, with the permissions that the user's umask gives (`mkdtemp` gives 0700)."""
     folder = parent / f".{name}.{os.urandom(6).hex()}"

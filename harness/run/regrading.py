@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.io import cut_torn
 from aem_harness.harness.run.store import PATCH, Key, Progress, read_patch
 from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
 
@@ -69,6 +70,7 @@ def regrade_patches(
 
         grade = official.grade
     by = grade
+    cut_torn(folder / REGRADES)
     done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in read_regrades(folder)}
     writing = threading.Lock()
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from aem_harness.harness.compare.grader import noise_of
 from aem_harness.harness.compare.outcomes import write_csv
 from aem_harness.harness.compare.sensitivity import task_list
 from aem_harness.harness.compare.words import grader_words
-from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades, regrade_patches
+from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Outcome
 from tests.compare.test_compare import counts, table
 
@@ -74,6 +77,20 @@ def test_regrades_survive_a_torn_last_line(tmp_path: Path) -> None:
     (tmp_path / REGRADES).write_text(line + "\n" + line[:20])
     assert read_regrades(tmp_path) == [again(0, 1, Outcome.RESOLVED)]
     assert read_regrades(tmp_path / "nowhere") == []
+
+
+def test_after_a_kill_in_the_middle_of_a_line_more_can_be_graded_and_read(tmp_path):
+    """The rest of a line is cut off before more is written: appended to, it would spoil every later reading."""
+    patch = tmp_path / "rollouts" / "a__a-1" / "0" / "patch.diff"
+    patch.parent.mkdir(parents=True)
+    patch.write_text("diff")
+    (tmp_path / REGRADES).write_text('{"instance_id": "a__a-1", "se')
+    state = Progress(rollout={}, grade={"outcome": "resolved"})
+    key, config = ("a__a-1", 0), RunConfig(arm="a", agent="bash", dataset="tiny")
+    grade = lambda *_, **__: SimpleNamespace(outcome=Outcome.UNRESOLVED, cause="", versions={})  # noqa: E731
+    regrade_patches(tmp_path, {"a__a-1": None}, {key: state}, {key: False}, config, grade=grade)
+    (one,) = read_regrades(tmp_path)
+    assert one.flipped
 
 
 def test_task_lists_come_in_lines_and_in_json(tmp_path: Path) -> None:
