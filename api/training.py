@@ -90,13 +90,24 @@ class Gatekeeper:
     def _refuse(self) -> None:
         """Raise ConfigError or DataError, before the first step, for a gate that could not be made at its first one."""
         from aem_harness.api.running import choose
-        from aem_harness.harness.errors import ConfigError
+        from aem_harness.harness.errors import ConfigError, listed
+        from aem_harness.harness.io import read_json
+        from aem_harness.harness.run.seeds import seeds_of
 
         chosen = choose(self._watch.set, self._console, Tasks(slice=self._watch.slice))
         if not chosen.tasks:
             raise ConfigError(f"gate: {self._watch.set} {self._watch.slice} has no instances")
         if self._watch.baseline and not (Path(self._watch.baseline) / "run.json").is_file():
             raise ConfigError(f"gate: baseline must be a run folder; {self._watch.baseline} has no run.json")
+        if self._watch.baseline:
+            theirs = set(seeds_of(read_json(Path(self._watch.baseline) / "run.json")["plan"]))
+            ours = {task.instance_id for task in chosen.tasks}
+            if apart := sorted(theirs ^ ours):
+                raise ConfigError(
+                    f"gate: the baseline {self._watch.baseline} is not of the instances of {self._watch.set} "
+                    f"{self._watch.slice}".rstrip()
+                    + f": {listed(apart, most=3)} are in one of them alone"
+                )
         begun, alpha = sequence_in(self._sequence), self._settings.alpha
         if begun and begun.alpha != alpha:
             raise ConfigError(

@@ -189,6 +189,15 @@ def test_a_gate_whose_rollouts_were_all_lost_is_run_afresh_at_the_next_resume(tm
     assert not lost_whole(tmp_path / "not begun")
 
 
+def test_a_stored_baseline_on_other_instances_than_the_gates_is_refused(tmp_path):
+    """The gate runs what the baseline ran: these could be the rows that are trained on."""
+    from aem_harness.api.training import train as gated
+
+    run = make_run(tmp_path / "base", "base", tasks=3, seeds=1, turns=2)
+    with pytest.raises(ConfigError, match="is not of the instances of tiny: "):
+        gated(config(gate={"every": 2, "set": "tiny", "baseline": str(run)}), tmp_path / "out")
+
+
 def test_a_gate_that_nobody_holds_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="section gate has nobody to ask"):
         train(config(), tmp_path)
