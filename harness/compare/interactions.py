@@ -9,7 +9,7 @@ from scipy import special
 
 from aem_harness.harness.compare.decisions import holm
 from aem_harness.harness.compare.groups import WAYS, labels_of
-from aem_harness.harness.compare.intervals import p_value, these_tasks
+from aem_harness.harness.compare.intervals import never_surer, p_value, these_tasks
 from aem_harness.harness.compare.records import Interaction, Interval, Question
 from aem_harness.harness.compare.values import TaskValues, count_trials, difference, rates
 from aem_harness.harness.errors import DataError
@@ -56,7 +56,7 @@ def apart(before: TaskValues, after: TaskValues, level: float = 0.95) -> tuple[f
     rerun = _welch("these tasks", change, [one.se for one in ends], [one.df for one in ends], level)
     spread = [float(part.values.std(ddof=1)) / np.sqrt(len(part)) for part in (before, after)]
     tasks = _welch("tasks like these", change, spread, [len(before) - 1.0, len(after) - 1.0], level)
-    return change, rerun, tasks
+    return change, rerun, never_surer(tasks, rerun)
 
 
 def _welch(question: Question, value: float, ses: Sequence[float], dfs: Sequence[float], level: float) -> Interval:

@@ -15,6 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from aem_harness.harness.compare.bootstrap import bootstrap_differences
 from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.interactions import apart
 from aem_harness.harness.compare.intervals import cr2, estimate_difference, like_these, of_a_rate, these_tasks
 from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
 from aem_harness.harness.compare.passk import pass_at_k, pass_hat_k, pass_values
@@ -330,3 +331,16 @@ def test_nothing_changed_is_recognised_as_such() -> None:
     found = regressions(roll(p, 4, rng), roll(p, 4, rng))
     assert found.same > 0.9
     assert found.worse.max() < 0.3
+
+
+def test_parts_in_which_nothing_changed_are_not_known_without_error() -> None:
+    """All solved, by both arms, before a date and after it: the change for new tasks is no certain zero."""
+
+    def unchanged(tasks: int) -> TaskValues:
+        two = np.full(tasks, 2)
+        arm = rates(Trials(two, two, two - 2), tuple(map(str, range(tasks))), np.full(tasks, "a"))
+        return difference(arm, arm)
+
+    change, these, like = apart(unchanged(20), unchanged(30))
+    assert change == 0
+    assert like.low <= these.low < 0 < these.high <= like.high
