@@ -90,6 +90,7 @@ def load(
 ) -> None:
     """Give the images of a folder to the engine; those that it has already stay."""
     from aem_harness.harness.errors import DataError
+    from aem_harness.harness.sandbox import fetched
     from aem_harness.harness.sandbox.images import find
     from aem_harness.harness.sandbox.oci import Layout
 
@@ -102,8 +103,10 @@ def load(
         if (here := find(name)) is not None:
             if here.id != layout.image_id(name):
                 raise DataError("the engine has another image of that name: remove it first (docker image rm)")
+            fetched.forget(name)  # asked for by a person: no run removes it
             return "was there"
         layout.load(name)
+        fetched.forget(name)
         return "done"
 
     _one_by_one({name: name for name in names}, one, "loaded")
@@ -172,6 +175,7 @@ def _each(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
+    from aem_harness.harness.sandbox import fetched
     from aem_harness.harness.sandbox.fetch import Fetcher
 
     console = Console(stderr=True)
@@ -181,6 +185,7 @@ def _each(
         bar = progress.add_task(verb, total=len(tasks))
         fetcher = Fetcher(workers=workers, say=_describe(progress.update, bar), tell=lambda done: progress.advance(bar))
         found = fetcher.fetch(list(tasks.values()))
+        fetched.forget(*(image.name for image in found if image.ref))  # asked for by a person: no run removes them
         progress.update(bar, description=f"{verb} done")
     for image in found:
         if image.ref:

@@ -23,7 +23,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
-from aem_harness.harness.errors import AemError, ConfigError, DiskFault, EnvironmentFault, fault_in
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, fault_in, in_one_line
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.outages import Breaker
@@ -127,6 +127,9 @@ class Flow:
         with self._changed:
             self._sources.append(source)
             first = len(self._sources) == 1
+            if first:  # what an earlier run of this process could not have may be there now
+                self._failed.clear()
+                self._shelf.failed.clear()
         if first:
             self._over.clear()
             threading.Thread(target=self._run, name="images", daemon=True).start()
@@ -152,10 +155,7 @@ class Flow:
             return
         with _in_use(name):
             self._take(name, stop)
-            while find(name) is None:  # another program removed it
-                with self._changed:
-                    self._shelf.release(name)
-                    self._shelf.gone(name)
+            while not self._is_here(name):  # another program removed it
                 self._take(name, stop)
             try:
                 yield self._refs[name]
@@ -184,6 +184,21 @@ class Flow:
             finally:
                 self._wanted.remove(name)
 
+    def _is_here(self, name: str) -> bool:
+        """Is an image that was taken still in the engine? If not, or if the engine does not say, nobody holds it now:
+        what is held for ever would keep all others waiting."""
+        found = None
+        try:
+            found = find(name) is not None
+            return found
+        finally:
+            if not found:
+                with self._changed:
+                    self._shelf.release(name)
+                    if found is False:
+                        self._shelf.gone(name)
+                    self._changed.notify_all()
+
     # --- the thread that decides ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -207,7 +222,8 @@ class Flow:
         if source is None:
             return True
         fault = fault_in(error) or EnvironmentFault(str(error))
-        return source.breaker.interrupts("images", fault, time.monotonic()) and source.breaker.ready()
+        now = time.monotonic()
+        return source.breaker.interrupts(("images", now), fault, now) and source.breaker.ready()  # however often
 
     def _fail_all(self, fault: AemError) -> None:
         with self._changed:
@@ -299,14 +315,17 @@ class Flow:
                 except NoImage as fault:
                     self._cannot(name, fault)
                     return
-                except (EnvironmentFault, DiskFault) as fault:
-                    if not source.breaker.interrupts(("image", name), fault, began):
-                        self._cannot(name, fault)
+                except Exception as error:
+                    known_as = fault_in(error)
+                    if known_as is None:
+                        raise
+                    if not source.breaker.interrupts(("image", name), known_as, began):
+                        self._cannot(name, known_as)
                         return
                     source.breaker.ready()
         except Exception as error:
             logger.exception("the pull of %s failed", name)
-            self._cannot(name, error if isinstance(error, AemError) else EnvironmentFault(f"unexpected {error!r}"))
+            self._cannot(name, EnvironmentFault(f"image {name} cannot be had: unexpected {in_one_line(error)}"))
         finally:
             with self._changed:
                 self._pulls.pop(name, None)
@@ -368,6 +387,7 @@ class Flow:
                 for tag in [name, *self._pinned(name)]:
                     with suppress(ImageNotFound):
                         client().images.remove(tag)
+            fetched.forget(name)  # who fetches it next says whose it is
             logger.info("image %s was removed", name)
         except (DockerException, Held, OSError) as error:
             logger.info("image %s stays: %s", name, error)

@@ -113,7 +113,8 @@ class Runner:
         begun: dict[Key, None] = dict.fromkeys(pending.grades)  # under way, and not graded yet
 
         def upcoming() -> list[Task]:
-            keys = [*begun, *((instance_id, seed) for instance_id, seed, _ in waiting)]
+            still = list(waiting)  # in one step: the runner's thread changes it meanwhile
+            keys = [*list(begun), *((instance_id, seed) for instance_id, seed, _ in still)]
             return [self.tasks[instance_id] for instance_id, _ in keys]
 
         with (

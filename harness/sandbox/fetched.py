@@ -17,6 +17,14 @@ def note(name: str, image_id: str) -> None:
         write_json(_path(), {**_read(), name: image_id})
 
 
+def forget(*names: str) -> None:
+    """These are no longer runs' own: removed, or asked for by a person."""
+    with _lock, suppress(OSError):
+        known = _read()
+        if any(name in known for name in names):
+            write_json(_path(), {name: image for name, image in known.items() if name not in names})
+
+
 def is_ours(name: str, image_id: str) -> bool:
     """Did a run fetch this image, and is it still the same?"""
     return _read().get(name) == image_id

@@ -1,0 +1,175 @@
+"""The flow of images without an engine: what must not stop it, and whose the images are."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import docker.errors
+import pytest
+
+from aem_harness.api.running import Selection, open_run
+from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.instances.load import load
+from aem_harness.harness.run import flow
+from aem_harness.harness.run.flow import Flow, Registry, Source, Space
+from aem_harness.harness.run.outages import Breaker
+from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.sandbox import fetched
+from aem_harness.harness.sandbox.pull import NoImage
+from aem_harness.harness.types import ImageRef, Task
+from tests.run.faulty import Doubler, Folders, Injector
+
+
+@pytest.fixture
+def tasks() -> list[Task]:
+    model = load("sample").tasks[0].model_copy(update={"dockerfile": None})
+    made = [{"instance_id": f"x__y-{n}", "image": f"image-{n}:1"} for n in range(1, 4)]
+    return [model.model_copy(update={"instance": model.instance.model_copy(update=own)}) for own in made]
+
+
+class Images:
+    """The engine's images, and a registry that has them all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.here: set[str] = set()
+        self.pulled: list[str] = []
+        self.fails: dict[str, list[Exception]] = {}  # by "find NAME" or "pull NAME", what comes next
+        self.removed: list[str] = []
+        images = self
+
+        class Pull(flow.Pull):
+            def run(self) -> None:
+                self.arrived.set()
+                images.pulled.append(self.name)
+                images._fail(f"pull {self.name}")
+                images.here.add(self.name)
+
+        def find(name: str) -> Any:
+            self._fail(f"find {name}")
+            return SimpleNamespace(id=f"id of {name}", attrs={}) if name in self.here else None
+
+        def remove(name: str) -> None:
+            self.here.discard(name)
+            self.removed.append(name)
+
+        monkeypatch.setattr(flow, "Pull", Pull)
+        monkeypatch.setattr(flow, "find", find)
+        monkeypatch.setattr(flow, "ref_of", lambda name, source: ImageRef(name=name, digest="sha256:1", source=source))
+        monkeypatch.setattr(flow, "layers_of", lambda image: {str(image.id): 10})
+        monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(images=SimpleNamespace(remove=remove)))
+
+    def _fail(self, what: str) -> None:
+        if self.fails.get(what):
+            raise self.fails[what].pop(0)
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Images:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Images(monkeypatch)
+
+
+@contextmanager
+def joined(made: Flow, tasks: Sequence[Task]) -> Iterator[Callable[[Task], str]]:
+    """Takes part in a flow; yields what waits for a task's image and lets it go, or raises after ten seconds."""
+    stop = threading.Event()
+    with made.join(Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop)):
+
+        def use(task: Task) -> str:
+            late = threading.Timer(10, stop.set)
+            late.start()
+            try:
+                with made.hold(task, stop) as ref:
+                    return ref.name
+            finally:
+                late.cancel()
+
+        yield use
+
+
+def test_images_to_come_can_be_asked_for_while_the_runner_takes_the_next(tmp_path):
+    """It is another thread that asks, at any moment; a list that changes under it failed the whole flow."""
+    loaded = load("sample")
+    names = [f"folder__number-{n}" for n in range(1, 21)]
+    made = [loaded.tasks[0].instance.model_copy(update={"instance_id": name}) for name in names]
+    selection = Selection([loaded.tasks[0].model_copy(update={"instance": one}) for one in made], loaded)
+    wrong: list[Exception] = []
+
+    class Asked(Folders):
+        @contextmanager
+        def supply(self, upcoming: Any, breaker: Any, stop: Any) -> Iterator[None]:
+            over = threading.Event()
+
+            def ask() -> None:
+                while not over.is_set():
+                    try:
+                        upcoming()
+                    except RuntimeError as error:
+                        wrong.append(error)
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            yield
+            over.set()
+            asking.join()
+
+    agent, before = Doubler(Injector({})), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), selection, agent, 1) as store:
+            tasks = {task.instance_id: task for task in selection.tasks}
+            Runner(store, tasks, agent, places=Asked(Injector({}))).run([(name, 0) for name in names])
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+
+
+def test_an_engine_that_fails_once_leaves_no_image_held(tasks, images):
+    """Held for ever, it kept a budget of one image from all others: the run hung."""
+    made = Flow(Space(budget=15))
+    with joined(made, tasks) as use:
+        use(tasks[0])
+        images.fails["find image-1:1"] = [EnvironmentFault("no answer")]
+        with pytest.raises(EnvironmentFault, match="no answer"):
+            use(tasks[0])
+        assert not made._shelf.held
+
+
+def test_what_one_run_could_not_have_the_next_one_of_the_process_tries_again(tasks, images):
+    made = Flow(Space())
+    images.fails["pull image-1:1"] = [NoImage("image image-1:1 is nowhere")]
+    with joined(made, tasks[:1]) as use, pytest.raises(NoImage):
+        use(tasks[0])
+    with joined(made, tasks[:1]) as use:
+        assert use(tasks[0]) == "image-1:1"
+
+
+def test_an_image_that_a_person_fetched_again_stays(tasks, images):
+    """The list of what runs have fetched says nothing of an image that was removed meanwhile."""
+    with joined(Flow(Space(budget=15)), tasks[:1]) as use:
+        use(tasks[0])
+    with joined(Flow(Space(budget=15)), tasks[1:2]) as use:
+        use(tasks[1])
+    assert fetched.is_ours("image-1:1", "id of image-1:1")
+    made = Flow(Space(budget=15))
+    with joined(made, tasks[:2]) as use:
+        made._evict("image-1:1")
+    assert images.removed == ["image-1:1"]
+    assert not fetched.is_ours("image-1:1", "id of image-1:1")
+    assert fetched.is_ours("image-2:1", "id of image-2:1"), "others stay the runs' own"
+
+
+def test_an_engine_s_error_while_an_image_gets_its_name_is_a_fault_of_the_engine(tasks, images):
+    """So an outage explains it, and the image is not given up for the rest of the run."""
+    made, asked = Flow(Space()), []
+    breaker = Breaker({}, patience=1.0)
+    breaker.interrupts = lambda what, fault, began: asked.append(fault) or len(asked) == 1  # type: ignore[method-assign]
+    images.fails["pull image-1:1"] = [docker.errors.DockerException("connection refused")]
+    stop = threading.Event()
+    with made.join(Source(lambda: tasks[:1], breaker, Registry(), stop)), made.hold(tasks[0], stop) as ref:
+        assert ref.name == "image-1:1"
+    assert [type(fault) for fault in asked] == [EnvironmentFault]
