@@ -48,6 +48,10 @@ class SiteLost(EnvironmentFault):
     """The engine or machine where something was worked went away meanwhile: it is done again elsewhere, at no cost."""
 
 
+class NoSite(EnvironmentFault):
+    """No engine or machine is left that work could be done at: the run ends, and nothing of it counts as lost."""
+
+
 class PolicyFault(AemError):
     """The model server failed (unreachable, out of memory, HTTP 5xx after retries): infrastructure, not the model."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost, in_one_line
+from aem_harness.harness.errors import AemError, EnvironmentFault, NoSite, SiteLost, in_one_line
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY
 from aem_harness.harness.run.outages import Service
@@ -123,7 +123,7 @@ class Pool:
         with self._changed:
             self._ended += 1
             self._changed.notify_all()
-        for place in self._up():
+        for place in list(self.places):  # also where work of a site that went away has not noticed it yet
             place.site.close_all()
 
     # --- the sites --------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Pool:
                     place.busy[kind] -= 1
                     self._changed.notify_all()
 
-        raise EnvironmentFault(
+        raise NoSite(
             f"{LOSSES} sites went away in succession with {task.instance_id} on them: check what it does there, and "
             "leave it out until then; nothing was lost"
         )
@@ -189,7 +189,7 @@ class Pool:
                     if any(place.up for place in self.places):
                         self._since = time.monotonic()
                     elif time.monotonic() - self._since > self._patience:
-                        raise EnvironmentFault(
+                        raise NoSite(
                             f"none of {self._names()} has answered for {self._patience:.0f} s: repair that, then run "
                             "the same command again; nothing was lost"
                         )

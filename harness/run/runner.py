@@ -25,6 +25,7 @@ from aem_harness.harness.errors import (
     EnvironmentFault,
     GradingFault,
     HostFault,
+    NoSite,
     fault_in,
     in_one_line,
     of_disk,
@@ -241,6 +242,8 @@ class Runner:
             try:
                 fault: AemError | None = None
                 grade = self._graded(instance_id, seed)
+            except NoSite:
+                raise  # ends the run: the grading stays pending
             except Exception as error:
                 logger.warning("%s seed %d: grading failed", instance_id, seed, exc_info=error)
                 fault = fault_in(error) or GradingFault(f"unexpected {in_one_line(error)}")

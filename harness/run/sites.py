@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost
+from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost, boundary
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
 from aem_harness.harness.run.identity import Identity
@@ -145,8 +145,9 @@ class Here:
         self._places.close_all()
 
     def images(self) -> set[str]:
-        with at(self.engine):
-            return {tag for image in client().images.list() for tag in image.tags}
+        with at(self.engine), boundary(EnvironmentFault, f"{self.name} does not list its images"):
+            # not docker-py's images.list(): it asks for each one, and fails for one that is removed meanwhile
+            return {tag for image in client().api.images() for tag in image.get("RepoTags") or ()}
 
     def returned(self) -> bool:
         if self.engine.gone or not answers(self.engine):
@@ -170,13 +171,23 @@ class Here:
         if self.engine.gone:
             raise SiteLost(f"{self.name} is gone")
         losses, stop = self.engine.losses, self._stop
-        with at(self.engine):
-            result = work()
-        if failed(result) and self.engine.losses == losses:
-            stop.wait(SETTLING)
-        if self.engine.losses != losses:
+        try:
+            with at(self.engine):
+                result = work()
+            bad = bool(failed(result))
+        except Exception:
+            if self._went_since(losses, stop):
+                raise SiteLost(f"{self.name} went away") from None
+            raise
+        if self._went_since(losses, stop if bad else None):
             raise SiteLost(f"{self.name} went away")
         return result
+
+    def _went_since(self, losses: int, settle: threading.Event | None) -> bool:
+        """Has the engine gone since it had `losses`? After a failure, its watch is given a moment to notice."""
+        if settle is not None and self.engine.losses == losses:
+            settle.wait(SETTLING)
+        return self.engine.losses != losses
 
 
 def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:

@@ -6,19 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import pytest
 from rich.console import Console
 
 from aem_harness.api.running import Selection, open_run, perform
 from aem_harness.api.sites import AtATime, Where, _slots, engines, split
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import ConfigError, EnvironmentFault, SiteLost
+from aem_harness.harness.errors import ConfigError, EnvironmentFault, NoSite, SiteLost
 from aem_harness.harness.instances.load import load
+from aem_harness.harness.run import sites
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.pool import Place, Pool
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.sites import Here
 from aem_harness.harness.run.store import read_journal
+from aem_harness.harness.sandbox.engine import Engine
+from aem_harness.harness.types import Prediction
 from tests.run.faulty import Doubler, Folders, Injector
 
 KEYS = [(f"folder__number-{n}", seed) for seed in range(2) for n in range(1, 21)]
@@ -157,6 +161,68 @@ def test_without_any_site_a_run_waits_and_then_ends_as_an_infrastructure_failure
     assert lost == [], "no attempt was spent"
     run(tmp_path / "run", selection, "a")
     assert len(results(tmp_path / "run")) == len(KEYS), "the same run goes on elsewhere"
+
+
+def test_a_grading_without_any_site_stays_pending(tmp_path, selection):
+    """It was journaled as lost, under a message that nothing was."""
+    keys = KEYS[:3]
+    tasks, agent = tasks_of(selection), Doubler(Injector({}))
+
+    def work(machine: Machine, store: Any, **options: Any) -> None:
+        with Pool([Place(machine, {"rollout": 1, "grade": 1})], tasks, **options) as pool:
+            Runner(store, tasks, agent, workers=1, grade_workers=1, site=pool).run(keys)
+
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
+        machine = Machine("b", tasks, Identity.of(store.folder))
+        machine.grade = lambda *_: machine.off.set() or machine._require()
+        with pytest.raises(NoSite, match="same command again; nothing was lost"):
+            work(machine, store, patience=0.5)
+        assert not any(known.grade for known in store.progress.values())
+        work(Machine("b", tasks, Identity.of(store.folder)), store)
+        assert all(store.progress[key].grade["outcome"] != "error" for key in keys)
+
+
+def test_an_engine_that_goes_away_before_a_container_is_there_is_a_lost_site_too(tmp_path, selection):
+    """Its error came as an exception, which was taken for one of the grading, and cost its attempt."""
+    engine = Engine("unix:///nowhere")
+
+    class Going(Folders):
+        def grade(self, *_: Any) -> Any:
+            threading.Timer(0.2, lambda: setattr(engine, "losses", engine.losses + 1)).start()
+            raise EnvironmentFault("cannot look for image x")
+
+    task = selection.tasks[0]
+    identity = Identity(RunConfig(arm="a", agent="doubler"), {}, "")
+    site = Here({}, Doubler(Injector({})), Going(Injector({})), identity, engine=engine, watched=True)
+    site._watch.close()
+    prediction = Prediction(instance_id=task.instance_id, model_name_or_path="a", model_patch="x")
+    with pytest.raises(SiteLost, match="went away"):
+        site.grade(task, prediction, tmp_path, None)
+
+
+def test_images_of_an_engine_are_listed_while_another_run_removes_some(monkeypatch, selection):
+    class Client:
+        class api:
+            images = staticmethod(lambda: [{"RepoTags": ["a:1", "b:1"]}, {"RepoTags": None}])
+
+        class images:
+            @staticmethod
+            def list() -> Any:
+                raise docker.errors.ImageNotFound("No such image")
+
+    monkeypatch.setattr(sites, "client", Client)
+    identity = Identity(RunConfig(arm="a", agent="doubler"), {}, "")
+    assert Here({}, Doubler(Injector({})), Folders(Injector({})), identity).images() == {"a:1", "b:1"}
+
+
+def test_the_end_of_a_run_reaches_work_at_a_site_that_went_away(selection):
+    tasks, ended = tasks_of(selection), []
+    machine = Machine("a", tasks, Identity(RunConfig(arm="a", agent="doubler"), {}, ""))
+    machine.close_all = lambda: ended.append("a")
+    pool = Pool([Place(machine, {"rollout": 1, "grade": 1}, up=True)], tasks)
+    pool.places[0].up = False
+    pool.close_all()
+    assert ended == ["a"]
 
 
 def test_a_site_that_is_back_takes_part_again(tmp_path, selection, monkeypatch):
