@@ -18,13 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, SiteLost, in_one_line
+from aem_harness.harness.errors import (
+    AemError,
+    ConfigError,
+    DiskFault,
+    EnvironmentFault,
+    SiteLost,
+    fault_in,
+    in_one_line,
+)
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.io import write_bytes
 from aem_harness.harness.run.auditing import CANARY
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.outages import Disk, Service
 from aem_harness.harness.run.pool import Place, Pool
 from aem_harness.harness.run.rollout import Worked
 from aem_harness.harness.run.sites import Here, containers
@@ -38,6 +46,7 @@ CONTROLS = 8  # threads of an actor beside those of rollouts and gradings
 START_SECONDS = 180.0  # until an actor that does not answer counts as not started
 END_SECONDS = 60.0  # until an actor that is to end is killed
 LOOK_SECONDS = 5.0  # between looks at what nodes the cluster has
+AGAIN_SECONDS = 60.0  # until a node that could not take part is tried again
 
 MakeAgent = Callable[[Mapping[str, Task], str], tuple[Agent, Callable[[], None]]]
 
@@ -80,8 +89,8 @@ class Worker:
         return _worked(files, lambda folder: self._here.audit(self._tasks[task_id], folder, name))
 
     def there(self) -> bool:
-        """Does the engine answer?"""
-        return self._here.returned()
+        """Does the engine answer, and has the node room for a rollout's files?"""
+        return not full() and self._here.returned()
 
     def reap(self) -> int:
         return self._here.reap()
@@ -95,15 +104,26 @@ class Worker:
 
 
 def _worked(files: Mapping[str, bytes], work: Callable[[Path], Any]) -> tuple[str, Any, bytes]:
-    with tempfile.TemporaryDirectory(prefix="aem-node-") as name:
-        folder = Path(name)
-        for file, data in files.items():
-            (folder / file).write_bytes(data)
-        try:
+    """A full disk of the node is the node's, as is an engine that went away: the work is done elsewhere."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="aem-node-") as name:
+            folder = Path(name)
+            for file, data in files.items():
+                (folder / file).write_bytes(data)
             value = work(folder)
-        except SiteLost as lost:
-            return "lost", str(lost), b""
-        return "done", value, packed(folder, without=set(files))
+            if isinstance(fault := getattr(value, "fault", None), DiskFault) and full():
+                return "lost", full(), b""
+            return "done", value, packed(folder, without=set(files))
+    except Exception as error:
+        fault = fault_in(error)
+        if isinstance(fault, SiteLost) or (isinstance(fault, DiskFault) and full()):
+            return "lost", str(fault), b""
+        raise
+
+
+def full() -> str:
+    """What is wrong with the disk where a node makes a rollout's files; empty if nothing."""
+    return Disk(Path(tempfile.gettempdir())).probe()
 
 
 def packed(folder: Path, *, without: "set[str]" = frozenset()) -> bytes:  # type: ignore[assignment]
@@ -153,7 +173,7 @@ class Node:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._kill()
+        self.kill()
         options = {
             "num_cpus": 0,  # work is in containers, which Ray does not count
             "max_concurrency": self._threads,
@@ -210,9 +230,9 @@ class Node:
         if self._actor is not None:
             with suppress(AemError):
                 self._ask("end", timeout=END_SECONDS)
-        self._kill()
+        self.kill()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         import ray
 
         if self._actor is not None:
@@ -222,7 +242,7 @@ class Node:
     def _result(self, folder: Path, method: str, *arguments: Any) -> Any:
         state, value, blob = self._ask(method, *arguments)
         if state == "lost":
-            raise SiteLost(f"the engine of {self.name} went away")
+            raise SiteLost(value)
         unpack(blob, folder)
         return value
 
@@ -315,17 +335,14 @@ def nodes_of(
     places = [Place(member, own) for member in up]
     with Pool(places, tasks, tell=tell, patience=setup.identity.config.outage_seconds) as pool:
         over = threading.Event()
-        known = {member.info.id for member in members}
+        joining = Joining(pool, node, own, tell, refused={one.info.id for one in members if one not in up})
 
         def join() -> None:
             while not over.wait(LOOK_SECONDS):
-                for info in alive():
-                    if info.id not in known:
-                        known.add(info.id)
-                        ready, _ = _started([node(info)], tell, {one.site.engine for one in pool.places if one.up})  # type: ignore[attr-defined]
-                        for one in ready:
-                            one.reap()
-                            pool.add(Place(one, own))
+                try:
+                    joining.look(alive())
+                except Exception as error:  # the cluster does not answer now: the next look may
+                    logger.warning("no look at the cluster's nodes: %s", in_one_line(error))
 
         watching = threading.Thread(target=join, name="nodes", daemon=True)
         watching.start()
@@ -334,6 +351,43 @@ def nodes_of(
         finally:
             over.set()
             watching.join(timeout=LOOK_SECONDS)
+
+
+class Joining:
+    """Takes nodes into a pool that join its cluster later, or whose engine did not answer before."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        make: Callable[[NodeInfo], Node],
+        slots: Mapping[Any, int],
+        tell: Callable[[str], None],
+        *,
+        refused: "set[str]" = frozenset(),  # type: ignore[assignment]
+    ) -> None:
+        """`refused` are the ids of nodes that could not take part a moment ago, which has been said."""
+        self._pool, self._make, self._slots, self._tell = pool, make, slots, tell
+        self._again = dict.fromkeys(refused, time.monotonic() + AGAIN_SECONDS)  # when a refused node is tried again
+        self._said: set[str] = set()
+
+    def look(self, nodes: Sequence[NodeInfo]) -> None:
+        """Start those of the nodes that are alive which take no part yet, and add what starts."""
+        ids = {info.id for info in nodes}
+        sites: list[Any] = [(place.up, place.site) for place in list(self._pool.places)]
+        engines = {site.engine for up, site in sites if up or site.info.id in ids}  # a lost one may come back
+        for info in nodes:
+            if info.id in {site.info.id for _, site in sites} or time.monotonic() < self._again.get(info.id, 0.0):
+                continue
+            self._again[info.id] = time.monotonic() + AGAIN_SECONDS
+            for one in _started([self._make(info)], self._once, engines)[0]:
+                one.reap()
+                self._pool.add(Place(one, self._slots))
+                engines.add(one.engine)
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._tell(line)
 
 
 def _started(
@@ -362,7 +416,7 @@ def _started(
             wrong[member.info.id] = "it shares the engine of a node that takes part"
         if member.info.id in wrong:
             tell(f"{member.name} takes no part: {wrong[member.info.id]}")
-            member.close()
+            member.kill()  # and no more: to end it in peace would remove the run's containers on an engine it shares
         else:
             known.add(member.engine)
             up.append(member)

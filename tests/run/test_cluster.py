@@ -1,5 +1,6 @@
 """What travels between a Ray cluster's driver and its nodes, and what is said of nodes; no cluster is needed."""
 
+import errno
 import io
 import pickle
 import tarfile
@@ -10,9 +11,11 @@ import pytest
 from aem_harness.api.sites import NODE, Recipe, Where, endpoints_here
 from aem_harness.commands.options import where
 from aem_harness.harness.doctor import _of_node, _same_images
-from aem_harness.harness.errors import ConfigError, EnvironmentFault, ServerAway, SiteLost
+from aem_harness.harness.errors import ConfigError, DiskFault, EnvironmentFault, ServerAway, SiteLost
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run.cluster import packed, unpack
+from aem_harness.harness.run import cluster
+from aem_harness.harness.run.cluster import NodeInfo, packed, unpack
+from aem_harness.harness.run.pool import Place, Pool
 from aem_harness.harness.run.rollout import Worked
 
 
@@ -45,6 +48,75 @@ def test_a_fault_keeps_its_kind_on_its_way() -> None:
     worked = pickle.loads(pickle.dumps(Worked({"event": "rollout"}, ServerAway("gone"))))
     assert isinstance(worked.fault, ServerAway)
     assert str(pickle.loads(pickle.dumps(SiteLost("away")))) == "away"
+
+
+def test_a_full_disk_of_a_node_is_the_nodes_and_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the whole run, or cost its rollouts: the driver's disk was well, so nothing waited."""
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def ended(_: Path) -> Worked:
+        return Worked({}, DiskFault("no space left"))
+
+    monkeypatch.setattr(cluster, "full", lambda: "/tmp has 0 MiB left")
+    assert [cluster._worked({}, work)[0] for work in (fails, ended)] == ["lost", "lost"]
+    monkeypatch.setattr(cluster, "full", lambda: "")
+    assert cluster._worked({}, ended)[0] == "done", "on a disk that is well it is the rollout's own"
+    with pytest.raises(OSError, match="No space"):
+        cluster._worked({}, fails)
+
+
+class FakeNode:
+    """A node of a cluster whose engine may be absent, or another node's."""
+
+    def __init__(self, info: NodeInfo, engines: dict[str, str], log: list[str]) -> None:
+        self.info, self.name, self.engine, self._engines, self._log = info, info.host, "", engines, log
+
+    def start(self) -> None:
+        self._log.append(f"start {self.name}")
+        if self.name not in self._engines:
+            raise EnvironmentFault("no engine answers")
+        self.engine = self._engines[self.name]
+
+    def images(self) -> set[str]:
+        return set()
+
+    def reap(self) -> int:
+        self._log.append(f"reap {self.name}")
+        return 0
+
+    def kill(self) -> None:
+        self._log.append(f"kill {self.name}")
+
+    def close(self) -> None:
+        self._log.append(f"close {self.name}")
+
+
+def test_nodes_that_join_later_take_part_once_they_can_and_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that shares an engine was ended in peace: that removed the containers of the run at work there."""
+    monkeypatch.setattr(cluster, "AGAIN_SECONDS", 0.0)
+    engines, log, said = {"a": "one", "b": "one"}, [], []
+
+    def node(info: NodeInfo) -> FakeNode:
+        return FakeNode(info, engines, log)
+
+    nodes = [NodeInfo(name, "10.0.0.1", name) for name in "abc"]
+    first = node(nodes[0])
+    first.start()
+    with Pool([Place(first, {"rollout": 1, "grade": 1})], {}, tell=said.append) as pool:
+        joining = cluster.Joining(pool, node, {"rollout": 1, "grade": 1}, said.append)
+        joining.look(nodes)
+        joining.look(nodes)
+        assert [place.site.name for place in pool.places] == ["a"]
+        shared, absent = said  # each once
+        assert "shares the engine" in shared
+        assert "no engine answers" in absent
+        assert log[1:] == 2 * ["start b", "kill b", "start c", "kill c"]
+        engines["c"] = "three"
+        joining.look(nodes)
+        assert [place.site.name for place in pool.places] == ["a", "c"], "it had none, and has one now"
+        assert said[-1] == "c has joined"
 
 
 def test_an_agent_is_built_on_a_node_from_what_was_sent() -> None:
