@@ -228,9 +228,8 @@ class Breaker:
         pause = FIRST_PAUSE
         while not self._stop.wait(pause) and not self._over:
             away = time.monotonic() - circuit.since
-            why = self._wrong(circuit)
+            why = self._wrong(circuit) or self._unready(circuit)
             if not why:
-                circuit.service.recovered()
                 with self._changed:
                     circuit.since, circuit.broke = None, time.monotonic()
                     self._changed.notify_all()
@@ -253,6 +252,14 @@ class Breaker:
         except AemError as error:
             self._give_up(error)
             return str(error)
+        except Exception as error:
+            return in_one_line(error)
+
+    def _unready(self, circuit: _Circuit) -> str:
+        """Why work cannot go on with a service that answers again; it stays away until it can."""
+        try:
+            circuit.service.recovered()
+            return ""
         except Exception as error:
             return in_one_line(error)
 

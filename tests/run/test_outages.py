@@ -130,6 +130,28 @@ def test_a_server_that_is_away_for_a_while_costs_no_rollout_and_no_attempt(tmp_p
     assert agent.starts.total() <= len(KEYS) + 4, "what was under way is done again, and no more"
 
 
+def test_a_service_whose_recovery_fails_stays_away_until_that_works(tmp_path, selection):
+    """The thread that looked at it ended with the exception, and the run waited for ever."""
+    server = Flag()
+
+    def act(total: int) -> None:
+        if total == 8:
+            server.wrong = "connection refused"
+            threading.Timer(0.2, lambda: setattr(server, "wrong", "")).start()
+        if server.wrong:
+            raise PolicyFault("the call failed 8 times")
+
+    def recovered() -> None:
+        server.recoveries += 1
+        if server.recoveries == 1:
+            raise RuntimeError("not yet")
+
+    server.recovered = recovered
+    run(tmp_path / "r", selection, Acting(act), {"policy": server})
+    whole(tmp_path / "r")
+    assert server.recoveries == 2
+
+
 def test_a_fault_that_names_an_outage_which_is_over_by_then_is_one_all_the_same(tmp_path, selection):
     def act(total: int) -> None:
         if total == 3:
