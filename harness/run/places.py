@@ -12,7 +12,7 @@ from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Space
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
-from aem_harness.harness.sandbox.images import ensure_image
+from aem_harness.harness.sandbox.images import end_pulls, ensure_image
 from aem_harness.harness.sandbox.watch import EngineService
 from aem_harness.harness.types import Grade, Prediction, Task
 
@@ -99,6 +99,7 @@ class Containers:
 
     def close_all(self) -> None:
         Sandbox.close_all()
+        end_pulls()
 
 
 class AuditedContainers(Containers):

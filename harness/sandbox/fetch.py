@@ -44,7 +44,8 @@ class Fetcher:
         """All of them, in their order. On an interrupt the pulls end at once, and what is here stays."""
         todo: queue.SimpleQueue[Task] = queue.SimpleQueue()
         done: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
-        for task in tasks:
+        each = {task.instance.image: task for task in tasks}
+        for task in each.values():
             todo.put(task)
 
         def work() -> None:
@@ -59,7 +60,7 @@ class Fetcher:
             threading.Thread(target=work, name="fetch", daemon=True).start()
         found: dict[str, Fetched] = {}
         try:
-            while len(found) < len(tasks):
+            while len(found) < len(each):
                 try:
                     one = done.get(timeout=0.2)  # so that an interrupt is heard
                 except queue.Empty:

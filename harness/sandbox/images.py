@@ -1,7 +1,6 @@
 """Where a task's image comes from: the engine's own, else a registry, else built here; what is there; what may go."""
 
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
 from aem_harness.harness.sandbox.engine import client, current
-from aem_harness.harness.sandbox.pull import Pull, RegistryAway
+from aem_harness.harness.sandbox.pull import Pull, PullEnded, RegistryAway
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
@@ -18,6 +17,7 @@ PULL_PAUSE = 20.0  # seconds before the second try, doubled each time: registrie
 
 _locks: dict[tuple[str, str], threading.Lock] = {}  # by engine and image
 _locks_lock = threading.Lock()
+_pulls: set[Pull] = set()  # under way in `ensure_image`
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,26 @@ def _pull(name: str, say: Say) -> None:
     """Pull it; a registry that limits pulls is waited for, since that is over in minutes."""
     pause = PULL_PAUSE
     for attempt in range(1, PULL_TRIES + 1):
+        pull = Pull(name, say=say)
+        _pulls.add(pull)
         try:
-            Pull(name, say=say).run()
+            pull.run()
             return
         except RegistryAway as fault:
             if "pull limit" not in str(fault) or attempt == PULL_TRIES:
                 raise
             say(f"{name}: the registry limits pulls, waiting {pause:.0f} s")
-            time.sleep(pause)
+            if pull.ends_within(pause):
+                raise PullEnded(f"the pull of {name} was ended") from None
             pause *= 2
+        finally:
+            _pulls.discard(pull)
+
+
+def end_pulls() -> None:
+    """End every pull of this process that `ensure_image` waits for, from another thread."""
+    for pull in list(_pulls):
+        pull.end()
 
 
 def find(name: str) -> Any:

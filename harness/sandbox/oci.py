@@ -42,8 +42,7 @@ class Layout:
 
     def image_id(self, name: str) -> str:
         """The id that an image of the folder has in an engine: the digest of its configuration."""
-        entry = self._entry(name)
-        return str(json.loads(self._checked(entry["digest"]).read_bytes())["config"]["digest"])
+        return str(self._manifest(name)["config"]["digest"])
 
     def save(self, name: str) -> int:
         """Add an image of the engine, or replace it; returns the bytes that it added."""
@@ -63,7 +62,7 @@ class Layout:
         """Give an image of the folder to the engine."""
         from docker.errors import DockerException
 
-        manifest = json.loads(self._checked(self._entry(name)["digest"]).read_bytes())
+        manifest = self._manifest(name)
         blobs = [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
         files = [self._checked(digest) for digest in blobs]
         listed = [{"Config": files[0].name, "RepoTags": [name], "Layers": [file.name for file in files[1:]]}]
@@ -88,6 +87,19 @@ class Layout:
         if entry is None:
             raise DataError(f"{self.folder} holds no image {name}; aem images save {self.folder} adds images")
         return entry
+
+    def _manifest(self, name: str) -> dict[str, Any]:
+        """The manifest of one image. Raises DataError for what other tools put there, such as several platforms."""
+        try:
+            found: dict[str, Any] = json.loads(self._checked(str(self._entry(name)["digest"])).read_bytes())
+            if found["config"]["digest"] and all(layer["digest"] for layer in found["layers"]):
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise DataError(
+            f"{self.folder}: {name} is not the manifest of one image (one for several platforms?): copy it again for "
+            "one platform, or save it with aem images save"
+        )
 
     def _entries(self) -> list[dict[str, Any]]:
         path = self.folder / "index.json"

@@ -99,6 +99,10 @@ class Pull:
         with suppress(Exception):
             self._stream.close()
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait, at most so long; whether it was ended meanwhile."""
+        return self._ended.wait(seconds)
+
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _pull(self, name: str) -> None:
