@@ -133,7 +133,9 @@ class Rollouts:
             if not isinstance(ended, AgentExit):
                 raise TypeError(f"the agent returned {type(ended).__name__}, not an AgentExit")
             return ended
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also asyncio's CancelledError, which would end the whole run
             if ENDS.raised(error).whose.counts:
                 trajectory.info(traceback=traceback.format_exc())
                 return AgentExit(status=ExitStatus.AGENT_CRASH, reason=in_one_line(error))

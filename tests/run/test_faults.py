@@ -1,5 +1,6 @@
 """Of two hundred rollouts, of which one in ten meets a fault, every healthy one ends as in an undisturbed run."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def finish(folder: Path, selection: Selection, injector: Injector, *, retry: boo
 def result(progress) -> tuple[str, str, int, str]:
     rollout = progress.rollout
     return rollout["exit_status"], rollout["reason"], rollout["patch_bytes"], progress.grade["outcome"]
+
+
+def test_an_agent_that_is_cancelled_crashed_and_ends_no_other_rollout(tmp_path, selection):
+    """asyncio's CancelledError is no Exception: it ended the whole run, and each that continued it."""
+
+    class Cancelled(Doubler):
+        def run(self, instance, environment, record, *, seed):
+            if instance.instance_id.endswith("-3"):
+                raise asyncio.CancelledError("timed out")
+            return super().run(instance, environment, record, seed=seed)
+
+    agent, keys = Cancelled(Injector({})), KEYS[:5]
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler"), selection, agent, 1) as store:
+        tasks = {task.instance_id: task for task in selection.tasks}
+        Runner(store, tasks, agent, places=Folders(Injector({}))).run(keys)
+        assert all(store.progress[key].grade for key in keys)
+        assert store.progress[keys[2]].rollout["exit_status"] == "agent_crash"
 
 
 @pytest.mark.parametrize("seed", [20260501])
