@@ -108,6 +108,7 @@ class _Circuit:
     service: Service
     since: float | None = None  # when it opened; None while the service is well
     broke: float = float("-inf")  # when it last broke off
+    well: float = float("-inf")  # when the last look began that found it well
     watched: bool = False
     probing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -203,9 +204,14 @@ class Breaker:
         with circuit.probing:
             if circuit.since is not None or circuit.broke >= asked:
                 return True
+            if circuit.well >= asked:
+                return False
+            began = time.monotonic()
             why = self._wrong(circuit)
             if why:
                 self.trip(boundary, why)
+            else:
+                circuit.well = began
             return bool(why)
 
     def trip(self, boundary: str, why: str) -> None:

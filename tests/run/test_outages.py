@@ -152,6 +152,28 @@ def test_a_service_whose_recovery_fails_stays_away_until_that_works(tmp_path, se
     assert server.recoveries == 2
 
 
+def test_many_faults_at_once_need_few_looks_at_a_service():
+    """Each look may start a container; 64 rollouts that waited for 64 of them stood still for a minute."""
+    looks: list[float] = []
+
+    class Slow(Flag):
+        def probe(self) -> str:
+            looks.append(time.monotonic())
+            time.sleep(0.1)
+            return ""
+
+    breaker = outages.Breaker({"policy": Slow()}, patience=1.0)
+    began = time.monotonic()
+    threads = [
+        threading.Thread(target=breaker.interrupts, args=(number, PolicyFault("x"), began)) for number in range(30)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= len(looks) <= 4
+
+
 def test_a_fault_that_names_an_outage_which_is_over_by_then_is_one_all_the_same(tmp_path, selection):
     def act(total: int) -> None:
         if total == 3:
