@@ -118,6 +118,7 @@ class Flow:
         self._refs: dict[str, ImageRef] = {}  # also of images that are gone: fetched again, they must be the same
         self._pulls: dict[str, Pull] = {}
         self._looked: set[str] = set()
+        self._stuck: set[str] = set()  # kept because it could not be removed
         self._wanted: list[str] = []  # waited for now, whether or not it is among what was to come
         self._root: Path | None = None
 
@@ -126,13 +127,11 @@ class Flow:
         """Fetch for this run, too, inside the block."""
         with self._changed:
             self._sources.append(source)
-            first = len(self._sources) == 1
-            if first:  # what an earlier run of this process could not have may be there now
+            if len(self._sources) == 1:  # what an earlier run of this process could not have may be there now
                 self._failed.clear()
                 self._shelf.failed.clear()
-        if first:
-            self._over.clear()
-            threading.Thread(target=self._run, name="images", daemon=True).start()
+                self._over = threading.Event()  # of its own: the thread of an earlier run may still be there
+                threading.Thread(target=self._run, args=(self._over,), name="images", daemon=True).start()
         try:
             yield self
         finally:
@@ -162,6 +161,9 @@ class Flow:
             finally:
                 with self._changed:
                     self._shelf.release(name)
+                    if name in self._stuck and name not in self._shelf.held:  # who kept it may have been in this run
+                        self._stuck.discard(name)
+                        self._shelf.kept.discard(name)
                     self._changed.notify_all()
 
     @property
@@ -201,8 +203,8 @@ class Flow:
 
     # --- the thread that decides ------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._over.is_set():
+    def _run(self, over: threading.Event) -> None:
+        while not over.is_set():
             try:
                 self._look_around()
                 busy = self._step()
@@ -395,7 +397,9 @@ class Flow:
                 if find(name) is not None:
                     self._here(name, ours=None)
                     with self._changed:
-                        self._shelf.kept.add(name)
+                        if name not in self._shelf.kept:
+                            self._stuck.add(name)
+                            self._shelf.kept.add(name)
 
     def _pinned(self, name: str) -> list[str]:
         with suppress(AemError):

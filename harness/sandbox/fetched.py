@@ -1,12 +1,18 @@
-"""The images that runs of this user have fetched, and may remove again: a list in the cache folder, with their ids."""
+"""The images that runs of this user have fetched, and may remove again: a list in the cache folder, with their ids.
+
+What a run has fetched at one engine may be a person's own at another: entries for other engines than the local socket
+begin with the engine's address.
+"""
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from aem_harness.harness.io import cache_folder, write_json
+from aem_harness.harness.sandbox.engine import current
 
 _lock = threading.Lock()
 
@@ -14,20 +20,25 @@ _lock = threading.Lock()
 def note(name: str, image_id: str) -> None:
     """A run fetched this image. That the list cannot be written only means that the image stays."""
     with _lock, suppress(OSError):
-        write_json(_path(), {**_read(), name: image_id})
+        write_json(_path(), {**_read(), _key(name): image_id})
 
 
 def forget(*names: str) -> None:
     """These are no longer runs' own: removed, or asked for by a person."""
     with _lock, suppress(OSError):
-        known = _read()
-        if any(name in known for name in names):
-            write_json(_path(), {name: image for name, image in known.items() if name not in names})
+        known, those = _read(), {_key(name) for name in names}
+        if those & set(known):
+            write_json(_path(), {key: image for key, image in known.items() if key not in those})
 
 
 def is_ours(name: str, image_id: str) -> bool:
     """Did a run fetch this image, and is it still the same?"""
-    return _read().get(name) == image_id
+    return _read().get(_key(name)) == image_id
+
+
+def _key(name: str) -> str:
+    engine = current().address or os.environ.get("DOCKER_HOST", "")
+    return f"{engine} {name}" if engine else name
 
 
 def _path() -> Path:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from aem_harness.harness.run.flow import Flow, Registry, Source, Space
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.sandbox import fetched
+from aem_harness.harness.sandbox.engine import Engine, at
 from aem_harness.harness.sandbox.pull import NoImage
 from aem_harness.harness.types import ImageRef, Task
 from tests.run.faulty import Doubler, Folders, Injector
@@ -173,3 +175,39 @@ def test_an_engine_s_error_while_an_image_gets_its_name_is_a_fault_of_the_engine
     with made.join(Source(lambda: tasks[:1], breaker, Registry(), stop)), made.hold(tasks[0], stop) as ref:
         assert ref.name == "image-1:1"
     assert [type(fault) for fault in asked] == [EnvironmentFault]
+
+
+def test_an_image_that_could_not_be_removed_may_go_once_nobody_works_with_it(tasks, images):
+    """It stayed for the rest of the run, and the budget shrank by it."""
+    made = Flow(Space(budget=100))
+    with joined(made, tasks[:1]) as use:
+        use(tasks[0])
+        with flow._in_use("image-1:1"):  # who is about to take it
+            made._evict("image-1:1")
+        assert images.removed == []
+        assert "image-1:1" in made._shelf.present
+        use(tasks[0])
+        made._shelf.budget = 5
+        assert made._shelf.relief([]) == ("image-1:1",)
+
+
+def test_what_was_fetched_at_one_engine_is_not_said_to_be_so_at_another():
+    with at(Engine("tcp://elsewhere:2375")):
+        fetched.note("x:1", "sha256:1")
+        assert fetched.is_ours("x:1", "sha256:1")
+    assert not fetched.is_ours("x:1", "sha256:1"), "here a person may have fetched it"
+
+
+def test_runs_one_after_another_have_one_thread_that_decides(tasks, images):
+    made = Flow(Space())
+    for _ in range(20):
+        with joined(made, tasks[:1]):
+            pass
+    with joined(made, tasks[:1]) as use:
+        use(tasks[0])
+        deadline = time.monotonic() + 3
+        while (deciding := [one.name for one in threading.enumerate()].count("images")) > 1:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        assert deciding == 1
