@@ -496,7 +496,7 @@ def audit(
         limits=config.limits,
         again=again,
         tell=_telling(console, "canaries"),
-        audit=site.audit if site else None,
+        **_at(site),
     )
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
@@ -524,10 +524,15 @@ def audit_variants(
         timeout=config.grade_timeout,
         limits=config.limits,
         tell=_telling(console, "variants"),
-        audit=site.audit if site else None,
+        **_at(site),
     )
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
+
+
+def _at(site: "Site | None") -> dict[str, Any]:
+    """How a site grades again, and ends that; without one the local engine."""
+    return {"audit": site.audit, "end": site.close_all} if site else {}
 
 
 def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":

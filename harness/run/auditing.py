@@ -8,7 +8,7 @@ rollout, with the hash of the patch in question; it is never made twice.
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from aem_harness.harness.grading.heldout import VariantRunner
 from aem_harness.harness.grading.regrade import Regrade, Regrader, SecondGrader, digest_of, passed_tests
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Outcome, Record, Task
 
 CANARY, VARIANT, CONDUCT, SUMMARY = "canary.json", "variant.json", "conduct.json", "canaries.json"  # the last of a run
@@ -107,11 +108,13 @@ def regrade_run(
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     name: str = CANARY,
     audit: Callable[[Task, Path, str], Regrade] | None = None,
+    end: Callable[[], None] = Sandbox.close_all,
 ) -> None:
     """Grade these resolved rollouts again, unless that is done; `tell` is called after each.
 
     With canaries, or, if `name` is VARIANT, with the held-out variants of their tasks. `again`: also repeat those for
     which an earlier attempt found nothing. `audit` does it for a task and the folder of its rollout; by default here.
+    `end` ends what is under way, when all is interrupted.
     """
     rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
     known = {key: stored(path, name) for key, path in rollouts.items()}
@@ -119,9 +122,16 @@ def regrade_run(
     auditor = Auditor({"aem.run": folder.name}, timeout=timeout, limits=limits, name=name)
     grade_again = audit or (lambda task, rollout, _: auditor.audit(task, rollout))
     with ThreadPoolExecutor(workers, "canary") as pool:
-        found = pool.map(lambda key: grade_again(tasks[key[0]], rollouts[key], name), todo)
-        for key, each in zip(todo, found, strict=True):
-            tell(key, each)
+        found = [pool.submit(lambda key: grade_again(tasks[key[0]], rollouts[key], name), key) for key in todo]
+        try:
+            for key, each in zip(todo, found, strict=True):
+                tell(key, each.result())
+        except BaseException:  # an interrupt does not wait for gradings that may take half an hour
+            pool.shutdown(wait=False, cancel_futures=True)
+            while running := [one for one in found if not one.done()]:
+                end()  # repeatedly: another container may just be starting
+                wait(running, timeout=0.5)
+            raise
 
 
 def summary(folder: Path, progress: Mapping[Key, Progress], marked: Iterable[Key]) -> Audited | None:

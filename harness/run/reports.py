@@ -26,6 +26,7 @@ from aem_harness.harness.instances.rows import to_row
 from aem_harness.harness.io import read_json, write_json, write_json_lines
 from aem_harness.harness.run import auditing
 from aem_harness.harness.run.store import Key, Progress, read_patch
+from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Outcome, Prediction, Task
 
 COMPLETED = (Outcome.RESOLVED, Outcome.UNRESOLVED)
@@ -176,6 +177,7 @@ def audit_run(
     again: bool = True,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     audit: Callable[[Task, Path, str], Regrade] | None = None,
+    end: Callable[[], None] = Sandbox.close_all,
 ) -> auditing.Audited | None:
     """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
 
@@ -187,7 +189,14 @@ def audit_run(
     marked = auditing.marked_keys(folder)
     resolved = [key for key in auditing.resolved_keys(progress) if key[0] in known]
     keys = auditing.chosen(folder.name, resolved, marked, share)
-    how: dict[str, Any] = {"workers": workers, "timeout": timeout, "limits": limits, "tell": tell, "audit": audit}
+    how: dict[str, Any] = {
+        "workers": workers,
+        "timeout": timeout,
+        "limits": limits,
+        "tell": tell,
+        "audit": audit,
+        "end": end,
+    }
     auditing.regrade_run(folder, known, keys, again=again, **how)
     write_reports(folder, tasks, progress)
     found = auditing.summary(folder, progress, marked)
@@ -206,6 +215,7 @@ def run_variants(
     limits: Any = None,
     tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     audit: Callable[[Task, Path, str], Regrade] | None = None,
+    end: Callable[[], None] = Sandbox.close_all,
 ) -> list[Key]:
     """Run the held-out variants with every resolved rollout whose instance has any, and write audit.json anew.
 
@@ -213,7 +223,14 @@ def run_variants(
     """
     known = {task.instance_id: task for task in tasks if (made := heldout.stored(task)) and made.variants}
     keys = [key for key in auditing.resolved_keys(progress) if key[0] in known]
-    how: dict[str, Any] = {"workers": workers, "timeout": timeout, "limits": limits, "tell": tell, "audit": audit}
+    how: dict[str, Any] = {
+        "workers": workers,
+        "timeout": timeout,
+        "limits": limits,
+        "tell": tell,
+        "audit": audit,
+        "end": end,
+    }
     auditing.regrade_run(folder, known, keys, name=auditing.VARIANT, **how)
     write_reports(folder, tasks, progress)
     return keys

@@ -3,11 +3,16 @@
 Tampering is simulated by logs, never done.
 """
 
+import os
 import random
 import re
+import signal
+import threading
+import time
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +21,7 @@ from rich.console import Console
 
 from aem_harness.api.running import audit
 from aem_harness.harness.config import RunConfig
+from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.canary import Planted, _values, kind_of, listed_files, misread, plant
 from aem_harness.harness.grading.container import Attempt, TestRun
@@ -315,6 +321,22 @@ def test_what_was_found_is_never_looked_for_again(tmp_path: Path, monkeypatch: p
     run_with(tmp_path, {"a": "clean", "b": "marked"})
     monkeypatch.setattr("aem_harness.harness.run.auditing.Regrader", lambda *_, **__: pytest.fail("again"))
     regrade_run(tmp_path, {}, [("a", 0), ("b", 0)], workers=1, timeout=1, limits=None)
+
+
+def test_an_interrupt_ends_what_is_graded_again(tmp_path: Path) -> None:
+    """It waited for gradings that were under way, for up to half an hour."""
+    ended, keys = threading.Event(), [(name, 0) for name in "abcd"]
+    tasks: Any = dict.fromkeys("abcd")
+
+    def audit(*_: object) -> Regrade:
+        assert ended.wait(20), "nobody ended it"
+        raise EnvironmentFault("the container is closed")
+
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        regrade_run(tmp_path, tasks, keys, workers=2, timeout=1, limits=None, audit=audit, end=ended.set)
+    assert time.monotonic() - began < 10
 
 
 def test_the_sample_is_as_large_as_asked() -> None:
