@@ -70,22 +70,7 @@ class Rollouts:
         if self._stop.is_set():
             return None
         facts = self._keep(scratch, instance_id, trajectory, left)
-        event = {
-            "event": "rollout",
-            "instance_id": instance_id,
-            "seed": seed,
-            "attempt": attempt,
-            "exit_status": left.ended.status.value,
-            "reason": left.ended.reason,
-            **facts,
-            "commands": max(left.commands, facts["commands"]),
-            "seconds": round(time.monotonic() - started, 3),
-            "patch_bytes": len(left.patch.data),
-            "left_out": left.patch.counts(),
-            "image_digest": left.image_digest,
-            "fault": described(left.fault),
-            "at": now(),
-        }
+        event = _event(instance_id, seed, attempt, left, facts, started)
         logger.info(
             "%s seed %d attempt %d: %s after %s steps and %.0f s, a patch of %d bytes%s",
             *(instance_id, seed, attempt, event["exit_status"], event["steps"], event["seconds"], event["patch_bytes"]),
@@ -160,6 +145,38 @@ class Rollouts:
             for path in scratch.iterdir():
                 path.unlink(missing_ok=True)
             return (trajectory.summary if trajectory else Summary()).facts()
+
+
+def _event(
+    instance_id: str, seed: int, attempt: int, left: Left, facts: Mapping[str, Any], started: float
+) -> dict[str, Any]:
+    return {
+        "event": "rollout",
+        "instance_id": instance_id,
+        "seed": seed,
+        "attempt": attempt,
+        "exit_status": left.ended.status.value,
+        "reason": left.ended.reason,
+        **facts,
+        "commands": max(left.commands, facts["commands"]),
+        "seconds": round(time.monotonic() - started, 3),
+        "patch_bytes": len(left.patch.data),
+        "left_out": left.patch.counts(),
+        "image_digest": left.image_digest,
+        "fault": described(left.fault),
+        "at": now(),
+    }
+
+
+def unworked(scratch: Path, instance_id: str, seed: int, attempt: int, error: Exception, started: float) -> Worked:
+    """A rollout whose site failed with `error` before it had a result; what half of one left in `scratch` is removed.
+
+    `started`: monotonic seconds.
+    """
+    for path in scratch.iterdir():
+        path.unlink()
+    fault = fault_of(error)
+    return Worked(_event(instance_id, seed, attempt, Left(fault=fault), Summary().facts(), started), fault)
 
 
 def fault_of(error: Exception) -> AemError:

@@ -36,7 +36,7 @@ from aem_harness.harness.run.alike import Watch
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
-from aem_harness.harness.run.rollout import RECEIPT
+from aem_harness.harness.run.rollout import RECEIPT, unworked
 from aem_harness.harness.run.schedule import Order, in_turn
 from aem_harness.harness.run.sites import Here, Site
 from aem_harness.harness.run.store import Event, Key, RunStore, now
@@ -203,7 +203,13 @@ class Runner:
         if not self._written(key, make_scratch):
             return None
         try:
-            worked = self._site.rollout(scratch, *key, attempt)
+            try:
+                worked = self._site.rollout(scratch, *key, attempt)
+            except NoSite:
+                raise
+            except Exception as error:  # of a node's process, or on the way from there
+                logger.warning("%s seed %d attempt %d: its site failed", *key, attempt, exc_info=error)
+                worked = unworked(scratch, *key, attempt, error, began)
             if worked is None or self.stop.is_set() or self._breaker.interrupts(key, worked.fault, began):
                 return None
             if not self._written(key, lambda: self.store.finish_rollout(scratch, worked.event)):

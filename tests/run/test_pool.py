@@ -13,7 +13,7 @@ from rich.console import Console
 from aem_harness.api.running import Selection, open_run, perform
 from aem_harness.api.sites import AtATime, Where, _slots, engines, split
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import ConfigError, EnvironmentFault, NoSite, SiteLost
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, NoSite, SiteLost
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import sites
 from aem_harness.harness.run.identity import Identity
@@ -180,6 +180,29 @@ def test_a_grading_without_any_site_stays_pending(tmp_path, selection):
         assert not any(known.grade for known in store.progress.values())
         work(Machine("b", tasks, Identity.of(store.folder)), store)
         assert all(store.progress[key].grade["outcome"] != "error" for key in keys)
+
+
+def test_an_error_of_a_site_is_one_rollouts_fault_and_ends_no_other(tmp_path, selection):
+    """Such as a result that cannot be sent from a node: it ended the whole run."""
+    keys = KEYS[:4]
+    tasks, agent = tasks_of(selection), Doubler(Injector({}))
+
+    class Failing(Machine):
+        def rollout(self, scratch, instance_id, seed, attempt):
+            if (instance_id, seed) == keys[1]:
+                (scratch / "half").write_text("of a result")
+                raise AemError("on node b: TypeError: cannot pickle")
+            return super().rollout(scratch, instance_id, seed, attempt)
+
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=1), selection, agent, 2) as store:
+        site = Failing("b", tasks, Identity.of(store.folder))
+        with Pool([Place(site, {"rollout": 2, "grade": 1})], tasks) as pool:
+            Runner(store, tasks, agent, workers=2, grade_workers=1, site=pool).run(keys)
+        faults = {key: store.progress[key].rollout["fault"] for key in keys}
+        assert [key for key in keys if faults[key]] == [keys[1]]
+        assert "cannot pickle" in faults[keys[1]]["message"]
+        assert store.progress[keys[1]].rollout["attempt"] == 1
+        assert not (store.rollout_folder(*keys[1]) / "half").exists()
 
 
 def test_an_engine_that_goes_away_before_a_container_is_there_is_a_lost_site_too(tmp_path, selection):
