@@ -4,7 +4,6 @@ docker-py's own `ssh://` opens a connection for each request, which servers refu
 and its streams are no sockets. One forwarding carries any number of streams, with the user's own ssh configuration.
 """
 
-import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -55,12 +54,17 @@ class Tunnel:
 
     def close(self) -> None:
         with self._lock:
-            if self._process is not None:
-                assert self._process.stdin is not None
-                self._process.stdin.close()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.wait(5)
+            self._end()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # which ends ssh, and then the script
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
 
     def _start(self, local: Path) -> None:
         if shutil.which("ssh") is None:
@@ -91,7 +95,7 @@ class Tunnel:
         deadline = time.monotonic() + PATIENCE + 5
         while not local.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self._process.kill()
+                self._end()
                 words = " ".join(said.read_text(errors="replace").split())[-300:]
                 raise EnvironmentFault(f"no connection to {self._address}: {words or 'ssh gave no reason'}")
             time.sleep(0.05)
