@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 OWNER, INSIDE, RUN = "aem.owner", "aem.inside", "aem.run-id"
+MACHINE = Path("/etc/machine-id")
 PAUSES = (0.5, 2.0)  # seconds before the second and third try to remove a container that a busy engine would not let go
 
 
@@ -108,8 +109,15 @@ def _is_dead(labels: Mapping[str, str]) -> bool:
 
 
 def _here() -> str:
-    """Where this process's pid counts: containers may share their host's name, and still have pids of their own."""
-    return f"{socket.gethostname()}/{Path('/proc/self/ns/pid').readlink()}"
+    """Where this process's pid counts: containers may share their host's name, and still have pids of their own.
+
+    Hosts may share a name as well (localhost, those made from one image), and an engine that both use over the network.
+    """
+    try:
+        machine = MACHINE.read_text().strip()
+    except OSError:
+        machine = ""
+    return f"{socket.gethostname()}/{machine}/{Path('/proc/self/ns/pid').readlink()}"
 
 
 @functools.cache
