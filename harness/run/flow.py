@@ -115,6 +115,7 @@ class Flow:
         self._changed = threading.Condition()
         self._shelf = Shelf()
         self._failed: dict[str, AemError] = {}
+        self._broken: AemError | None = None  # why nothing is fetched any more
         self._refs: dict[str, ImageRef] = {}  # also of images that are gone: fetched again, they must be the same
         self._pulls: dict[str, Pull] = {}
         self._looked: set[str] = set()
@@ -129,6 +130,7 @@ class Flow:
             self._sources.append(source)
             if len(self._sources) == 1:  # what an earlier run of this process could not have may be there now
                 self._failed.clear()
+                self._broken = None
                 self._shelf.failed.clear()
                 self._over = threading.Event()  # of its own: the thread of an earlier run may still be there
                 threading.Thread(target=self._run, args=(self._over,), name="images", daemon=True).start()
@@ -173,12 +175,15 @@ class Flow:
 
     def _take(self, name: str, stop: threading.Event) -> None:
         with self._changed:
+            if name not in self._wanted and not isinstance(self._failed.get(name), NoImage | None):
+                del self._failed[name]  # an engine's error of some time ago: this attempt tries again
+                self._shelf.failed.discard(name)
             self._wanted.append(name)
             self._changed.notify_all()
             try:
                 while name not in self._shelf.present:
-                    if name in self._failed:
-                        raise self._failed[name]
+                    if fault := self._broken or self._failed.get(name):
+                        raise fault
                     if stop.is_set() or self._over.is_set():
                         raise EnvironmentFault(f"image {name} is not here, and the run ends")
                     self._changed.wait(0.2)
@@ -211,7 +216,9 @@ class Flow:
             except Exception as error:
                 if not self._waited_for(error):
                     logger.exception("the flow of images failed")
-                    self._fail_all(error if isinstance(error, AemError) else EnvironmentFault(f"unexpected {error!r}"))
+                    with self._changed:
+                        self._broken = fault_in(error) or EnvironmentFault(f"images: unexpected {in_one_line(error)}")
+                        self._changed.notify_all()
                     return
                 busy = True
             if not busy:
@@ -226,12 +233,6 @@ class Flow:
         fault = fault_in(error) or EnvironmentFault(str(error))
         now = time.monotonic()
         return source.breaker.interrupts(("images", now), fault, now) and source.breaker.ready()  # however often
-
-    def _fail_all(self, fault: AemError) -> None:
-        with self._changed:
-            for name in self._names():
-                self._failed.setdefault(name, fault)
-            self._changed.notify_all()
 
     def _source(self) -> Source | None:
         sources = list(self._sources)

@@ -211,3 +211,29 @@ def test_runs_one_after_another_have_one_thread_that_decides(tasks, images):
                 break
             time.sleep(0.05)
         assert deciding == 1
+
+
+def test_a_passing_error_of_the_engine_costs_one_attempt_and_a_missing_image_is_not_asked_for_again(tasks, images):
+    """One error made an image fail for the rest of the run, for all its seeds and attempts."""
+    images.fails["pull image-1:1"] = [EnvironmentFault("the engine was busy")]
+    images.fails["pull image-2:1"] = [NoImage("image image-2:1 is nowhere")]
+    with joined(Flow(Space()), tasks[:2]) as use:
+        deadline = time.monotonic() + 5
+        while len(images.pulled) < 2 and time.monotonic() < deadline:  # fetched ahead
+            time.sleep(0.05)
+        assert use(tasks[0]) == "image-1:1"
+        for _ in range(2):
+            with pytest.raises(NoImage):
+                use(tasks[1])
+    assert images.pulled.count("image-2:1") == 1
+
+
+def test_when_nothing_is_fetched_any_more_those_who_ask_later_are_told_so(tasks, images):
+    """Who asked for an image that was not in the list by then waited for ever."""
+    made = Flow(Space())
+    images.fails["find image-1:1"] = [EnvironmentFault("the engine is broken")]
+    with joined(made, tasks[:1]) as use:
+        with pytest.raises(EnvironmentFault, match="is broken"):
+            use(tasks[0])
+        with pytest.raises(EnvironmentFault, match="is broken"):
+            use(tasks[2])
