@@ -38,6 +38,7 @@ from aem_harness.harness.types import ImageRef, Task
 logger = logging.getLogger(__name__)
 
 REGISTRY = "registry"  # the circuit of registries, beside those of harness/run/outages.py
+ERRORS, PAUSE = 5, 1.0  # of the engine in a row, until nothing is fetched any more; seconds after the first of them
 PULLS = 3  # at most at a time: one that downloads, others that unpack
 RESERVE = 10 << 30  # bytes of the engine's disk that images leave free, or a twentieth of a small disk
 
@@ -209,18 +210,24 @@ class Flow:
     # --- the thread that decides ------------------------------------------------------------------------------------
 
     def _run(self, over: threading.Event) -> None:
+        errors = 0  # in a row, which no outage explains
         while not over.is_set():
             try:
                 self._look_around()
                 busy = self._step()
+                errors = 0
             except Exception as error:
-                if not self._waited_for(error):
-                    logger.exception("the flow of images failed")
+                busy = True
+                if self._waited_for(error):
+                    continue
+                errors += 1
+                logger.exception("the flow of images failed, %d in a row", errors)
+                if errors >= ERRORS:
                     with self._changed:
                         self._broken = fault_in(error) or EnvironmentFault(f"images: unexpected {in_one_line(error)}")
                         self._changed.notify_all()
                     return
-                busy = True
+                over.wait(errors * PAUSE)
             if not busy:
                 with self._changed:
                     self._changed.wait(0.5)

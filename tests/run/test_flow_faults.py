@@ -228,12 +228,21 @@ def test_a_passing_error_of_the_engine_costs_one_attempt_and_a_missing_image_is_
     assert images.pulled.count("image-2:1") == 1
 
 
-def test_when_nothing_is_fetched_any_more_those_who_ask_later_are_told_so(tasks, images):
+def test_when_nothing_is_fetched_any_more_those_who_ask_later_are_told_so(tasks, images, monkeypatch):
     """Who asked for an image that was not in the list by then waited for ever."""
+    monkeypatch.setattr(flow, "PAUSE", 0.01)
     made = Flow(Space())
-    images.fails["find image-1:1"] = [EnvironmentFault("the engine is broken")]
+    images.fails["find image-1:1"] = [EnvironmentFault("the engine is broken")] * flow.ERRORS
     with joined(made, tasks[:1]) as use:
         with pytest.raises(EnvironmentFault, match="is broken"):
             use(tasks[0])
         with pytest.raises(EnvironmentFault, match="is broken"):
             use(tasks[2])
+
+
+def test_one_error_while_looking_which_images_are_here_ends_no_flow(tasks, images, monkeypatch):
+    """It ended the fetching of all images, and so the run."""
+    monkeypatch.setattr(flow, "PAUSE", 0.01)
+    images.fails["find image-1:1"] = [EnvironmentFault("the engine was busy")]
+    with joined(Flow(Space()), tasks[:1]) as use:
+        assert use(tasks[0]) == "image-1:1"
