@@ -123,8 +123,11 @@ def test_past_checkpoints_are_the_control_variate_of_a_gate_that_runs(baseline, 
     for history in ([], ["--history", str(tmp_path / "past.csv")]):
         how = ["--question", "outcomes", "--budget", "20", "--margin", "40"]
         done = gate(baseline, tmp_path / f"idle{len(history)}", *history, *how)
-        assert done.returncode in (1, 2), done.stderr
+        assert done.returncode == 1, done.stderr
         found.append(json.loads(done.stdout))
+        # of the scripted baseline's rollouts 34 of 38 resolve, of the idle candidate's none
+        assert found[-1]["verdict"] == "BLOCK"
+        assert found[-1]["rollouts"] < 20
     assert found[0]["order_digest"] == found[1]["order_digest"]
     assert found[0]["difference"] != found[1]["difference"]
 
