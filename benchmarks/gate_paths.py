@@ -101,7 +101,7 @@ def verdict_of(config: GateConfig, plan: Design, mine: Floats, baseline: Floats)
     at, fractions = at[fits], stages.FRACTIONS[fits]
     alone = 1 / np.sqrt(planned_variance(strata, np.array([last]), equal=True)[0])
     futility = stages.thresholds(config, float(alone))
-    edge = edges(tuple(fractions.tolist()), config.alphas, futility)
+    edge = edges(tuple(fractions.tolist()), stages.spendable(config), futility)
     estimate, observed, seen = scored(strata, mine, baseline, at)
     error = np.sqrt(stages.believed(planned_variance(strata, at), observed, at))
     z = (estimate + config.margin) / error

@@ -28,7 +28,7 @@ from aem_harness.harness.types import Record
 Surface = Callable[[np.random.Generator], Floats]
 
 TRIALS = 400
-FORMAT = 8  # of the cache; raised when the gate's mathematics changes
+FORMAT = 9  # of the cache; raised when the gate's mathematics changes
 
 
 class Share(Record):
