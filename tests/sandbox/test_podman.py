@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +41,10 @@ def podman() -> Iterator[str]:
         time.sleep(0.05)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", address)
-        patch.delattr(engine._local, "client", raising=False)
+        patch.setattr(engine, "_local", threading.local())  # what was connected to Docker before stays out of it
         try:
             yield address
         finally:
-            engine._local.__dict__.pop("client", None)
             service.terminate()
             service.wait(timeout=30)
             shutil.rmtree(folder, ignore_errors=True)
