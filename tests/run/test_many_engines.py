@@ -153,12 +153,12 @@ def test_two_addresses_of_one_engine_are_refused(rows_and_engines, engines, tmp_
 
 
 @pytest.fixture
-def cluster(engines) -> Iterator[Any]:
+def cluster(engines, monkeypatch) -> Iterator[Any]:
     """Three nodes, each with an engine of its own; processes join it at `cluster.address`."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'aem-harness[ray]'")
     from ray.cluster_utils import Cluster
 
-    os.environ["PYTHONPATH"] = f"{ROOT}/src:{ROOT}"
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}/src:{ROOT}")
     made = Cluster()
     made.members = []
     try:

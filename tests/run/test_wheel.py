@@ -1,5 +1,6 @@
 """The wheel holds what the repository holds, under one import name, and lives beside packages called like ours."""
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -59,12 +60,14 @@ def test_it_lives_beside_openai_agents_and_a_users_own_folder_called_agents(whee
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
 
+    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
     def pip(*words: str) -> None:
         subprocess.run([str(python), "-m", "pip", *words, "--quiet"], check=True, capture_output=True)
 
     def imports(statement: str, folder: Path) -> bool:
         return not subprocess.run(
-            [str(python), "-c", statement], cwd=folder, capture_output=True, check=False
+            [str(python), "-c", statement], cwd=folder, env=alone, capture_output=True, check=False
         ).returncode
 
     pip("install", "--no-deps", "openai-agents==0.3.3")
