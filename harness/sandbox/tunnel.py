@@ -5,6 +5,7 @@ and its streams are no sockets. One forwarding carries any number of streams, wi
 """
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -93,9 +94,19 @@ class Tunnel:
                 start_new_session=True,  # Ctrl-C is for the run, which then still removes its containers
             )
         deadline = time.monotonic() + PATIENCE + 5
-        while not local.exists():
+        while not _listens(local):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._end()
                 words = " ".join(said.read_text(errors="replace").split())[-300:]
                 raise EnvironmentFault(f"no connection to {self._address}: {words or 'ssh gave no reason'}")
             time.sleep(0.05)
+
+
+def _listens(path: Path) -> bool:
+    """Whether connections to a socket are taken; its file is there a moment earlier."""
+    try:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.connect(str(path))
+    except OSError:
+        return False
+    return True
