@@ -12,6 +12,7 @@ such designs is in the column `bets`.
 import argparse
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,13 @@ import pandas as pd
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate import stages
 from aem_harness.harness.gate.boundaries import boundaries, inner
-from aem_harness.harness.gate.calibrate import draw
 from aem_harness.harness.gate.config import GateConfig
-from aem_harness.harness.gate.design import Arm, Design, design
+from aem_harness.harness.gate.design import Design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.methods import suits_stages
 from aem_harness.harness.gate.sequential import Truths
-from benchmarks.gate_simulation import WORLDS, Case, draw_world, fixed_size, upper
+from benchmarks.gate_simulation import WORLDS, Case, fixed_size, trials_of, upper
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
 
@@ -149,20 +149,12 @@ def scored(strata: list[Stratum], mine: Floats, baseline: Floats, at: Ints) -> t
 
 
 def run_case(case: Case, trials: int, check: int, seed: int = 0) -> dict[str, object]:
-    rng = np.random.default_rng([seed, 20261130])
-    tasks = tuple(f"{i:04d}" for i in range(case.tasks))
     said, used, bets, config = [], [], 0, case.config
-    while len(said) < trials:
-        world = draw_world(case, rng)
-        if world is None:
-            continue
-        theirs, mine = draw(world[0], case.baseline_seeds, rng), draw(world[1], case.seeds, rng)
-        stored = Arm("baseline", tasks, tuple(range(case.baseline_seeds)), theirs)
-        plan = design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31)))
-        verdict, rollouts = verdict_of(config, plan, mine, stored.means)
+    for plan, mine, means in islice(trials_of(case, np.random.default_rng([seed, 20261130])), trials):
+        verdict, rollouts = verdict_of(config, plan, mine, means)
         suits = suits_stages(plan, config)
         if suits and len(said) < check:
-            cells = Cells(mine, mine, stored.means, stored.means)
+            cells = Cells(mine, mine, means, means)
             assert decide(config, plan, cells) == (Verdict(verdict), rollouts)
         bets += not suits
         said.append(verdict)

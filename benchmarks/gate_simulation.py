@@ -16,10 +16,11 @@ Every part writes a CSV into the output folder; `python -m benchmarks.gate_plot`
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from aem_harness.harness.compare.surface import PUBLIC
 from aem_harness.harness.compare.values import Floats
 from aem_harness.harness.gate.calibrate import draw, lowered, public_surface, trial
 from aem_harness.harness.gate.config import GateConfig, configure
-from aem_harness.harness.gate.design import Arm, design
+from aem_harness.harness.gate.design import Arm, Design, design
 from aem_harness.harness.gate.gate import Verdict, decide
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.sequence import WINDOW, GateSequence
@@ -386,18 +387,23 @@ WORLDS = (
 )
 
 
-def both_block(case: Case, seed: int, trials: int) -> list[tuple[str, float, str, float]]:
-    """Verdict and share used, by the rule of version 1.0 and by today's, in each trial on the same draws."""
-    rng = np.random.default_rng([seed, 20261129])
-    tasks, out = tuple(f"{i:04d}" for i in range(case.tasks)), []
-    while len(out) < trials:
+def trials_of(case: Case, rng: np.random.Generator) -> Iterator[tuple[Design, Floats, Floats]]:
+    """Endless trials of a gate with a stored baseline: its plan, the candidate's outcomes, the baseline's means."""
+    tasks = tuple(f"{i:04d}" for i in range(case.tasks))
+    while True:
         world = draw_world(case, rng)
         if world is None:
             continue
         theirs, mine = draw(world[0], case.baseline_seeds, rng), draw(world[1], case.seeds, rng)
         stored = Arm("baseline", tasks, tuple(range(case.baseline_seeds)), theirs)
-        plan = design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31)))
-        cells = Cells(mine, mine, stored.means, stored.means)
+        yield design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31))), mine, stored.means
+
+
+def both_block(case: Case, seed: int, trials: int) -> list[tuple[str, float, str, float]]:
+    """Verdict and share used, by the rule of version 1.0 and by today's, in each trial on the same draws."""
+    out = []
+    for plan, mine, means in islice(trials_of(case, np.random.default_rng([seed, 20261129])), trials):
+        cells = Cells(mine, mine, means, means)
         (then, a), (today, b) = frozen_gate.decide(case.config, plan, cells), decide(case.config, plan, cells)
         out.append((then.value, a / len(plan.order), today.value, b / len(plan.order)))
     return out

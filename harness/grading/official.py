@@ -112,23 +112,26 @@ def require_parser(task: Task) -> None:
         raise DataError(f"{task.instance_id}: log_parser {task.log_parser!r} is unknown to {grader_version()}")
 
 
+def spec_row(task: Task) -> dict[str, Any]:
+    """The columns of a task from which swebench makes its test specification."""
+    return {
+        "instance_id": task.instance_id,
+        "image": task.instance.image,
+        "repo": task.instance.repo,
+        "version": task.instance.version,
+        "eval_script": task.eval_script,
+        "log_parser": task.log_parser,
+        "eval_type": task.eval_type,
+        "FAIL_TO_PASS": list(task.fail_to_pass),
+        "PASS_TO_PASS": list(task.pass_to_pass),
+    }
+
+
 def _test_spec(task: Task) -> Any:
     from swebench.harness.utils import make_test_spec
 
     require_parser(task)
-    return make_test_spec(
-        {
-            "instance_id": task.instance_id,
-            "image": task.instance.image,
-            "repo": task.instance.repo,
-            "version": task.instance.version,
-            "eval_script": task.eval_script,
-            "log_parser": task.log_parser,
-            "eval_type": task.eval_type,
-            "FAIL_TO_PASS": list(task.fail_to_pass),
-            "PASS_TO_PASS": list(task.pass_to_pass),
-        }
-    )
+    return make_test_spec(spec_row(task))
 
 
 # --- a stored log ---------------------------------------------------------------------------------------------------

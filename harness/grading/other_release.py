@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError, GradingFault
+from aem_harness.harness.grading.official import spec_row
 from aem_harness.harness.types import Record, Task
 
 # Run by the other interpreter: one JSON line in for a log, one out; the first line out is the release.
@@ -77,7 +78,7 @@ def read_by(python: Path, logs: Sequence[StoredLog], *, timeout: float = 3600) -
 
     Raises ConfigError where there is no such interpreter or it has no swebench, GradingFault where it ends early.
     """
-    lines = "".join(json.dumps(_row(one)) + "\n" for one in logs)
+    lines = "".join(json.dumps({**spec_row(one.task), "patch": one.patch, "log": str(one.log)}) + "\n" for one in logs)
     environment = {**os.environ, "PYTHONUTF8": "1"}
     try:
         done = subprocess.run(
@@ -98,23 +99,6 @@ def read_by(python: Path, logs: Sequence[StoredLog], *, timeout: float = 3600) -
         last = (done.stderr.strip().splitlines() or [""])[-1]
         raise GradingFault(f"swebench {release['release']} ended after {len(readings)} of {len(logs)} logs ({last})")
     return str(release["release"]), [_reading(one) for one in readings]
-
-
-def _row(one: StoredLog) -> dict[str, Any]:
-    task = one.task
-    return {
-        "instance_id": task.instance_id,
-        "image": task.instance.image,
-        "repo": task.instance.repo,
-        "version": task.instance.version,
-        "eval_script": task.eval_script,
-        "log_parser": task.log_parser,
-        "eval_type": task.eval_type,
-        "FAIL_TO_PASS": list(task.fail_to_pass),
-        "PASS_TO_PASS": list(task.pass_to_pass),
-        "patch": one.patch,
-        "log": str(one.log),
-    }
 
 
 def _reading(answer: Mapping[str, Any]) -> Reading:
