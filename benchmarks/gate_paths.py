@@ -1,16 +1,20 @@
 """Error rates and savings of the group-sequential gate in many thousands of trials, a millisecond each.
 
-    python -m benchmarks.gate_paths [--trials 4000] [--out FOLDER] [--check 200] [--never-give-up]
+    python -m benchmarks.gate_paths [--trials 4000] [--out FOLDER] [--check 200] [--never-give-up] [--leaderboard FILE]
+    python -m benchmarks.gate_paths --nights 500
 
 The estimate, its planned and its observed variance are computed by prefix sums over the passes of each stratum instead
 of matrices of looks by tasks; boundaries, looks, variance and order are the product's own. `--check` puts that many
 trials through the product's rule as well, on the same draws: verdicts and rollouts are the same. Worlds are those of
-`benchmarks.gate_simulation`; where the design would choose bets, the looks are measured nevertheless, and the share of
-such designs is in the column `bets`.
+`benchmarks.gate_simulation` and MORE; `irt` needs the public leaderboard matrix. Where the design chooses bets, the
+looks are measured nevertheless, and the share of such designs is in the column `bets`; `--product` puts every trial
+through the product's own rule, bets included, ten to a hundred times more slowly.
+
+`--nights` simulates that many sequences of 90 nightly gates, each against one stored baseline.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -21,15 +25,46 @@ import pandas as pd
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate import stages
 from aem_harness.harness.gate.boundaries import boundaries, inner
-from aem_harness.harness.gate.config import GateConfig
-from aem_harness.harness.gate.design import Design
+from aem_harness.harness.gate.calibrate import draw, lowered
+from aem_harness.harness.gate.config import GateConfig, configure
+from aem_harness.harness.gate.design import Arm, Design, design
 from aem_harness.harness.gate.gate import Verdict, decide
-from aem_harness.harness.gate.looks import Cells
+from aem_harness.harness.gate.looks import Cells, planned
 from aem_harness.harness.gate.methods import suits_stages
+from aem_harness.harness.gate.sequence import WINDOW, GateSequence
 from aem_harness.harness.gate.sequential import Truths
-from benchmarks.gate_simulation import WORLDS, Case, fixed_size, trials_of, upper
+from benchmarks.gate_simulation import (
+    LEADERBOARD,
+    NIGHTS,
+    SURFACES,
+    WORLDS,
+    Case,
+    fixed_size,
+    night_rows,
+    trials_of,
+    upper,
+)
 
 DROPS = (0.0, 0.03, 0.05, 0.10, 0.20)
+ALL_DROPS = ("deepswe", "8 stored seeds", "fresh baseline", "irt")  # the other worlds: the margin alone
+CASES: dict[str, Case] = {
+    (f"{world}:{tasks}:{seeds}" if (tasks, seeds) != (500, 4) else world): Case(
+        world, margin, tasks, seeds, 1 if seeds == 1 else 4, {"margin": margin}
+    )
+    for world, tasks, seeds, margin in WORLDS
+}
+MORE = {
+    "8 stored seeds": Case("deepswe", 0.03, baseline_seeds=8),
+    "fresh baseline": Case("deepswe", 0.03, fresh=True),
+    "irt": Case("irt", 0.03),
+    "temperature-0:500:1": Case("temperature-0", 0.03, 500, 1, 1),
+    "never or always:200:4": Case("never or always", 0.03, 200),
+    "never or always:50:4": Case("never or always", 0.10, 50, settings={"margin": 0.10}),
+    "coin flips": Case("coin flips", 0.03),
+    "smoke": Case("deepswe", 0.10, settings={"tier": "smoke"}),
+    "release": Case("deepswe", 0.03, settings={"tier": "release"}),
+    "block margin 0": Case("deepswe", 0.03, settings={"block_margin": 0.0}),
+}
 
 
 @dataclass
@@ -73,6 +108,7 @@ def planned_variance(strata: list[Stratum], at: Ints, *, equal: bool = False) ->
 
 
 def strata_of(plan: Design, margin: float) -> list[Stratum]:
+    """A baseline that is run afresh has, like the candidate, noise that falls with every pass, and no spread."""
     expected, places = plan.forecast, plan.places
     factor = max(1 - margin / max(float(expected.rate.mean()), 1e-9), 0.0)
     certain = expected.rate - expected.noise
@@ -83,14 +119,16 @@ def strata_of(plan: Design, margin: float) -> list[Stratum]:
         lowered = np.maximum(factor * expected.rate - factor**2 * certain, 1e-3)[inside].mean()
         equal = np.maximum(expected.rate - certain, 1e-3)[inside].mean()
         passes = inside[np.argsort(mine, axis=0)].T
-        spread = expected.spread[inside].mean()
+        spread = expected.spread[inside].mean() if plan.baseline else 0.0
+        if not plan.baseline:
+            lowered, equal = (one + expected.noise[inside].mean() for one in (lowered, equal))
         out.append(Stratum(len(inside) / len(plan.tasks), passes, np.sort(mine.ravel()), equal, lowered, spread))
     return out
 
 
 def verdict_of(config: GateConfig, plan: Design, mine: Floats, baseline: Floats) -> tuple[str, int]:
-    """What `decide` comes to by looks, for a stored baseline and complete outcomes."""
-    strata, last = strata_of(plan, config.margin), len(plan.order)
+    """What `decide` comes to by looks with complete outcomes, if BLOCK is beyond the same margin as PASS."""
+    strata, last = strata_of(plan, config.margin), planned(plan, config)
     grid = np.unique(np.linspace(1, last, min(last, 100)).round().astype(np.int64))
     ready = np.all([s.reached(grid)[0] * s.tasks + s.reached(grid)[1] > 0 for s in strata], axis=0)
     known = np.where(ready, 1 / np.maximum(planned_variance(strata, grid), 1e-12), 0.0)
@@ -125,7 +163,9 @@ def edges(
 
 def scored(strata: list[Stratum], mine: Floats, baseline: Floats, at: Ints) -> tuple[Floats, Floats, Truths]:
     """Estimate and observed variance at the looks (L,), and whether every stratum has been seen."""
-    means = np.cumsum(mine, axis=1) / np.arange(1, mine.shape[1] + 1) - baseline[:, None]
+    passes = np.arange(1, mine.shape[1] + 1)
+    stored = baseline.ndim == 1
+    means = np.cumsum(mine if stored else mine - baseline, axis=1) / passes - (baseline[:, None] if stored else 0.0)
     estimate, observed, seen = np.zeros(len(at)), np.zeros(len(at)), np.ones(len(at), bool)
     for s in strata:
         full, more = s.reached(at)
@@ -148,20 +188,29 @@ def scored(strata: list[Stratum], mine: Floats, baseline: Floats, at: Ints) -> t
     return estimate, observed, seen
 
 
-def run_case(case: Case, trials: int, check: int, seed: int = 0) -> dict[str, object]:
+def run_case(case: Case, trials: int, check: int, seed: int = 0, product: bool = False) -> dict[str, object]:
     said, used, bets, config = [], [], 0, case.config
-    for plan, mine, means in islice(trials_of(case, np.random.default_rng([seed, 20261130])), trials):
-        verdict, rollouts = verdict_of(config, plan, mine, means)
-        suits = suits_stages(plan, config)
-        if suits and len(said) < check:
-            cells = Cells(mine, mine, means, means)
-            assert decide(config, plan, cells) == (Verdict(verdict), rollouts)
+    product |= not config.sequential or config.blocks_beyond != config.margin
+    for plan, mine, theirs in islice(trials_of(case, np.random.default_rng([seed, 20261130])), trials):
+        suits, cells = suits_stages(plan, config), Cells(mine, mine, theirs, theirs)
+        if product:
+            verdict, rollouts = decide(config, plan, cells)
+        else:
+            name, rollouts = verdict_of(config, plan, mine, theirs)
+            verdict = Verdict(name)
+            if suits and len(said) < check:
+                assert decide(config, plan, cells) == (verdict, rollouts)
         bets += not suits
-        said.append(verdict)
-        used.append(rollouts / len(plan.order))
+        said.append(verdict.value)
+        used.append(rollouts / planned(plan, config))
     passed, blocked = said.count("PASS"), said.count("BLOCK")
     found: dict[str, object] = {
         "world": case.world,
+        "baseline_seeds": 0 if case.fresh else case.baseline_seeds,
+        "tier": case.settings.get("tier", "nightly"),
+        "block_margin": config.blocks_beyond,
+        "futility": config.gives_up_below,
+        "product": product,
         "tasks": case.tasks,
         "seeds": case.seeds,
         "margin": config.margin,
@@ -177,9 +226,25 @@ def run_case(case: Case, trials: int, check: int, seed: int = 0) -> dict[str, ob
         "bets": bets / trials,
     }
     if (case.world, case.tasks) == ("deepswe", 500):
-        more = {"baseline_seeds": case.baseline_seeds, "block_margin": config.blocks_beyond, "alpha": config.alpha}
-        found["fixed"] = fixed_size(**{**found, **more})  # type: ignore[arg-type]
+        found["fixed"] = fixed_size(**{**found, "alpha": config.alpha})  # type: ignore[arg-type]
     return found
+
+
+def nights(drop: float, sequences: int, seed: int = 0) -> dict[str, object]:
+    """A row about sequences of 90 nights on DeepSWE's surface: each has one stored baseline, a candidate a night."""
+    sequence = GateSequence(baseline_digest="", alpha=0.05, window=WINDOW)
+    found, config = [], configure(block_alpha=sequence.block_alpha(1))
+    tasks = tuple(f"{i:04d}" for i in range(500))
+    for number in range(sequences):
+        rng = np.random.default_rng([seed, number, 90])
+        q = SURFACES["deepswe"](rng, 500)
+        stored = Arm("baseline", tasks, (0, 1, 2, 3), draw(q, 4, rng))
+        verdicts = []
+        for _ in range(NIGHTS):
+            plan = design(tasks, 4, baseline=stored, seed=int(rng.integers(2**31)))
+            verdicts.append(verdict_of(config, plan, draw(lowered(q, drop), 4, rng), stored.means)[0])
+        found.append(verdicts)
+    return night_rows(drop, np.array(found))
 
 
 def main() -> None:
@@ -187,27 +252,41 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--check", type=int, default=200)
     parser.add_argument("--never-give-up", action="store_true")
-    parser.add_argument("--only", nargs="*", help="worlds, by name; default: all")
+    parser.add_argument("--only", nargs="*", metavar="CASE", help="names in CASES and MORE; default: all")
     parser.add_argument(
         "--drops", nargs="*", type=float, help="true drops in points; default: the margin, and all for DeepSWE"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/gate-paths"))
+    parser.add_argument("--leaderboard", type=Path)
+    parser.add_argument("--product", action="store_true", help="every trial by the product's own rule")
+    parser.add_argument("--nights", type=int, metavar="SEQUENCES")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    LEADERBOARD.extend([options.leaderboard] if options.leaderboard else [])
     rows = []
-    for world, tasks, seeds, margin in WORLDS:
-        if options.only and f"{world}:{tasks}:{seeds}" not in options.only:
-            continue
-        drops = DROPS if (world, tasks, seeds) == ("deepswe", 500, 4) else (margin,)
+
+    def keep(row: dict[str, object], name: str) -> None:
+        rows.append(row)
+        print(row, flush=True)
+        pd.DataFrame(rows).to_csv(options.out / name, index=False)
+
+    if options.nights:
+        for drop in options.drops or (0.0, 3.0, 5.0):
+            keep(nights(drop / 100, options.nights, options.seed), "nights.csv")
+        return
+    cases = {**CASES, **MORE}
+    if not LEADERBOARD:
+        del cases["irt"]
+    for name in options.only or cases:
+        case = cases[name]
+        drops = DROPS if name in ALL_DROPS else (case.drop,)
         if options.drops:
             drops = tuple(drop / 100 for drop in options.drops)
         for drop in drops:
-            settings: dict[str, object] = {"margin": margin} | ({"futility": 0.0} if options.never_give_up else {})
-            case = Case(world, drop, tasks, seeds, 1 if seeds == 1 else 4, settings)
-            rows.append(run_case(case, options.trials, options.check, options.seed))
-            print(rows[-1], flush=True)
-            pd.DataFrame(rows).to_csv(options.out / "paths.csv", index=False)
+            settings = case.settings | ({"futility": 0.0} if options.never_give_up else {})
+            one = replace(case, drop=drop, settings=settings)
+            keep(run_case(one, options.trials, options.check, options.seed, options.product), "paths.csv")
 
 
 if __name__ == "__main__":

@@ -388,15 +388,18 @@ WORLDS = (
 
 
 def trials_of(case: Case, rng: np.random.Generator) -> Iterator[tuple[Design, Floats, Floats]]:
-    """Endless trials of a gate with a stored baseline: its plan, the candidate's outcomes, the baseline's means."""
-    tasks = tuple(f"{i:04d}" for i in range(case.tasks))
+    """Endless trials of a gate: its plan, the candidate's outcomes (N, K), and the baseline's means (N,), or outcomes
+    (N, K) where it is run afresh."""
     while True:
         world = draw_world(case, rng)
         if world is None:
             continue
-        theirs, mine = draw(world[0], case.baseline_seeds, rng), draw(world[1], case.seeds, rng)
-        stored = Arm("baseline", tasks, tuple(range(case.baseline_seeds)), theirs)
-        yield design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31))), mine, stored.means
+        tasks = tuple(f"{i:04d}" for i in range(len(world[0])))
+        theirs = draw(world[0], case.seeds if case.fresh else case.baseline_seeds, rng)
+        mine = draw(world[1], case.seeds, rng)
+        stored = None if case.fresh else Arm("baseline", tasks, tuple(range(case.baseline_seeds)), theirs)
+        plan = design(tasks, case.seeds, baseline=stored, seed=int(rng.integers(2**31)))
+        yield plan, mine, theirs if stored is None else stored.means
 
 
 def both_block(case: Case, seed: int, trials: int) -> list[tuple[str, float, str, float]]:
@@ -464,23 +467,28 @@ def nights(trials: int, workers: int) -> pd.DataFrame:
     """A sequence of 90 nights: false BLOCKs in any window, and BLOCK of a real drop on the 1st, 7th, 30th, 90th."""
     rows = []
     with ProcessPoolExecutor(workers) as pool:
-        spans = ((1, 10), (11, 30), (31, 60), (61, 90))
         for drop in (0.0, 0.03, 0.05):
             found = list(pool.map(nights_block, [drop] * trials, range(trials)))
-            blocked = np.array(found) == "BLOCK"
-            windows = np.stack([blocked[:, i : i + WINDOW].any(axis=1) for i in range(NIGHTS - WINDOW + 1)], axis=1)
-            rows.append(
-                {
-                    "drop": drop,
-                    "sequences": trials,
-                    "block_a_night": blocked.mean(),
-                    "any_block_in_a_window": windows.mean(),
-                    "blocks_in_90_nights": blocked.sum(axis=1).mean(),
-                    **{f"nights {a}-{b}": blocked[:, a - 1 : b].mean() for a, b in spans},
-                }
-            )
+            rows.append(night_rows(drop, np.array(found)))
             print(rows[-1], flush=True)
     return pd.DataFrame(rows)
+
+
+def night_rows(drop: float, verdicts: np.ndarray) -> dict[str, object]:
+    """What sequences (S, NIGHTS) of verdicts come to; `_sd` is the Monte-Carlo standard error over sequences."""
+    blocked, passed = verdicts == "BLOCK", verdicts == "PASS"
+    windows = np.stack([blocked[:, i : i + WINDOW].any(axis=1) for i in range(NIGHTS - WINDOW + 1)], axis=1)
+    shares = {
+        "pass_a_night": passed.mean(axis=1),
+        "block_a_night": blocked.mean(axis=1),
+        "any_block_in_a_window": windows.mean(axis=1),
+        **{f"nights {a}-{b}": blocked[:, a - 1 : b].mean(axis=1) for a, b in ((1, 10), (11, 30), (31, 60), (61, 90))},
+    }
+    root = np.sqrt(len(verdicts))
+    found = {name: value for key, one in shares.items() for name, value in (
+        (key, one.mean()), (f"{key}_sd", one.std() / root)
+    )}  # fmt: skip
+    return {"drop": drop, "sequences": len(verdicts), **found}
 
 
 PARTS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from aem_harness.commands.options import Comparing, Registered, RegistryFolder, grouped, warn
+from aem_harness.commands.options import Comparing, Registered, RegistryFolder, TwoWay, grouped, warn
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.outcomes import Outcomes
@@ -65,10 +65,7 @@ class Table:
 
     PANEL: ClassVar[str] = "Two-way tables"
 
-    two_way: Annotated[
-        str | None,
-        typer.Option(metavar="ROWS,COLUMNS", help="For example scaffold,model: does a gain depend on the row?"),
-    ] = None
+    two_way: TwoWay = None
 
 
 @dataclass

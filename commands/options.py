@@ -100,6 +100,10 @@ Baseline = Annotated[
 ]
 Series = Annotated[bool, typer.Option("--series", help="Compare every arm with the one before it.")]
 AllPairs = Annotated[bool, typer.Option("--all-pairs", help="Compare every pair of arms.")]
+TwoWay = Annotated[
+    str | None,
+    typer.Option(metavar="ROWS,COLUMNS", help="For example scaffold,model: does a gain depend on the row?"),
+]
 Registered = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Plan from `aem plan --register`: report every deviation from it."),

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import AllPairs, Baseline, Common, Describe, EndsFile, Level, Registered, Series
+from aem_harness.commands.options import (
+    AllPairs,
+    Baseline,
+    Common,
+    Describe,
+    EndsFile,
+    Level,
+    Registered,
+    Series,
+    TwoWay,
+)
 
 EXAMPLES = """
 Examples:
@@ -16,6 +26,8 @@ Examples:
   aem table results/base results/aem --columns resolved,resolved-like,difference,p,tokens-per-resolved
 
   aem table results/base results/aem --instances verified --columns resolved,difficulty --reference aem-paper
+
+  aem table results/* --two-way scaffold,model       rates by both, gains, and the interaction test
 
   aem table --again paper/main.tex                   the same bytes again, or one line on what has changed
 
@@ -60,6 +72,7 @@ def table(
     ] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Show arms as columns, for many metrics.")] = False,
     all_pairs: AllPairs = False,
+    two_way: TwoWay = None,
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX: span both columns of the page (table*).")] = False,
     registered: Registered = None,
     ends: EndsFile = None,
@@ -95,15 +108,18 @@ def table(
             transpose=transpose,
             all_pairs=all_pairs,
             wide=wide,
+            two_way=two_way,
             registered=str(registered) if registered else None,
             ends=read_ends(ends).overrides,
         )
         made = make_table(arms or [], options)
     options = made.inputs.options
-    tries = [name for name, used in (("--transpose", options.transpose), ("fewer --columns", False)) if not used]
+    ways = {"--transpose": not options.transpose, "fewer --columns": not options.two_way}
+    tries = [name for name, useful in ways.items() if useful]
+    tried = f": try {' or '.join(tries)}" if tries else ""
     page = TEXT_WIDTH * (WIDE if options.wide else 1)
     if made.width > 1.15 * page:
-        typer.echo(f"about {made.width / page:.1f} times as wide as a page: try {' or '.join(tries)}", err=True)
+        typer.echo(f"about {made.width / page:.1f} times as wide as a page{tried}", err=True)
     elif made.width > COLUMN_WIDTH and not options.wide:
         typer.echo("wider than one column of a two-column paper: there, give --wide (table*)", err=True)
     if out is None:

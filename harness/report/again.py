@@ -13,7 +13,7 @@ from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load,
 from aem_harness.harness.ends import Whose, read_ends
 from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_json, write_json
-from aem_harness.harness.report.paper import DEFAULT_COLUMNS
+from aem_harness.harness.report.paper import DEFAULT_COLUMNS, PaperTable
 from aem_harness.harness.schema import KEY
 from aem_harness.harness.types import Record
 
@@ -39,10 +39,11 @@ class TableOptions(Record):
     wide: bool = False
     registered: str | None = None
     ends: Mapping[str, Whose] = {}
+    two_way: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What is hashed; a table without rows of its own keeps the hash that it had before there were any."""
-        return self.model_dump(mode="json", exclude=set() if self.ends else {"ends"})
+        """What is hashed; a table that does not use a later option keeps the hash that it had before there was one."""
+        return self.model_dump(mode="json", exclude={name for name in ("ends", "two_way") if not getattr(self, name)})
 
 
 class TableInputs(Record):
@@ -73,8 +74,8 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     from aem_harness import __version__
     from aem_harness.harness.compare.compare import Options, compare
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
-    from aem_harness.harness.report.formats import FORMATS, latex_width
-    from aem_harness.harness.report.paper import needs_trajectories, paper_table, transposed
+    from aem_harness.harness.report.formats import FORMATS
+    from aem_harness.harness.report.paper import needs_trajectories, paper_table
     from aem_harness.harness.report.reference import reference
 
     if options.format not in FORMATS:
@@ -93,6 +94,8 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         outcomes=digests,
         options=options,
     )
+    if options.two_way:
+        return _written(_two_way(outcomes, options, inputs), inputs)
     comparison = compare(
         outcomes,
         options.baseline,
@@ -117,10 +120,39 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
         hash=inputs.hash,
         wide=options.wide,
     )
-    table = transposed(table) if options.transpose else table
-    text = FORMATS[options.format](table)
-    width = latex_width(table) if options.format == "latex" else 0
+    return _written(table, inputs)
+
+
+def _written(table: PaperTable, inputs: TableInputs) -> MadeTable:
+    from aem_harness.harness.report.formats import FORMATS, latex_width
+    from aem_harness.harness.report.paper import transposed
+
+    table = transposed(table) if inputs.options.transpose else table
+    text = FORMATS[inputs.options.format](table)
+    width = latex_width(table) if inputs.options.format == "latex" else 0
     return MadeTable(text=text, inputs=inputs.model_copy(update={"output": _sha(text.encode())}), width=width)
+
+
+def _two_way(outcomes: Outcomes, options: TableOptions, inputs: TableInputs) -> PaperTable:
+    """ConfigError for an option that a two-way table would not heed."""
+    from aem_harness.harness.compare.two_way import two_way
+    from aem_harness.harness.report.two_way import two_way_table
+
+    usual = TableOptions()
+    unused = ("columns", "baseline", "series", "common", "references", "all_pairs", "registered")
+    given = [f"--{name.replace('_', '-')}" for name in unused if getattr(options, name) != getattr(usual, name)]
+    if given:
+        have = "has" if len(given) == 1 else "have"
+        raise ConfigError(f"{', '.join(given).replace('--references', '--reference')} {have} no effect with --two-way")
+    return two_way_table(
+        two_way(outcomes.table, options.two_way or "", level=options.level),
+        outcomes.table,
+        caption=options.caption,
+        label=options.label,
+        hash=inputs.hash,
+        version=inputs.aem,
+        wide=options.wide,
+    )
 
 
 def remember(made: MadeTable, folder: Path) -> Path:

@@ -116,11 +116,11 @@ def _plain(comparison: Comparison) -> list[Column]:
         Column(Head("seeds", "K"), lambda arm, _: Cell(text=seeds_of(arm.resolved))),
         Column(Head("rollouts", "rollouts"), lambda arm, _: _count(arm.scored)),
         Column(Head("lost", "lost"), lambda arm, _: _count(arm.missing)),
-        Column(Head("resolved", "resolved, %"), lambda arm, _: _rate(arm.resolved, these), these),
-        Column(Head("resolved-like", f"resolved, % ({like})"), lambda arm, _: _rate(arm.resolved, like), like),
+        Column(Head("resolved", "resolved, %"), lambda arm, _: rate_cell(arm.resolved, these), these),
+        Column(Head("resolved-like", f"resolved, % ({like})"), lambda arm, _: rate_cell(arm.resolved, like), like),
         Column(Head("official", "lost as failed, %"), lambda arm, _: Cell("percent", value=arm.official)),
         Column(Head("highest", "lost as resolved, %"), lambda arm, _: Cell("percent", value=arm.highest)),
-        Column(Head("adjusted", "integrity-adjusted, %"), lambda arm, _: _rate(arm.unmarked, these), these),
+        Column(Head("adjusted", "integrity-adjusted, %"), lambda arm, _: rate_cell(arm.unmarked, these), these),
         Column(Head("adjusted-difference", "integrity-adjusted difference, points"), adjusted, these),
         Column(Head("difference", "difference, points"), delta(these), these),
         Column(
@@ -141,7 +141,7 @@ def _pass(comparison: Comparison, name: str) -> Column:
         raise ConfigError(f"column {name}: with these seeds k is one of: {', '.join(map(str, ks)) or 'none'}")
 
     def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
-        return _rate(points[arm.arm].estimate, "these tasks") if arm.arm in points else Cell()
+        return rate_cell(points[arm.arm].estimate, "these tasks") if arm.arm in points else Cell()
 
     return Column(Head(name, f"{name}, %"), cell, "these tasks")
 
@@ -155,7 +155,7 @@ def _pass_difference(comparison: Comparison, name: str) -> Column:
 
     def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
         one = found.get(arm.arm)
-        return _with(Cell("points", value=one.estimate.value), one.estimate.these) if one else Cell()
+        return with_interval(Cell("points", value=one.estimate.value), one.estimate.these) if one else Cell()
 
     return Column(Head(name, f"{asked}: difference, points"), cell, "these tasks")
 
@@ -170,7 +170,7 @@ def _metric(row: MetricRow, *, difference: bool, tested: bool) -> Column:
         delta, p, holm = row.differences[arm.arm], row.p[arm.arm], row.p_holm.get(arm.arm)
         if not tested:
             return _amount("change", delta, None)
-        return _turned(_amount("change", delta, p if holm is None else holm), p, delta.these.level)
+        return turned(_amount("change", delta, p if holm is None else holm), p, delta.these.level)
 
     head = ", ".join(filter(None, (row.name, unit_of(row))))
     if difference:
@@ -184,7 +184,7 @@ def _part(comparison: Comparison, value: str, way: str) -> Column:
     def cell(arm: ArmSummary, _: Contrast | None) -> Cell:
         if arm.arm not in group.rates:
             return Cell()
-        return replace(_rate(group.rates[arm.arm], "these tasks"), p=group.p_holm.get(arm.arm))
+        return replace(rate_cell(group.rates[arm.arm], "these tasks"), p=group.p_holm.get(arm.arm))
 
     return Column(Head(f"{way}:{value}", f"{value} (n={group.tasks}), %"), cell, "these tasks")
 
@@ -200,8 +200,8 @@ def interval_of(estimate: Estimate, question: Question) -> Interval | None:
     return estimate.these if question == "these tasks" else estimate.like
 
 
-def _rate(estimate: Estimate, question: Question) -> Cell:
-    return _with(Cell("percent", value=estimate.value), interval_of(estimate, question))
+def rate_cell(estimate: Estimate, question: Question) -> Cell:
+    return with_interval(Cell("percent", value=estimate.value), interval_of(estimate, question))
 
 
 def _difference(comparison: Comparison, contrast: Contrast | None, question: Question) -> Cell:
@@ -210,11 +210,13 @@ def _difference(comparison: Comparison, contrast: Contrast | None, question: Que
     elsewhere = not same_tasks(comparison, contrast)
     cell = Cell("points", value=contrast.difference.value, p=_adjusted(contrast, question))
     alone = next((test.p for test in contrast.tests if test.question == question), None)
-    cell = _turned(_with(cell, interval_of(contrast.difference, question)), alone, contrast.difference.these.level)
+    cell = turned(
+        with_interval(cell, interval_of(contrast.difference, question)), alone, contrast.difference.these.level
+    )
     return replace(cell, sign=f"{cell.sign}¶") if elsewhere else cell
 
 
-def _turned(cell: Cell, alone: float | None, level: float) -> Cell:
+def turned(cell: Cell, alone: float | None, level: float) -> Cell:
     """The cell with a sign where only Holm keeps its p-value, `alone` before it, from rejecting."""
     if alone is None or cell.p is None or not alone <= 1 - level < cell.p:
         return cell
@@ -237,10 +239,10 @@ def _adjusted(contrast: Contrast, question: Question) -> float | None:
 
 
 def _amount(kind: Kind, estimate: Estimate, p: float | None) -> Cell:
-    return _with(Cell(kind, value=estimate.value, p=p), estimate.these)
+    return with_interval(Cell(kind, value=estimate.value, p=p), estimate.these)
 
 
-def _with(cell: Cell, interval: Interval | None) -> Cell:
+def with_interval(cell: Cell, interval: Interval | None) -> Cell:
     if interval is None:
         return cell
     return replace(cell, low=interval.low, high=interval.high, sign="†" if interval.bound else "")

@@ -160,7 +160,7 @@ def _align(head: Head) -> str:
 
 def markdown(table: PaperTable) -> str:
     """A pipe table with its caption above and its notes below."""
-    heads = ["arm", *(head.words for head in table.heads)]
+    heads = [table.stub, *(head.words for head in table.heads)]
     rules = [":---", *("---:" if head.numeric else ":---" for head in table.heads)]
     rows = [[name, *(_markdown_cell(cell) for cell in cells)] for name, cells in table.rows]
     body = [[text.replace("|", r"\|") for text in row] for row in (heads, *rows)]
@@ -183,7 +183,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 def to_csv(table: PaperTable) -> str:
     """Numbers in full, as fractions where the other formats show percent; the notes as lines that start with `#`."""
-    heads, rows = ["arm"], [[name] for name, _ in table.rows]
+    heads, rows = [table.stub], [[name] for name, _ in table.rows]
     for index, head in enumerate(table.heads):
         cells = [row[index] for _, row in table.rows]
         parts = [("", "value"), ("_low", "low"), ("_high", "high"), ("_p", "p")]
@@ -206,7 +206,7 @@ def to_html(table: PaperTable) -> str:
     """A `<figure>` to be placed in a page: semantic, without style of its own."""
     lines = ['<figure class="aem-table">', f"<figcaption>{html.escape(table.caption)}</figcaption>", "<table>"]
     heads = "".join(f'<th scope="col">{html.escape(head.words)}</th>' for head in table.heads)
-    lines += [f'<thead><tr><th scope="col">arm</th>{heads}</tr></thead>', "<tbody>"]
+    lines += [f'<thead><tr><th scope="col">{html.escape(table.stub)}</th>{heads}</tr></thead>', "<tbody>"]
     for index, (name, cells) in enumerate(table.rows):
         rule = ' class="ruled"' if index in table.rules else ""
         body = "".join(_html_cell(cell, head) for cell, head in zip(cells, table.heads, strict=True))

@@ -8,8 +8,13 @@ from aem_harness.harness.compare.words import about_times, ends_words, percent, 
 from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks, slug
 from aem_harness.harness.report.reference import Reference
 
+STAMPED = ("grader", "scaffold", "dataset")
 STATUS = {"running": "still running", "stopped": "stopped on its results: biased"}
 DIGEST = re.compile(r" [0-9a-f]{12,}$")
+UPPER_BOUND = (
+    "† interval from an upper bound of the run noise: one rollout per task, too few rollouts, or rollouts all "
+    "alike, it cannot be estimated better."
+)
 
 
 def caption_of(comparison: Comparison) -> str:
@@ -45,18 +50,19 @@ def notes_of(
     if any("§" in cell.sign for cell in cells):
         yield "§ the interval of this row alone excludes zero; after Holm over all rows zero is not rejected."
     if any("†" in cell.sign for cell in cells):
-        yield (
-            "† interval from an upper bound of the run noise: one rollout per task, too few rollouts, or rollouts all "
-            "alike, it cannot be estimated better."
-        )
-    yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in ("grader", "scaffold", "dataset")) + "."
+        yield UPPER_BOUND
+    yield "; ".join(f"{name}: {_stamp(comparison, name)}" for name in STAMPED) + "."
     if comparison.ends:
         yield f"Whose fault an exit status is, {ends_words(comparison.ends)}."
     if comparison.registration:
         yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)
     if hash:
-        yield f"aem {comparison.versions.get('aem', '')}, table {hash}: `aem table --again {hash}` reproduces it."
+        yield made_by(comparison.versions.get("aem", ""), hash)
+
+
+def made_by(version: str, hash: str) -> str:
+    return f"aem {version}, table {hash}: `aem table --again {hash}` reproduces it."
 
 
 def _training_runs(comparison: Comparison) -> str:

@@ -18,7 +18,8 @@ DEFAULT_COLUMNS = ("tasks", "seeds", "resolved", "difference", "p", "moved")
 class PaperTable:
     """What a format writes: heads and rows (the arm's name first), notes, and the hash that makes it again.
 
-    `rules` are the numbers of the rows before which a thin rule stands; `wide` tables span both columns of a page.
+    `rules` are the numbers of the rows before which a thin rule stands; `wide` tables span both columns of a page;
+    `stub` is the head of the names.
     """
 
     caption: str
@@ -29,6 +30,7 @@ class PaperTable:
     rules: tuple[int, ...] = ()
     hash: str = ""
     wide: bool = False
+    stub: str = "arm"
 
 
 def paper_table(

@@ -426,3 +426,67 @@ def test_a_comparison_fits_eighty_columns(comparison: Comparison) -> None:
 
     text = to_text(comparison, width=80)
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def two_way_arms(folder: Path, seeds: int = 3) -> Path:
+    """Two checkpoints under two scaffolds: aem gains 10 points with bash, and all tasks with deepswe."""
+    solved = {("bash", "base"): 2, ("bash", "aem"): 4, ("deep_swe", "base"): 2, ("deep_swe", "aem"): 20}
+    rows = [
+        f"{scaffold}-{model},r{task % 4}__r-{task},{seed},{int((task + seed) % 20 < n)},{scaffold},{model}"
+        for (scaffold, model), n in solved.items()
+        for task in range(20)
+        for seed in range(seeds)
+    ]
+    path = folder / "both.csv"
+    path.write_text("\n".join(["arm,instance_id,seed,resolved,scaffold,model", *rows]) + "\n")
+    return path
+
+
+def test_a_two_way_table_prints_rates_gains_and_the_interaction_in_every_format(tmp_path: Path) -> None:
+    source = str(two_way_arms(tmp_path))
+    made = {name: make_table([source], TableOptions(format=name, two_way="scaffold,model")).text for name in FORMATS}
+    bash, deep = rows_of(made["csv"])
+    assert [bash["scaffold"], deep["scaffold"]] == ["bash", "deep_swe"]
+    assert [float(bash["aem:gain"]), float(deep["aem:gain"])] == pytest.approx([0.1, 0.9])
+    assert float(deep["aem:interaction"]) == pytest.approx(0.8)
+    assert (bash["aem:interaction"], bash["aem:p"]) == ("", "")
+    assert float(deep["aem:p"]) < 1e-4
+    assert "+80.0\\*\\*\\*" in made["markdown"]
+    assert r"deep\_swe" in made["latex"]
+    for text in made.values():
+        assert "n = 20 tasks, K = 3 rollouts of each task; none lost" in text
+        assert "t test for these tasks" in text
+
+
+@pytest.mark.parametrize("format", ["markdown", "latex", "csv", "html"])
+def test_a_two_way_table_is_made_again_from_its_file(tmp_path: Path, monkeypatch, format: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = two_way_arms(tmp_path)
+    shown = CliRunner().invoke(
+        app,
+        ["table", source.name, "--two-way", "scaffold,model", "--format", format, "--transpose", "--out", "made.txt"],
+    )
+    assert shown.exit_code == 0, shown.output
+    again = CliRunner().invoke(app, ["table", "--again", "made.txt"])
+    assert again.stdout == Path("made.txt").read_text()
+    source.write_text(source.read_text().replace(",0,1,bash,aem", ",0,0,bash,aem", 1))
+    with pytest.raises(DataError, match="outcomes of bash-aem have changed"):
+        make_again("made.txt", tmp_path)
+
+
+def test_a_two_way_table_says_what_was_lost_and_how_far_it_could_move_the_interaction(tmp_path: Path) -> None:
+    source = two_way_arms(tmp_path)
+    source.write_text(source.read_text().replace(",0,1,deep_swe,aem", ",0,,deep_swe,aem", 1))
+    text = make_table([str(source)], TableOptions(two_way="scaffold,model")).text
+    assert "K = 2-3 rollouts of each task; 1 rollout without a verdict left out" in text
+    assert "Whatever the rollouts without a verdict were, less that of bash: aem with deep_swe [+78.3, +80.0]" in text
+
+
+def test_a_two_way_table_refuses_options_that_it_would_not_heed(tmp_path: Path) -> None:
+    options = TableOptions(two_way="scaffold,model", series=True, references=("aem-paper",))
+    with pytest.raises(ConfigError, match="--series, --reference have no effect with --two-way"):
+        make_table([str(two_way_arms(tmp_path))], options)
+
+
+def test_a_table_without_later_options_keeps_its_hash() -> None:
+    assert set(TableOptions().facts()) & {"two_way", "ends"} == set()
