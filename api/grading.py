@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
 from aem_harness.api.sites import HERE, Where
-from aem_harness.harness.errors import DataError, listed, summed_up
+from aem_harness.harness.errors import ConfigError, DataError, listed, summed_up
+from aem_harness.harness.run.origin import Reuse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,13 +27,15 @@ def grade(
     memory: str = "4g",
     retry_infrastructure: bool = False,
     canary: float | None = 0.05,
+    reuse: Reuse | None = None,
     where: Where = HERE,
     console: "Console | None" = None,
 ) -> Finished:
     """Grade a predictions file with the official grader; the same call again continues.
 
-    `timeout` is in seconds, for the tests of one instance; `memory` is the limit of a container; `where` they are. What
-    of the file is left out is said on `console`. Raises DataError where nothing in it can be graded.
+    `timeout` is in seconds, for the tests of one instance; `memory` is the limit of a container; `where` they are.
+    `reuse` names runs whose verdicts of equal patches are reused. What of the file is left out is said on `console`.
+    Raises DataError where nothing in it can be graded.
     """
     console = console or quiet()
     selection = choose(dataset, console, tasks)
@@ -47,6 +50,7 @@ def grade(
         memory=memory,
         retry_infrastructure=retry_infrastructure,
         canary=canary,
+        reuse=reuse,
         where=where,
     )
 
@@ -80,11 +84,14 @@ def grade_all(
     memory: str,
     retry_infrastructure: bool,
     canary: float | None,
+    reuse: Reuse | None = None,
     where: Where = HERE,
 ) -> Finished:
     """Predictions of one model as a run of their own, graded as far as they are not yet."""
     from aem_harness.harness.run.submission import Submission, enter
 
+    if reuse and not where.here:
+        raise ConfigError("verdicts of equal predictions are reused with the local engine alone: remove --reuse-from")
     config, folder = _as_run(predictions, dataset=dataset, out=out, timeout=timeout, memory=memory)
     with open_run(folder, config, selection, Submission(), seeds=1) as store:
         enter(store, predictions)
@@ -98,6 +105,7 @@ def grade_all(
             grade_workers=workers,
             retry_infrastructure=retry_infrastructure,
             canary=canary,
+            reuse=reuse,
             where=where,
             share="grade_workers",
         )

@@ -22,6 +22,7 @@ from aem_harness.api.sites import (
 )
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
+from aem_harness.harness.run.origin import Reuse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.instances.load import Loaded
     from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
+    from aem_harness.harness.run.reuse import Verdicts
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
@@ -112,6 +114,7 @@ def run(
     retry_seconds: float | None = None,
     metrics_port: int | None = None,
     canary: float | None = 0.05,
+    reuse: Reuse | None = None,
     where: Where = HERE,
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -124,6 +127,7 @@ def run(
     served unless there is an endpoint. `allocation` is a CSV of `aem plan --allocate`, instead of `seeds`. `settings`
     are fields of `RunConfig` (`agent_options`, `sampling`, `limits`, ...), over `overrides` (`a.b=value`) and the YAML
     file `config`. `canary` is the share of the resolved rollouts without marks that are graded again with canaries.
+    With `reuse`, verdicts of equal patches are reused (docs/grading.md).
     `retry_seconds` is how long one call of the model may take before it is given up and tried again. `metrics_port`
     serves the run's state for Prometheus. `where` the containers are; `workers` and `grade_workers` are those of all
     engines together.
@@ -156,6 +160,10 @@ def run(
             from aem_harness.harness.report import metrics
 
             stack.enter_context(metrics.served(folder, metrics_port))
+        if reuse:
+            from aem_harness.harness.run.reuse import refuse_others
+
+            refuse_others(reuse, asked, selection.loaded.digest)
         recipe = GRADING
         driver: Agent = Submission()  # drives nothing: where only gradings are left
         release: Callable[[], None] = lambda: None  # noqa: E731
@@ -190,6 +198,7 @@ def run(
             release=release,
             services=services,
             canary=canary,
+            reuse=reuse,
             where=where,
             recipe=recipe,
         )
@@ -355,6 +364,7 @@ def perform(
     retry_infrastructure: bool = False,
     release: "Callable[[], None]" = lambda: None,
     canary: float | None = None,
+    reuse: Reuse | None = None,
     places: "Places | None" = None,
     services: "Mapping[str, Service] | None" = None,
     where: Where = HERE,
@@ -365,18 +375,20 @@ def perform(
 
     `release` wakes whoever waits for the policy when the run ends early; `services` are what the policy stands on.
     `canary`: the share of the resolved rollouts without marks that are then graded again with canaries, beside all
-    marked ones; None: no canaries. `places` stand in for containers of the engine here; `where`, `share` and `recipe`
-    are as for `api.sites`.
+    marked ones; None: no canaries. `reuse`: which verdicts of equal patches are reused. `places` stand in for
+    containers of the engine here; `where`, `share` and `recipe` are as for `api.sites`.
     """
     from aem_harness.harness.run.identity import Identity
+    from aem_harness.harness.run.reuse import Verdicts
 
     tasks = {task.instance_id: task for task in selection.tasks}
     if places is None and where.here:
         keys = together(keys, selection.tasks)
     identity, at_a_time = Identity.of(store.folder, store.config), AtATime(workers, grade_workers, share)
+    known = Verdicts(store, tasks, identity.dataset_digest, reuse, here=where.here) if reuse else None
     with opened(where, identity, tasks, agent, at_a_time, console, places=places, recipe=recipe) as site:
         return _performed(
-            store, selection, agent, keys, console, site, retry_infrastructure, release, services or {}, canary
+            store, selection, agent, keys, console, site, retry_infrastructure, release, services or {}, canary, known
         )
 
 
@@ -391,6 +403,7 @@ def _performed(
     release: "Callable[[], None]",
     services: "Mapping[str, Service]",
     canary: float | None,
+    verdicts: "Verdicts | None",
 ) -> Finished:
     from aem_harness.harness.facts.kept import Keeper
     from aem_harness.harness.report.live import RunView
@@ -432,6 +445,7 @@ def _performed(
             release=release,
             site=opened.site,
             services=services,
+            verdicts=verdicts,
             say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
         )
         try:

@@ -60,6 +60,8 @@ def grade(
     retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
+    reuse_from: options.ReuseFrom = None,
+    reuse_check: options.ReuseCheck = 0.05,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
     disk_budget: options.DiskBudget = None,
@@ -104,6 +106,7 @@ def grade(
         memory=memory,
         retry_infrastructure=retry is Retry.infra,
         canary=None if no_canary else canary,
+        reuse=options.reuse(False, reuse_from, reuse_check),
         where=options.where(engine, ray),
     )
     if missing := len(selection.tasks) - len(chosen):

@@ -15,6 +15,7 @@ from typer.models import ArgumentInfo, OptionInfo
 if TYPE_CHECKING:
     from aem_harness.api.sites import Where
     from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.run.origin import Reuse
 
 DataSet = Annotated[
     str,
@@ -86,6 +87,18 @@ Canary = Annotated[
     ),
 ]
 NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again with canaries.")]
+ReuseFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reuse-from", metavar="RUN", help="Also reuse the verdicts of this run for equal patches. Repeatable."
+    ),
+]
+ReuseCheck = Annotated[
+    float,
+    typer.Option(
+        "--reuse-check", metavar="SHARE", min=0, max=1, help="Share of the reusable verdicts to grade nevertheless."
+    ),
+]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
 RegistryFolder = Annotated[
     Path | None,
@@ -143,6 +156,13 @@ EndsFile = Annotated[
         help="YAML file with lines `exit status: whose fault`, for all arms (docs/ends.md).",
     ),
 ]
+
+
+def reuse(verdicts: bool, runs: "list[Path] | None", check: float) -> "Reuse | None":
+    """Which verdicts are reused; None where the options ask for none."""
+    from aem_harness.harness.run.origin import Reuse
+
+    return Reuse(runs or (), check) if verdicts or runs else None
 
 
 def _in_environment(variable: str) -> Callable[[Any], Any]:

@@ -100,6 +100,11 @@ def run(
     ] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
+    reuse_verdicts: Annotated[
+        bool, typer.Option("--reuse-verdicts", help="Grade equal patches of an instance once (docs/grading.md).")
+    ] = False,
+    reuse_from: options.ReuseFrom = None,
+    reuse_check: options.ReuseCheck = 0.05,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
     metrics_port: options.MetricsPort = None,
@@ -143,6 +148,7 @@ def run(
             retry_infrastructure=retry is Retry.infra,
             retry_seconds=retry_seconds,
             canary=None if no_canary else canary,
+            reuse=options.reuse(reuse_verdicts, reuse_from, reuse_check),
             where=options.where(engine, ray),
             metrics_port=metrics_port,
             config=config_file,

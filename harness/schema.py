@@ -48,6 +48,7 @@ COLUMNS: Mapping[str, Column] = {
     "trajectory": Column("text", "path of the trajectory file"),
     "integrity": Column("text", "grave integrity marks of the patch or its log (docs/grading.md), empty without any"),
     "canary": Column("text", "what a second grading with canaries found: clean, marked, unaudited (docs/integrity.md)"),
+    "reuse": Column("text", "reused: verdict of an equal patch; confirmed, flipped: graded although one was known"),
     "image_digest": Column("text", "content digest of the container image"),
     "grader": Column("text", "grader and version, for example swebench 5.0.2"),
     "dataset": Column("text", "dataset and digest or revision"),

@@ -13,6 +13,7 @@ from aem_harness.harness.compare.records import ArmSummary, BestOf, PassDifferen
 from aem_harness.harness.compare.values import TaskValues, Trials, by_task, count_trials, difference, rates
 from aem_harness.harness.compare.winner import best_of
 from aem_harness.harness.errors import DataError, listed
+from aem_harness.harness.run.origin import REUSES
 from aem_harness.harness.schema import suspect, tampered, without_suspects, without_tampered
 
 KS = (1, 2, 4, 8, 16, 32, 64)
@@ -60,6 +61,7 @@ def summarise(arm: str, table: pd.DataFrame, scored: Sample, level: float) -> Ar
         regraded=int(regraded.sum()),
         tampered=int(tampered(table).sum()),
         audited=estimate(sample(arm, without_tampered(table)).values, level, rate=True) if regraded.any() else None,
+        **{name: int(table["reuse"].eq(name).sum()) for name in REUSES},
         outcomes={str(name): int(count) for name, count in table["outcome"].value_counts().items()},
         versions={name: listed(table[name].dropna().unique(), most=3) for name in (*STAMPS, "model")},
         checkpoints=int(table["model"].nunique()),

@@ -171,6 +171,7 @@ def read_run(folder: Path) -> Outcomes:
     """
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.listing import STOPPED, is_written
+    from aem_harness.harness.run.origin import reuse_of
     from aem_harness.harness.run.seeds import seeds_of
     from aem_harness.harness.run.store import read_journal
 
@@ -186,7 +187,7 @@ def read_run(folder: Path) -> Outcomes:
             rollouts[key] = {name: event[name] for name in _OF_ROLLOUT if name in event}  # a tenth of the event
             grades.pop(key, None)  # an earlier attempt's
         elif event["event"] == "grade":
-            grades[key] = {"outcome": event["outcome"], "cause": event.get("cause")}
+            grades[key] = {"outcome": event["outcome"], "cause": event.get("cause"), "reuse": reuse_of(event)}
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
@@ -236,7 +237,7 @@ def _run_row(
         return row | {"outcome": Outcome.ERROR.value, "cause": f"{fault['boundary']}: {fault['message']}"}
     if grade is None:
         return row | {"cause": "not graded"}
-    return row | {"outcome": grade["outcome"], "cause": grade.get("cause")}
+    return row | grade
 
 
 def _audited(folder: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:

@@ -139,6 +139,8 @@ class ArmSummary(Record):
     are the rates if all of them had failed or passed. `unmarked` counts the `marked` rollouts, which are resolved but
     bear a grave integrity mark, as unresolved; `audited` those that were seen to tamper with their tests, among the
     `regraded` ones that were graded again with canaries (None where none was). `checkpoints`: models that they name.
+    `reused` verdicts are those of an equal patch; of the others that could have been, `confirmed` got the same verdict
+    and `flipped` another one.
     """
 
     arm: str
@@ -157,6 +159,9 @@ class ArmSummary(Record):
     regraded: int = 0
     tampered: int = 0
     audited: Estimate | None = None
+    reused: int = 0
+    confirmed: int = 0
+    flipped: int = 0
     outcomes: Mapping[str, int] = {}
     versions: Mapping[str, str] = {}
     checkpoints: int = 0

@@ -23,6 +23,7 @@ from aem_harness.harness.compare.words import (
     interaction_lines,
     percent,
     points,
+    reused_words,
     seeds_of,
     short,
     stacked,
@@ -351,7 +352,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         lines.append(
             "alone: the p-value before Holm; an interval is of its row alone, and may exclude what Holm does not"
         )
-    lines += [*comparison.sensitivity, *grader_words(comparison.grader)]
+    lines += [*reused_words(comparison), *comparison.sensitivity, *grader_words(comparison.grader)]
     lines += [comparison.registration] if comparison.registration else []
     lines += [f"whose fault an exit status is, {ends_words(comparison.ends)}"] if comparison.ends else []
     if _any_bound(comparison):

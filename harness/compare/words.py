@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Flip, GraderNoise, Interval, MetricRow
+from aem_harness.harness.run.origin import reuse_line
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -159,6 +160,15 @@ def grader_words(noise: GraderNoise | None) -> list[str]:
     if noise.by_task:
         lines.append("verdicts that flip: " + ", ".join(f"{task} ({n})" for task, n in list(noise.by_task.items())[:6]))
     return lines
+
+
+def reused_words(comparison: Comparison) -> list[str]:
+    """How many verdicts are those of an equal patch, and what came of those that were checked; empty without any."""
+    lines = (
+        reuse_line(arm.reused, arm.confirmed, arm.flipped, of=f"{arm.rollouts} verdicts of {arm.arm}")
+        for arm in comparison.arms
+    )
+    return [line for line in lines if line]
 
 
 def ends_words(overrides: Mapping[str, str]) -> str:

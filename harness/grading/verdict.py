@@ -34,6 +34,7 @@ LEGACY_TIMEOUT = ">>>>> Tests Timed Out"
 BAD_WORDS = (PATCH_FAILED, ">>>>> Reset Failed", ">>>>> Tests Errored", LEGACY_TIMEOUT)
 
 _TIMED_OUT = re.compile(r"Timeout error: (\d+(?:\.\d+)?) seconds exceeded\.\s*\Z")
+_FAILURES = re.compile(r"\d+ of \d+ (FAIL|PASS)_TO_PASS( and \d+ of \d+ PASS_TO_PASS)? failed")  # see _failures
 _EXIT_STATUS = re.compile(r">>>>> Test Exit Code:\s*(-?\d+)")
 
 
@@ -110,6 +111,16 @@ def _without_results(report: Mapping[str, Any], log: str, witness: Witness | Non
             Outcome.UNRESOLVED, f"tests exited with status {status[1]} but the log shows no failed test{flag}"
         )
     return Verdict(Outcome.UNRESOLVED, f"no test result in the log{flag}")
+
+
+def on_test_results(outcome: Outcome, cause: str) -> bool:
+    """Does a verdict rest on the results of listed tests alone, or on a refusal of the patch by a sound tree?
+
+    It does not where a limit, a timeout, a cut log or a control with gold had a part in it.
+    """
+    if outcome is Outcome.UNRESOLVED:
+        return bool(_FAILURES.fullmatch(cause))
+    return outcome in (Outcome.RESOLVED, Outcome.NOT_APPLIED)
 
 
 def _failures(status: Mapping[str, Mapping[str, list[str]]]) -> str:

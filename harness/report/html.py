@@ -16,6 +16,7 @@ from aem_harness.harness.compare.words import (
     ends_words,
     headline,
     interaction_lines,
+    reused_words,
     seeds_of,
     sureness,
     unit_of,
@@ -111,6 +112,7 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     yield f"{' / '.join(seeds)} rollout{'' if seeds == ['1'] else 's'} per task"
     yield f"{sum(arm.rollouts for arm in comparison.arms):,} rollouts"
     yield f"{sum(arm.missing for arm in comparison.arms)} without a verdict"
+    yield from reused_words(comparison)
     if comparison.ends:
         yield f"whose fault an exit status is, {ends_words(comparison.ends)}"
     yield from sorted({arm.versions["grader"] for arm in comparison.arms if arm.versions.get("grader")})

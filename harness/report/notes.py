@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from aem_harness.harness.compare.words import about_times, ends_words, percent, seeds_of
+from aem_harness.harness.compare.words import about_times, ends_words, percent, reused_words, seeds_of
 from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks, slug
 from aem_harness.harness.report.reference import Reference
 
@@ -38,6 +38,7 @@ def notes_of(
     rates = [arm.resolved for arm in comparison.arms]
     ns, seeds = sorted({rate.tasks for rate in rates}), sorted({seeds_of(rate) for rate in rates})
     yield f"n = {', '.join(map(str, ns))} tasks, K = {', '.join(seeds)} rollouts of each task; {_lost(comparison)}."
+    yield from (f"{line}." for line in reused_words(comparison))
     yield _training_runs(comparison)
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):

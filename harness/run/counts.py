@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from aem_harness.harness.run.origin import REUSES, reuse_line, reuse_of
 from aem_harness.harness.run.store import Key, RunStore
 from aem_harness.harness.types import Outcome
 
@@ -39,6 +40,10 @@ def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
         whys = Counter(why.partition(":")[0] for one in left_out for why in one.rollout["left_out"])
         reasons = ", ".join(f"{why} ({count})" for why, count in whys.most_common())
         said.append(f"{len(left_out)} patches leave out changed files, listed in receipt.json: {reasons}")
+    graded = [one.grade for one in known if one.grade]
+    origins = Counter(map(reuse_of, graded))
+    if line := reuse_line(**{name: origins[name] for name in REUSES}, of=f"{len(graded)} verdicts"):
+        said.append(line)
     if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
         ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
         said.append(f"{len(differs)} graded trees differ from what the agent left (tree_differs in grade.json): {ids}")

@@ -36,6 +36,7 @@ from aem_harness.harness.run.alike import Watch
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
+from aem_harness.harness.run.reuse import Verdicts, checked_with
 from aem_harness.harness.run.rollout import RECEIPT, unworked
 from aem_harness.harness.run.schedule import Order, in_turn
 from aem_harness.harness.run.sites import Here, Site
@@ -78,10 +79,12 @@ class Runner:
         say: Callable[[str], None] = lambda line: None,
         site: Site | None = None,
         order: Order = in_turn,
+        verdicts: Verdicts | None = None,
     ) -> None:
         """`site` is where all is worked; without it the engine of this process, with `places` (default: containers).
 
-        `order` takes the next of the waiting rollouts; without it they come in the order of their keys.
+        `order` takes the next of the waiting rollouts; without it they come in the order of their keys. `verdicts` are
+        those that may be reused; without them every patch is graded.
         """
         self.store = store
         self.tasks = tasks
@@ -92,6 +95,7 @@ class Runner:
         self._on_event = on_event
         self._release = release
         self._order = order
+        self._verdicts = verdicts
         self._view = threading.Lock()
         identity = Identity.of(store.folder, store.config)
         self._site = site or Here(tasks, agent, places or Containers(identity), identity)
@@ -125,7 +129,13 @@ class Runner:
             ThreadPoolExecutor(self._grade_workers, "grade") as grades,
         ):
             rolling: set[Future[Event | None]] = set()
-            grading = {grades.submit(self._grade, *key) for key in pending.grades}
+            grading: set[Future[Event | None]] = set()
+
+            def grade(keys: Sequence[Key]) -> None:
+                grading.update(grades.submit(self._grade, *key) for key in keys)
+
+            for key in pending.grades:
+                grade(self._due(key))
             try:
                 while (waiting or rolling or grading) and not self.stop.is_set():
                     while waiting and len(rolling) < self._workers and len(grading) <= self._ahead:
@@ -151,10 +161,12 @@ class Runner:
                         if event["event"] == "rollout":
                             watch.add(event)
                             if not lost:
-                                grading.add(grades.submit(self._grade, *key))
+                                grade(self._due(key))
                                 continue
                             if event["attempt"] < self.config.infra_retries:
                                 waiting.appendleft((*key, event["attempt"] + 1))
+                        elif self._verdicts:
+                            grade(self._verdicts.ended(key))
                         begun.pop(key, None)
             finally:
                 # Ending early, by a verdict, an error or Ctrl-C: rollouts in progress are discarded and stay pending.
@@ -235,11 +247,15 @@ class Runner:
                 if not self._breaker.ready(("host",)):
                     return False
 
+    def _due(self, key: Key) -> Sequence[Key]:
+        """The gradings that may start, now that one of this rollout is due."""
+        return self._verdicts.begin(key) if self._verdicts else [key]
+
     # --- one grading ------------------------------------------------------------------------------------------------
 
     def _grade(self, instance_id: str, seed: int) -> Event | None:
         started = time.monotonic()
-        grade = Grade(instance_id=instance_id, outcome=Outcome.ERROR)
+        grade, origin = Grade(instance_id=instance_id, outcome=Outcome.ERROR), Event()
         attempts = 0
         while attempts <= self.config.infra_retries:
             if not self._breaker.ready(GRADING_NEEDS):
@@ -247,7 +263,7 @@ class Runner:
             began = time.monotonic()
             try:
                 fault: AemError | None = None
-                grade = self._graded(instance_id, seed)
+                grade, origin = self._verdict(instance_id, seed)
             except NoSite:
                 raise  # ends the run: the grading stays pending
             except Exception as error:
@@ -274,6 +290,7 @@ class Runner:
             "tree_differs": None if grade.tree_differs is None else list(grade.tree_differs),
             "seconds": round(grade.seconds, 3),
             "versions": dict(grade.versions),
+            **origin,
             "at": now(),
         }
         logger.info("%s seed %d: %s %s", instance_id, seed, event["outcome"], event["cause"])
@@ -281,6 +298,17 @@ class Runner:
             return None
         self._tell("grade", event)
         return event
+
+    def _verdict(self, instance_id: str, seed: int) -> tuple[Grade, Event]:
+        """The grade, and for the journal where it is from, or with what it is to be compared, if a verdict is known."""
+        key = instance_id, seed
+        known = self._verdicts.find(key) if self._verdicts else None
+        if self._verdicts is None or known is None:
+            return self._graded(*key), {}
+        if self._verdicts.checked(key):
+            return self._graded(*key), {"checked": checked_with(known)}
+        reused = self._verdicts.take(key, known)
+        return (reused, {"reused": known.place}) if reused else (self._graded(*key), {})
 
     def _graded(self, instance_id: str, seed: int) -> Grade:
         folder = self.store.rollout_folder(instance_id, seed)

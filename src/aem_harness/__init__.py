@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from aem_harness.api.comparing import compare, outcomes, plan
     from aem_harness.api.gating import Candidate, Served, gate
     from aem_harness.api.grading import grade
-    from aem_harness.api.running import Finished, Tasks, run
+    from aem_harness.api.running import Finished, Reuse, Tasks, run
 
     __version__: str
 
 _HOME = {
     "run": "running",
     "Finished": "running",
+    "Reuse": "running",
     "Tasks": "running",
     "grade": "grading",
     "outcomes": "comparing",
@@ -40,6 +41,7 @@ _HOME = {
 __all__ = [
     "Candidate",
     "Finished",
+    "Reuse",
     "Served",
     "Tasks",
     "__version__",
