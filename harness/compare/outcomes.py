@@ -237,7 +237,7 @@ def _run_row(
         return row | {"outcome": Outcome.ERROR.value, "cause": f"{fault['boundary']}: {fault['message']}"}
     if grade is None:
         return row | {"cause": "not graded"}
-    return row | grade
+    return {**row, **grade}
 
 
 def _audited(folder: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:
