@@ -1,9 +1,9 @@
 """Verdicts that are reused: a patch is not graded again where an equal one was, under the same circumstances.
 
 Equal must be all that a verdict depends on: instance, bytes of the patch, digest of the image, eval script, dataset,
-grader, limits and time limit; and what the agent had left of the files that the patch changes, with which the patched
-tree is compared. Only verdicts on test results and refusals of a patch are reused: never faults, timeouts, limits that
-were reached, or what gold had to decide. A reused verdict is never a source itself.
+grader, limits and time limit; and what the agent had left of the files that the patch changes, where that is known,
+since the patched tree is compared with it. Only verdicts on test results and refusals of a patch are reused: never
+faults, timeouts, limits that were reached, or what gold had to decide. A reused verdict is never a source itself.
 
 A seeded share is graded nevertheless. A patch that got another verdict there is graded every time from then on.
 """
@@ -120,7 +120,11 @@ class Verdicts:
             return None
         now = self._circumstances(progress)
         left = _left(self._store.rollout_folder(*key))
-        found = [one for one in self._known.get(same, ()) if _of(one.grade) == now and _left(one.folder) == left]
+        found = [
+            one
+            for one in self._known.get(same, ())
+            if _of(one.grade) == now and (left is None or _left(one.folder) == left)
+        ]
         if len({one.grade["outcome"] for one in found}) != 1 or not self._same_script(found[0], key[0]):
             return None
         return found[0]
@@ -145,7 +149,7 @@ class Verdicts:
         if wrong := damage(folder, files):
             logger.warning("%s: %s: its verdict is not reused", known.folder, wrong)
             return None
-        differs = known.grade.get("tree_differs")
+        differs = known.grade.get("tree_differs") if _left(folder) is not None else None
         return Grade(
             instance_id=key[0],
             outcome=Outcome(known.grade["outcome"]),

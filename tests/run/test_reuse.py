@@ -235,6 +235,26 @@ def test_another_patch_another_image_or_another_tree_is_graded(tmp_path, selecti
     assert set(places.graded.values()) == {3}
 
 
+def test_a_prediction_of_which_no_tree_is_known_takes_the_verdict_without_the_comparison_of_trees(tmp_path, selection):
+    clean = RESOLVED.model_copy(update={"tree_differs": ()})
+    act(tmp_path / "old", selection, Graders(always(clean)), seeds=1)
+
+    def handed_in(store) -> None:
+        finish = store.finish_rollout
+
+        def finish_rollout(scratch, event):
+            (scratch / "receipt.json").unlink()
+            finish(scratch, event)
+
+        store.finish_rollout = finish_rollout
+
+    how = {"seeds": 1, "reuse": Reuse([tmp_path / "old"], check=0.0), "on_store": handed_in}
+    act(tmp_path / "new", selection, Graders(always(clean)), **how)
+    assert origins(tmp_path / "new") == {"reused": 2}
+    grades = [[e["tree_differs"] for e in read_journal(tmp_path / n) if e["event"] == "grade"] for n in ("old", "new")]
+    assert grades == [[[], []], [None, None]]
+
+
 def test_another_eval_script_is_run(tmp_path, selection, monkeypatch):
     act(tmp_path / "r", selection, Graders(always(RESOLVED)), seeds=1)
     script = official.eval_script
