@@ -2,59 +2,96 @@
 
 A call that blocks a thread cannot be: closing a socket under a thread that waits on it does not wake that thread. So
 one thread runs an event loop that owns every connection, and callers wait for its results.
+
+The HTTP client is aiohttp: that of the `openai` package walks through every message of the conversation at each call
+(0.4 to 0.7 ms a message), so that a step of a long conversation took more processor time than all the rest
+(docs/benchmarks.md).
 """
 
 import asyncio
+import json
+import logging
+import os
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from aem_harness import __version__
 from aem_harness.agents.reply import Unreadable
-from aem_harness.harness.web import is_loopback, proxy_of
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.web import proxy_of
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 10.0  # between looks whether a server still listens while it is waited for
 BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 60 MiB
+# Below the 5 s after which uvicorn, and so vLLM, closes idle connections: a request on one that is just being closed
+# is lost.
+IDLE_SECONDS = 4.0
+LONGEST_HEADER = 2**16  # bytes
 
 
 class CallsClosed(Exception):
     """`close` was called before the reply came."""
 
 
+class ConnectTimeout(TimeoutError):
+    """The server could not be connected to in time."""
+
+
+class StatusError(Exception):
+    """The server answered with an HTTP status of 400 or more. `told` is the object in its body, {} where none is."""
+
+    def __init__(self, status: int, body: bytes, retry_after: str = "") -> None:
+        text = body.decode("utf-8", "replace").strip()
+        super().__init__(text or f"Error code: {status}")
+        self.status = status
+        self.told: Mapping[str, Any] = {}
+        try:
+            self.retry_after = max(0.0, float(retry_after or 0))
+        except ValueError:  # a date
+            self.retry_after = 0.0
+        try:
+            told = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        told = told.get("error", told) if isinstance(told, dict) else told
+        if isinstance(told, dict):
+            self.told = told
+
+
 class Calls:
     """Chat completions asked of `urls` by any number of threads; an attempt is given `seconds` as a whole."""
 
     def __init__(self, urls: Sequence[str], api_key: str, seconds: float) -> None:
-        import openai
-
-        timeout = openai.Timeout(seconds, connect=min(seconds / 2, 10.0))
         self._seconds = seconds
-        self._clients = [
-            openai.AsyncOpenAI(
-                base_url=url,
-                api_key=api_key,
-                max_retries=0,
-                timeout=timeout,
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(url) else None,
-            )
-            for url in urls
-        ]
+        self._urls = [f"{url.rstrip('/')}/chat/completions" for url in urls]
+        self._proxies = [_proxy(url) for url in urls]
         self._lock = threading.Lock()
         self._pending: set[Future[tuple[bytes, str]]] = set()
         self._closed = False
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_note)  # else to stderr: also that a policy is not closed
         self._thread = threading.Thread(target=self._loop.run_forever, name="model calls", daemon=True)
         self._thread.start()
+        self._session = asyncio.run_coroutine_threadsafe(_session(api_key, seconds), self._loop).result()
 
     def post(self, place: int, request: Mapping[str, Any]) -> tuple[bytes, str]:
         """The body and the request id of the reply from the endpoint at `place`.
 
-        Raises CallsClosed, TimeoutError, Unreadable (too large), openai.OpenAIError, ConnectionError.
+        Raises CallsClosed, StatusError, TimeoutError, Unreadable (too large), ConnectionError.
         """
+        # Here and not in the loop, whose thread all callers wait for. Odd types of an agent's own are taken as objects.
+        body = json.dumps(request, separators=(",", ":"), default=dict).encode()
         with self._lock:
             if self._closed:
                 raise CallsClosed
-            reply = asyncio.run_coroutine_threadsafe(self._ask(self._clients[place], request), self._loop)
+            reply = asyncio.run_coroutine_threadsafe(self._ask(place, body), self._loop)
             self._pending.add(reply)
         try:
             return reply.result()
@@ -81,66 +118,126 @@ class Calls:
 
     # --- in the loop's thread ---------------------------------------------------------------------------------------
 
-    async def _ask(self, client: Any, request: Mapping[str, Any]) -> tuple[bytes, str]:
+    async def _ask(self, place: int, body: bytes) -> tuple[bytes, str]:
+        watch = _Watch(self._urls[place])
         try:
-            # A server may drip, and the client's own timeout is one for each read.
-            async with asyncio.timeout(self._seconds):
-                reading = asyncio.create_task(_read(client, request))
-                watching = asyncio.create_task(_until_deaf(client.base_url))
-                try:
-                    await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
-                    if reading.done():
-                        return reading.result()
-                finally:
-                    reading.cancel()
-                    watching.cancel()
-                    await asyncio.gather(reading, watching, return_exceptions=True)
-                raise ConnectionError("the server accepts no connections any more, so no reply can come")
+            # A server may drip, so the bound is on the whole.
+            async with asyncio.timeout(self._seconds) as limit:
+                if not self._proxies[place]:  # a proxy accepts connections whatever the server does
+                    watch.begin(limit)
+                return await self._read(place, body)
+        except ConnectTimeout:
+            raise
         except TimeoutError:
+            if watch.deaf:
+                raise ConnectionError("the server accepts no connections any more, so no reply can come") from None
             raise TimeoutError("the reply did not end in time") from None
+        finally:
+            watch.end()
+
+    async def _read(self, place: int, body: bytes) -> tuple[bytes, str]:
+        import aiohttp
+
+        try:
+            async with self._session.post(self._urls[place], data=body, proxy=self._proxies[place]) as response:
+                reply = bytearray()
+                try:
+                    async for chunk in response.content.iter_any():
+                        reply += chunk
+                        if len(reply) > BODY_LIMIT:
+                            raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
+                except (aiohttp.ClientError, OSError) as error:
+                    raise ConnectionError("the connection broke in the middle of a reply") from error
+                if response.status >= 400:
+                    raise StatusError(response.status, bytes(reply), response.headers.get("retry-after", ""))
+                return bytes(reply), response.headers.get("x-request-id", "")
+        except aiohttp.ServerTimeoutError as error:
+            raise ConnectTimeout(str(error)) from None
+        except aiohttp.ClientError as error:
+            raise ConnectionError("the connection failed") from error
 
     async def _hang_up(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
+        await self._session.close()
 
 
-async def _read(client: Any, request: Mapping[str, Any]) -> tuple[bytes, str]:
-    async with client.chat.completions.with_streaming_response.create(**request) as response:
-        body = bytearray()
-        async for chunk in _chunks(response):
-            body += chunk
-            if len(body) > BODY_LIMIT:
-                raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
-        return bytes(body), response.headers.get("x-request-id", "")
+def _note(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    log.info("%s", context.get("message"), exc_info=context.get("exception"))
 
 
-async def _until_deaf(url: Any) -> None:
-    """Return once the server refuses connections, twice in a row: it has ended, though it may keep ours open for ever.
+def _proxy(url: str) -> str | None:
+    proxy = proxy_of(url, secret=True)
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    if proxy and not proxy.lower().startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{url} is behind the proxy {proxy_of(url)}, which is no HTTP proxy: name one, or set no_proxy"
+        )
+    return proxy or None
 
-    Anything else that goes wrong on the way to it says nothing, nor does a refusal where a proxy stands between.
+
+async def _session(api_key: str, seconds: float) -> "aiohttp.ClientSession":
+    import aiohttp
+
+    own = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
+    connect = min(seconds / 2, 10.0)
+    return aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
+        headers={
+            "authorization": f"Bearer {api_key}",
+            "content-type": "application/json",
+            "user-agent": f"aem-harness/{__version__}",
+            **{header: os.environ[name] for header, name in own.items() if os.environ.get(name)},
+        },
+        max_line_size=LONGEST_HEADER,
+        max_field_size=LONGEST_HEADER,
+    )
+
+
+class _Watch:
+    """Ends a call once its server refuses connections, twice in a row: it has ended, though it may keep ours for ever.
+
+    Anything else that goes wrong on the way to it says nothing.
     """
-    if url.host is None or proxy_of(str(url)):
-        await asyncio.Event().wait()
-    port, refused = url.port or (443 if url.scheme == "https" else 80), 0
-    while refused < 2:
-        await asyncio.sleep(WATCH_SECONDS)
-        try:
-            async with asyncio.timeout(WATCH_SECONDS):
-                _, writer = await asyncio.open_connection(url.host, port)
-            writer.close()
-            refused = 0
-        except ConnectionRefusedError:
-            refused += 1
-        except OSError:  # also a timeout
-            refused = 0
 
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self.deaf = False
 
-async def _chunks(response: Any) -> AsyncIterator[bytes]:
-    # The client wraps the errors of its HTTP library (httpx or httpx2) until the headers are in, but not from there on.
-    try:
-        async for chunk in response.iter_bytes():
-            yield chunk
-    except Exception as error:
-        raise ConnectionError("the connection broke in the middle of a reply") from error
+    def begin(self, limit: asyncio.Timeout) -> None:
+        """Look every `WATCH_SECONDS` from now on; a server that is found deaf brings `limit` forward to now."""
+        # A timer first: most replies come before it, and a task for each would cost a tenth of the call.
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._start, limit)
+
+    def end(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._looking:
+            self._looking.cancel()
+
+    def _start(self, limit: asyncio.Timeout) -> None:
+        self._looking = asyncio.create_task(self._look(limit))
+
+    async def _look(self, limit: asyncio.Timeout) -> None:
+        parts = urlsplit(self._url)
+        port, refused = parts.port or (443 if parts.scheme == "https" else 80), 0
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_SECONDS):
+                    _, writer = await asyncio.open_connection(parts.hostname, port)
+                writer.close()
+                refused = 0
+            except ConnectionRefusedError:
+                refused += 1
+            except OSError:  # also a timeout
+                refused = 0
+            if refused == 2:
+                break
+            await asyncio.sleep(WATCH_SECONDS)
+        self.deaf = True
+        limit.reschedule(0)

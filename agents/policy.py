@@ -19,6 +19,7 @@ from pydantic import Field
 from aem_harness.agents.accelerator import GpuClock
 from aem_harness.agents.calls import Calls, CallsClosed
 from aem_harness.agents.refusals import (
+    TRANSIENT,
     Asked,
     ContextOverflow,
     Failure,
@@ -27,7 +28,6 @@ from aem_harness.agents.refusals import (
     heeds_tools,
     key_or_default,
     served_models,
-    transient,
 )
 from aem_harness.agents.reply import read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault, ServerAway
@@ -58,7 +58,7 @@ class Sampling(Record):
     extra_body: Mapping[str, Any] = Field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        """As keyword arguments of the chat completions call; what OpenAI does not know goes into `extra_body`."""
+        """The fields of a chat completions request; `extra_body` has those that OpenAI does not know."""
         extra = {"top_k": self.top_k, "min_p": self.min_p, **self.extra_body}
         values: dict[str, Any] = {
             "temperature": self.temperature,
@@ -153,6 +153,7 @@ class EndpointPolicy:
             request["tools"] = list(tools)
         if seed is not None:
             request["seed"] = _call_seed(rollout, len(messages))
+        request |= request.pop("extra_body", {})
         asked = time.monotonic()
         failures: list[Failure] = []
         while True:
@@ -164,7 +165,7 @@ class EndpointPolicy:
                 said = read_reply(body, top=self.sampling.logprobs, vocabulary=self.sampling.vocabulary)
             except CallsClosed:
                 raise PolicyFault("the policy was closed during a call") from None
-            except transient() as error:
+            except TRANSIENT as error:
                 first = rollout not in self._begun and all(one.get("role") != "assistant" for one in messages)
                 asked_for = self.sampling.max_tokens
                 failures.append(classify(error, Asked(url, self._key, self.model, first, asked_for, messages, tools)))

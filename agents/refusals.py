@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aem_harness.agents.calls import ConnectTimeout, StatusError
 from aem_harness.agents.reply import Unreadable
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.overflow import CODES, names_max_tokens, names_overflow, stated_size
@@ -47,32 +48,26 @@ class Asked:
     tools: Sequence[Mapping[str, Any]] = ()
 
 
-def transient() -> tuple[type[Exception], ...]:
-    """What a call may raise without our doing. Bugs of our own are not among it: they must not pass for faults."""
-    import openai
-
-    return openai.OpenAIError, OSError, Unreadable
+# What a call may raise without our doing. Bugs of our own are not among it: they must not pass for faults.
+TRANSIENT = (StatusError, OSError, Unreadable)
 
 
 def classify(error: Exception, asked: Asked) -> Failure:
     """What may be tried again. Raises ContextOverflow, ConfigError or PolicyFault for what would fail again."""
-    import openai
-
     what = line(error)
     if isinstance(error, Unreadable) and names_overflow(error.words):
         raise _full(error.words, asked) from error
-    if isinstance(error, openai.APIStatusError):
-        status, message = error.status_code, _message(error)
+    if isinstance(error, StatusError):
+        status, message = error.status, _message(error)
         if status not in (401, 403, 404, 408, 425, 429) and _says_full(error, message):
             raise _full(message, asked) from error
         if status not in (408, 425, 429) and status < 500:
             raise _refused(status, message, asked) from error
         what = f"HTTP {status}: {message}{through(asked.url)}"
-        return Failure(what, error, status >= 500, retry_after=_retry_after(error), away=status in GATEWAYS)
-    names = {type(error).__name__, type(error.__cause__).__name__}
-    if isinstance(error, openai.APITimeoutError | TimeoutError) or "ReadTimeout" in names:
+        return Failure(what, error, status >= 500, retry_after=error.retry_after, away=status in GATEWAYS)
+    if isinstance(error, TimeoutError):
         # A server that cannot even be connected to may be starting: that is tried as often as anything.
-        unreached = "ConnectTimeout" in names
+        unreached = isinstance(error, ConnectTimeout)
         return Failure(f"no answer in time ({what})", error, move=unreached, timeout=not unreached, away=unreached)
     if not isinstance(error, Unreadable):
         what += through(asked.url)
@@ -80,9 +75,8 @@ def classify(error: Exception, asked: Asked) -> Failure:
     return Failure(what, error, move=broken, away=broken)
 
 
-def _says_full(error: Any, message: str) -> bool:
-    body = error.body if isinstance(error.body, dict) else {}
-    codes = {str(body.get(name) or "").lower() for name in ("code", "type")}
+def _says_full(error: StatusError, message: str) -> bool:
+    codes = {str(error.told.get(name) or "").lower() for name in ("code", "type")}
     return bool(codes & CODES) or names_overflow(message) or names_max_tokens(message)
 
 
@@ -149,7 +143,7 @@ def _listed(url: str, api_key: str | None, seconds: float = 10.0) -> dict[str, M
     ) as client:
         try:
             return {str(model.id): model.model_extra or {} for model in client.models.list().data or []}
-        except transient() as error:
+        except (openai.OpenAIError, OSError) as error:
             raise PolicyFault(
                 f"no OpenAI-compatible server answers at {base}{through(base)} ({line(error)}): "
                 "start one (aem serve NAME), or correct --endpoint"
@@ -243,20 +237,12 @@ def unanswered(urls: Sequence[str], api_key: str | None = None, *, seconds: floa
 # --- words ----------------------------------------------------------------------------------------------------------
 
 
-def _message(error: Any) -> str:
+def _message(error: StatusError) -> str:
     """The server's own words, on one line."""
-    body = error.body if isinstance(error.body, dict) else {}
-    text = body.get("message") or body.get("detail") or body.get("error") or error
+    text = error.told.get("message") or error.told.get("detail") or error.told.get("error") or error
     return re.sub(r"\s+", " ", str(text)).strip()[:500]
 
 
 def line(error: BaseException) -> str:
     cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
     return " ".join(f"{type(error).__name__}: {error}{cause}".split())[:300]
-
-
-def _retry_after(error: Any) -> float:
-    try:
-        return max(0.0, float(error.response.headers.get("retry-after", 0)))
-    except (TypeError, ValueError):
-        return 0.0

@@ -26,15 +26,15 @@ def open_url(request: "urllib.request.Request | str", *, timeout: float) -> Any:
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
 
 
-def proxy_of(url: str) -> str:
-    """The proxy that calls of `url` go through by the environment, without its password; empty where none."""
+def proxy_of(url: str, *, secret: bool = False) -> str:
+    """The proxy that calls of `url` go through by the environment; empty where none. `secret`: with its password."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     host = parts.hostname or ""
     if is_loopback(url) or urllib.request.proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
         return ""
     proxies = urllib.request.getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all") or ""
-    return found.rpartition("@")[2] if "@" in found else found
+    return found if secret else found.rpartition("@")[2]
 
 
 def through(url: str) -> str:

@@ -11,6 +11,7 @@ from aem_harness.harness.io import append_line, read_json, read_json_lines, writ
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
+_line = json.JSONEncoder(default=str).encode
 
 
 class TrajectoryWriter:
@@ -26,7 +27,7 @@ class TrajectoryWriter:
 
     def message(self, message: Mapping[str, Any]) -> None:
         stamped = {**message, "extra": {"timestamp": time.time(), **message.get("extra", {})}}
-        append_line(self._lines, json.dumps(stamped, default=str))
+        append_line(self._lines, _line(stamped))
         self.summary.add(stamped)
         if stamped["role"] == "exit":
             self._exit = stamped["extra"].get("exit_status", "")

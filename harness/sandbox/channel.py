@@ -23,6 +23,7 @@ import socket
 import struct
 import threading
 import time
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 
 STDOUT = 1  # kind of frame in the engine's stream
 MAX_LINE = 200  # bytes of an answer's first line
+CHUNK = 1 << 16  # bytes read at a time
 MAX_ERRORS = 10_000  # bytes kept of what the supervisor itself complains about
 PATIENCE = 60.0  # seconds beyond a command's own timeout before a silent container counts as broken
+
+
+@cache
+def _supervisor() -> str:
+    return (resources.files("aem_harness.harness.sandbox") / "supervisor.pl").read_text()
 
 
 class ChannelClosed(Exception):
@@ -58,11 +65,10 @@ class Channel:
     def __init__(self, container: "Container", workdir: str, prelude: str) -> None:
         """Start the supervisor; `prelude` is sourced by bash first, and every command inherits its environment."""
         self._lock = threading.Lock()
-        script = (resources.files("aem_harness.harness.sandbox") / "supervisor.pl").read_text()
         api: Any = container.client.api  # type: ignore[union-attr]
         started = api.exec_create(
             container.id,
-            ["bash", "-c", f'{prelude}\nexec perl -e "$0"', script],
+            ["bash", "-c", f'{prelude}\nexec perl -e "$0"', _supervisor()],
             stdin=True,
             workdir=workdir,
         )
@@ -70,6 +76,7 @@ class Channel:
         wrapped = api.exec_start(self._exec_id, socket=True)
         self._socket: socket.socket = getattr(wrapped, "_sock", wrapped)
         self._wrapped = wrapped  # keeps the HTTP response, and with it the socket, alive
+        self._received = bytearray()  # of the engine's stream, not yet taken apart; at most `CHUNK` beyond a frame
         self._buffer = bytearray()
         self._errors = bytearray()
         # The supervisor never speaks first: what arrives together with the engine's HTTP headers would be lost with
@@ -168,16 +175,17 @@ class Channel:
             self._errors += payload[:MAX_ERRORS]
 
     def _raw(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
+        while len(self._received) < size:
             try:
                 self._socket.settimeout(max(0.01, deadline - time.monotonic()))
-                got = self._socket.recv(size - len(data))
+                got = self._socket.recv(CHUNK)
             except TimeoutError:
                 raise ChannelClosed("the container stopped answering") from None
             except OSError as error:
                 raise ChannelClosed(str(error)) from None
             if not got:
                 raise ChannelClosed(self._errors.decode("utf-8", "replace").strip()[-300:])
-            data += got
-        return bytes(data)
+            self._received += got
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        return data

@@ -1,11 +1,13 @@
 """The endpoint client against a real HTTP server, well-behaved and not."""
 
+import gzip
 import json
 import math
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -222,6 +224,38 @@ def test_closing_wakes_calls_that_wait_for_a_reply(begun):
         for connection in accepted:
             connection.close()
     assert "model calls" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_every_rollout_in_flight_has_its_call_in_flight():
+    together = threading.Barrier(150)
+
+    def answer(handler, request):
+        together.wait(timeout=60)
+        handler.send_json(chat("x"))
+
+    with model_server(answer) as server, EndpointPolicy("tiny", [server.url], retry=Retry(attempts=1)) as policy:
+        with ThreadPoolExecutor(150) as callers:
+            replies = list(callers.map(lambda seed: policy.complete(HELLO, seed=seed), range(150)))
+    assert {reply.content for reply in replies} == {"x"}
+
+
+def test_whatever_an_agent_says_reaches_the_server():
+    messages = [*HELLO, MappingProxyType({"role": "user", "content": "half a pair: \ud800, and caf\u00e9"})]
+    _, requests = ask(say("x"), messages=messages)
+    assert requests[0]["messages"] == [dict(message) for message in messages]
+
+
+def test_extra_fields_of_a_request_come_last():
+    _, requests = ask(say("x"), Sampling(extra_body={"seed": 5, "top_p": 0.5, "of_the_server": [1]}))
+    assert (requests[0]["seed"], requests[0]["top_p"], requests[0]["of_the_server"]) == (5, 0.5, [1])
+    assert "extra_body" not in requests[0]
+
+
+def test_a_compressed_reply_is_read():
+    def answer(handler, request):
+        handler.send_bytes(gzip.compress(json.dumps(chat("small")).encode()), content_encoding="gzip")
+
+    assert ask(answer)[0].content == "small"
 
 
 def test_served_models_lists_them_or_says_what_to_do():

@@ -1,6 +1,7 @@
 """A proxy in the environment: servers of this machine are called past it, others name it when they fail."""
 
 import socket
+from base64 import b64encode
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,7 @@ from aem_harness.aem_checkpoints import client
 from aem_harness.agents.policy import EndpointPolicy, Retry, served_models
 from aem_harness.agents.refusals import token_count
 from aem_harness.cli import app
-from aem_harness.harness.errors import PolicyFault
+from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.web import is_loopback, proxy_of
 from tests.agents.model_server import Handler, chat, model_server, say
 
@@ -59,8 +60,35 @@ def test_the_error_of_another_endpoint_names_the_proxy_and_not_its_password(dead
         served_models("http://model.example:8000/v1", seconds=5)
     assert "secret" not in str(caught.value)
     with EndpointPolicy("m", ["http://model.example:8000/v1"], retry=Retry(attempts=1)) as policy:
-        with pytest.raises(PolicyFault, match=f"through the proxy {dead_proxy}"):
+        with pytest.raises(PolicyFault, match=f"through the proxy {dead_proxy}") as caught:
             policy.complete(HELLO)
+    assert "secret" not in str(caught.value)
+
+
+def test_calls_go_through_the_proxy_with_its_password(monkeypatch):
+    asked = []
+
+    def answer(handler, request):
+        asked.append((handler.path, handler.headers["proxy-authorization"]))
+        handler.send_json(chat("by the proxy"))
+
+    with model_server(answer) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1").replace("//", "//user:secret@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with EndpointPolicy("m", ["http://model.example:8000/v1"], retry=Retry(attempts=1)) as policy:
+            assert policy.complete(HELLO).content == "by the proxy"
+    credentials = b64encode(b"user:secret").decode()
+    assert asked == [("http://model.example:8000/v1/chat/completions", f"Basic {credentials}")]
+
+
+def test_a_proxy_that_is_no_http_proxy_is_a_wrong_setting(monkeypatch):
+    monkeypatch.setenv("http_proxy", "socks5://user:secret@proxy.example:1080")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(ConfigError, match=r"proxy proxy\.example:1080, which is no HTTP proxy") as caught:
+        EndpointPolicy("m", ["http://model.example:8000/v1"])
+    assert "secret" not in str(caught.value)
 
 
 def test_a_host_that_no_proxy_excepts_has_none(dead_proxy, monkeypatch):
