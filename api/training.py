@@ -32,10 +32,14 @@ def train(
 
     With a section `gate` every so many steps the policy is registered and gated; raises Regressed where that stops it.
     """
+    from aem_harness.training.run import slow_here
     from aem_harness.training.run import train as run
 
+    console = console or quiet()
+    if slow := slow_here(config):
+        console.print(f"note: {slow}", soft_wrap=True)
     watch = getattr(config, "gate", None)
-    watcher = Gatekeeper(config, watch, out, console or quiet()) if watch else None
+    watcher = Gatekeeper(config, watch, out, console) if watch else None
     return run(config, out, resume=resume, report=report, watcher=watcher)
 
 

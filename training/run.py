@@ -42,6 +42,18 @@ def train(
     return reference.train(config, out, resume=resume, report=report, watcher=watcher)
 
 
+def slow_here(config: Settings) -> str:
+    """What makes a training of one CPU needlessly slow on this one; "" if nothing does."""
+    if config.kind not in ("warm-start", "rl") or not config.bfloat16:
+        return ""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    if able.get("avx512_bf16") or able.get("amx_bf16") or able.get("architecture") != "x86_64":
+        return ""
+    return "this CPU has no bfloat16 arithmetic: a new run is several times faster here with -c bfloat16=false"
+
+
 def check(config: Settings, out: Path, *, resume: bool = False) -> None:
     """What `train` checks before its first step, for the engines of one machine; raises ConfigError."""
     from aem_harness.training.checkpoint import load_state

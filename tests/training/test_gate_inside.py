@@ -23,7 +23,16 @@ from benchmarks.synthetic_runs import make_run
 ROOT = Path(__file__).parents[2]
 PASSED = SimpleNamespace(verdict="PASS", difference=0.0, rollouts=9, reason="r")
 START = str(ROOT / "aem_checkpoints" / "tiny-base")
-SMALL = {"prompts": 2, "group": 2, "tasks": 40, "evaluate_tasks": 2, "threads": 1, "max_steps": 2, "samples": 1}
+SMALL = {
+    "prompts": 2,
+    "group": 2,
+    "tasks": 40,
+    "evaluate_tasks": 2,
+    "threads": 1,
+    "max_steps": 2,
+    "samples": 1,
+    "bfloat16": False,  # which many CPUs only emulate, at several times the cost
+}
 
 
 def config(**changes) -> RlConfig:
