@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -165,15 +165,23 @@ def reuse(verdicts: bool, runs: "list[Path] | None", check: float) -> "Reuse | N
     return Reuse(runs or (), check) if verdicts or runs else None
 
 
-def _in_environment(variable: str) -> Callable[[Any], Any]:
-    """An option that whoever works with images reads from the environment, in this process and those it starts."""
+def _in_environment(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Keep the value in the option's environment variable while the command runs.
 
-    def keep(value: Any) -> Any:
-        if value:
-            os.environ[variable] = str(value)
-        return value
+    Whoever works with images reads it there, also in other threads and in processes that the command starts.
+    """
+    if value:
+        variable = str(parameter.envvar)
+        context.call_on_close(partial(_restore, variable, os.environ.get(variable)))
+        os.environ[variable] = str(value)
+    return value
 
-    return keep
+
+def _restore(variable: str, before: str | None) -> None:
+    if before is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = before
 
 
 DiskBudget = Annotated[
@@ -182,7 +190,7 @@ DiskBudget = Annotated[
         "--disk-budget",
         metavar="SIZE",
         envvar="AEM_DISK_BUDGET",
-        callback=_in_environment("AEM_DISK_BUDGET"),
+        callback=_in_environment,
         help="Disk for the task images, for example 200GB (default: free space less a reserve).",
     ),
 ]
@@ -191,7 +199,7 @@ EvictOthers = Annotated[
     typer.Option(
         "--evict-others",
         envvar="AEM_EVICT_OTHERS",
-        callback=_in_environment("AEM_EVICT_OTHERS"),
+        callback=_in_environment,
         help="Also remove images of the tasks that were there before the run.",
     ),
 ]
@@ -201,7 +209,7 @@ Mirror = Annotated[
         "--mirror",
         metavar="HOST[/PREFIX]",
         envvar="AEM_IMAGE_MIRROR",
-        callback=_in_environment("AEM_IMAGE_MIRROR"),
+        callback=_in_environment,
         help="Registry to pull from instead of an image's own.",
     ),
 ]
