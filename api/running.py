@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.regrade import Regrade
     from aem_harness.harness.instances.load import Loaded
+    from aem_harness.harness.run.auditing import Regrading
     from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.reuse import Verdicts
@@ -70,7 +71,7 @@ class Finished:
 
     @property
     def outcomes(self) -> "pd.DataFrame":
-        """The outcomes table, one row a rollout."""
+        """The outcomes table, one row per rollout."""
         from aem_harness.harness.compare.outcomes import read_run
 
         return read_run(self.folder).table
@@ -500,18 +501,8 @@ def audit(
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
 
-    found = audit_run(
-        folder,
-        tasks,
-        progress,
-        share=share,
-        workers=workers,
-        timeout=config.grade_timeout,
-        limits=config.limits,
-        again=again,
-        tell=_telling(console, "canaries"),
-        **_at(site),
-    )
+    how = _regrading(config, workers, _telling(console, "canaries"), site)
+    found = audit_run(folder, tasks, progress, how, share=share, again=again)
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
 
@@ -530,23 +521,19 @@ def audit_variants(
     from aem_harness.harness.run.auditing import variants_line
     from aem_harness.harness.run.reports import run_variants
 
-    keys = run_variants(
-        folder,
-        tasks,
-        progress,
-        workers=workers,
-        timeout=config.grade_timeout,
-        limits=config.limits,
-        tell=_telling(console, "variants"),
-        **_at(site),
-    )
+    keys = run_variants(folder, tasks, progress, _regrading(config, workers, _telling(console, "variants"), site))
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
 
 
-def _at(site: "Site | None") -> dict[str, Any]:
-    """How a site grades again, and ends that; without one the local engine."""
-    return {"audit": site.audit, "end": site.close_all} if site else {}
+def _regrading(
+    config: "RunConfig", workers: int, tell: "Callable[[Key, Regrade], None]", site: "Site | None"
+) -> "Regrading":
+    """How a run is graded again: at its site, or in the local engine."""
+    from aem_harness.harness.run.auditing import Regrading
+
+    how = Regrading(workers, config.grade_timeout, config.limits, tell)
+    return replace(how, audit=site.audit, end=site.close_all) if site else how
 
 
 def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":

@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,40 +97,51 @@ class Auditor:
         return found
 
 
+@dataclass(frozen=True)
+class Regrading:
+    """How rollouts of a run are graded again.
+
+    `workers` at a time, each within `timeout` seconds and under `limits`; `tell` is called after each. `audit` does it
+    for a task, the folder of its rollout and the name of the finding, by default in a container of this machine's
+    engine. `end` ends what is under way when all is interrupted.
+    """
+
+    workers: int = 2
+    timeout: float = 1800
+    limits: Any = None
+    tell: Callable[[Key, Regrade], None] = lambda key, found: None
+    audit: Callable[[Task, Path, str], Regrade] | None = None
+    end: Callable[[], None] = Sandbox.close_all
+
+
 def regrade_run(
     folder: Path,
     tasks: Mapping[str, Task],
     keys: Sequence[Key],
+    how: Regrading,
     *,
-    workers: int,
-    timeout: float,
-    limits: Any,
     again: bool = True,
-    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
     name: str = CANARY,
-    audit: Callable[[Task, Path, str], Regrade] | None = None,
-    end: Callable[[], None] = Sandbox.close_all,
 ) -> None:
-    """Grade these resolved rollouts again, unless that is done; `tell` is called after each.
+    """Grade these resolved rollouts again, unless that is done.
 
     With canaries, or, if `name` is VARIANT, with the held-out variants of their tasks. `again`: also repeat those for
-    which an earlier attempt found nothing. `audit` does it for a task and the folder of its rollout; by default here.
-    `end` ends what is under way, when all is interrupted.
+    which an earlier attempt found nothing.
     """
     rollouts = {key: folder / "rollouts" / key[0] / str(key[1]) for key in keys}
     known = {key: stored(path, name) for key, path in rollouts.items()}
     todo = [key for key, was in known.items() if was is None or (again and was.state == "unaudited")]
-    auditor = Auditor({"aem.run": folder.name}, timeout=timeout, limits=limits, name=name)
-    grade_again = audit or (lambda task, rollout, _: auditor.audit(task, rollout))
-    with ThreadPoolExecutor(workers, "canary") as pool:
+    auditor = Auditor({"aem.run": folder.name}, timeout=how.timeout, limits=how.limits, name=name)
+    grade_again = how.audit or (lambda task, rollout, _: auditor.audit(task, rollout))
+    with ThreadPoolExecutor(how.workers, "canary") as pool:
         found = [pool.submit(lambda key: grade_again(tasks[key[0]], rollouts[key], name), key) for key in todo]
         try:
             for key, each in zip(todo, found, strict=True):
-                tell(key, each.result())
+                how.tell(key, each.result())
         except BaseException:  # an interrupt does not wait for gradings that may take half an hour
             pool.shutdown(wait=False, cancel_futures=True)
             while running := [one for one in found if not one.done()]:
-                end()  # repeatedly: another container may just be starting
+                how.end()  # repeatedly: another container may just be starting
                 wait(running, timeout=0.5)
             raise
 

@@ -13,7 +13,7 @@ In the run's folder:
 so that `swebench report <run_id>`, called in that folder, grades the run again from its logs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,10 @@ from aem_harness.harness.grading import heldout, official
 from aem_harness.harness.grading.audit import Mark, audit_log, audit_patch
 from aem_harness.harness.grading.predictions import write_predictions
 from aem_harness.harness.grading.readings import audit_readings
-from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.instances.rows import to_row
 from aem_harness.harness.io import read_json, write_json, write_json_lines
 from aem_harness.harness.run import auditing
 from aem_harness.harness.run.store import Key, Progress, read_patch
-from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Outcome, Prediction, Task
 
 COMPLETED = (Outcome.RESOLVED, Outcome.UNRESOLVED)
@@ -169,35 +167,22 @@ def audit_run(
     folder: Path,
     tasks: Sequence[Task],
     progress: Mapping[Key, Progress],
+    how: auditing.Regrading,
     *,
     share: float = auditing.SHARE,
-    workers: int = 2,
-    timeout: float = 1800,
-    limits: Any = None,
     again: bool = True,
-    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
-    audit: Callable[[Task, Path, str], Regrade] | None = None,
-    end: Callable[[], None] = Sandbox.close_all,
 ) -> auditing.Audited | None:
-    """Grade the resolved rollouts of a run again with canaries (see above), and write its audit.json anew.
+    """Grade the resolved rollouts of a run again with canaries (harness/run/auditing.py), and write its audit.json.
 
-    `progress` as the run's journal has it; `share` in [0, 1]; `again`: also what an earlier try could find out nothing
-    of. Returns None where no rollout was chosen.
+    `progress` as the run's journal has it; `share` in [0, 1]; `again`: also what an earlier attempt found nothing of.
+    Returns None where no rollout was chosen.
     """
     known = {task.instance_id: task for task in tasks}
     write_reports(folder, tasks, progress)
     marked = auditing.marked_keys(folder)
     resolved = [key for key in auditing.resolved_keys(progress) if key[0] in known]
     keys = auditing.chosen(folder.name, resolved, marked, share)
-    how: dict[str, Any] = {
-        "workers": workers,
-        "timeout": timeout,
-        "limits": limits,
-        "tell": tell,
-        "audit": audit,
-        "end": end,
-    }
-    auditing.regrade_run(folder, known, keys, again=again, **how)
+    auditing.regrade_run(folder, known, keys, how, again=again)
     write_reports(folder, tasks, progress)
     found = auditing.summary(folder, progress, marked)
     if found:
@@ -206,16 +191,7 @@ def audit_run(
 
 
 def run_variants(
-    folder: Path,
-    tasks: Sequence[Task],
-    progress: Mapping[Key, Progress],
-    *,
-    workers: int = 2,
-    timeout: float = 1800,
-    limits: Any = None,
-    tell: Callable[[Key, Regrade], None] = lambda key, found: None,
-    audit: Callable[[Task, Path, str], Regrade] | None = None,
-    end: Callable[[], None] = Sandbox.close_all,
+    folder: Path, tasks: Sequence[Task], progress: Mapping[Key, Progress], how: auditing.Regrading
 ) -> list[Key]:
     """Run the held-out variants with every resolved rollout whose instance has any, and write audit.json anew.
 
@@ -223,14 +199,6 @@ def run_variants(
     """
     known = {task.instance_id: task for task in tasks if (made := heldout.stored(task)) and made.variants}
     keys = [key for key in auditing.resolved_keys(progress) if key[0] in known]
-    how: dict[str, Any] = {
-        "workers": workers,
-        "timeout": timeout,
-        "limits": limits,
-        "tell": tell,
-        "audit": audit,
-        "end": end,
-    }
-    auditing.regrade_run(folder, known, keys, name=auditing.VARIANT, **how)
+    auditing.regrade_run(folder, known, keys, how, name=auditing.VARIANT)
     write_reports(folder, tasks, progress)
     return keys

@@ -238,9 +238,8 @@ def test_a_finding_is_kept_beside_the_rollout_and_marks_it(tmp_path: Path, monke
     rollout = tmp_path / "rollouts" / "a" / "0"
     (rollout / "report.json").write_text("{}")
     monkeypatch.setattr(auditing, "VariantRunner", Runner)
-    auditing.regrade_run(
-        tmp_path, {"a": tiny_task()}, [("a", 0)], workers=1, timeout=1, limits=None, name=auditing.VARIANT
-    )
+    how = auditing.Regrading(workers=1, timeout=1)
+    auditing.regrade_run(tmp_path, {"a": tiny_task()}, [("a", 0)], how, name=auditing.VARIANT)
     assert read_json(rollout / "variant.json")["state"] == "marked"
     assert auditing.marks_of(rollout) == [mark]
     assert not (rollout / "canary.json").exists()
