@@ -2,7 +2,7 @@
 
 The server's part must be sound (JSON with a choice in it), else `Unreadable` is raised and the call is repeated. The
 model's part need not be: content of any type or none, tool calls of any shape, text that is no Unicode. It is turned
-into the nearest honest `Completion`, and what had to be mended is listed in its `anomalies`.
+into the nearest honest `Completion`, and what had to be corrected is listed in its `anomalies`.
 """
 
 import json
@@ -90,10 +90,10 @@ def _text(content: Any, odd: list[str]) -> str:
 
 def _unicode(text: str, odd: list[str]) -> str:
     """JSON can spell lone surrogates, which no file and no request can carry."""
-    mended = text.encode("utf-8", "replace").decode()
-    if mended != text:
+    corrected = text.encode("utf-8", "replace").decode()
+    if corrected != text:
         odd.append("text is not Unicode")
-    return mended
+    return corrected
 
 
 def _tool_calls(calls: Any, odd: list[str]) -> tuple[Mapping[str, Any], ...]:
@@ -102,7 +102,7 @@ def _tool_calls(calls: Any, odd: list[str]) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(calls, list):
         odd.append(f"tool_calls is {type(calls).__name__}")
         return ()
-    mended = []
+    corrected = []
     for number, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
@@ -114,7 +114,7 @@ def _tool_calls(calls: Any, odd: list[str]) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(arguments, str):
             odd.append(f"tool call arguments are {type(arguments).__name__}")
         identity = call.get("id") if isinstance(call, dict) else None
-        mended.append(
+        corrected.append(
             {
                 "id": _unicode(identity, odd) if isinstance(identity, str) and identity else f"call_{number}",
                 "type": "function",
@@ -124,7 +124,7 @@ def _tool_calls(calls: Any, odd: list[str]) -> tuple[Mapping[str, Any], ...]:
                 },
             }
         )
-    return tuple(mended)
+    return tuple(corrected)
 
 
 def _logprobs(

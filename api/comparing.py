@@ -19,7 +19,7 @@ Sources = str | Path | Sequence[str | Path]
 
 
 def outcomes(sources: Sources, *, instances: str = "", ends: "OwnEnds" = None) -> "pd.DataFrame":
-    """One row a rollout, with the columns of docs/outcomes.md: run folders, CSV files, or what `aem import` reads.
+    """One row per rollout, with the columns of docs/outcomes.md: run folders, CSV files, or what `aem import` reads.
 
     `FILE:ARM` picks an arm, `NAME=FILE` renames one. `instances` is a dataset that knows difficulty and issue date.
     `ends` overrides whose fault an end is, in all arms: a YAML file, or a mapping such as `{"exit_api": "model"}`.

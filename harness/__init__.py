@@ -1,5 +1,5 @@
 """The evaluation engine: instances, containers, the official grader, the run journal and the statistics.
 
-Knows Docker and the grader; knows no model and no torch. Rooms above it (`agents`, `aem_checkpoints`,
-`training`, `cli`) import it; it imports none of them.
+It knows Docker and the grader, and neither models nor torch. The packages above it (`agents`, `aem_checkpoints`,
+`training`, `api`, `commands`) import it; it imports none of them.
 """

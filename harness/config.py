@@ -31,7 +31,7 @@ class Limits(Record):
 
 
 class RunConfig(Record):
-    """The settings of one arm that decide what its rollouts can come to."""
+    """The settings of one arm that can change the outcomes of its rollouts."""
 
     arm: str = Field(description="label of this side in comparisons (default: checkpoint or agent)", min_length=1)
     dataset: str = Field("sample", description="verified, lite, full, multilingual, sample, tiny, or a local file")

@@ -168,7 +168,7 @@ def _plain(values: pd.Series, kind: str) -> bool:
 
 
 def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
-    read, dtype, mend = _KINDS[kind]
+    read, dtype, remedy = _KINDS[kind]
     if name not in raw.columns or raw[name].isna().all():
         return pd.Series([None] * len(raw), index=raw.index, dtype=dtype)
     if _plain(raw[name], kind):
@@ -182,6 +182,6 @@ def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
             try:
                 seen[value] = None if empty or value is None or value is pd.NA or value != value else read(text)
             except (ValueError, KeyError, OverflowError):
-                raise DataError(f"{source} row {row}: {name} is {value!r}; {mend}") from None
+                raise DataError(f"{source} row {row}: {name} is {value!r}; {remedy}") from None
         out.append(seen[value])
     return pd.Series(out, index=raw.index, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The words of the project as types: one instance from dataset row to grade, and the seams between the rooms.
+"""The types that all packages share: one instance from dataset row to grade, and the protocols between packages.
 
 Records are frozen; what can be derived is a property. `Instance` is all that an agent may see: it has no field for
 the gold patch or the tests, so it cannot leak them.
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Record(BaseModel):
-    """Base of everything that travels between rooms or onto disk."""
+    """Base of all records that packages exchange or write to disk."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -104,7 +104,8 @@ class Completion(Record):
     `seconds` is the attempt that succeeded, `queue_seconds` what passed on this side before it began, and
     `server_queue_seconds` the part of the attempt that the request queued at the server, None where that does not say.
     `gpu_seconds` is the request's share of the server's GPUs (`agents.accelerator`), None where those are not known.
-    `reasoning` is what the server parsed out of `content`; `anomalies` names what was out of protocol and was mended.
+    `reasoning` is what the server parsed out of `content`; `anomalies` names departures from the protocol that were
+    corrected.
     """
 
     content: str

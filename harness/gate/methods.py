@@ -8,7 +8,7 @@ from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
 from aem_harness.harness.gate.looks import Cells, GatePath
 
-# Of the rule by which a gate decides; raised whenever the same outcomes could come to another verdict. 1.0: bets
+# Of the rule by which a gate decides; raised whenever the same outcomes could lead to another verdict. 1.0: bets
 # everywhere. 1.1: looks. 1.2: an order made for the margin, weights by precision, spending near the optimal rule's.
 RULE = "1.2"
 RARE = 0.035  # mean variance p (1 - p) of one rollout of the baseline

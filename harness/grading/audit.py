@@ -56,7 +56,7 @@ class Mark(Record):
 
 
 def audit_patch(patch: str, task: Task) -> list[Mark]:
-    """The marks of a patch on a task, in the order of its files; none for a patch that only mends code."""
+    """The marks of a patch on a task, in the order of its files; none for a patch that only changes code."""
     if not patch:
         return []
     read, official = parse(patch), {change.path: change for change in parse(task.test_patch).changes}

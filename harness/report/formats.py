@@ -132,14 +132,14 @@ def _cell_width(table: PaperTable, index: int) -> int:
 
 
 def _tex_cells(cells: Sequence[Cell], double: Sequence[bool], starred: Sequence[bool]) -> list[str]:
-    """Stars get room of their own before the interval, so that values and intervals stay aligned."""
+    """Stars have a column of their own before the interval, so that values and intervals stay aligned."""
     out = []
     for cell, two, stars in zip(cells, double, starred, strict=True):
         mark = rf"$^{{{cell.mark}}}$" if cell.mark else ""
         value = tex(value_text(cell))
         if two and cell.low is not None:
-            room = rf"\makebox[1.5em][l]{{{mark}}}" if stars else r"\,"
-            out += [value, rf"{room}{{\scriptsize {tex(interval_text(cell))}}}"]
+            space = rf"\makebox[1.5em][l]{{{mark}}}" if stars else r"\,"
+            out += [value, rf"{space}{{\scriptsize {tex(interval_text(cell))}}}"]
         elif two:
             out += [value, mark]
         else:

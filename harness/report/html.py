@@ -45,15 +45,15 @@ def build_report(comparison: Comparison, outcomes: Outcomes, out: Path, *, embed
     from markupsafe import Markup
 
     pages = collect(outcomes, comparison, out, embed)
-    room = files("aem_harness.harness.report") / "page"
+    folder = files("aem_harness.harness.report") / "page"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg"] = Markup
-    template = environment.from_string((room / "page.html.j2").read_text())
+    template = environment.from_string((folder / "page.html.j2").read_text())
     return template.render(
         **view(comparison, outcomes, pages),
         lead=lead,
-        style=Markup((room / "page.css").read_text()),
-        script=Markup((room / "page.js").read_text()),
+        style=Markup((folder / "page.css").read_text()),
+        script=Markup((folder / "page.js").read_text()),
         data=Markup(_json({**pages.facts, "flips": _flip_steps(comparison)})),
         blobs=pages.blobs,
     )

@@ -42,7 +42,7 @@ class Left:
 
 
 class Worked(NamedTuple):
-    """What a rollout came to: its event for the journal, and the fault that the event tells of."""
+    """The result of a rollout: its event for the journal, and the fault that the event describes."""
 
     event: Event
     fault: AemError | None

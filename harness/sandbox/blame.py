@@ -1,4 +1,4 @@
-"""Whose doing it is that a container does not work: the engine's and the host's, or what ran in it.
+"""Who is to blame when a container does not work: the engine and the host, or what ran in the container.
 
 A policy must not be able to turn its failure into an infrastructure failure, which leaves the rate: by stopping or
 removing the shell, killing everything, filling its disk, or growing the work tree beyond what git can read in time. The
