@@ -1,6 +1,7 @@
 """Fixtures that all tests use."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +21,16 @@ settings.load_profile("aem")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AEM_TEST_DATA", ROOT.parent / "shared"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests take long come first: a long one that begins last would run on one core alone."""
+    weights = {"slow": 10, "docker": 1}
+    weight = Counter[Path]()
+    for item in items:
+        weight[item.path] += max((weights.get(mark.name, 0) for mark in item.iter_markers()), default=0)
+    items.sort(key=lambda item: -weight[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -231,6 +231,7 @@ def test_many_clients_at_once_are_all_answered(server):
     assert not [reply.anomalies for reply in replies if reply.anomalies]
 
 
+@pytest.mark.extended
 def test_a_crash_is_answered_by_a_restart_and_every_call_under_way_is_repeated(tmp_path):
     known = Registry()
     with Server([known.get("tiny-aem")], known, tmp_path / "server.log") as server:

@@ -12,7 +12,8 @@ import pytest
 
 from aem_harness.harness.run.store import read_journal
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.usefixtures("engine")]
+# The same driver without containers, in seconds: tests/gate/test_audited_live.py.
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.extended, pytest.mark.usefixtures("engine")]
 
 AEM = [sys.executable, "-m", "aem_harness.cli"]
 FAST = ["-w", "4", "--grade-workers", "4"]
@@ -46,14 +47,19 @@ def gate(baseline: Path, out: Path, *options: str) -> subprocess.CompletedProces
     return subprocess.run(command(baseline, out, *options), capture_output=True, text=True, check=False)
 
 
+def hear_interrupts() -> None:
+    """Shells start background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def disturbed(how: signal.Signals, rollouts: int, folder: Path, words: list[str]) -> None:
     """Start the command and end it when the run has come to so many rollouts."""
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hear_interrupts)
     while not (folder / "journal.jsonl").exists() or len(ran(folder)) < rollouts:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
-    process.wait(60)
+    process.wait(120)
 
 
 def ran(folder: Path) -> list[tuple[str, int]]:
@@ -86,7 +92,6 @@ def test_a_worse_candidate_is_blocked_before_all_of_it_is_run_whatever_happens_o
     assert len(set(ran(out))) == len(ran(out))
 
 
-@pytest.mark.extended
 def test_both_arms_are_run_side_by_side_and_no_further_than_the_verdict_needs(baseline, tmp_path):
     planned, out = 2 * len(ran(baseline)), tmp_path / "pair"
     disturbed(signal.SIGKILL, 2, out / IDLE, command(baseline, out, "--fresh"))
@@ -102,7 +107,6 @@ def test_both_arms_are_run_side_by_side_and_no_further_than_the_verdict_needs(ba
     assert json.loads(gate(baseline, out, "--fresh").stdout) == found
 
 
-@pytest.mark.extended
 def test_a_budget_in_gpu_hours_needs_to_know_how_many_gpus_there_are(baseline, tmp_path):
     done = gate(baseline, tmp_path / "idle", "--budget", "1gpuh")
     assert done.returncode == 4
@@ -114,7 +118,6 @@ def test_a_budget_in_gpu_hours_needs_to_know_how_many_gpus_there_are(baseline, t
     assert 0.0001 <= found["gpu_hours"] <= sum(seconds) * 8 / 4 / 3600
 
 
-@pytest.mark.extended
 def test_past_checkpoints_are_the_control_variate_of_a_gate_that_runs(baseline, tmp_path):
     names = sorted({instance for instance, _ in ran(baseline)})
     rows = [f"past,{name},{seed},{n % 2}" for n, name in enumerate(names) for seed in range(4)]

@@ -97,7 +97,9 @@ def test_a_run_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_path,
     assert containers(killed) == [], "a container was left behind"
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.extended)]
+)
 def test_an_interrupted_run_leaves_nothing_running_and_continues(tmp_path, unique, how, code):
     folder = tmp_path / unique("interrupted")
     process = start(folder)
