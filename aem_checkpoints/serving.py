@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -24,6 +23,7 @@ from aem_harness.aem_checkpoints.registry import Entry, Registry
 from aem_harness.harness.errors import PolicyFault
 from aem_harness.harness.io import append_line
 from aem_harness.harness.run.store import now
+from aem_harness.harness.web import reserve_port
 
 START_SECONDS = 3600.0  # a large model on a cold disk takes many minutes to load
 RESTARTS = 1
@@ -61,7 +61,8 @@ class Server:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.program = program or find_program()
-        self.port = port or free_port()
+        self._kept = contextlib.ExitStack()  # of the port, also during a restart
+        self.port: int = port or self._kept.enter_context(reserve_port()).getsockname()[1]
         self.log = log
         self.events: list[dict[str, str]] = []
         self.failed = ""
@@ -121,6 +122,7 @@ class Server:
         if self._watcher.is_alive():
             self._watcher.join()
         self._end()
+        self._kept.close()
         self._note("stopped")
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -220,13 +222,6 @@ class Server:
         self.events.append(entry)
         with self.log.with_suffix(".events.jsonl").open("a") as file:
             append_line(file, json.dumps(entry))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _cpu_settings() -> dict[str, str]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aem_harness.harness.web import reserve_port
+
 CHUNK = 256 << 10
 BURST = 1.0  # seconds of late sending that are made up for: a busy machine wakes threads late
 
@@ -97,9 +99,8 @@ def registry(folder: Path, rate: float | None = None) -> Iterator[Link]:
     program = shutil.which("docker-registry")
     if program is None:
         raise FileNotFoundError("docker-registry: apt-get install docker-registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    kept = reserve_port()
+    port = kept.getsockname()[1]
     settings = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -126,3 +127,4 @@ def registry(folder: Path, rate: float | None = None) -> Iterator[Link]:
         link.close()
         process.terminate()
         process.wait()
+        kept.close()

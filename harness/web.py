@@ -1,6 +1,7 @@
 """Calls of servers by URL: those on this machine never go through a proxy, the others say which one they go through."""
 
 import ipaddress
+import socket
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,17 @@ def is_loopback(url: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
+
+
+def reserve_port() -> socket.socket:
+    """A socket that keeps a free port of 127.0.0.1 until it is closed: no other program is given that port.
+
+    A server that sets SO_REUSEADDR, as servers do, can listen on it meanwhile; before that, connections are refused.
+    """
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    return kept
 
 
 def open_url(request: "urllib.request.Request | str", *, timeout: float) -> Any:

@@ -95,11 +95,15 @@ def prune(tasks: Iterable[Task], *, base: bool = False, whole: bool = False, dry
 def _earlier(names: Iterable[str]) -> list[str]:
     """Images of a bundled set under a tag that it no longer uses: its recipe has changed since they were built."""
     with boundary(EnvironmentFault, "the Docker engine does not answer"):
-        built = client().images.list(filters={"label": RECIPE})
+        # not docker-py's images.list(): it asks for each one, and fails for one that is removed meanwhile
+        built = client().api.images(filters={"label": RECIPE})
     current = set(names)
     repositories = {name.rpartition(":")[0] for name in current if name.startswith("aem/") and name != BASE}
     return [
-        tag for image in built for tag in image.tags if tag not in current and tag.rpartition(":")[0] in repositories
+        tag
+        for image in built
+        for tag in image.get("RepoTags") or ()
+        if tag not in current and tag.rpartition(":")[0] in repositories
     ]
 
 

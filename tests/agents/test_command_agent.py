@@ -59,7 +59,7 @@ def test_exit_code_75_is_infrastructure(repository):
         rollout(repository, "print('server gone')\nraise SystemExit(75)\n")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120, func_only=True)
 def test_out_of_time_kills_the_program_and_what_it_started(repository):
     pidfile = repository.workdir.parent / "pid"
     end, _ = rollout(
@@ -80,7 +80,7 @@ def test_out_of_time_kills_the_program_and_what_it_started(repository):
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120, func_only=True)
 def test_a_program_ends_with_its_container_as_when_a_run_is_interrupted(testbed):
     with Sandbox(testbed) as box:
         threading.Timer(1, box.close).start()
@@ -96,7 +96,7 @@ def test_a_flood_keeps_its_end_only(repository):
     json.dumps(messages)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120, func_only=True)
 def test_a_background_process_that_holds_the_output_does_not_hold_the_run(repository):
     end, _ = rollout(repository, "import subprocess\nsubprocess.Popen(['sleep', '600'])\n")
     assert end.status is ExitStatus.SUBMITTED

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from aem_harness.agents import calls
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling
+from aem_harness.harness.web import reserve_port
 
 MESSAGE = {"role": "assistant", "content": "from the new server"}
 BODY = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
@@ -27,8 +28,9 @@ class Answers(BaseHTTPRequestHandler):
 
 def test_a_call_to_a_server_that_stopped_listening_is_made_again_on_the_one_that_answers(monkeypatch):
     monkeypatch.setattr(calls, "WATCH_SECONDS", 0.1)
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
+    kept = reserve_port()
+    port = kept.getsockname()[1]
+    listening = socket.create_server(("127.0.0.1", port))
     held, started = [], []
 
     def end_in_the_middle() -> None:
@@ -37,7 +39,6 @@ def test_a_call_to_a_server_that_stopped_listening_is_made_again_on_the_one_that
         connection.recv(1)
         listening.close()
         threading.Event().wait(1.0)
-        ThreadingHTTPServer.allow_reuse_address = True
         started.append(ThreadingHTTPServer(("127.0.0.1", port), Answers))
         started[0].serve_forever()
 
@@ -49,6 +50,7 @@ def test_a_call_to_a_server_that_stopped_listening_is_made_again_on_the_one_that
     assert completion.retries > 0
     held[0].close()
     started[0].shutdown()
+    kept.close()
 
 
 def test_a_slow_server_that_listens_is_waited_for(monkeypatch):

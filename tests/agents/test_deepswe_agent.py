@@ -99,7 +99,7 @@ def test_calls_are_read_as_r2e_gyms_expressions_read_them(reply):
     assert before_call(reply) == (reply[: block.start()] if block else reply).strip()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120, func_only=True)
 @pytest.mark.parametrize("piece", ["<function=", "<parameter=a>", "<think>", "<function=a><parameter=", "</function>"])
 def test_a_megabyte_of_repetition_is_read_at_once(piece):
     reply = piece * (2**20 // len(piece))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
 from aem_harness.agents.reply import Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.web import reserve_port
 from tests.agents.model_server import Handler, chat, model_server, say
 
 HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
@@ -181,10 +182,11 @@ def test_a_rollout_stays_on_one_endpoint_and_rollouts_spread():
 
 
 def test_a_dead_endpoint_is_passed_over():
-    with model_server(say("x")) as alive, model_server(say("x")) as dead:
-        gone = dead.url
-    with model_server(say("x")) as alive, EndpointPolicy("tiny", [gone, alive.url], retry=QUICK) as policy:
-        assert [policy.complete(HELLO, seed=seed).content for seed in range(6)] == ["x"] * 6
+    with reserve_port() as nobody, model_server(say("x")) as alive:
+        gone = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
+        policy = EndpointPolicy("tiny", [gone, alive.url], retry=QUICK)
+        with policy:
+            assert [policy.complete(HELLO, seed=seed).content for seed in range(6)] == ["x"] * 6
 
 
 def test_every_call_has_a_seed_of_its_own_and_a_rollout_repeats_its_seeds():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
+from threading import Lock
 
 import pytest
 
@@ -37,6 +38,7 @@ ALLOWED = ("agent", "config.agent", "scaffold", "images")
 def regraded(monkeypatch, tmp_path) -> Counter:
     """Nothing runs in a container; counts the regrades of each run. Canaries mark all of a run called "cheat"."""
     counts: Counter = Counter()
+    counting = Lock()
     folders = Folders(Injector({}))
 
     class Regrader:
@@ -44,7 +46,8 @@ def regraded(monkeypatch, tmp_path) -> Counter:
             self.task, self.run = task, labels["aem.run"]
 
         def regrade(self, patch, passed):
-            counts[self.run] += 1
+            with counting:
+                counts[self.run] += 1
             state = "marked" if self.run == "cheat" else "clean"
             return Regrade(state=state, patch_sha256=digest_of(patch), seconds=1.0)
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -21,6 +20,7 @@ from aem_harness.harness.sandbox import build
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.sandbox.images import ensure_image, local_images, prune
 from aem_harness.harness.types import Task
+from aem_harness.harness.web import reserve_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("base")]
 
@@ -160,9 +160,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if program is None:
         pytest.skip("no registry to pull from: apt-get install docker-registry")
     folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    kept = reserve_port()
+    address = f"127.0.0.1:{kept.getsockname()[1]}"
     settings = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -177,6 +176,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        kept.close()
 
 
 def wait_for(answers: Callable[[], bool], seconds: float = 30) -> None:

@@ -15,6 +15,7 @@ from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.engine import Engine, at, identity
 from aem_harness.harness.sandbox.watch import Watch
+from aem_harness.harness.web import reserve_port
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -35,9 +36,8 @@ def address(engine: None, tmp_path_factory) -> Iterator[str]:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     shutil.copy(folder / "user.pub", folder / "authorized")
     Path("/run/sshd").mkdir(exist_ok=True)  # where sshd wants to lock itself in
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    kept = reserve_port()
+    port = kept.getsockname()[1]
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
         "PermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n"
@@ -68,6 +68,7 @@ def address(engine: None, tmp_path_factory) -> Iterator[str]:
         os.environ["PATH"] = before
         server.terminate()
         server.wait()
+        kept.close()
 
 
 def test_containers_are_worked_through_one_connection(address: str, base: str) -> None:

@@ -97,12 +97,17 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(base_run, tmp
 
 
 IN_ANOTHER_PROCESS = """
-import sys
+import sys, time
 from pathlib import Path
-from random import Random
 from aem_harness.training.config import RlConfig
-from aem_harness.training.run import slow_here, train
-from aem_harness.training.start import policy_folder
+from aem_harness.training.folder import Folder
+from aem_harness.training.run import train
+log = Folder.log
+def waiting(folder, values):
+    log(folder, values)
+    if values["step"] == 6:
+        time.sleep(600)  # for the kill, which would be late on a busy machine
+Folder.log = waiting
 train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
 """
 

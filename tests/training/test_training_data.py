@@ -120,8 +120,8 @@ def published(engine, bundled, unique) -> Iterator[dict[str, str]]:
     build(names["r2e"], {"Dockerfile": r2e.encode(), "run_tests.sh": run_tests}, parent)
     yield names
     client = docker.from_env()
-    for image in client.images.list():
-        for name in image.tags:
+    for image in client.api.images():
+        for name in image["RepoTags"] or ():
             if tag in name:
                 client.images.remove(name, force=True)
 
