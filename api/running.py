@@ -22,7 +22,7 @@ from aem_harness.api.sites import (
 )
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
-from aem_harness.harness.run.origin import Reuse
+from aem_harness.harness.run.origin import Reuse as Reuse
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,6 +2,7 @@
 
 import socket
 from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,7 @@ from aem_harness.agents.policy import EndpointPolicy, Retry, served_models
 from aem_harness.agents.refusals import token_count
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, PolicyFault
-from aem_harness.harness.web import is_loopback, proxy_of
+from aem_harness.harness.web import is_loopback, proxy_of, reserve_port
 from tests.agents.model_server import Handler, chat, model_server, say
 
 HELLO = [{"role": "user", "content": "u"}]
@@ -110,3 +111,17 @@ def test_doctor_holds_max_tokens_against_the_context_of_the_server(monkeypatch):
         shown = doctor(server.url, "-c", "sampling.max_tokens=5000")
         assert shown.exit_code == 3
         assert "does not fit the server's context of 4096 tokens" in " ".join(shown.output.split())
+
+
+def test_a_reserved_port_is_free_for_the_server_that_it_is_meant_for_also_after_its_restart():
+    with reserve_port() as kept:
+        address = kept.getsockname()
+        for _ in range(2):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address, timeout=30)
+            with HTTPServer(address, BaseHTTPRequestHandler):
+                socket.create_connection(address, timeout=30).close()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)  # as a program would that does not share it
+    with socket.socket() as other:
+        other.bind(address)
