@@ -8,7 +8,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/env"
+"${PYTHON:-python3}" -m venv "$folder/env"
 "$folder/env/bin/pip" install -q litellm==1.106.2
 LITELLM_LOCAL_MODEL_COST_MAP=True "$folder/env/bin/python" - <<'PY'
 import json

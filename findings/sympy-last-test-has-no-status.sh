@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
-python3 -m venv venv
+"${PYTHON:-python3}" -m venv venv
 venv/bin/pip install -q sympy==1.13.3 swebench==5.0.2
 mkdir tests
 printf 'def test_first():\n    assert 1 + 1 == 2\n\n\ndef test_last():\n    assert 2 + 2 == 4\n' > tests/test_two.py

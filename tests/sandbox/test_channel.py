@@ -63,7 +63,7 @@ def test_at_the_timeout_everything_the_command_started_dies(sandbox):
     stubborn = (
         "trap '' TERM INT; (trap '' TERM; setsid bash -c 'trap \"\" TERM; exec -a leftover sleep 999' & wait) & wait"
     )
-    seen = sandbox.execute(f"echo begun; {stubborn}", timeout=1)
+    seen = sandbox.execute(f"echo begun; {stubborn}", timeout=3)
     assert seen.timed_out
     assert seen.output == "begun\n"
     assert seen.seconds < 60
