@@ -212,6 +212,7 @@ def test_closing_wakes_a_call_that_waits_to_retry():
 @pytest.mark.parametrize("begun", [False, True], ids=["before the headers", "within the reply"])
 def test_closing_wakes_calls_that_wait_for_a_reply(begun):
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(8) as callers:
         policy = EndpointPolicy("tiny", [f"http://127.0.0.1:{silent.getsockname()[1]}/v1"])
         calls = [callers.submit(policy.complete, HELLO, seed=seed) for seed in range(8)]
@@ -222,10 +223,10 @@ def test_closing_wakes_calls_that_wait_for_a_reply(begun):
         policy.close()
         for call in calls:
             with pytest.raises(PolicyFault, match="closed"):
-                call.result(timeout=10)
+                call.result(timeout=60)
         for connection in accepted:
             connection.close()
-    assert "model calls" not in {thread.name for thread in threading.enumerate()}
+    assert "model calls" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def test_every_rollout_in_flight_has_its_call_in_flight():

@@ -66,11 +66,11 @@ def pid_of(server: Server) -> int:
 
 
 def test_nothing_is_left_after_the_block(registry, tmp_path):
-    threads = set(threading.enumerate())
+    threads = set(threading.enumerate())  # some of earlier tests may end meanwhile
     with Server([registry.get("tiny")], registry, tmp_path / "server.log") as server:
         assert len(group(pid_of(server))) >= 3  # guard, server, worker
     assert group(pid_of(server)) == {}
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads
     assert events(server) == ["started", "stopped"]
 
 
