@@ -75,16 +75,25 @@ def compare_checked(
     the quarantined tasks, and those without the tasks of each of `suspect`. Returns also the outcomes compared.
     """
     from aem_harness.harness.compare.sensitivity import other_tasks, task_list, without
+    from aem_harness.harness.errors import counted
 
-    left_out = task_list(quarantine) if quarantine else ()
+    known = set(outcomes.table["instance_id"])
+    listed = task_list(quarantine) if quarantine else ()
+    left_out = tuple(task for task in listed if task in known)
     compared = without(outcomes, left_out) if left_out else outcomes
     comparison = compare(compared, baseline, options=options, ends=ends)
     lines: list[str] = []
     if left_out:
-        name = f"with the {len(left_out)} quarantined tasks"
+        name = f"with the {counted(len(left_out), 'quarantined task')}"
         lines += other_tasks(outcomes, comparison.contrasts, name, options.level)
+    elif listed:
+        lines.append(f"no task of {quarantine} is in these arms: nothing was left out")
     for source in suspect:
-        fewer, name = without(compared, task_list(source)), f"without the tasks of {Path(source).name}"
+        doubted = task_list(source)
+        if not known & set(doubted):
+            lines.append(f"no task of {source} is in these arms")
+            continue
+        fewer, name = without(compared, doubted), f"without the tasks of {Path(source).name}"
         lines += other_tasks(fewer, comparison.contrasts, name, options.level)
     return comparison.model_copy(update={"sensitivity": tuple(lines)}), compared
 

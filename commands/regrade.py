@@ -97,6 +97,7 @@ def _by_release(folder: Path, python: Path, dataset: str | None, console: "Conso
     """Print what another release says of a run's logs, as a diff."""
     from aem_harness.api.running import choose
     from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.errors import counted, listed
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.regrading import by_release
@@ -115,6 +116,20 @@ def _by_release(folder: Path, python: Path, dataset: str | None, console: "Conso
     for reason in sorted(set(found.unread.values())):
         names = [name for name, why in found.unread.items() if why == reason]
         typer.echo(f"  not read, {reason}: {len(names)}, first {names[0]}")
+    typer.echo(f"  eval scripts: the same for {counted(found.scripts, 'instance')}")
+    for task, change in found.reruns.items():
+        typer.echo(f"  {task}: its log does not count, the eval script differs ({change})")
+    if found.reruns:
+        typer.echo(
+            f"  {counted(len(found.reruns), 'instance')} would have to run again in containers: {python} -m "
+            f"swebench.harness.run_evaluation, --instance_ids {' '.join(list(found.reruns)[:5])}"
+            + (" ..." if len(found.reruns) > 5 else "")
+        )
+    if found.unscripted:
+        typer.echo(
+            f"  swebench {found.release} makes no eval script for {listed(found.unscripted, most=3)}: whether it would "
+            "have made their logs is not known"
+        )
 
 
 def _moved(folders: list[Path]) -> set[str]:

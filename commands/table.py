@@ -13,6 +13,7 @@ from aem_harness.commands.options import (
     Describe,
     EndsFile,
     Level,
+    Margin,
     Registered,
     Series,
     TwoWay,
@@ -66,6 +67,7 @@ def table(
     series: Series = False,
     common: Common = False,
     level: Level = 0.95,
+    margin: Margin = None,
     instances: Describe = None,
     reference: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Published figures to add as rows: aem-paper.")
@@ -109,6 +111,7 @@ def table(
             all_pairs=all_pairs,
             wide=wide,
             two_way=two_way,
+            margin=None if margin is None else margin / 100,
             registered=str(registered) if registered else None,
             ends=read_ends(ends).overrides,
         )

@@ -58,6 +58,15 @@ def eval_script(task: Task) -> str:
     return str(_test_spec(task).eval_script)
 
 
+def script_commands(script: str) -> list[str]:
+    """The lines of an eval script as swebench takes them, without those by which release 5 records the exit status."""
+    from swebench.harness.constants import TEST_EXIT_CODE, TEST_EXIT_CODE_VAR
+    from swebench.harness.utils import parse_eval_script
+
+    added = {f"{TEST_EXIT_CODE_VAR}=$?", f'echo "{TEST_EXIT_CODE}: ${TEST_EXIT_CODE_VAR}"'}
+    return [line for line in parse_eval_script(script) if line not in added]
+
+
 def official_report(task: Task, prediction: Prediction, log: Path) -> dict[str, Any]:
     """`{instance_id: {...}}` as swebench writes it into report.json. `log` must be UTF-8."""
     from swebench.harness.grading import get_eval_report

@@ -1,18 +1,22 @@
 """Stored test output read by another release of swebench, which lives in an environment of its own.
 
 The tests are not run again: what may change from release to release is how a log is read and what counts as resolved.
+Also the eval script may, which made the log: the other release's is compared with the one that was run, and where they
+differ its verdict would take another run of the tests.
 """
 
+import difflib
 import json
 import os
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError, GradingFault
-from aem_harness.harness.grading.official import spec_row
+from aem_harness.harness.grading.official import script_commands, spec_row
 from aem_harness.harness.types import Record, Task
 
 # Run by the other interpreter: one JSON line in for a log, one out; the first line out is the release.
@@ -27,6 +31,26 @@ def by_name(name):
         found = getattr(importlib.import_module(f"swebench.harness.log_parsers.{module.name}"), name, None)
         if found:
             return found
+
+# Before the loop, which adds to it what the parsers need.
+known_specs = {repo: dict(each) for repo, each in getattr(grading, "MAP_REPO_VERSION_TO_SPECS", {}).items()}
+
+def script_of(row):
+    if hasattr(log_parsers, "PARSER_REGISTRY"):
+        from swebench.harness.utils import make_test_spec
+        return make_test_spec(row).eval_script
+    known = known_specs.get(row["repo"], {}).get(row["version"])
+    if known is None:
+        return None
+    from swebench.harness.test_spec.create_scripts import make_eval_script_list
+    arguments = row, known, "testbed", "/testbed", row["base_commit"], row["test_patch"]
+    return "\\n".join(["#!/bin/bash", "set -uxo pipefail", *make_eval_script_list(*arguments)]) + "\\n"
+
+def tried(what, *given):
+    try:
+        return what(*given)
+    except Exception:
+        return None
 
 def spec_of(row):
     if hasattr(log_parsers, "PARSER_REGISTRY"):
@@ -46,31 +70,37 @@ for line in sys.stdin:
     row = json.loads(line)
     prediction = {"instance_id": row["instance_id"], "model_name_or_path": "stored", "model_patch": row.pop("patch")}
     log = row.pop("log")
+    script = tried(script_of, row)
     try:
         spec = spec_of(row)
         report = spec and grading.get_eval_report(spec, prediction, log, True)[row["instance_id"]]
         answer = {"known": spec is not None, "report": report}
     except Exception as error:
         answer = {"known": True, "report": None, "error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), flush=True)
+    print(json.dumps({**answer, "script": script}), flush=True)
 """
 
 
 class Reading(Record):
-    """What a release reads from one log. `resolved` None: it knows no parser for it, or failed, as `reason` says."""
+    """What a release reads from one log. `resolved` None: it knows no parser for it, or failed, as `reason` says.
+
+    `script` is the eval script by which it would have made the log; None where it has none.
+    """
 
     resolved: bool | None
     passed: tuple[str, ...] = ()
     reason: str = ""
+    script: str | None = None
 
 
 @dataclass(frozen=True)
 class StoredLog:
-    """A rollout's patch and test output."""
+    """A rollout's patch and test output, and the eval script that made it (None: that of its task)."""
 
     task: Task
     patch: str
     log: Path
+    script: str | None = None
 
 
 def read_by(python: Path, logs: Sequence[StoredLog], *, timeout: float = 3600) -> tuple[str, list[Reading]]:
@@ -78,7 +108,7 @@ def read_by(python: Path, logs: Sequence[StoredLog], *, timeout: float = 3600) -
 
     Raises ConfigError where there is no such interpreter or it has no swebench, GradingFault where it ends early.
     """
-    lines = "".join(json.dumps({**spec_row(one.task), "patch": one.patch, "log": str(one.log)}) + "\n" for one in logs)
+    lines = "".join(json.dumps(_row(one)) + "\n" for one in logs)
     environment = {**os.environ, "PYTHONUTF8": "1"}
     try:
         done = subprocess.run(
@@ -101,23 +131,48 @@ def read_by(python: Path, logs: Sequence[StoredLog], *, timeout: float = 3600) -
     return str(release["release"]), [_reading(one) for one in readings]
 
 
+def _row(one: StoredLog) -> dict[str, Any]:
+    """What the other interpreter is given: releases before 5 make the eval script of commit and test patch."""
+    made_of = {"base_commit": one.task.instance.base_commit, "test_patch": one.task.test_patch}
+    return {**spec_row(one.task), **made_of, "patch": one.patch, "log": str(one.log)}
+
+
 def _reading(answer: Mapping[str, Any]) -> Reading:
-    report = answer.get("report")
+    report, script = answer.get("report"), answer.get("script")
     if report is None:
-        return Reading(resolved=None, reason=answer.get("error") or "no parser for this repository")
+        return Reading(resolved=None, reason=answer.get("error") or "no parser for this repository", script=script)
     statuses = report.get("tests_status") or {}
     passed = sorted(test for each in statuses.values() for test in each["success"])
-    return Reading(resolved=bool(report["resolved"]), passed=tuple(passed))
+    return Reading(resolved=bool(report["resolved"]), passed=tuple(passed), script=script)
+
+
+def script_change(ours: str, theirs: str) -> str:
+    """The lines in which the eval scripts differ, the first of each; empty if they run the same commands.
+
+    Blanks at the end do not count: release 5 cuts off those of a last `git checkout COMMIT ` without files.
+    """
+    a, b = script_commands(ours), script_commands(theirs)
+    found = [line for line in difflib.unified_diff(a, b, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))]
+    first = [next((line for line in found if line.startswith(sign)), "") for sign in "-+"]
+    return "; ".join(textwrap.shorten(f"{line[0]} {line[1:]}", 100) for line in first if line)
 
 
 class Release(Record):
-    """A run's logs by another release: `alike` verdicts, those that changed by rollout, and those it cannot read."""
+    """A run's logs by another release: `alike` verdicts, those that changed by rollout, and those it cannot read.
+
+    `scripts` counts the instances with the same eval script in both. Of those in `reruns` (how the scripts differ, by
+    instance) the logs say nothing about the other release: their tests would have to be run again. `unscripted` are
+    instances for which the other release makes no script from these rows.
+    """
 
     release: str
     alike: int
     changed: Mapping[str, str]
     unread: Mapping[str, str]
     rates: tuple[float, float]
+    scripts: int = 0
+    reruns: Mapping[str, str] = {}
+    unscripted: tuple[str, ...] = ()
 
 
 def compare_release(
@@ -125,14 +180,22 @@ def compare_release(
 ) -> Release:
     """Stored verdicts against another release's, by rollout; `passed` are the tests that passed by the stored report.
 
-    `rates` are the resolved shares of the rollouts that both have read.
+    `rates` are the resolved shares of the rollouts that both have read, those of `reruns` among them.
     """
     names = list(logs)
     release, readings = read_by(python, list(logs.values()))
     changed: dict[str, str] = {}
     unread: dict[str, str] = {}
     both: list[tuple[bool, bool]] = []
+    scripts: dict[str, str | None] = {}  # how they differ by instance, None where there is none to compare
     for name, reading in zip(names, readings, strict=True):
+        stored = logs[name]
+        if reading.script is None:
+            scripts.setdefault(stored.task.instance_id, None)
+        else:
+            change = script_change(stored.script or stored.task.eval_script, reading.script)
+            known = scripts.get(stored.task.instance_id)
+            scripts[stored.task.instance_id] = known or change
         if reading.resolved is None:
             unread[name] = reading.reason
             continue
@@ -151,4 +214,7 @@ def compare_release(
         changed=changed,
         unread=unread,
         rates=rates,
+        scripts=sum(change == "" for change in scripts.values()),
+        reruns={task: change for task, change in scripts.items() if change},
+        unscripted=tuple(task for task, change in scripts.items() if change is None),
     )

@@ -40,10 +40,13 @@ class TableOptions(Record):
     registered: str | None = None
     ends: Mapping[str, Whose] = {}
     two_way: str | None = None
+    margin: float | None = None
 
     def facts(self) -> dict[str, Any]:
         """What is hashed; a table that does not use a later option keeps the hash that it had before there was one."""
-        return self.model_dump(mode="json", exclude={name for name in ("ends", "two_way") if not getattr(self, name)})
+        return self.model_dump(
+            mode="json", exclude={name for name in ("ends", "two_way", "margin") if not getattr(self, name)}
+        )
 
 
 class TableInputs(Record):
@@ -104,11 +107,14 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
             against="all" if options.all_pairs else "previous" if options.series else "baseline",
             common=options.common,
             trajectories=reads,
+            margin=options.margin,
         ),
     )
     if options.registered:
         plan = read_registration(Path(options.registered))
-        found = deviations(plan, outcomes, arms=[arm.arm for arm in comparison.arms], level=options.level)
+        found = deviations(
+            plan, outcomes, arms=[arm.arm for arm in comparison.arms], level=options.level, margin=options.margin
+        )
         comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
     comparison = comparison.model_copy(update={"ends": options.ends})
     table = paper_table(
@@ -139,7 +145,7 @@ def _two_way(outcomes: Outcomes, options: TableOptions, inputs: TableInputs) -> 
     from aem_harness.harness.report.two_way import two_way_table
 
     usual = TableOptions()
-    unused = ("columns", "baseline", "series", "common", "references", "all_pairs", "registered")
+    unused = ("columns", "baseline", "series", "common", "references", "all_pairs", "registered", "margin")
     given = [f"--{name.replace('_', '-')}" for name in unused if getattr(options, name) != getattr(usual, name)]
     if given:
         have = "has" if len(given) == 1 else "have"

@@ -39,10 +39,12 @@ def notes_of(
     ns, seeds = sorted({rate.tasks for rate in rates}), sorted({seeds_of(rate) for rate in rates})
     yield f"n = {', '.join(map(str, ns))} tasks, K = {', '.join(seeds)} rollouts of each task; {_lost(comparison)}."
     yield from (f"{line}." for line in reused_words(comparison))
+    yield from _fewer_tasks(comparison, {column.name for column in columns})
     yield _training_runs(comparison)
     yield from _about_intervals(comparison, columns)
     if any(cell.mark for cell in cells):
         yield _about_marks(comparison, columns)
+    yield from _about_margin(comparison)
     shown = {column.name.removesuffix(":diff") for column in columns}
     if times := about_times(comparison, (row for row in comparison.metrics if slug(row.name) in shown)):
         yield times
@@ -66,6 +68,18 @@ def made_by(version: str, hash: str) -> str:
     return f"aem {version}, table {hash}: `aem table --again {hash}` reproduces it."
 
 
+def _fewer_tasks(comparison: Comparison, names: set[str]) -> Iterator[str]:
+    """Which pass@k are over fewer tasks than the rates, because some tasks have fewer than k rollouts."""
+    tasks = {arm.arm: arm.resolved.tasks for arm in comparison.arms}
+    points = [(f"{one.kind[:-1]}{one.k}", one.arm, one.estimate.tasks) for one in comparison.passes]
+    points += [
+        (f"{one.kind[:-1]}{one.k}:diff", one.candidate, one.estimate.tasks) for one in comparison.pass_differences
+    ]
+    fewer = [f"{name} of {arm} over {n}" for name, arm, n in points if name in names and n < tasks[arm]]
+    if fewer:
+        yield f"Over the tasks that have k rollouts (differences: in both arms) only: {', '.join(fewer)} tasks."
+
+
 def _training_runs(comparison: Comparison) -> str:
     """Of how many training runs each arm is, as far as the models that its rollouts name tell."""
     counts = {arm.arm: arm.checkpoints for arm in comparison.arms}
@@ -75,6 +89,23 @@ def _training_runs(comparison: Comparison) -> str:
         return "One checkpoint, that is one training run, an arm: nothing is said of other runs of a method."
     several = ", ".join(f"{n} of {arm}" for arm, n in counts.items())
     return f"Checkpoints pooled as if they were seeds, {several}: nothing is said of other training runs of a method."
+
+
+def _about_margin(comparison: Comparison) -> Iterator[str]:
+    """What was decided about a margin, for these tasks; nothing where none was asked about."""
+    decided = {
+        f"{one.candidate} \N{MINUS SIGN} {one.baseline}": [
+            each for each in one.decisions if each.margin and each.question == "these tasks"
+        ]
+        for one in comparison.contrasts
+        if not one.label
+    }
+    margins = {each.margin for found in decided.values() for each in found}
+    if margins:
+        (margin,) = margins
+        level = f"one-sided at {100 * (1 - comparison.level) / 2:g} %, Holm over the table"
+        said = (f"{pair} {', '.join(each.verdict for each in found)}" for pair, found in decided.items())
+        yield f"By a margin of {100 * margin:g} points, for these tasks ({level}): {'; '.join(said)}."
 
 
 def _about_tasks(comparison: Comparison) -> str:

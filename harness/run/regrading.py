@@ -130,7 +130,7 @@ def by_release(folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, P
 
     Raises DataError where a run holds none.
     """
-    from aem_harness.harness.grading.official import REPORT, TEST_OUTPUT
+    from aem_harness.harness.grading.official import EVAL_SCRIPT, REPORT, TEST_OUTPUT
     from aem_harness.harness.grading.other_release import StoredLog, compare_release
     from aem_harness.harness.grading.regrade import passed_tests
 
@@ -144,7 +144,9 @@ def by_release(folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, P
         if state.grade is None or state.grade["outcome"] not in judged or instance not in tasks or not log.is_file():
             continue
         name = f"{instance} seed {seed}"
-        logs[name] = StoredLog(tasks[instance], read_patch(place / PATCH), log)
+        script = place / EVAL_SCRIPT
+        ran = script.read_text("utf-8", "surrogateescape") if script.is_file() else None
+        logs[name] = StoredLog(tasks[instance], read_patch(place / PATCH), log, ran)
         verdicts[name] = state.grade["outcome"] == Outcome.RESOLVED.value
         passed[name] = passed_tests(json.loads(report.read_text("utf-8")) if report.is_file() else {})
     if not logs:

@@ -114,3 +114,15 @@ def test_quarantined_tasks_are_left_out_of_both_arms_and_the_line_says_what_they
     assert "better, not no difference detected" in text
     shown = run.invoke(app, [*given, "--suspect", str(tmp_path / "out.txt")])
     assert "without the tasks of out.txt, new - base: +0.0 points" in " ".join(shown.output.split())
+
+
+def test_listed_tasks_that_no_arm_has_are_not_counted_as_quarantined(tmp_path: Path) -> None:
+    write_csv(table(base=counts([1, 2] * 10, 4), new=counts([2, 2] * 10, 4)).table, tmp_path / "arms.csv")
+    run, given = CliRunner(), ["compare", str(tmp_path / "arms.csv"), "--brief"]
+    (tmp_path / "one.txt").write_text("x__y-0\nof__another-1\n")
+    (tmp_path / "none.txt").write_text("of__another-1\n")
+    shown = run.invoke(app, [*given, "--quarantine", str(tmp_path / "one.txt")], env={"COLUMNS": "300"})
+    assert "with the 1 quarantined task, new - base" in shown.output
+    for option in ("--quarantine", "--suspect"):
+        shown = run.invoke(app, [*given, option, str(tmp_path / "none.txt")], env={"COLUMNS": "300"})
+        assert "none.txt is in these arms" in " ".join(shown.output.split())

@@ -1,5 +1,7 @@
 """Equivalence, pass@k differences, interactions, simultaneous bands: what a paper asks beside the difference."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,13 @@ from aem_harness.harness.compare.compare import Options, compare
 from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
+from aem_harness.harness.compare.registration import Registration, now, register
 from aem_harness.harness.compare.simulate import draw_world, observed, roll
 from aem_harness.harness.compare.values import Trials, difference
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.report.again import TableOptions, make_table
+from aem_harness.harness.report.paper import paper_table
+from benchmarks.paper_statistics import interaction_rejects
 from tests.compare.test_compare import counts, rows, table
 
 
@@ -94,6 +101,11 @@ def test_interaction_tests_reject_as_often_as_stated() -> None:
     assert covered >= 380 - error
 
 
+def test_small_repositories_with_noise_that_is_low_by_chance_do_not_make_an_interaction() -> None:
+    """Two rollouts a task, the repositories of Verified: some have two to ten tasks."""
+    assert interaction_rejects(600, 2, 0).at_most()
+
+
 def test_a_series_has_bands_that_hold_for_all_steps_at_once() -> None:
     rng = np.random.default_rng(3)
     held = 0
@@ -119,3 +131,35 @@ def test_pass_at_k_differences_are_columns_of_a_table(tmp_path: object) -> None:
     shown = CliRunner().invoke(app, ["table", path, "--columns", "pass@2,pass@2:diff,pass^4:diff"])
     assert shown.exit_code == 0
     assert "pass@2: difference, points" in shown.output
+
+
+def test_a_table_says_over_how_many_tasks_pass_at_k_is_where_some_have_fewer_rollouts() -> None:
+    few = Trials(np.array([1, 2] * 20), np.array([1, 4] * 20), np.zeros(40, dtype=int))
+    both = [rows("base", counts([2] * 40, 4)), rows("new", few)]
+    outcomes = Outcomes(pd.concat(both, ignore_index=True))
+    text = "\n".join(paper_table(compare(outcomes), ("pass@2", "pass@2:diff")).notes)
+    assert "pass@2 of new over 20, pass@2:diff of new over 20 tasks" in text
+    assert "over the tasks" not in "\n".join(paper_table(compare(outcomes), ("resolved",)).notes).lower()
+
+
+@pytest.mark.parametrize("cutoff", ["yesterday", "2024", "2024-13-01"])
+def test_a_cutoff_that_is_no_date_is_refused(cutoff: str) -> None:
+    outcomes = table(base=counts([1, 2] * 10, 4), new=counts([2, 2] * 10, 4))
+    outcomes.table["created_at"] = "2023-05-01"
+    with pytest.raises(ConfigError, match="is no date: write YYYY-MM-DD"):
+        compare(outcomes, options=Options(cutoff=cutoff))
+
+
+def test_a_table_can_be_as_registered_with_a_margin_and_says_what_is_decided_by_it(tmp_path: Path) -> None:
+    outcomes = table(base=counts([1, 3] * 40, 4), new=counts([1, 3] * 40, 4)).table
+    write_csv(outcomes, tmp_path / "arms.csv")
+    plan = {"tasks": tuple(sorted(outcomes["instance_id"].unique())), "seeds": 4, "level": 0.95, "margin": 0.2}
+    register(tmp_path / "plan.json", Registration(**plan, aem="0", created_at=now()))
+    options = TableOptions(registered=str(tmp_path / "plan.json"))
+    text = make_table([str(tmp_path / "arms.csv")], options).text
+    assert "not as registered" in text
+    assert "margin is 0, not 0.2" in text
+    text = make_table([str(tmp_path / "arms.csv")], options.model_copy(update={"margin": 0.2})).text
+    assert "- as registered (" in text
+    assert "By a margin of 20 points, for these tasks" in text
+    assert "new \N{MINUS SIGN} base non-inferior, not superior, equivalent" in text

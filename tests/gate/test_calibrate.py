@@ -5,7 +5,16 @@ import pytest
 from scipy import stats
 
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.gate.calibrate import Share, cached, calibrate, lowered, own_surface, public_surface, to_text
+from aem_harness.harness.gate.calibrate import (
+    Share,
+    able,
+    cached,
+    calibrate,
+    lowered,
+    own_surface,
+    public_surface,
+    to_text,
+)
 from aem_harness.harness.gate.config import configure
 from aem_harness.harness.gate.design import design
 from aem_harness.harness.gate.rates import few
@@ -42,6 +51,24 @@ def test_a_drop_of_ten_points_is_caught_with_a_fifth_and_of_twenty_with_a_tenth(
     assert at(measured, 0.10).used < 0.20
     assert at(measured, 0.20).blocked.value == 1
     assert at(measured, 0.20).used < 0.10
+
+
+def test_with_a_single_task_the_drop_is_still_what_it_is_called():
+    """Public surfaces draw hardly any solved task now and then, from which nothing can be lost."""
+    world, source = public_surface("deepswe", 1)
+    lost: list[float] = []
+
+    def seen(rng):
+        lost.append(float(world(rng).mean()))
+        return np.array([lost[-1]])
+
+    config = configure(margin=0.10, futility=0.0)
+    found = calibrate(config, seen, source=source, seeds=8, baseline_seeds=8, drops=(), trials=50)
+    assert min(lost) < 0.10  # such draws are not used for a drop of 10 points
+    assert [one.passed.trials for one in found.scenarios] == [50, 50]
+    assert able(world, 0.10, np.random.default_rng(1)).mean() >= 0.10
+    with pytest.raises(ConfigError, match="of so few tasks"):
+        able(lambda rng: np.zeros(1), 0.10, np.random.default_rng(1))
 
 
 @pytest.mark.parametrize("world", ["high", "certain"])

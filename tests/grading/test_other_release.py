@@ -3,13 +3,15 @@
 import gzip
 import os
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.grading.other_release import Reading, StoredLog, compare_release, read_by
+from aem_harness.harness.grading.official import eval_script
+from aem_harness.harness.grading.other_release import Reading, StoredLog, compare_release, read_by, script_change
 from aem_harness.harness.io import read_json
 from aem_harness.harness.types import Task
 
@@ -59,6 +61,30 @@ def test_changes_are_told_with_the_tests_that_are_read_otherwise(
     assert (found.alike, list(found.changed), found.unread) == (5, [first], {})
     assert gone in found.changed[first]
     assert abs(found.rates[1] - found.rates[0]) == pytest.approx(1 / 6)
+
+
+def test_an_instance_whose_eval_script_differs_is_said_to_need_another_run(stored: dict[str, StoredLog]) -> None:
+    """The log of the first was made with another test command than the release would use."""
+    verdicts, passed = dict.fromkeys(stored, True), dict.fromkeys(stored, frozenset[str]())
+    first, *others = stored
+    ours = eval_script(stored[first].task)
+    command = ours.split(": '>>>>> Start Test Output'\n")[1].split("\n")[0]
+    ran = replace(stored[first], script=ours.replace(command, f"{command} --another"))
+    found = compare_release(HERE, stored | {first: ran}, verdicts, passed)
+    assert list(found.reruns) == [stored[first].task.instance_id]
+    assert "--another" in found.reruns[stored[first].task.instance_id]
+    assert found.scripts == len({stored[name].task.instance_id for name in others})
+    assert found.unscripted == ()
+
+
+def test_lines_that_only_record_an_exit_status_are_no_other_script() -> None:
+    plain = "#!/bin/bash\npytest a.py\n: '>>>>> End Test Output'\ngit checkout abc \n"
+    recorded = (
+        "#!/bin/bash\npytest a.py\nSWEBENCH_TEST_EXIT_CODE=$?\n: '>>>>> End Test Output'\n"
+        'echo ">>>>> Test Exit Code: $SWEBENCH_TEST_EXIT_CODE"\ngit checkout abc\n'
+    )
+    assert script_change(plain, recorded) == ""
+    assert script_change(plain, recorded.replace("a.py", "b.py")) == "- pytest a.py; + pytest b.py"
 
 
 def test_what_a_release_cannot_read_is_counted_apart(stored: dict[str, StoredLog]) -> None:
