@@ -129,7 +129,7 @@ def _file_rows(path: Path) -> Iterator[_Raw]:
 
 
 def _json_rows(path: Path) -> Iterator[_Raw]:
-    """A list of rows; or one row a line, as `Dataset.to_json` of the library `datasets` writes whatever the suffix."""
+    """A list of rows; or one row per line, as `Dataset.to_json` of `datasets` writes, whatever the suffix."""
     try:
         rows = read_json(path)
     except DataError:

@@ -1,4 +1,4 @@
-"""Harbor jobs: a folder with one folder a trial, each with a `result.json` (fields of Harbor 0.25 and 0.26).
+"""Harbor jobs: a folder with one folder per trial, each with a `result.json` (fields of Harbor 0.25 and 0.26).
 
 A reward of 1 is resolved, one of 0 is not. Harbor 0.26 says itself whether a trial's reward is valid (`reward_valid`):
 a context that overflowed or an agent that exited with an error counts, a lost server does not. Where a file does not

@@ -1,4 +1,4 @@
-"""NeMo Evaluator: `results.jsonl`, one line a problem and repeat (fields of nemo-evaluator 0.3).
+"""NeMo Evaluator: `results.jsonl`, one line per problem and repeat (fields of nemo-evaluator 0.3).
 
 A reward of 1 is resolved, one of 0 is not. It writes a reward of 0 also for what it could not measure: then
 `scoring_details.error_category` says how it ended, and `harness.ends` whose fault that is.

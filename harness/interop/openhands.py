@@ -1,4 +1,4 @@
-"""OpenHands: `output.jsonl`, one line an instance (and an attempt, since its benchmarks left the main repository).
+"""OpenHands: `output.jsonl`, one line per instance (and an attempt, since its benchmarks left the main repository).
 
 The first line form has `test_result.git_patch`, `history`, `metrics` and `error`; the newer standardized one `status`,
 `attempt`, `resolved` and `cost`. Verdicts: `test_result.report` (of its eval_infer), `resolved`, or an official report

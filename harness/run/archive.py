@@ -69,7 +69,7 @@ def restore(file: Path, into: Path) -> Path:
 
 
 def verify(folder: Path) -> Iterator[str]:
-    """What differs between a restored folder and its SHA256SUMS: one line a file. DataError without that list."""
+    """What differs between a restored folder and its SHA256SUMS: one line per file. DataError without that list."""
     path = folder / SUMS
     if not path.is_file():
         raise DataError(f"{folder} has no {SUMS}: only a run restored from `aem runs archive` can be verified")

@@ -1,4 +1,4 @@
-"""Can the engine start a container at all? One that only answers calls may still be unable to."""
+"""Whether the engine can start a container: one that answers calls may still be unable to."""
 
 import io
 import re
