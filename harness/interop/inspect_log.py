@@ -49,6 +49,12 @@ def read(source: Source) -> list[Row]:
     rows += [{**constant, **row} for row in _missing(described, rows)]
     if (status := header.get("status", "success")) != "success":
         source.problems.note(f"{source.path}: its evaluation ended with the status {status!r}, not success")
+    if len({row["seed"] for row in rows}) > 1 and (seed := _seed(header)) is not None:
+        # Tried with 0.3.285 (findings/inspect-sends-one-seed-for-all-epochs.sh).
+        source.problems.note(
+            f"{source.path}: Inspect sent the seed {seed} in every epoch; where the server honours it, the epochs of a "
+            "sample are one rollout several times, not independent ones: evaluate without the seed, or with one epoch"
+        )
     if rows and all(row.get("outcome") is None for row in rows):
         source.problems.note(f"{source.path}: not one of its {len(rows)} samples has a verdict")
     return rows
@@ -118,6 +124,12 @@ def _verdict(sample: Mapping[str, Any], source: Source, row: Mapping[str, Any]) 
         return {"cause": "no score", "end": "unscored"}
     # It was not scored because of its error: where that is the model's, it is no missing verdict.
     return {"outcome": Outcome.UNRESOLVED if source.ends.of(row["end"]).whose.counts else None}
+
+
+def _seed(header: Mapping[str, Any]) -> Any:
+    """The sampling seed of an evaluation, given with the model or with the evaluation; None where there was none."""
+    configs = (table(header.get("eval")).get("model_generate_config"), table(header.get("plan")).get("config"))
+    return next((seed for config in configs if (seed := table(config).get("seed")) is not None), None)
 
 
 def _prompt_tokens(usage: Mapping[str, Any]) -> int:

@@ -356,6 +356,14 @@ def test_odd_messages_are_recorded_as_what_they_are(message, content, anomaly):
     assert completion.retries == 0
 
 
+def test_a_thought_stays_where_the_server_put_it():
+    """Other clients cut a leading block out of the text (findings/litellm-takes-a-leading-think-block-out.sh)."""
+    inside, _ = ask(say("<think>look first</think>\nls"))
+    assert (inside.content, inside.reasoning) == ("<think>look first</think>\nls", "")
+    apart, _ = ask(say({"role": "assistant", "content": "ls", "reasoning_content": "look first"}))
+    assert (apart.content, apart.reasoning) == ("ls", "look first")
+
+
 def test_a_megabyte_on_one_line_comes_through():
     completion, _ = ask(say("x" * 2**20))
     assert len(completion.content) == 2**20

@@ -60,6 +60,22 @@ def test_an_arm_against_itself_is_no_difference_and_says_what_it_could_have_seen
     assert found.tests[0].p == 1
 
 
+@pytest.mark.parametrize("rollouts", [1, 4])
+def test_which_arm_is_named_first_turns_the_numbers_and_nothing_else(rollouts: int) -> None:
+    """Intervals of other libraries do not mirror (findings/arch-bca-depends-on-which-arm-is-first.sh)."""
+    a = counts([0] * 5 + [rollouts] + [0, rollouts] * 22, rollouts)
+    b = counts([rollouts] * 5 + [0] + [0, rollouts] * 22, rollouts)
+    (forth,), (back,) = (compare(table(base=x, new=y)).contrasts for x, y in ((a, b), (b, a)))
+    assert forth.difference.value == pytest.approx(-back.difference.value)
+    for one, other in ((forth.difference.these, back.difference.these), (forth.difference.like, back.difference.like)):
+        assert one
+        assert other
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-9)
+    assert [test.p for test in forth.tests] == pytest.approx([test.p for test in back.tests])
+    turned = {"better": "worse", "worse": "better"}
+    assert back.decision.verdict == turned.get(forth.decision.verdict, forth.decision.verdict)
+
+
 def test_ten_rollouts_of_two_tasks_are_two_tasks() -> None:
     """Pooled, 20 against 0 successes would be overwhelming; two tasks are not, for tasks like these."""
     found = compare(table(base=counts([0, 0], 10), new=counts([10, 10], 10))).contrasts[0]

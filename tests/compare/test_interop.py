@@ -176,6 +176,19 @@ def test_an_inspect_log_that_was_cut_short_still_gives_its_samples(tmp_path: Pat
     assert import_outcomes(path).table["resolved"].tolist() == [True]
 
 
+@pytest.mark.parametrize(("seed", "epochs", "said"), [(7, 2, True), (None, 2, False), (7, 1, False)])
+def test_epochs_that_were_sent_one_seed_are_said_to_be_no_independent_rollouts(tmp_path, seed, epochs, said) -> None:
+    """The two places where inspect_ai 0.3.285 writes it; findings/inspect-sends-one-seed-for-all-epochs.sh."""
+    samples = [{"id": "x__y-1", "epoch": epoch + 1, "scores": {"s": {"value": "C"}}} for epoch in range(epochs)]
+    of_model = {"eval": {"task": "t", "model": "m", "model_generate_config": {"seed": seed}}}
+    of_evaluation = {"eval": {"task": "t", "model": "m"}, "plan": {"config": {"seed": seed}}}
+    for name, header in (("model.json", of_model), ("evaluation.json", of_evaluation)):
+        (tmp_path / name).write_text(json.dumps({**header, "status": "success", "samples": samples}))
+        read = import_outcomes(tmp_path / name)
+        assert any("sent the seed 7 in every epoch" in note for note in read.notes) == said
+        assert len(read.table) == epochs
+
+
 def harbor_trial(folder: Path, name: str, trial: str, **fields: object) -> None:
     """A result.json with the fields that Harbor 0.25 writes (harbor.models.trial.result.TrialResult)."""
     (folder / trial).mkdir(parents=True)

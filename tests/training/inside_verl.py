@@ -271,6 +271,7 @@ def scale() -> dict[str, Any]:
         "as it is": {},
         "context": {"verl.actor_rollout_ref.rollout.max_model_len": 1000},
         "tokens a GPU": {f"{actor}.ppo_max_token_len_per_gpu": 4000},
+        "whitened": {"verl.algorithm.adv_estimator": "reinforce_plus_plus_baseline"},
         "never saved": {"verl.trainer.save_freq": -1},
         "all kept": {"verl.trainer.max_actor_ckpt_to_keep": None},
         "evaluated on training rows": {"verl.trainer.test_freq": 5},

@@ -225,6 +225,7 @@ def test_the_dry_run_says_what_would_go_wrong_at_scale(scaled):
 
     assert first("context").startswith("stops: rollout.max_model_len is 1000: give it at least 36864")
     assert first("tokens a GPU").startswith("stops: actor.ppo_max_token_len_per_gpu times")
+    assert first("whitened").startswith("advice: verl whitens them over the batch's tokens")
     assert first("never saved").startswith("stops: trainer.save_freq is not positive")
     assert first("all kept").startswith("advice: 25 checkpoints")
     assert first("evaluated on training rows").startswith("stops: it would run on the training rows")

@@ -38,6 +38,7 @@ def advice(what: str, problem: str = "") -> Finding:
 def findings(config: VerlConfig, composed: Any, tasks: list[Task]) -> Iterator[Finding]:
     """Everything that can be counted, in the order in which it would go wrong. `tasks` may be empty: not known yet."""
     yield from _lengths(composed)
+    yield from _advantages(composed)
     yield from _saving(config, composed)
     yield _evaluation(config, composed)
     if config.gate:
@@ -65,6 +66,16 @@ def _lengths(composed: Any) -> Iterator[Finding]:
             return
     if room is None or room >= whole:
         yield Finding(what)
+
+
+def _advantages(composed: Any) -> Iterator[Finding]:
+    """Whitening over tokens moves what a group baseline had made 0 (findings/verl-whitening-*.sh)."""
+    if (name := composed.algorithm.adv_estimator) == "reinforce_plus_plus_baseline":
+        yield advice(
+            f"advantages by {name}",
+            "verl whitens them over the batch's tokens, so that a task whose rollouts all failed is reinforced when "
+            "failures are longer than successes: use grpo or rloo, which give it 0",
+        )
 
 
 def _saving(config: VerlConfig, composed: Any) -> Iterator[Finding]:
