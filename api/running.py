@@ -442,7 +442,7 @@ def _performed(
             workers=workers,
             grade_workers=grade_workers,
             on_event=on_event,
-            order=longest_first(durations),
+            order=longest_first(durations, workers),
             release=release,
             site=opened.site,
             services=services,

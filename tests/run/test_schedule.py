@@ -45,10 +45,34 @@ def test_seeds_stay_one_after_the_other_and_a_retry_comes_at_once():
     assert order(waiting, durations) == [(NAMES[0], 0), (NAMES[1], 1), (NAMES[0], 1), (NAMES[1], 2)]
 
 
+def test_a_long_rollout_of_a_later_seed_is_started_before_the_run_would_wait_for_it():
+    """Two workers: if the long one came last, it would run alone for most of its time."""
+    durations = Durations([ended(NAMES[0], 1.0), ended(NAMES[1], 40.0), ended(NAMES[2], 2.0)])
+    waiting = [(NAMES[0], 6, 0), (NAMES[2], 6, 0), *((name, 7, 0) for name in NAMES)]
+    assert longest_first(durations, 2)(deque(waiting))[:2] == (NAMES[1], 7)
+    assert longest_first(durations, 1)(deque(waiting))[:2] == (NAMES[2], 6)  # one worker never waits
+
+
+def test_far_from_the_end_seeds_stay_whole():
+    durations = Durations([ended(NAMES[0], 1.0), ended(NAMES[1], 40.0), ended(NAMES[2], 2.0)])
+    waiting = [(name, seed, 0) for seed in range(1, 40) for name in NAMES]
+    queue, take = deque(waiting), longest_first(durations, 2)
+    assert {take(queue)[1] for _ in NAMES} == {1}
+
+
+def test_equal_rollouts_stay_in_their_seeds_to_the_end():
+    durations = Durations(ended(name, 5.0) for name in NAMES)
+    waiting = [(name, seed, 0) for seed in range(1, 4) for name in NAMES]
+    queue, take = deque(waiting), longest_first(durations, 64)
+    assert [take(queue)[1] for _ in waiting] == [seed for _, seed, _ in waiting]
+
+
 def test_an_order_by_instance_is_kept():
     durations = Durations([ended(NAMES[0], 1.0), ended(NAMES[1], 9.0)])
     waiting = [(NAMES[0], 0, 0), (NAMES[0], 1, 0), (NAMES[1], 0, 0), (NAMES[1], 1, 0)]
     assert order(waiting, durations) == [one[:2] for one in waiting]
+    queue, take = deque(waiting), longest_first(durations, 2)
+    assert [take(queue) for _ in waiting] == waiting
     assert [in_turn(deque(waiting))] == waiting[:1]
 
 
