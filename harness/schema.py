@@ -1,6 +1,6 @@
 """What a row of the outcomes table may hold: its columns, their types, and the checks a foreign table has to pass."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -173,15 +173,14 @@ def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
         return pd.Series([None] * len(raw), index=raw.index, dtype=dtype)
     if _plain(raw[name], kind):
         return raw[name].astype(dtype)
-    seen: dict[Hashable, Any] = {}  # columns repeat few values many times
-    out = []
-    for row, value in enumerate(raw[name].astype(object), start=2):
-        if value not in seen:
-            text = str(value).strip()
-            empty = not text if kind == "text" else text.lower() in _EMPTY  # an arm may well be called "null"
-            try:
-                seen[value] = None if empty or value is None or value is pd.NA or value != value else read(text)
-            except (ValueError, KeyError, OverflowError):
-                raise DataError(f"{source} row {row}: {name} is {value!r}; {remedy}") from None
-        out.append(seen[value])
-    return pd.Series(out, index=raw.index, dtype=dtype)
+    number, seen = pd.factorize(raw[name].astype(object))  # columns repeat few values many times
+    read_once = np.empty(len(seen) + 1, dtype=object)  # the last one is of what is empty, whose number is -1
+    for place, value in enumerate(seen):
+        text = str(value).strip()
+        empty = not text if kind == "text" else text.lower() in _EMPTY  # an arm may well be called "null"
+        try:
+            read_once[place] = None if empty else read(text)
+        except (ValueError, KeyError, OverflowError):
+            row = int((number == place).argmax()) + 2
+            raise DataError(f"{source} row {row}: {name} is {value!r}; {remedy}") from None
+    return pd.Series(read_once[number], index=raw.index, dtype=dtype)

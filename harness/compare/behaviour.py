@@ -6,6 +6,7 @@ those of other trajectories are computed as they are read.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +73,16 @@ def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, Read, list[str]]:
 
 def _read(table: pd.DataFrame) -> Iterator[tuple[Facts, list[int], list[str]]]:
     """Facts with their row labels and what could not be read: run by run, then the trajectories that lie elsewhere."""
-    runs: dict[str, dict[Key, tuple[int, Path]]] = {}
-    others: dict[int, Path] = {}
+    runs: dict[str, dict[Key, tuple[int, str]]] = {}
+    others: dict[int, str] = {}
     columns = (table["trajectory"], table["source"], table["instance_id"], table["seed"])
     for row, path, source, name, seed in zip(table.index, *(column.tolist() for column in columns), strict=True):
         if not isinstance(path, str):
             continue
         if path == f"{'' if source == '.' else source + '/'}rollouts/{name}/{seed}/{name}.traj.json":
-            runs.setdefault(source, {})[name, seed] = int(row), Path(path)
+            runs.setdefault(source, {})[name, seed] = int(row), path
         else:
-            others[int(row)] = Path(path)
+            others[int(row)] = path
     for source, wanted in runs.items():
         if not (Path(source) / "journal.jsonl").is_file():
             others |= dict(wanted.values())
@@ -93,11 +94,11 @@ def _read(table: pd.DataFrame) -> Iterator[tuple[Facts, list[int], list[str]]]:
         yield _elsewhere(paths[start : start + ROWS])
 
 
-def _elsewhere(paths: Sequence[tuple[int, Path]]) -> tuple[Facts, list[int], list[str]]:
+def _elsewhere(paths: Sequence[tuple[int, str]]) -> tuple[Facts, list[int], list[str]]:
     rows, labels, problems = [], [], []
     for label, path in paths:
         try:
-            rows.append(row_of(("", 0), "", read_trajectory(path)))
+            rows.append(row_of(("", 0), "", read_trajectory(Path(path))))
         except DataError as error:
             problems.append(str(error))
         else:
@@ -145,6 +146,12 @@ def action_at(one: Sketch, step: int | None) -> str:
     return one.actions[step] if step < len(one.actions) else f"(ended: {one.exit_status or 'unknown'})"
 
 
+@lru_cache
+def _pairs(count: int) -> tuple[Ints, Ints]:
+    """The first and the second of every pair of `count`."""
+    return np.triu_indices(count, 1)
+
+
 def _spread(sets: Sequence[NDArray[np.generic]]) -> float:
     """Mean over the pairs of `sets`, each an array of unlike members; two empty sets are alike."""
     members, number = np.unique(np.concatenate(sets), return_inverse=True)
@@ -152,7 +159,7 @@ def _spread(sets: Sequence[NDArray[np.generic]]) -> float:
     held[np.repeat(np.arange(len(sets)), [len(one) for one in sets]), number] = 1
     both = held @ held.T
     size = both.diagonal()
-    first, second = np.triu_indices(len(sets), 1)
+    first, second = _pairs(len(sets))
     either = size[first] + size[second] - both[first, second]
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.where(either > 0, 1 - both[first, second] / either, 0.0).mean())

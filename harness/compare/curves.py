@@ -6,7 +6,7 @@ import pandas as pd
 from aem_harness.harness.compare.behaviour import Read
 from aem_harness.harness.compare.intervals import of_a_rate, these_tasks
 from aem_harness.harness.compare.records import Curve, CurveKind, CurvePoint
-from aem_harness.harness.compare.values import ByTask, Floats, by_task, task_values, values_by_task
+from aem_harness.harness.compare.values import ByTask, Floats, TaskValues, by_task, values_by_task
 from aem_harness.harness.facts.kept import ENTROPIES
 
 POINTS = 24
@@ -29,11 +29,12 @@ def budget_curves(arm: str, table: pd.DataFrame, *, level: float = 0.95) -> list
         usable = scored[scored[column].notna()]
         if len(usable) < 2:
             continue
-        spent = usable[column].astype(float)
+        tasks, spent = by_task(usable), usable[column].to_numpy(dtype=float)
+        resolved = usable["resolved"].to_numpy(dtype=bool)
         points = []
         for budget in _grid(spent):
-            within = usable.assign(resolved=usable["resolved"] & (spent <= budget))
-            points.append(_rate_point(float(budget), within, level))
+            within = values_by_task((resolved & (spent <= budget)).astype(float), tasks, whole=True)
+            points.append(_rate_point(float(budget), within, len(usable), level))
         out.append(Curve(arm=arm, kind=kind, points=tuple(points)))
     return out
 
@@ -64,13 +65,12 @@ def entropy_curve(arm: str, table: pd.DataFrame, read: Read, *, level: float = 0
     return Curve(arm=arm, kind="response entropy by turn", points=tuple(points)) if points else None
 
 
-def _rate_point(x: float, table: pd.DataFrame, level: float) -> CurvePoint:
-    values = task_values(table, "resolved")
+def _rate_point(x: float, values: TaskValues, rollouts: int, level: float) -> CurvePoint:
     rate = float(values.values.mean())
-    interval = of_a_rate(these_tasks(values, level), rate, len(table))
+    interval = of_a_rate(these_tasks(values, level), rate, rollouts)
     return CurvePoint(x=x, value=rate, low=interval.low, high=interval.high, tasks=len(values))
 
 
-def _grid(spent: pd.Series) -> Floats:
+def _grid(spent: Floats) -> Floats:
     """At most POINTS budgets, each reached by an equal share of the rollouts."""
-    return np.unique(np.ceil(np.quantile(spent.to_numpy(dtype=float), np.linspace(0, 1, POINTS + 1)[1:])))
+    return np.unique(np.ceil(np.quantile(spent, np.linspace(0, 1, POINTS + 1)[1:])))

@@ -10,7 +10,15 @@ import pandas as pd
 from aem_harness.harness.compare.decisions import holm
 from aem_harness.harness.compare.intervals import estimate, p_value
 from aem_harness.harness.compare.records import MetricRow
-from aem_harness.harness.compare.values import TaskValues, common, difference, task_values
+from aem_harness.harness.compare.values import (
+    ByTask,
+    Floats,
+    TaskValues,
+    by_task,
+    common,
+    difference,
+    values_by_task,
+)
 
 Section = Literal["cost", "behaviour", "tools", "calibration"]
 
@@ -87,9 +95,10 @@ def metric_rows(
     """A row for every metric that all arms have, over the tasks that all of them have, Holm per section."""
     shared = set.intersection(*(set(table["instance_id"]) for table in tables.values()))
     derived = {arm: with_derived(table[table["instance_id"].isin(shared)]) for arm, table in tables.items()}
+    tasks = {arm: by_task(table) for arm, table in derived.items()}
     found = []
     for metric in metrics:
-        values = {arm: metric_values(table, metric) for arm, table in derived.items()}
+        values = {arm: metric_values(table, metric, tasks[arm]) for arm, table in derived.items()}
         if metric.section == "cost" and not any(arm.values.any() for arm in values.values()):
             continue
         if all(len(arm) > 1 for arm in values.values()):
@@ -97,31 +106,40 @@ def metric_rows(
     return with_holm(found)
 
 
-def metric_values(table: pd.DataFrame, metric: Metric) -> TaskValues:
-    """The metric of one arm on the tasks that have it; empty where the column is missing."""
-    if metric.column not in table or table[metric.column].notna().sum() == 0:
-        table = table.iloc[:0].assign(**{metric.column: pd.Series(dtype="float64")})
-    needed = list(dict.fromkeys(["instance_id", "repo", "resolved", metric.column]))
-    usable = table.loc[table[metric.column].notna(), needed]
+def metric_values(table: pd.DataFrame, metric: Metric, tasks: ByTask | None = None) -> TaskValues:
+    """The metric of one arm on the tasks that have it; empty where the column is missing. `tasks`: of the rows."""
+    tasks = tasks or by_task(table)
+    if metric.column not in table:
+        return _of_those_known(np.full(len(table), np.nan), tasks)
     if metric.per_resolved:
-        return per_resolved(usable, metric.column)
-    return task_values(usable, metric.column)
+        return per_resolved(table, metric.column, tasks)
+    return _of_those_known(_floats(table[metric.column]), tasks)
 
 
-def per_resolved(table: pd.DataFrame, column: str) -> TaskValues:
-    """Total spent over total resolved, R = mean(x) / mean(y), as values whose mean is R.
+def per_resolved(table: pd.DataFrame, column: str, tasks: ByTask | None = None) -> TaskValues:
+    """Total spent over total resolved, R = mean(x) / mean(y), as values whose mean is R. `tasks`: of the rows.
 
     Linearised (Cochran, chapter 6): a rollout contributes R + (x - R y) / mean(y), which has the ratio's first-order
     variance. Empty when nothing was resolved.
     """
-    scored = table[table["resolved"].notna()]
-    spent, solved = task_values(scored, column), task_values(scored, "resolved")
+    tasks = tasks or by_task(table)
+    x, y = _floats(table[column]), _floats(table["resolved"])
+    x, y = np.where(np.isnan(y), np.nan, x), np.where(np.isnan(x), np.nan, y)
+    spent, solved = _of_those_known(x, tasks), _of_those_known(y, tasks)
     if not len(spent) or not (total := float(solved.values.mean())):
-        return task_values(table.iloc[:0], column)
+        return _of_those_known(np.full(len(table), np.nan), tasks)
     ratio = float(spent.values.mean()) / total
-    resolved = scored["resolved"].astype("float64")
-    line = ratio + (scored[column].astype("float64") - ratio * resolved) / total
-    return task_values(scored.assign(**{column: line}), column)
+    return _of_those_known(ratio + (x - ratio * y) / total, tasks)
+
+
+def _floats(column: pd.Series) -> Floats:
+    return column.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _of_those_known(numbers: Floats, tasks: ByTask) -> TaskValues:
+    """`numbers`, nan for none, of the tasks that have any."""
+    values = values_by_task(numbers, tasks)
+    return values.where(values.counts[0] > 0)
 
 
 def metric_row(metric: Metric, values: Mapping[str, TaskValues], baseline: str, *, level: float = 0.95) -> MetricRow:

@@ -161,7 +161,8 @@ def combine(parts: Iterable[Outcomes]) -> Outcomes:
 # --- our own runs ---------------------------------------------------------------------------------------------------
 
 
-_OF_ROLLOUT = tuple(name for name in (*COLUMNS, "fault") if name not in ("instance_id", "seed", "resolved"))
+_OF_ROLLOUT = (*(name for name in COLUMNS if name not in ("instance_id", "seed", "resolved")), "fault")
+_FAULT = -1  # its place in them
 
 
 def read_run(folder: Path) -> Outcomes:
@@ -173,25 +174,26 @@ def read_run(folder: Path) -> Outcomes:
     from aem_harness.harness.run.listing import STOPPED, is_written
     from aem_harness.harness.run.origin import reuse_of
     from aem_harness.harness.run.seeds import seeds_of
-    from aem_harness.harness.run.store import read_journal
+    from aem_harness.harness.run.store import read_journal, uncollected
 
     marks, canaries = _audited(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
     facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
-    rollouts: dict[tuple[str, int], Mapping[str, Any]] = {}
-    grades: dict[tuple[str, int], Mapping[str, Any]] = {}
-    for event in read_journal(folder):
-        key = event["instance_id"], event["seed"]
-        if event["event"] == "rollout":
-            rollouts[key] = {name: event[name] for name in _OF_ROLLOUT if name in event}  # a tenth of the event
-            grades.pop(key, None)  # an earlier attempt's
-        elif event["event"] == "grade":
-            grades[key] = {"outcome": event["outcome"], "cause": event.get("cause"), "reuse": reuse_of(event)}
+    rollouts: dict[tuple[str, int], tuple[Any, ...]] = {}  # the values of _OF_ROLLOUT: a tenth of an event
+    grades: dict[tuple[str, int], tuple[str, Any, Any]] = {}  # outcome, cause, reuse
+    with uncollected():
+        for event in read_journal(folder):
+            key = event["instance_id"], event["seed"]
+            if event["event"] == "rollout":
+                rollouts[key] = tuple(map(event.get, _OF_ROLLOUT))
+                grades.pop(key, None)  # an earlier attempt's
+            elif event["event"] == "grade":
+                grades[key] = event["outcome"], event.get("cause"), reuse_of(event)
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
-    unfinished = any(key not in grades and not rollouts.get(key, {}).get("fault") for key in planned)
+    unfinished = any(key not in grades and not (key in rollouts and rollouts[key][_FAULT]) for key in planned)
     if is_written(folder):
         facts = facts.model_copy(update={"status": "running"})
     elif unfinished and (folder / STOPPED).is_file():
@@ -204,40 +206,46 @@ def read_run(folder: Path) -> Outcomes:
         "scaffold": _joined("aem", facts.versions.get("aem"), facts.agent.get("name") or facts.agent.get("kind")),
         "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
     }
-    keys = dict.fromkeys([*planned, *rollouts])
+    keys = list(dict.fromkeys([*planned, *rollouts]))
     if not keys:
         raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
-    names = list(dict.fromkeys([*COLUMNS, *(name for known in about.values() for name in known)]))
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    place = str(folder / "rollouts")
-    for key in keys:
-        row = {
-            **constant,
-            **about.get(key[0], {}),
-            "integrity": marks.get(key),
-            "canary": canaries.get(key),
-            **_run_row(place, key, rollouts.pop(key, None), grades.pop(key, None)),
-        }
-        for name, column in columns.items():
-            column.append(row.get(name))
+    columns: dict[str, list[Any]] = {name: [value] * len(keys) for name, value in constant.items()}
+    for name in dict.fromkeys(name for known in about.values() for name in known):
+        columns[name] = [about.get(instance, {}).get(name) for instance, _ in keys]
+    columns["integrity"], columns["canary"] = [marks.get(key) for key in keys], [canaries.get(key) for key in keys]
+    done = [rollouts.get(key) for key in keys]
+    for place, name in enumerate(_OF_ROLLOUT[:_FAULT]):
+        told = [None if rollout is None else rollout[place] for rollout in done]
+        if any(value is not None for value in told):
+            before = columns.get(name) or [None] * len(keys)
+            columns[name] = [old if new is None else new for new, old in zip(told, before, strict=True)]
+    verdicts = [_verdict(rollout, grades.get(key)) for key, rollout in zip(keys, done, strict=True)]
+    rollouts.clear()
+    done.clear()
+    columns |= {
+        "instance_id": [instance for instance, _ in keys],
+        "seed": [seed for _, seed in keys],
+        "resolved": [None] * len(keys),
+        "outcome": [outcome for outcome, _, _ in verdicts],
+        "cause": [cause for _, cause, _ in verdicts],
+        "reuse": [reuse for _, _, reuse in verdicts],
+        "trajectory": [_trajectory(f"{folder}/rollouts", *key) for key in keys],
+    }
     return Outcomes(normalise(pd.DataFrame(columns), str(folder)), {facts.arm: facts})
 
 
-def _run_row(
-    place: str, key: tuple[str, int], rollout: Mapping[str, Any] | None, grade: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    instance_id, seed = key
-    row: dict[str, Any] = {"instance_id": instance_id, "seed": seed, "resolved": None}
+def _verdict(rollout: tuple[Any, ...] | None, grade: tuple[str, Any, Any] | None) -> tuple[str | None, str | None, Any]:
+    """Outcome, cause and reuse of a rollout, given as the values of `_OF_ROLLOUT`, and of its grade."""
     if rollout is None:
-        return row | {"cause": "not run"}
-    row |= rollout
+        return None, "not run", None
+    if fault := rollout[_FAULT]:
+        return Outcome.ERROR.value, f"{fault['boundary']}: {fault['message']}", None
+    return grade or (None, "not graded", None)
+
+
+def _trajectory(place: str, instance_id: str, seed: int) -> str | None:
     path = f"{place}/{instance_id}/{seed}/{instance_id}.traj.json"
-    row["trajectory"] = path if os.path.exists(path) else None  # noqa: PTH110 - tens of thousands of times
-    if fault := row.pop("fault", None):
-        return row | {"outcome": Outcome.ERROR.value, "cause": f"{fault['boundary']}: {fault['message']}"}
-    if grade is None:
-        return row | {"cause": "not graded"}
-    return {**row, **grade}
+    return path if os.path.exists(path) else None  # noqa: PTH110 - tens of thousands of times
 
 
 def _audited(folder: Path) -> tuple[dict[tuple[str, int], str], dict[tuple[str, int], str]]:

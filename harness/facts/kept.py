@@ -175,7 +175,7 @@ class Facts:
         return lengths, column.flatten().to_numpy(zero_copy_only=False)
 
 
-def read_facts(run: Path, wanted: Mapping[Key, Path]) -> tuple[Facts, list[str]]:
+def read_facts(run: Path, wanted: Mapping[Key, str | Path]) -> tuple[Facts, list[str]]:
     """The features of the `wanted` trajectories of a run folder, and one line for each that cannot be read.
 
     Missing ones are read from the trajectories, and then stored if the folder can be written.
@@ -220,7 +220,7 @@ def _kept(run: Path, digests: Mapping[Key, str]) -> tuple[list[Facts], set[Key]]
     parts: list[Facts] = []
     for path in _parts(run):
         try:
-            part = _opened(path).read(columns=COLUMNS)
+            part = _opened(path).read(columns=COLUMNS, use_threads=False)
             rows = zip(*(part[name].to_pylist() for name in ("instance_id", "seed", "sha256")), strict=True)
             good = [row for row, (name, seed, digest) in enumerate(rows) if _take(left, (name, seed), digest)]
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -280,12 +280,12 @@ def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _computed(
-    run: Path, wanted: Mapping[Key, Path], digests: Mapping[Key, str], problems: list[str]
+    run: Path, wanted: Mapping[Key, str | Path], digests: Mapping[Key, str], problems: list[str]
 ) -> Iterator[dict[str, Any]]:
     for key, path in wanted.items():
         digest = digests.get(key, "")
         try:
-            trajectory = _verified(run, key, digest) if digest else read_trajectory(path)
+            trajectory = _verified(run, key, digest) if digest else read_trajectory(Path(path))
         except DataError as error:
             problems.append(str(error))
             continue

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 # Names in an instance's folder: a rollout, one in progress, an earlier attempt.
 _SEED, _SCRATCH, _EARLIER = re.compile(r"0|[1-9][0-9]*"), re.compile(r"\.[0-9]+\..+"), re.compile(r"[0-9]+\.attempt.+")
+
+_decode = json.JSONDecoder().raw_decode
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
@@ -424,11 +426,21 @@ def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
         if not line.endswith(b"\n"):
             return  # torn
         try:
-            yield json.loads(line)
+            yield _event(line)
         except ValueError:
             raise DataError(
                 f"{path}, line {number}: not a journal entry; `aem fsck {path.parent}` rebuilds it from the folders"
             ) from None
+
+
+def _event(line: bytes) -> Event:
+    """One line of a journal. `json.loads` guesses each line's encoding first, which takes as long as to read it."""
+    text = line.decode()
+    with suppress(ValueError):
+        event, end = _decode(text)
+        if end == len(text) - 1:
+            return event
+    return json.loads(text)
 
 
 def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:
