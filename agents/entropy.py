@@ -43,7 +43,8 @@ def token_entropy(sampled: float, top: Sequence[float], *, vocabulary: int = 0) 
     sampled token. vLLM lists the sampled token first, in the place of the last of the top k when it is not among
     them, so the smallest entry need not bound the unlisted ones: if it is the sampled one, the next smallest does.
     """
-    listed = sorted(top if any(math.isclose(value, sampled) for value in top) else [*top, sampled], reverse=True)
+    among = sampled in top or any(math.isclose(value, sampled) for value in top)
+    listed = sorted(top if among else [*top, sampled], reverse=True)
     if not listed:
         return 0.0
     sampled_is_last = len(listed) > 1 and math.isclose(listed[-1], sampled)

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from aem_harness.agents.entropy import method, token_entropy
 from aem_harness.harness.types import Completion
 
@@ -27,7 +29,7 @@ class Unreadable(Exception):
 def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     """Read one response body; `top` and `vocabulary` say how entropies are estimated. Raises Unreadable."""
     try:
-        reply = json.loads(body)
+        reply = _parsed(body)
         if words := _error(reply):
             raise Unreadable(f"the server answered 200 with an error: {words}", words)
         choice = reply["choices"][0]
@@ -62,6 +64,13 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
         model=_unicode(str(reply.get("model") or ""), odd),
         anomalies=tuple(dict.fromkeys(odd)),
     )
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return from_json(body)  # in half the time of json, which log-probabilities make long
+    except ValueError:
+        return json.loads(body)  # takes more: half surrogate pairs, UTF-16
 
 
 def _error(reply: Any) -> str:
@@ -136,8 +145,8 @@ def _logprobs(
         return (), (), ()
     try:
         tokens = tuple(_unicode(str(entry["token"]), odd) for entry in entries)
-        sampled = tuple(_logprob(entry["logprob"]) for entry in entries)
-        tops = [[_logprob(other["logprob"]) for other in entry.get("top_logprobs") or ()] for entry in entries]
+        sampled = tuple(_floored([entry["logprob"] for entry in entries]))
+        tops = [_floored([other["logprob"] for other in entry.get("top_logprobs") or ()]) for entry in entries]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         odd.append(f"log-probabilities are unreadable ({type(error).__name__})")
         return (), (), ()
@@ -145,6 +154,12 @@ def _logprobs(
         return tokens, sampled, ()
     entropies = tuple(token_entropy(own, top, vocabulary=vocabulary) for own, top in zip(sampled, tops, strict=True))
     return tokens, sampled, entropies
+
+
+def _floored(values: list[Any]) -> list[float]:
+    if set(map(type, values)) == {float} and min(values) > _FLOOR and max(values) < 0 and not math.isnan(sum(values)):
+        return values  # the rule, with thousands of values a reply
+    return [_logprob(value) for value in values]
 
 
 def _logprob(value: Any) -> float:

@@ -7,9 +7,9 @@ is on the other side is simulated by one process (`benchmarks.steps_servers`): a
 seconds (uniform from half of it to one and a half), and an engine whose containers answer each command with 2 kB. No
 Docker is needed. `--before` is another checkout of this project (git worktree), which runs the same in turn.
 
-Steps per second are from the first container to the last verdict. Processor time (user and system) is that of the whole
-run, its start and its reports included, over its steps. Memory is the largest resident size less that before the run,
-over the rollouts in flight.
+Steps per second are from the first container to the end of the last. Processor time (user and system) is that of the
+whole run, its start and its reports included, over its steps. Memory is the largest resident size less that before the
+run, over the rollouts in flight.
 """
 
 import argparse

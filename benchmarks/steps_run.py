@@ -38,7 +38,7 @@ class Engine:
 class Box(Sandbox):
     """A sandbox of the simulated engine: its channel is real, its patch is one line."""
 
-    engine = ""
+    engine, last = "", 0.0
 
     def _create(self) -> Any:
         nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
@@ -48,12 +48,16 @@ class Box(Sandbox):
     def patch(self) -> Patch:
         return Patch(b"diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-a\n+b\n", carried={})
 
+    def close(self) -> None:
+        super().close()
+        Box.last = time.monotonic()
+
 
 class Boxes:
-    """Places whose containers are simulated, and whose grader says no at once; the times of the first and the last."""
+    """Places whose containers are simulated, and whose grader says no at once. `first`: when one was opened."""
 
     def __init__(self) -> None:
-        self.first, self.last = float("inf"), 0.0
+        self.first = float("inf")
 
     def supply(self, *_: Any) -> AbstractContextManager[None]:
         return nullcontext()
@@ -67,7 +71,6 @@ class Boxes:
         return Box("none", scrub_git=False)
 
     def grade(self, task: Task, prediction: Prediction, *_: Any) -> Grade:
-        self.last = time.monotonic()
         return Grade(instance_id=task.instance_id, outcome=Outcome.UNRESOLVED)
 
     def services(self) -> Mapping[str, Any]:
@@ -96,7 +99,7 @@ class Memory(threading.Thread):
 def run(
     settings: Mapping[str, Any], name: str, rollouts: int, flight: int, steps: int
 ) -> tuple[Sequence[Mapping[str, Any]], float]:
-    """A whole run: the events of its rollouts, and the seconds from the first container to the last verdict."""
+    """A whole run: the events of its rollouts, and the seconds from the first container to the end of the last."""
     selection = running.choose("tiny", running.quiet())
     ids = [task.instance_id for task in selection.tasks]
     counts = {one: rollouts // len(ids) + (n < rollouts % len(ids)) for n, one in enumerate(ids)}
@@ -112,7 +115,7 @@ def run(
             running.perform(
                 store, selection, agent, keys, running.quiet(), workers=flight, grade_workers=2, places=places
             )
-            return [known.rollout for known in store.progress.values()], places.last - places.first
+            return [known.rollout for known in store.progress.values()], Box.last - places.first
 
 
 def main(settings: Mapping[str, Any]) -> None:

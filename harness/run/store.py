@@ -146,15 +146,15 @@ class RunStore:
         event = {**event, "files": files_of(scratch, without=(ROLLOUT_EVENT,))}
         for name in event["files"]:
             make_durable(scratch / name)
-        write_json(scratch / ROLLOUT_EVENT, event)
-        make_durable(scratch)
+        write_json(scratch / ROLLOUT_EVENT, event)  # which also makes the folder's names durable
         final = self.rollout_folder(event["instance_id"], event["seed"])
+        # Shared is only the journal: where many rollouts end together, each waits for one write of the others.
+        if final.exists():
+            final.rename(_free(final, self._attempts.get((event["instance_id"], event["seed"]))))
+        scratch.rename(final)
+        make_durable(final.parent)
+        make_durable(final.parent.parent)
         with self._mutex:
-            if final.exists():
-                final.rename(_free(final, self._attempts.get((event["instance_id"], event["seed"]))))
-            scratch.rename(final)
-            make_durable(final.parent)
-            make_durable(final.parent.parent)
             self._append(event)
 
     def finish_grade(self, event: Event) -> None:
@@ -165,9 +165,8 @@ class RunStore:
         event = {**event, "files": files_of(folder, without=rolled)}
         for name in event["files"]:
             make_durable(folder / name)
+        write_json(folder / GRADE_EVENT, event)
         with self._mutex:
-            write_json(folder / GRADE_EVENT, event)
-            make_durable(folder)
             self._append(event)
         self._fresh.append((time.monotonic(), key))
         self._verify()

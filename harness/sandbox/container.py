@@ -91,9 +91,11 @@ class Sandbox:
             with boundary(EnvironmentFault, f"cannot start a container from {self._image}"):
                 with _open_lock:
                     _open.add(self)
-                self._container = self._create()
-                self._alive().start()
-                self._channel = self._connect()
+                with self._engine.starting:
+                    self._refuse_if_closed()
+                    self._container = self._create()
+                    self._alive().start()
+                    self._channel = self._connect()
                 self._alive()  # not closed meanwhile
             if self._scrub_git and self._workdir != "/":
                 remove_future(self, self.image_id)
@@ -314,6 +316,11 @@ class Sandbox:
         raise EnvironmentFault(f"the container takes no more commands: {closed}")
 
     def _alive(self) -> "Container":
-        if self._container is None or self._closed:
+        self._refuse_if_closed()
+        if self._container is None:
             raise EnvironmentFault("the container is closed")
         return self._container
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EnvironmentFault("the container is closed")

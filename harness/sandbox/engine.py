@@ -17,6 +17,10 @@ from aem_harness.harness.sandbox.tunnel import Tunnel
 if TYPE_CHECKING:
     from docker import DockerClient
 
+# Containers that start at a time on one engine. More are not up sooner, and the first of them much later
+# (docs/benchmarks.md): agents would wait for the last.
+STARTS = 8
+
 _local = threading.local()
 
 _HELPER = re.compile(r"(docker-credential-[\w.-]+)[^']*not installed|credential helper.*?(docker-credential-[\w.-]+)")
@@ -54,11 +58,13 @@ class Engine:
     `context:NAME` of the Docker CLI. The empty address is the engine of the environment.
 
     `losses` counts how often it was found to be gone, and `gone` says that it is now (`harness.sandbox.watch`).
+    `starting` is held by whoever starts a container.
     """
 
     def __init__(self, address: str = "") -> None:
         self.address = address
         self.losses, self.gone = 0, False
+        self.starting = threading.BoundedSemaphore(STARTS)
         self._opening = threading.Lock()
         self._tunnel: Tunnel | None = None
         if address and not address.startswith(("unix:///", "tcp://", "ssh://", "context:")):
