@@ -57,6 +57,9 @@ class Before:
     def grade(self, task: Task, *_: Any) -> Grade:
         return Grade(instance_id=task.instance_id, outcome=Outcome.UNRESOLVED)
 
+    def ahead(self, gradings: int) -> int:
+        return gradings
+
     def close_all(self) -> None: ...
 
 

@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from aem_harness.harness.io import write_bytes, write_text
 from aem_harness.harness.types import Environment, Grade, ImageRef, Outcome, Prediction, Task
 
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
+IN_ANY_ORDER: AbstractContextManager[object] = nullcontext()
 
 # Names in a rollout's folder, as the official harness names them.
 PATCH, EVAL_SCRIPT, TEST_OUTPUT, REPORT, NOTES = (
@@ -202,6 +203,7 @@ def grade(
     dataset_digest: str = "",
     open_environment: OpenEnvironment | None = None,
     left: Mapping[str, str | None] | None = None,
+    turn: AbstractContextManager[object] = IN_ANY_ORDER,
 ) -> Grade:
     """Apply the prediction in a fresh container, run the official eval script, and read its log officially.
 
@@ -210,6 +212,9 @@ def grade(
     by default one from the task's image, under `limits`, with network if the task grants it.
 
     `left` is what the agent left of each file that the patch changes; the grade says where the patched tree differs.
+
+    `turn` is held while the patch is applied and the tests run, not while containers are opened and removed: those that
+    share a semaphore can so have the next container ready. What is waited for it counts in `seconds`.
 
     Never raises a fault: what is not the patch's doing comes back as Outcome.ERROR with its cause. An empty
     prediction starts no container. What looks like infrastructure is the patch's doing if the gold patch gets its
@@ -228,7 +233,7 @@ def grade(
             if open_environment is None:
                 image, open_environment = opener(task, limits, labels or {})
                 versions = stamp(task, image=image, dataset_digest=dataset_digest)
-            grade = _verdict(task, prediction, open_environment, timeout, folder, versions, left)
+            grade = _verdict(task, prediction, open_environment, timeout, folder, versions, left, turn)
             # Where a run fails so, the official harness writes no report, whatever its log holds.
             report = {} if grade.outcome is Outcome.ERROR else grade.report
             if report:
@@ -246,20 +251,21 @@ def _verdict(
     folder: Path,
     versions: Mapping[str, Any],
     left: Mapping[str, str | None] | None,
+    turn: AbstractContextManager[object],
 ) -> Grade:
     """The grade of a patch that is there. What looks like infrastructure is put to a control: gold, treated alike.
 
     If gold gets its verdict where this patch, tried again, does not, then the failure is the patch's own: it reached
     a limit, ended or silenced its container, or removed what the grader needs.
     """
-    grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left)
+    grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left, turn)
     if grade.outcome is not Outcome.ERROR:
         return grade
-    control, gold_limits = _try(task, _gold(task), open_environment, timeout, None, versions)
+    control, gold_limits = _try(task, _gold(task), open_environment, timeout, None, versions, None, turn)
     if control.outcome is Outcome.ERROR or gold_limits:
         return grade
     if not limits:  # counted by the kernel, so no accident; anything else may have been one
-        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left)
+        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left, turn)
         if grade.outcome is not Outcome.ERROR:
             return grade
     why = f"reached the container's limit of {', '.join(limits)}" if limits else grade.cause
@@ -284,7 +290,8 @@ def _try(
     timeout: float,
     folder: Path | None,
     versions: Mapping[str, Any],
-    left: Mapping[str, str | None] | None = None,
+    left: Mapping[str, str | None] | None,
+    turn: AbstractContextManager[object],
 ) -> tuple[Grade, tuple[str, ...]]:
     """One patch in one fresh container: its grade, and the container's limits that it reached.
 
@@ -292,7 +299,7 @@ def _try(
     """
     started = time.monotonic()
     try:
-        attempt = try_patch(task, prediction.model_patch, open_environment, timeout, folder, left)
+        attempt = try_patch(task, prediction.model_patch, open_environment, timeout, folder, left, turn)
     except ContainerDied:
         raise
     except AemError as error:
@@ -313,10 +320,11 @@ def try_patch(
     timeout: float,
     folder: Path | None = None,
     left: Mapping[str, str | None] | None = None,
+    turn: AbstractContextManager[object] = IN_ANY_ORDER,
 ) -> Attempt:
     """A patch in a fresh container; what went in and how it was taken is left in `folder`."""
     script, data = eval_script(task), patch.encode("utf-8", "surrogateescape")
-    with open_environment() as environment:
+    with open_environment() as environment, turn:
         attempt = attempt_patch(environment, data, script, timeout, apply_commands(), task.instance.workdir, left)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)

@@ -193,6 +193,9 @@ class Node:
         grade: Grade = self._result(folder, "grade", task.instance_id, prediction, left)
         return grade
 
+    def ahead(self, gradings: int) -> int:
+        return gradings
+
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         sent = {file: (folder / file).read_bytes() for file in (official.PATCH, official.REPORT)}
         found: Regrade = self._result(folder, "audit", task.instance_id, sent, name)

@@ -1,6 +1,7 @@
 """Where a run's rollouts and gradings take place: containers of the engine."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -38,6 +39,10 @@ class Places(Protocol):
         self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None
     ) -> Grade: ...
 
+    def ahead(self, gradings: int) -> int:
+        """How many gradings to hand over at a time, so that `gradings` of them run."""
+        ...
+
     def services(self) -> Mapping[str, Service]:
         """What all of it stands on, by the boundary of the faults that its outages cause (harness/run/outages.py)."""
         ...
@@ -47,13 +52,37 @@ class Places(Protocol):
         ...
 
 
+class Turn:
+    """One grading's share of the `turns` that all have together; `waited`: seconds until it got one."""
+
+    def __init__(self, turns: threading.Semaphore) -> None:
+        self._turns = turns
+        self.waited = 0.0
+
+    def __enter__(self) -> None:
+        began = time.monotonic()
+        self._turns.acquire()
+        self.waited += time.monotonic() - began
+
+    def __exit__(self, *_: object) -> None:
+        self._turns.release()
+
+
 class Containers:
-    """A container for every rollout and grading, under the limits of the run."""
+    """A container for every rollout and grading, under the limits of the run.
+
+    After `ahead(n)`, at most n gradings run tests at a time; others have their container opened or removed meanwhile.
+    """
 
     def __init__(self, run: Identity, space: Space | None = None) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
         self._space, self._registry = space or space_given(), Registry()
         self._flow: Flow | None = None
+        self._turns = threading.Semaphore(2**20)
+
+    def ahead(self, gradings: int) -> int:
+        self._turns = threading.Semaphore(gradings)
+        return 2 * gradings
 
     @contextmanager
     def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
@@ -82,8 +111,9 @@ class Containers:
         )
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        turn = Turn(self._turns)
         with self.image(task) if prediction.model_patch else nullcontext():
-            return official.grade(
+            grade = official.grade(
                 task,
                 prediction,
                 folder=folder,
@@ -92,7 +122,9 @@ class Containers:
                 labels=self._labels,
                 dataset_digest=self._dataset_digest,
                 left=left,
+                turn=turn,
             )
+        return grade.model_copy(update={"seconds": grade.seconds - turn.waited})
 
     def services(self) -> Mapping[str, Service]:
         return {"environment": EngineService(), REGISTRY: self._registry}
@@ -112,6 +144,6 @@ class AuditedContainers(Containers):
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
         grade = super().grade(task, prediction, folder, left)
         if grade.resolved:
-            with self.image(task):
+            with self.image(task), self._turns:
                 self._auditor.audit(task, folder)
         return grade

@@ -126,7 +126,7 @@ class Runner:
             self._breaker.watching(),
             self._site.supply(upcoming, self._breaker, self.stop),
             ThreadPoolExecutor(self._workers, "rollout") as rollouts,
-            ThreadPoolExecutor(self._grade_workers, "grade") as grades,
+            ThreadPoolExecutor(self._site.ahead(self._grade_workers), "grade") as grades,
         ):
             rolling: set[Future[Event | None]] = set()
             grading: set[Future[Event | None]] = set()

@@ -45,6 +45,11 @@ class Site(Protocol):
         self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None
     ) -> Grade: ...
 
+    def ahead(self, gradings: int) -> int:
+        """How many gradings to hand over at a time, so that `gradings` of them run: more where containers are opened
+        ahead."""
+        ...
+
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         """Grade the resolved rollout in `folder` again, with canaries or with held-out variants."""
         ...
@@ -114,6 +119,9 @@ class Here:
         return self._there(
             lambda: self._places.grade(task, prediction, folder, left), lambda grade: grade.outcome is Outcome.ERROR
         )
+
+    def ahead(self, gradings: int) -> int:
+        return self._places.ahead(gradings)
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         auditor = self._auditors.setdefault(name, auditor_of(self._identity, name))

@@ -123,6 +123,9 @@ class Folders:
         outcome = Outcome.RESOLVED if even else Outcome.UNRESOLVED
         return Grade(instance_id=task.instance_id, outcome=outcome)
 
+    def ahead(self, gradings: int) -> int:
+        return gradings
+
     def services(self) -> Mapping[str, Any]:
         return {}
 

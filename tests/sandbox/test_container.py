@@ -71,6 +71,16 @@ def test_files_go_in_and_out_byte_for_byte(open_sandbox):
         box.read_file("/nothing/here")
 
 
+def test_a_file_is_written_the_same_way_whatever_its_size_and_whatever_was_there(open_sandbox):
+    box = open_sandbox()
+    for size in (0, 1, 64 * 1024, 64 * 1024 + 1):
+        data = bytes(range(256)) * (size // 256) + b"\0" * (size % 256)
+        box.execute("umask 077; mkdir -p '/a b'; echo before > /kept; ln -sf /kept '/a b/file'", cwd="/")
+        box.write_file("/a b/file", data)
+        assert box.read_file("/a b/file") == data
+        assert box.execute("stat -c '%F %a %U' '/a b/file'; cat /kept").output.endswith("file 644 root\nbefore\n")
+
+
 def test_a_missing_image_is_a_fault_that_names_it():
     with pytest.raises(EnvironmentFault, match="no/such-image"), Sandbox("no/such-image:latest"):
         pass
