@@ -90,8 +90,11 @@ class Verdicts:
     def begin(self, key: Key) -> list[Key]:
         """The gradings that may start, now that this one is due: itself, unless an equal patch is being graded."""
         same = self._same(self._store.progress[key])
-        if same is None or same in self._known or same in self._unheld:
+        if same is None or same in self._unheld or same in self._unsteady:
             return [key]
+        with suppress(AemError, OSError):  # whatever it is, the grading meets it too, and says so
+            if self.find(key):
+                return [key]
         if same in self._leading:
             self._held.setdefault(same, []).append(key)
             return []
@@ -172,7 +175,8 @@ class Verdicts:
             return
         if flipped(grade):
             self._unsteady.add(same)
-        if on_test_results(Outcome(grade["outcome"]), grade["cause"]) and "files" in grade:
+        complete = {"files", "versions", "cause"} <= grade.keys()
+        if complete and on_test_results(Outcome(grade["outcome"]), grade["cause"]):
             self._known.setdefault(same, []).append(Known(grade, folder, run))
 
     def _same(self, progress: Progress) -> Same | None:
@@ -209,12 +213,13 @@ def refuse_others(reuse: Reuse, config: RunConfig, dataset_digest: str) -> None:
         if not (folder / "run.json").is_file():
             raise DataError(f"{folder} is not a run folder: it has no run.json")
         run = read_json(folder / "run.json")
-        theirs = RunConfig(**run["config"])
+        theirs, ours = run.get("config", {}), config.model_dump(mode="json")
+        grader = f"swebench {run.get('versions', {}).get('swebench')}"
         facts = {
-            "limits": (theirs.limits, config.limits),
-            "grade_timeout": (theirs.grade_timeout, config.grade_timeout),
-            "dataset": (run["dataset"]["digest"], dataset_digest),
-            "grader": (f"swebench {run['versions']['swebench']}", official.grader_version()),
+            "limits": (theirs.get("limits"), ours["limits"]),
+            "grade_timeout": (theirs.get("grade_timeout"), ours["grade_timeout"]),
+            "dataset": (run.get("dataset", {}).get("digest"), dataset_digest),
+            "grader": (grader, official.grader_version()),
         }
         if differing := [name for name, (then, now) in facts.items() if then != now]:
             raise ConfigError(

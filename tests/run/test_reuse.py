@@ -318,6 +318,24 @@ def test_runs_whose_verdicts_mean_something_else_are_refused(tmp_path, selection
     assert not places.graded
 
 
+def test_a_run_of_a_version_that_kept_less_is_refused_or_read_without_its_verdicts(tmp_path, selection):
+    act(tmp_path / "old", selection, Graders(always(RESOLVED)), seeds=1)
+    path = tmp_path / "old" / "journal.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    for event in events:
+        event.pop("versions", None)
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    places = Graders(always(RESOLVED))
+    act(tmp_path / "new", selection, places, seeds=1, reuse=Reuse([tmp_path / "old"], check=0.0))
+    assert set(places.graded.values()) == {1}
+
+    facts = json.loads((tmp_path / "old" / "run.json").read_text())
+    facts.pop("versions")
+    (tmp_path / "old" / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match=r"another grader"):
+        act(tmp_path / "newer", selection, places, seeds=1, reuse=Reuse([tmp_path / "old"]))
+
+
 def test_only_verdicts_on_test_results_and_refusals_are_reusable():
     status = {"success": ["a"], "failure": ["b"]}
     report = {
