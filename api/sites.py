@@ -130,6 +130,7 @@ def opened(
     of the engine here; `recipe` builds `agent` on the nodes of a cluster. Raises ConfigError for addresses
     that make no sense, EnvironmentFault where no engine answers.
     """
+    from aem_harness.harness.run.flow import Registry
     from aem_harness.harness.run.pool import Place, Pool
     from aem_harness.harness.run.sites import Here, containers
 
@@ -153,9 +154,10 @@ def opened(
         return
     slots = _slots(where.engines, at_a_time)
     with ExitStack() as stack:
-        members = []
+        members, registry = [], Registry()
         for engine, (rollouts, gradings) in zip(engines(where), slots, strict=True):
-            site = Here(tasks, agent, containers(identity, audited=audited), identity, engine=engine, watched=True)
+            places = containers(identity, audited=audited, engine=engine, registry=registry)
+            site = Here(tasks, agent, places, identity, engine=engine, watched=True)
             members.append(Place(site, {"rollout": rollouts, "grade": gradings}))
         pool = stack.enter_context(Pool(members, tasks, tell=tell, patience=identity.config.outage_seconds))
         _refuse_twice([place.site.engine for place in members if place.up])  # type: ignore[attr-defined]

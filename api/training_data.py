@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +128,20 @@ def _apart(tasks: "Sequence[Task]", measured: Mapping[str, Sequence[Any]]) -> "t
 
 def _with_bases(tasks: "Sequence[Task]", workers: int, pending: dict[str, str]) -> "list[Task]":
     """The tasks, with the base commit of their image where the row does not say it; what cannot be read is pending."""
+    from aem_harness.harness.sandbox.container import Sandbox
+    from aem_harness.harness.sandbox.images import end_pulls
+
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(_with_base, tasks))
+        futures = [pool.submit(_with_base, task) for task in tasks]
+        try:
+            found = [future.result() for future in futures]
+        except BaseException:  # Ctrl-C, mostly
+            pool.shutdown(wait=False, cancel_futures=True)
+            while running := [future for future in futures if not future.done()]:
+                Sandbox.close_all()  # repeatedly: another container may just be starting
+                end_pulls()
+                wait(running, timeout=0.5)
+            raise
     pending |= {task.instance_id: why for task, why in found if why}
     return [task for task, why in found if not why]
 

@@ -82,21 +82,18 @@ class Night:
                 number += 1
                 heapq.heappush(events, (now + item[1], number, "worked", item[0]))
             if not loading and (name := self._fetch([*working, *(one[0] for one in begun)], waiting)):
-                loading, number = True, number + 1
                 missing = sum(size for layer, size in self.layers[name].items() if layer not in self._here())
-                self.fetched += missing / PACKED
-                self.shelf.grew(name, missing / PACKED)
-                for gone in (
-                    self.shelf.relief([*working, *(one[0] for one in begun), *(one[0] for one in waiting)]) or ()
-                ):
-                    self.shelf.gone(gone)
-                heapq.heappush(events, (now + missing / PACKED / self.rate, number, "fetched", name))
+                upcoming = [*working, *(one[0] for one in begun), *(one[0] for one in waiting)]
+                if self._fits(name, missing / PACKED, upcoming):
+                    loading, number = True, number + 1
+                    self.fetched += missing / PACKED
+                    heapq.heappush(events, (now + missing / PACKED / self.rate, number, f"{missing}", name))
             if not events:
                 raise RuntimeError("nothing moves any more")
             now, _, kind, name = heapq.heappop(events)
-            if kind == "fetched":
+            if kind != "worked":
                 loading = False
-                self.shelf.arrived(name, self.layers[name])
+                self.shelf.arrived(name, self.layers[name], float(kind) / PACKED)
             else:
                 working[name] -= 1
                 self.shelf.release(name)
@@ -110,6 +107,20 @@ class Night:
         for name in move.evict:
             self.shelf.gone(name)
         return move.fetch
+
+    def _fits(self, name: str, compressed: float, upcoming: list[str]) -> bool:
+        """What the flow of a run does when a pull says how large its image is (harness/run/flow.py)."""
+        self.shelf.grew(name, compressed)
+        if self.shelf.budget is None or self.shelf.used <= self.shelf.budget:
+            return True
+        evict = self.shelf.relief(upcoming)
+        for gone in evict or ():
+            self.shelf.gone(gone)
+        alone = not self.shelf.held and len(self.shelf.coming) == 1
+        if evict is None and not alone and self.shelf.cannot_fit(name, compressed):
+            self.shelf.not_coming(name)
+            return False
+        return True
 
     def _here(self) -> set[str]:
         return {layer for name in self.shelf.present for layer in self.layers[name]}

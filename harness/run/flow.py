@@ -6,6 +6,9 @@ downloaded at a time, the soonest needed first, so that it has the whole link; t
 is left. Who needs an image waits for it here, and holds it while working with it. A registry or an engine that is away
 is waited for (harness/run/outages.py). A missing image fails those alone who need it.
 
+Every engine has a flow of its own. What a pool's engine will work on is not known ahead, so there images are fetched
+when someone waits for them.
+
 Ours to remove are images that a run of this user has fetched (harness/sandbox/fetched.py).
 """
 
@@ -29,7 +32,7 @@ from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
-from aem_harness.harness.sandbox.engine import client
+from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current
 from aem_harness.harness.sandbox.images import ensure_image, find, ref_of
 from aem_harness.harness.sandbox.layers import layers_of
 from aem_harness.harness.sandbox.pull import NoImage, Pull, PullEnded, RegistryAway, split
@@ -79,11 +82,12 @@ class Registry:
     remedy = "check the registry, the network and docker login; work with present images continues"
 
     def __init__(self) -> None:
-        self.image = ""
+        self.image, self.engine = "", HERE  # the pull that failed last
 
     def probe(self) -> str:
         try:
-            Pull(self.image).run()
+            with at(self.engine):
+                Pull(self.image).run()
         except RegistryAway as fault:
             return str(fault)
         except AemError:
@@ -98,19 +102,24 @@ class Registry:
 
 @dataclass(eq=False)
 class Source:
-    """A run that needs images: `upcoming()` gives its tasks under way and to come, soonest first."""
+    """A run that needs images at `engine`: `upcoming()` gives its tasks under way and to come, soonest first.
+
+    `ahead` False: it is not known which of them come to this engine.
+    """
 
     upcoming: Callable[[], Sequence[Task]]
     breaker: Breaker
     registry: Registry
     stop: threading.Event
+    engine: Engine = HERE
+    ahead: bool = True
 
 
 class Flow:
     """Makes images present in the order in which the runs that `join` it need them. Safe to share between threads."""
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
+    def __init__(self, space: Space, engine: Engine = HERE) -> None:
+        self._space, self._engine = space, engine
         self._sources: list[Source] = []
         self._over = threading.Event()
         self._changed = threading.Condition()
@@ -179,6 +188,8 @@ class Flow:
             if name not in self._wanted and not isinstance(self._failed.get(name), NoImage | None):
                 del self._failed[name]  # an engine's error of some time ago: this attempt tries again
                 self._shelf.failed.discard(name)
+            if self._engine is not HERE:
+                self._broken = None  # the pool sends work to an engine that answers again
             self._wanted.append(name)
             self._changed.notify_all()
             try:
@@ -187,6 +198,8 @@ class Flow:
                         raise fault
                     if stop.is_set() or self._over.is_set():
                         raise EnvironmentFault(f"image {name} is not here, and the run ends")
+                    if current().gone:
+                        raise EnvironmentFault(f"image {name} is not here, and {current()} is gone")
                     self._changed.wait(0.2)
                 self._shelf.take(name)
             finally:
@@ -213,12 +226,16 @@ class Flow:
         errors = 0  # in a row, which no outage explains
         while not over.is_set():
             try:
-                self._look_around()
-                busy = self._step()
+                with at(self._engine):
+                    self._look_around()
+                    busy = self._step()
                 errors = 0
             except Exception as error:
                 busy = True
                 if self._waited_for(error):
+                    continue
+                if any(source.engine.gone for source in list(self._sources)):  # its pool does without it until then
+                    over.wait(PAUSE)
                     continue
                 errors += 1
                 logger.exception("the flow of images failed, %d in a row", errors)
@@ -226,8 +243,9 @@ class Flow:
                     with self._changed:
                         self._broken = fault_in(error) or EnvironmentFault(f"images: unexpected {in_one_line(error)}")
                         self._changed.notify_all()
-                    return
-                over.wait(errors * PAUSE)
+                    if self._engine is HERE:
+                        return
+                over.wait(min(errors, ERRORS) * PAUSE)  # an engine of a pool may come back
             if not busy:
                 with self._changed:
                     self._changed.wait(0.5)
@@ -246,11 +264,13 @@ class Flow:
         return sources[0] if sources else None
 
     def _names(self) -> list[str]:
-        """The images of all that is to come, soonest first; several runs take turns."""
+        """The images that are waited for now, then of all that is to come, soonest first; several runs take turns.
+
+        Without the first, one that is here for later could keep out another for which all workers wait.
+        """
         orders = [[task.instance.image for task in one.upcoming() if _managed(task)] for one in list(self._sources)]
         listed = [name for turn in zip_longest(*orders) for name in turn if name is not None]
-        known = set(listed)
-        return [*(name for name in list(self._wanted) if name not in known), *listed]
+        return [*self._wanted, *listed]
 
     def _look_around(self) -> None:
         """Which of the images are here already, and how large."""
@@ -269,7 +289,8 @@ class Flow:
         names = self._names()
         with self._changed:
             self._shelf.budget = self._budget()
-            move = self._shelf.next(names)
+            ahead = any(source.ahead for source in self._sources)
+            move = self._shelf.next(names, among=None if ahead else set(self._wanted))
         if move.fetch is None:
             return False
         for name in move.evict:
@@ -287,6 +308,8 @@ class Flow:
 
     def _free(self) -> float | None:
         """Bytes that images may still take of the engine's disk; None where that is another machine's."""
+        if self._engine.address and not self._engine.address.startswith("unix:"):
+            return None
         if self._root is None:
             with suppress(Exception):
                 self._root = Path(client().info()["DockerRootDir"])
@@ -299,6 +322,10 @@ class Flow:
     # --- fetching and removing --------------------------------------------------------------------------------------
 
     def _fetch(self, name: str) -> None:
+        with at(self._engine):
+            self._pull(name)
+
+    def _pull(self, name: str) -> None:
         known = self._refs.get(name)
         pinned = f"{split(name)[0]}@{known.digest}" if known and known.source == "pulled" else name
         try:
@@ -319,7 +346,7 @@ class Flow:
                         self._shelf.not_coming(name)
                     return
                 except RegistryAway as fault:
-                    source.registry.image = pinned
+                    source.registry.image, source.registry.engine = pinned, self._engine
                     source.breaker.trip(REGISTRY, str(fault))
                     source.breaker.ready((REGISTRY,))
                 except NoImage as fault:
@@ -417,14 +444,14 @@ class Flow:
         return []
 
 
-_flows: dict[Space, Flow] = {}
+_flows: dict[tuple[Space, str], Flow] = {}
 _making = threading.Lock()
 
 
-def flow_of(space: Space) -> Flow:
-    """The flow of this process: two arms of a gate work one engine, and must not remove each other's images."""
+def flow_of(space: Space, engine: Engine = HERE) -> Flow:
+    """The one flow of an engine in this process: two arms of a gate must not remove each other's images."""
     with _making:
-        return _flows.setdefault(space, Flow(space))
+        return _flows.setdefault((space, engine.address), Flow(space, engine))
 
 
 def _managed(task: Task) -> bool:
@@ -435,7 +462,7 @@ def _managed(task: Task) -> bool:
 def _lock_file(name: str) -> IO[str]:
     folder = cache_folder() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    return (folder / hashlib.sha256(name.encode()).hexdigest()[:24]).open("w")
+    return (folder / hashlib.sha256(fetched.key(name).encode()).hexdigest()[:24]).open("w")
 
 
 @contextmanager

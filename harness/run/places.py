@@ -13,6 +13,7 @@ from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Space
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.engine import HERE, Engine
 from aem_harness.harness.sandbox.images import end_pulls, ensure_image
 from aem_harness.harness.sandbox.watch import EngineService
 from aem_harness.harness.types import Grade, Prediction, Task
@@ -69,14 +70,18 @@ class Turn:
 
 
 class Containers:
-    """A container for every rollout and grading, under the limits of the run.
+    """A container for every rollout and grading, under the limits of the run, at the engine here or at another one.
 
     After `ahead(n)`, at most n gradings run tests at a time; others have their container opened or removed meanwhile.
+
+    `registry` is the service that all sites of a run share.
     """
 
-    def __init__(self, run: Identity, space: Space | None = None) -> None:
+    def __init__(
+        self, run: Identity, space: Space | None = None, *, engine: Engine = HERE, registry: Registry | None = None
+    ) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
-        self._space, self._registry = space or space_given(), Registry()
+        self._space, self._registry, self._engine = space or space_given(), registry or Registry(), engine
         self._flow: Flow | None = None
         self._turns = threading.Semaphore(2**20)
 
@@ -86,7 +91,8 @@ class Containers:
 
     @contextmanager
     def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
-        with flow_of(self._space).join(Source(upcoming, breaker, self._registry, stop)) as flow:
+        source = Source(upcoming, breaker, self._registry, stop, self._engine, ahead=self._engine is HERE)
+        with flow_of(self._space, self._engine).join(source) as flow:
             self._flow, self._stop = flow, stop
             try:
                 yield
@@ -137,8 +143,10 @@ class Containers:
 class AuditedContainers(Containers):
     """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
-    def __init__(self, run: Identity, space: Space | None = None) -> None:
-        super().__init__(run, space)
+    def __init__(
+        self, run: Identity, space: Space | None = None, *, engine: Engine = HERE, registry: Registry | None = None
+    ) -> None:
+        super().__init__(run, space, engine=engine, registry=registry)
         self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:

@@ -10,9 +10,9 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 from aem_harness.harness.errors import AemError, EnvironmentFault, NoSite, SiteLost, in_one_line
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY
-from aem_harness.harness.run.outages import Service
+from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.rollout import Worked
 from aem_harness.harness.run.sites import Member
 from aem_harness.harness.types import Grade, Prediction, Task
@@ -107,10 +107,15 @@ class Pool:
         return self._anywhere("grade", task, lambda site: site.audit(task, folder, name))
 
     def services(self) -> Mapping[str, Service]:
-        return {}  # what a site stands on is the pool's to wait for
+        """Those that all sites stand on; an engine that is away is the pool's to wait for."""
+        return {name: one for place in self.places for name, one in place.site.services().items()}
 
-    def supply(self, *_: object) -> AbstractContextManager[None]:
-        return nullcontext()  # each site fetches what it needs when it needs it
+    @contextmanager
+    def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
+        with ExitStack() as stack:
+            for place in self.places:
+                stack.enter_context(place.site.supply(upcoming, breaker, stop))
+            yield
 
     def reap(self) -> int:
         """On every site that answers: one that does not is reaped when it is back."""

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost, boundary
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
+from aem_harness.harness.run.flow import REGISTRY, Registry
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.places import AuditedContainers, Containers, Places
@@ -136,7 +137,10 @@ class Here:
         return self._there(work, lambda found: found.state == "unaudited")
 
     def services(self) -> Mapping[str, Service]:
-        return self._places.services() if self._watch is None else {}
+        services = self._places.services()
+        if self._watch is None:
+            return services
+        return {name: service for name, service in services.items() if name == REGISTRY}  # an engine is the pool's
 
     def supply(
         self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event
@@ -203,6 +207,8 @@ def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:
     return Auditor(identity.labels, timeout=config.grade_timeout, limits=config.limits, name=name)
 
 
-def containers(identity: Identity, *, audited: bool = False) -> Containers:
+def containers(
+    identity: Identity, *, audited: bool = False, engine: Engine = HERE, registry: Registry | None = None
+) -> Containers:
     """The containers of a run; `audited`: resolved patches are graded again with canaries before the grade counts."""
-    return AuditedContainers(identity) if audited else Containers(identity)
+    return (AuditedContainers if audited else Containers)(identity, engine=engine, registry=registry)

@@ -20,23 +20,24 @@ _lock = threading.Lock()
 def note(name: str, image_id: str) -> None:
     """A run fetched this image. That the list cannot be written only means that the image stays."""
     with _lock, suppress(OSError):
-        write_json(_path(), {**_read(), _key(name): image_id})
+        write_json(_path(), {**_read(), key(name): image_id})
 
 
 def forget(*names: str) -> None:
     """These are no longer runs' own: removed, or asked for by a person."""
     with _lock, suppress(OSError):
-        known, those = _read(), {_key(name) for name in names}
+        known, those = _read(), {key(name) for name in names}
         if those & set(known):
-            write_json(_path(), {key: image for key, image in known.items() if key not in those})
+            write_json(_path(), {one: image for one, image in known.items() if one not in those})
 
 
 def is_ours(name: str, image_id: str) -> bool:
     """Did a run fetch this image, and is it still the same?"""
-    return _read().get(_key(name)) == image_id
+    return _read().get(key(name)) == image_id
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
+    """An image of the engine that this thread works with, told from the same one of every other engine."""
     engine = current().address or os.environ.get("DOCKER_HOST", "")
     return f"{engine} {name}" if engine else name
 

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from aem_harness.harness.errors import DataError, EnvironmentFault, boundary
 from aem_harness.harness.io import write_json
+from aem_harness.harness.locks import lock
 from aem_harness.harness.sandbox.engine import client, explained
 
 NAME = "org.opencontainers.image.ref.name"
@@ -28,6 +29,7 @@ LAYER, CONFIG, MANIFEST, INDEX = (
 )
 KNOWN = "layers.json"  # beside the layout: which compressed layer is which unpacked one, so that none is packed twice
 CHUNK = 1 << 20
+SAVING = ".saving-"  # begins the name of a folder in which an image is unpacked
 
 
 class Layout:
@@ -45,12 +47,22 @@ class Layout:
         return str(self._manifest(name)["config"]["digest"])
 
     def save(self, name: str) -> int:
-        """Add an image of the engine, or replace it; returns the bytes that it added."""
+        """Add an image of the engine, or replace it; returns the bytes that it added.
+
+        Another process that saves into the same folder is waited for. What a killed one left half done is removed.
+        """
+        (self.folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as handle:
+            if lock(handle, wait=True):
+                for left in self.folder.glob(f"{SAVING}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            return self._save(name)
+
+    def _save(self, name: str) -> int:
         from docker.errors import DockerException
 
-        (self.folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "oci-layout", {"imageLayoutVersion": "1.0.0"})
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".saving-") as scratch:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SAVING) as scratch:
             try:
                 stream = cast("Iterator[bytes]", client().images.get(name).save(named=True))
                 parts = _unpacked(stream, Path(scratch))

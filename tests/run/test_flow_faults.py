@@ -15,15 +15,17 @@ from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run import flow
+from aem_harness.harness.run import flow, outages
 from aem_harness.harness.run.flow import Flow, Registry, Source, Space
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import Engine, at
-from aem_harness.harness.sandbox.pull import NoImage
+from aem_harness.harness.sandbox.pull import NoImage, RegistryAway
 from aem_harness.harness.types import ImageRef, Task
 from tests.run.faulty import Doubler, Folders, Injector
+
+ENGINE = Engine("unix:///another.sock")  # of a pool
 
 
 @pytest.fixture
@@ -251,3 +253,84 @@ def test_one_error_while_looking_which_images_are_here_ends_no_flow(tasks, image
     images.fails["find image-1:1"] = [EnvironmentFault("the engine was busy")]
     with joined(Flow(Space()), tasks[:1]) as use:
         assert use(tasks[0]) == "image-1:1"
+
+
+def test_two_runs_with_room_for_one_image_never_wait_for_each_other(tasks, images):
+    """An image that is here for work that has no worker yet kept out the one for which all workers waited."""
+    made, stop = Flow(Space(budget=15)), threading.Event()
+    one = Source(lambda: [tasks[0]], Breaker({}, patience=1.0), Registry(), stop)  # under way, and nobody takes it
+    other = Source(lambda: [tasks[1], tasks[2]], Breaker({}, patience=1.0), Registry(), stop)
+    late = threading.Timer(20, stop.set)
+    late.start()
+    with made.join(one), made.join(other):
+        with made.hold(tasks[0], stop):
+            pass
+        for task in (tasks[1], tasks[2]):
+            with made.hold(task, stop) as ref:
+                assert images.here == {ref.name}, "and never more than the budget has room for"
+    late.cancel()
+    assert not stop.is_set()
+
+
+def test_an_engine_of_a_pool_fetches_what_is_waited_for_within_its_own_budget(tasks, images):
+    made, stop, engine = Flow(Space(budget=15), ENGINE), threading.Event(), ENGINE
+    late = threading.Timer(20, stop.set)
+    late.start()
+    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
+    with made.join(source), at(engine):
+        for task in (tasks[2], tasks[0]):
+            with made.hold(task, stop) as ref:
+                assert images.here == {ref.name}
+    late.cancel()
+    assert images.pulled == ["image-3:1", "image-1:1"], "nothing ahead: another engine may take it"
+
+
+def test_who_waits_for_an_image_of_an_engine_that_is_gone_is_sent_elsewhere_and_the_flow_goes_on_when_it_is_back(
+    tasks, images
+):
+    made, stop, engine = Flow(Space(), ENGINE), threading.Event(), Engine("unix:///nowhere.sock")
+    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
+    late = threading.Timer(20, stop.set)
+    late.start()
+    engine.gone = True
+    images.fails["find image-1:1"] = [EnvironmentFault("no answer")]
+    with made.join(source), at(engine):
+        with pytest.raises(EnvironmentFault, match="is gone"), made.hold(tasks[0], stop):
+            pass
+        engine.gone = False
+        with made.hold(tasks[0], stop) as ref:
+            assert ref.name == "image-1:1"
+    late.cancel()
+
+
+def test_a_registry_that_is_away_for_one_engine_of_a_pool_is_waited_for(tasks, images, monkeypatch):
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
+    registry, stop, said = Registry(), threading.Event(), list[str]()
+    breaker = Breaker({flow.REGISTRY: registry}, patience=60.0, say=said.append, stop=stop)
+    images.fails["pull image-1:1"] = [RegistryAway("no route"), RegistryAway("no route")]
+    late = threading.Timer(20, stop.set)
+    late.start()
+    source = Source(lambda: tasks, breaker, registry, stop, ENGINE, ahead=False)
+    with Flow(Space(), ENGINE).join(source) as made, at(ENGINE), made.hold(tasks[0], stop) as ref:
+        assert ref.name == "image-1:1"
+    late.cancel()
+    assert ["is away" in line for line in said] == [True, False]
+    assert registry.engine is ENGINE, "it is looked for from where it was missed"
+
+
+def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answers(tasks, images, monkeypatch):
+    monkeypatch.setattr(flow, "PAUSE", 0.01)
+    stop = threading.Event()
+    images.fails["find image-1:1"] = [EnvironmentFault("no answer") for _ in range(2 * flow.ERRORS)]
+    source = Source(lambda: tasks[:1], Breaker({}, patience=1.0), Registry(), stop, ENGINE, ahead=False)
+    refused = 0
+    with Flow(Space(), ENGINE).join(source) as made, at(ENGINE):
+        for _ in range(2 * flow.ERRORS + 1):  # each that is refused has met a failure of its own
+            try:
+                with made.hold(tasks[0], stop):
+                    break
+            except EnvironmentFault:
+                refused += 1
+        else:
+            pytest.fail("never again")
+    assert refused <= 2 * flow.ERRORS

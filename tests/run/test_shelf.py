@@ -126,3 +126,65 @@ def test_whatever_the_order_all_is_worked_within_the_budget_and_never_stuck(orde
             made.release(done)
         assert made.used <= 100 + 10 * room
     assert not made.held
+
+
+def in_family(number: int) -> dict[str, int]:
+    """An image of one of three families, whose images share a layer, as those of one repository and version do."""
+    return {**BASE, f"family-{number % 3}": 40, f"own-{number}": 10}
+
+
+@given(
+    st.lists(st.integers(0, 11), min_size=1, max_size=60),
+    st.integers(1, 4),
+    st.integers(260, 420),
+    st.randoms(use_true_random=False),
+)
+def test_layers_that_a_coming_image_shares_with_a_removed_one_never_lead_over_the_budget(order, workers, budget, dice):
+    """An engine keeps a layer that a pull found present, whichever image is removed meanwhile; and it tells how much
+    is to be downloaded only when the pull has begun."""
+    made = Shelf(budget=budget, _measured=True, _ratio=1.0)
+    made._known |= {"x": {**BASE, "own-x": 60}, "y": {**BASE, "own-y": 60}}  # as large as any will be
+    waiting, coming = [f"{n}" for n in order], dict[str, set[str]]()
+    begun: list[str] = []
+    working: list[str] = []
+
+    def disk() -> int:
+        layers = {layer for name in made.present for layer in in_family(int(name))}
+        kept = {layer for name, found in coming.items() for layer in found | set(in_family(int(name)))}
+        return sum(100 if layer == "base" else 40 if layer.startswith("family") else 10 for layer in layers | kept)
+
+    while waiting or begun or working:
+        while waiting and len(begun) + len(working) < workers:
+            begun.append(waiting.pop(0))
+        upcoming = [*working, *begun, *waiting]
+        move = made.next(upcoming) if len(coming) < 3 else Move()
+        for name in move.evict:
+            made.gone(name)
+        if move.fetch:
+            layers = in_family(int(move.fetch))
+            here = {layer for name in made.present for layer in in_family(int(name))} & set(layers)
+            missing = sum(size for layer, size in layers.items() if layer not in here)
+            made.grew(move.fetch, missing)
+            evict = made.relief(upcoming) if made.used > budget else ()
+            for name in evict or ():
+                made.gone(name)
+            if evict is None and (made.held or len(made.coming) > 1):
+                assert made.cannot_fit(move.fetch, missing), "then its pull is ended until it fits"
+                made.not_coming(move.fetch)
+            else:
+                coming[move.fetch] = here
+        assert disk() <= budget
+        assert disk() <= made.used
+        if coming and (dice.random() < 0.5 or not move.fetch):
+            name = dice.choice(sorted(coming))
+            del coming[name]
+            made.arrived(name, in_family(int(name)))
+        for name in [name for name in begun if name in made.present]:
+            begun.remove(name)
+            working.append(name)
+            made.take(name)
+        if working and dice.random() < 0.5:
+            done = dice.choice(working)
+            working.remove(done)
+            made.release(done)
+        assert disk() <= budget

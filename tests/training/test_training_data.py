@@ -1,6 +1,7 @@
 """`aem data`: what is measured and what does not work is dropped, by name and count; the rest is certified."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 from typer.testing import CliRunner
 from unidiff import PatchSet
 
+from aem_harness.api import training_data
 from aem_harness.api.training_data import prepare
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.instances.load import load_tasks
 from aem_harness.harness.instances.training_sets.patches import reversed_patch
+from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.types import Task
 from aem_harness.training.guard import certificate_of
 from tests.instances.published import SWE_GYM, SWE_SMITH, nemo_gym, r2e_gym
@@ -231,3 +234,21 @@ def test_rows_are_tried_in_containers_and_only_those_that_the_gold_patch_alone_r
     before = (tmp_path / "out/validation/gold/journal.jsonl").read_bytes()
     assert prepare(source, tmp_path / "out").certificate == certificate
     assert (tmp_path / "out/validation/gold/journal.jsonl").read_bytes() == before
+
+
+def test_an_interrupt_while_base_commits_are_read_ends_what_is_under_way(monkeypatch):
+    """It waited for every image that was still to be pulled."""
+    ended, begun = threading.Event(), threading.Event()
+
+    def read(task: str) -> tuple[str, str]:
+        if task == "interrupted":
+            begun.wait(60)
+            raise KeyboardInterrupt
+        begun.set()
+        assert ended.wait(60), "nobody ended it"
+        return task, ""
+
+    monkeypatch.setattr(training_data, "_with_base", read)
+    monkeypatch.setattr(Sandbox, "close_all", staticmethod(ended.set))
+    with pytest.raises(KeyboardInterrupt):
+        training_data._with_bases(["interrupted", "under way", "queued"], 2, {})
