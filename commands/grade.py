@@ -61,7 +61,7 @@ def grade(
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,
     reuse_from: options.ReuseFrom = None,
-    reuse_check: options.ReuseCheck = 0.05,
+    reuse_check: options.ReuseCheck = None,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
     disk_budget: options.DiskBudget = None,

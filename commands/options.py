@@ -94,9 +94,13 @@ ReuseFrom = Annotated[
     ),
 ]
 ReuseCheck = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--reuse-check", metavar="SHARE", min=0, max=1, help="Share of the reusable verdicts to grade nevertheless."
+        "--reuse-check",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Share of the reusable verdicts to grade nevertheless (default: 0.05).",
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
@@ -158,11 +162,16 @@ EndsFile = Annotated[
 ]
 
 
-def reuse(verdicts: bool, runs: "list[Path] | None", check: float) -> "Reuse | None":
-    """Which verdicts are reused; None where the options ask for none."""
-    from aem_harness.harness.run.origin import Reuse
+def reuse(verdicts: bool, runs: "list[Path] | None", check: float | None) -> "Reuse | None":
+    """Which verdicts are reused; None where the options ask for none. Raises ConfigError for a check of nothing."""
+    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.run.origin import CHECK, Reuse
 
-    return Reuse(runs or (), check) if verdicts or runs else None
+    if verdicts or runs:
+        return Reuse(runs or (), CHECK if check is None else check)
+    if check is not None:
+        raise ConfigError("--reuse-check without verdicts to reuse: give --reuse-verdicts or --reuse-from RUN as well")
+    return None
 
 
 def _in_environment(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:

@@ -104,7 +104,7 @@ def run(
         bool, typer.Option("--reuse-verdicts", help="Grade equal patches of an instance once (docs/grading.md).")
     ] = False,
     reuse_from: options.ReuseFrom = None,
-    reuse_check: options.ReuseCheck = 0.05,
+    reuse_check: options.ReuseCheck = None,
     engine: options.Engines = None,
     ray: options.RayCluster = None,
     metrics_port: options.MetricsPort = None,

@@ -465,3 +465,13 @@ def test_reports_of_reused_verdicts_are_those_of_gradings_byte_by_byte(tmp_path,
     )
     assert again.counts["resolved"] == 2
     assert origins(tmp_path / "again") == {"reused": 2}
+
+
+@pytest.mark.parametrize("command", ["run", "grade"])
+def test_a_check_of_verdicts_that_are_not_reused_is_refused(tmp_path, command):
+    patches = tmp_path / "predictions.jsonl"
+    patches.write_text('{"instance_id": "aem-sample__calx-9", "model_name_or_path": "m", "model_patch": "x"}\n')
+    words = ["run", "--agent", "gold"] if command == "run" else ["grade", str(patches)]
+    result = CliRunner().invoke(app, [*words, "--set", "sample", "--reuse-check", "0.5"])
+    assert isinstance(result.exception, ConfigError), result.output
+    assert "--reuse-from RUN" in str(result.exception)
