@@ -60,11 +60,21 @@ class Images:
             self.here.discard(name)
             self.removed.append(name)
 
+        def named(digest: str) -> Callable[..., None]:
+            def tag(repository: str, name: str) -> None:  # an image that was pulled by its digest
+                self.here.discard(digest)
+                self.here.add(f"{repository}:{name}")
+
+            return tag
+
         monkeypatch.setattr(flow, "Pull", Pull)
         monkeypatch.setattr(flow, "find", find)
         monkeypatch.setattr(flow, "ref_of", lambda name, source: ImageRef(name=name, digest="sha256:1", source=source))
         monkeypatch.setattr(flow, "layers_of", lambda image: {str(image.id): 10})
-        monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(images=SimpleNamespace(remove=remove)))
+        engine = SimpleNamespace(
+            images=SimpleNamespace(remove=remove, get=lambda name: SimpleNamespace(tag=named(name)))
+        )
+        monkeypatch.setattr(flow, "client", lambda: engine)
 
     def _fail(self, what: str) -> None:
         if self.fails.get(what):
