@@ -366,6 +366,7 @@ class Flow:
         finally:
             with self._changed:
                 self._pulls.pop(name, None)
+                self._shelf.not_coming(name)  # where the run ended first: the next one would wait for it for ever
                 self._changed.notify_all()
 
     def _cannot(self, name: str, fault: AemError) -> None:
