@@ -342,8 +342,6 @@ class Flow:
                     logger.info("image %s is here after %.1f s", name, time.monotonic() - began)
                     return
                 except PullEnded:
-                    with self._changed:
-                        self._shelf.not_coming(name)
                     return
                 except RegistryAway as fault:
                     source.registry.image, source.registry.engine = pinned, self._engine
@@ -366,7 +364,7 @@ class Flow:
         finally:
             with self._changed:
                 self._pulls.pop(name, None)
-                self._shelf.not_coming(name)  # where the run ended first: the next one would wait for it for ever
+                self._shelf.not_coming(name)  # if it is not here: the next run would wait for it for ever
                 self._changed.notify_all()
 
     def _cannot(self, name: str, fault: AemError) -> None:
