@@ -89,11 +89,28 @@ def train(
         with _Progress(Console(stderr=True), loaded.name, loaded.steps) as progress:
             checkpoint = run(loaded, folder, resume=resume, report=progress.show, console=plain)
     Console().print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    if told := _change(checkpoint):
+        Console().print(told, soft_wrap=True, highlight=False)
     if register:
         from aem_harness.aem_checkpoints import adding
 
         for card in adding.cards(register, {"path": str(checkpoint)}, Path("checkpoints")):
             Console().print(f"registered: {adding.add(card, Path('checkpoints'))}", soft_wrap=True)
+
+
+def _change(checkpoint: Path) -> str:
+    """What training has done to the weights, by the checkpoint's card; "" where that is not known."""
+    from aem_harness.aem_checkpoints.card import CARD, read_card
+
+    changed = read_card(checkpoint / CARD).training.changed if (checkpoint / CARD).is_file() else None
+    if changed is None:
+        return ""
+    if changed == 0:
+        return (
+            "warning: no weight differs from the start's, so this checkpoint is the policy that training began with; "
+            "updates too small for the precision that weights are stored in are lost"
+        )
+    return f"weights: {changed:.1%} differ from the start's"
 
 
 def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:

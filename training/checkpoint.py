@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,29 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
         "torch_dtype": "bfloat16",
         "bos_token_id": None,
     }
+
+
+def changed_share(folder: Path, start: Path) -> float | None:
+    """Share of the weights of one checkpoint, in [0, 1], that differ from those of another.
+
+    Values are compared, so one that was only stored in another precision is equal. None where not one tensor of `folder`
+    is in `start`: an adapter is not its base.
+    """
+    from safetensors import safe_open
+
+    changed = total = 0
+    with ExitStack() as opened:
+        before = {}
+        for file in start.glob("*.safetensors"):
+            weights = opened.enter_context(safe_open(file, "pt"))
+            before |= dict.fromkeys(weights.keys(), weights)
+        for file in folder.glob("*.safetensors"):
+            weights = opened.enter_context(safe_open(file, "pt"))
+            for name in before.keys() & set(weights.keys()):
+                now, old = weights.get_tensor(name), before[name].get_tensor(name)
+                total += now.numel()
+                changed += int((now.float() != old.float()).sum()) if now.shape == old.shape else now.numel()
+    return changed / total if total else None
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from aem_harness.aem_checkpoints.card import CARD, read_card
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.io import write_text
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
 from aem_harness.training.reference import Report
 from aem_harness.training.verl_config import VerlConfig
@@ -17,11 +19,18 @@ def train(
     report: Report = lambda _: None,
     watcher: Watcher | None = None,
 ) -> Path:
-    """Run the configured training in the folder `out`; returns the final checkpoint's folder.
+    """Run the configured training in the folder `out`; returns the final checkpoint's folder, whose card says which share
+    of the weights training has changed.
 
     `watcher` gets the checkpoint of every step that the section `gate` names, and says whether to go on. Raises
     ConfigError for such a section without one: what is not asked cannot pass.
     """
+    checkpoint = _trained(config, out, resume=resume, report=report, watcher=watcher)
+    _note_change(checkpoint, getattr(config, "start", None))
+    return checkpoint
+
+
+def _trained(config: Settings, out: Path, *, resume: bool, report: Report, watcher: Watcher | None) -> Path:
     from aem_harness.training import reference, warmstart
 
     if isinstance(config, WarmStartConfig):
@@ -40,6 +49,20 @@ def train(
 
         return verl_run.train(config, out, resume=resume, watcher=watcher)
     return reference.train(config, out, resume=resume, report=report, watcher=watcher)
+
+
+def _note_change(checkpoint: Path, start: str | None) -> None:
+    """Write to the card which share of the weights differs from the start's, where both are on this disk."""
+    from aem_harness.training.checkpoint import changed_share
+    from aem_harness.training.start import policy_or_hub
+
+    folder = Path(policy_or_hub(start)) if start else None
+    file = checkpoint / CARD
+    if folder is None or not folder.is_dir() or not file.is_file():
+        return
+    card = read_card(file)
+    training = card.training.model_copy(update={"changed": changed_share(checkpoint, folder)})
+    write_text(file, card.model_copy(update={"training": training}).to_yaml())
 
 
 def slow_here(config: Settings) -> str:

@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from aem_harness.aem_checkpoints.card import CARD, read_card
@@ -22,7 +23,7 @@ from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.types import ExitStatus
 from aem_harness.training import reference
-from aem_harness.training.checkpoint import load_policy, load_state
+from aem_harness.training.checkpoint import changed_share, load_policy, load_state
 from aem_harness.training.config import RlConfig, WarmStartConfig, find_config, load_config
 from aem_harness.training.environment import Skill, demonstration
 from aem_harness.training.folder import read_metrics
@@ -404,6 +405,32 @@ def test_aem_train_runs_a_configuration_and_ships_a_card(tmp_path):
     assert (card.training.step, card.training.seeds, card.parent) == (1, (0,), "tiny-base")
     assert card.digests["model.safetensors"].startswith("sha256:")
     assert json.loads((tmp_path / "o" / "config.json").read_text())["steps"] == 1
+    assert 0.5 < card.training.changed <= 1
+    assert f"weights: {card.training.changed:.1%} differ from the start's" in result.output
+
+
+def test_a_training_whose_updates_are_rounded_away_says_that_nothing_has_changed(tmp_path):
+    file = tmp_path / "c.yaml"
+    # One step of 1e-9 is far below the distance between bfloat16 numbers, but for those near zero, of which there are few.
+    file.write_text(config(learning_rate=1e-9, max_gradient_norm=1e-6).model_dump_json())
+    result = CliRunner().invoke(app, ["train", "--config", str(file), "-c", "steps=1", "--out", str(tmp_path / "o")])
+    assert result.exit_code == 0, result.output
+    assert read_card(tmp_path / "o" / "checkpoint" / CARD).training.changed == 0
+    assert "warning: no weight differs from the start's" in result.output
+
+
+def test_only_values_count_as_changed_weights_and_an_adapter_is_not_compared_with_its_base(tmp_path):
+    def saved(name, **tensors):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        return tmp_path / name
+
+    start = saved("start", a=torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.bfloat16), b=torch.zeros(4))
+    same = saved("same", a=torch.tensor([1.0, 2.0, 3.0, 4.0]), b=torch.zeros(4))
+    moved = saved("moved", a=torch.tensor([1.0, 2.0, 3.0, 4.5]), b=torch.tensor([0.0, 0.0, 0.0, 1e-9]))
+    assert changed_share(same, start) == 0
+    assert changed_share(moved, start) == 2 / 8
+    assert changed_share(saved("adapter", lora=torch.ones(2)), start) is None
 
 
 @pytest.mark.parametrize(
