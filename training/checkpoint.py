@@ -78,7 +78,7 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
 def changed_share(folder: Path, start: Path) -> float | None:
     """Share of the weights of one checkpoint, in [0, 1], that differ from those of another.
 
-    Values are compared, so one that was only stored in another precision is equal. None where not one tensor of `folder`
+    Values are compared, so one that was only stored in another precision is equal. None where no tensor of `folder`
     is in `start`: an adapter is not its base.
     """
     from safetensors import safe_open

@@ -19,8 +19,9 @@ def train(
     report: Report = lambda _: None,
     watcher: Watcher | None = None,
 ) -> Path:
-    """Run the configured training in the folder `out`; returns the final checkpoint's folder, whose card says which share
-    of the weights training has changed.
+    """Run the configured training in the folder `out`; returns the final checkpoint's folder.
+
+    Its card says which share of the weights training has changed.
 
     `watcher` gets the checkpoint of every step that the section `gate` names, and says whether to go on. Raises
     ConfigError for such a section without one: what is not asked cannot pass.

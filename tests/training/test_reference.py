@@ -411,7 +411,7 @@ def test_aem_train_runs_a_configuration_and_ships_a_card(tmp_path):
 
 def test_a_training_whose_updates_are_rounded_away_says_that_nothing_has_changed(tmp_path):
     file = tmp_path / "c.yaml"
-    # One step of 1e-9 is far below the distance between bfloat16 numbers, but for those near zero, of which there are few.
+    # A step of 1e-9 is far below the distance between bfloat16 numbers.
     file.write_text(config(learning_rate=1e-9, max_gradient_norm=1e-6).model_dump_json())
     result = CliRunner().invoke(app, ["train", "--config", str(file), "-c", "steps=1", "--out", str(tmp_path / "o")])
     assert result.exit_code == 0, result.output
