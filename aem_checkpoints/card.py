@@ -28,8 +28,8 @@ class Method(Record):
 class Training(Record):
     """Where it came from: the run, the step within it, the seeds, and a certificate of what it was trained on.
 
-    `certificate` says how many rows, their digest, and which sets that are measured on they are disjoint from. `changed`
-    is the share of the stored weights that differ from those that training began with.
+    `certificate` says how many rows, their digest, and which sets that are measured on they are disjoint from.
+    `changed` is the share of the stored weights that differ from those that training began with.
     """
 
     run: str = ""

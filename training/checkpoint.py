@@ -85,7 +85,7 @@ def changed_share(folder: Path, start: Path) -> float | None:
 
     changed = total = 0
     with ExitStack() as opened:
-        before = {}
+        before: dict[str, Any] = {}
         for file in start.glob("*.safetensors"):
             weights = opened.enter_context(safe_open(file, "pt"))
             before |= dict.fromkeys(weights.keys(), weights)
