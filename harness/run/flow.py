@@ -164,13 +164,16 @@ class Flow:
         if not _managed(task):
             yield ensure_image(task)
             return
-        with _in_use(name):
-            self._take(name, stop)
-            while not self._is_here(name):  # another program removed it
-                self._take(name, stop)
-            try:
+        held = False
+        try:
+            with _in_use(name):
+                while not held:  # or another program removed it
+                    self._take(name, stop)
+                    held = True  # whatever comes next: what is held for ever would keep all others waiting
+                    held = self._is_here(name)
                 yield self._refs[name]
-            finally:
+        finally:
+            if held:  # and the lock is free: else the thread that removes images could take it for another run's
                 with self._changed:
                     self._shelf.release(name)
                     if name in self._stuck and name not in self._shelf.held:  # who kept it may have been in this run
@@ -206,19 +209,14 @@ class Flow:
                 self._wanted.remove(name)
 
     def _is_here(self, name: str) -> bool:
-        """Is an image that was taken still in the engine? If not, or if the engine does not say, nobody holds it now:
-        what is held for ever would keep all others waiting."""
-        found = None
-        try:
-            found = find(name) is not None
-            return found
-        finally:
-            if not found:
-                with self._changed:
-                    self._shelf.release(name)
-                    if found is False:
-                        self._shelf.gone(name)
-                    self._changed.notify_all()
+        """Is an image that was taken still in the engine? If not, nobody holds it now."""
+        if find(name) is not None:
+            return True
+        with self._changed:
+            self._shelf.release(name)
+            self._shelf.gone(name)
+            self._changed.notify_all()
+        return False
 
     # --- the thread that decides ------------------------------------------------------------------------------------
 

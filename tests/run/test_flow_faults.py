@@ -16,9 +16,10 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
-from aem_harness.harness.run.flow import Flow, Registry, Source, Space
+from aem_harness.harness.run.flow import Flow, Registry, Source, Space, _unused
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
+from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import Engine, at
 from aem_harness.harness.sandbox.pull import NoImage, RegistryAway
@@ -263,6 +264,22 @@ def test_one_error_while_looking_which_images_are_here_ends_no_flow(tasks, image
     images.fails["find image-1:1"] = [EnvironmentFault("the engine was busy")]
     with joined(Flow(Space()), tasks[:1]) as use:
         assert use(tasks[0]) == "image-1:1"
+
+
+def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, images, monkeypatch):
+    """Its lock outlived its hold by a moment, in which it was taken for another run's and kept, beyond the budget."""
+    let_go, free = Shelf.release, []
+
+    def release(self, name):
+        with _unused(name):
+            free.append(name)
+        let_go(self, name)
+
+    monkeypatch.setattr(Shelf, "release", release)
+    made, stop = Flow(Space(budget=15)), threading.Event()
+    with made.join(Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop)), made.hold(tasks[0], stop):
+        pass
+    assert free == ["image-1:1"]
 
 
 def test_two_runs_with_room_for_one_image_never_wait_for_each_other(tasks, images):
