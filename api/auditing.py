@@ -22,7 +22,7 @@ def audit_folder(
     Raises DataError if `folder` is no run, or the dataset has none of its instances.
     """
     from aem_harness.api.running import audit, audit_variants, choose
-    from aem_harness.api.sites import AtATime, opened
+    from aem_harness.api.sites import AtATime, Driver, opened
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import DataError
     from aem_harness.harness.io import read_json
@@ -43,7 +43,7 @@ def audit_folder(
     with locked(folder):
         progress = progress_of(read_journal(folder))
         identity, at_a_time = Identity.of(folder, config), AtATime(1, workers, "grade_workers")
-        with opened(where, identity, tasks, Submission(), at_a_time, console) as site:
+        with opened(where, identity, tasks, Driver(Submission()), at_a_time, console) as site:
             how: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
             audit_variants(folder, [*tasks.values()], config, progress, console, **how)
             audit(folder, [*tasks.values()], config, progress, console, share=share, **how)

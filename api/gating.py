@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.api.running import Tasks, audit, choose, enter_run, quiet, recipe_of, settle
-from aem_harness.api.serving import card_defaults, connect, one_checkpoint
-from aem_harness.api.sites import GRADING, AtATime, Opened, Recipe, Where, endpoints_here, opened
+from aem_harness.api.running import Tasks, audit, choose, driving, enter_run, quiet
+from aem_harness.api.serving import Served, card_defaults, one_checkpoint
+from aem_harness.api.sites import AtATime, Driver, Opened, Where, opened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
     from aem_harness.harness.gate.report import GateReport
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import RunStore
-    from aem_harness.harness.types import Agent
-
-
-@dataclass(frozen=True)
-class Served:
-    """Behind what an arm is: servers that are there already, or none for a checkpoint that is served for the run."""
-
-    endpoints: Sequence[str] = ()
-    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +162,7 @@ class _Arms:
 
         Canaries come once the server is down, or where they decide, before the grade of each resolved rollout is known.
         """
-        from aem_harness.agents.build import build, check
+        from aem_harness.agents.build import check
         from aem_harness.harness.errors import ConfigError
         from aem_harness.harness.gate.gate import BASELINE
         from aem_harness.harness.gate.live import Side
@@ -191,44 +182,31 @@ class _Arms:
         check(run.agent, options=run.agent_options, sampling=run.sampling, served=bool(served.endpoints or entry))
         with ExitStack() as stack:  # settings and lock first, and only then a server
             store = stack.enter_context(enter_run(plan.folder, run, self._selection, how.seeds))
-            serving = connect(
-                endpoints_here(how.where, served.endpoints, served=entry is not None),
-                served.model,
-                run.sampling,
-                entry=entry,
-                registry=how.registry,
-                log=plan.folder / "server.log",
-                console=self._console,
-            )
             if self._audited and unseen(store.folder, store.progress):
-                with self._opened(store, Submission()) as early:
+                with self._opened(store, Driver(Submission())) as early:
                     self._audit(store, early.site)  # what an earlier gate left without
-            with serving as connected:
-                tasks = self._selection.tasks
-                agent = build(run.agent, tasks=tasks, policy=connected.policy, options=run.agent_options)
-                settle(store, agent, connected.fingerprint)
-                recipe = recipe_of(run, connected, how.where, served.endpoints)
-                site = stack.enter_context(self._opened(store, agent, recipe))
+            with driving(store, self._selection, served, how.where, self._console, entry, how.registry) as driver:
+                site = stack.enter_context(self._opened(store, driver))
                 yield Side(
                     plan.role,
                     store,
-                    agent,
+                    driver.agent,
                     site.workers,
                     site.grade_workers,
-                    connected.release,
+                    driver.release,
                     None if how.gpus is None else how.gpus / site.workers,
                     audited=self._audited,
                     site=site.site,
-                    services=connected.services,
+                    services=driver.services,
                 )
             self._audit(store, site.site)
 
-    def _opened(self, store: "RunStore", agent: "Agent", recipe: Recipe = GRADING) -> "AbstractContextManager[Opened]":
+    def _opened(self, store: "RunStore", driver: Driver) -> "AbstractContextManager[Opened]":
         from aem_harness.harness.run.identity import Identity
 
         how, tasks = self._candidate, {task.instance_id: task for task in self._selection.tasks}
         identity, at_a_time = Identity.of(store.folder, store.config), AtATime(how.workers, how.grade_workers)
-        return opened(how.where, identity, tasks, agent, at_a_time, self._console, audited=self._audited, recipe=recipe)
+        return opened(how.where, identity, tasks, driver, at_a_time, self._console, audited=self._audited)
 
     def _audit(self, store: "RunStore", site: "Site") -> None:
         how = self._candidate

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
-from aem_harness.api.sites import HERE, Where
+from aem_harness.api.sites import HERE, AtATime, Driver, Where
 from aem_harness.harness.errors import ConfigError, DataError, listed, summed_up
-from aem_harness.harness.run.origin import Reuse
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.run.origin import Reuse
     from aem_harness.harness.types import Prediction
 
 
@@ -27,7 +27,7 @@ def grade(
     memory: str = "4g",
     retry_infrastructure: bool = False,
     canary: float | None = 0.05,
-    reuse: Reuse | None = None,
+    reuse: "Reuse | None" = None,
     where: Where = HERE,
     console: "Console | None" = None,
 ) -> Finished:
@@ -84,7 +84,7 @@ def grade_all(
     memory: str,
     retry_infrastructure: bool,
     canary: float | None,
-    reuse: Reuse | None = None,
+    reuse: "Reuse | None" = None,
     where: Where = HERE,
 ) -> Finished:
     """Predictions of one model as a run of their own, graded as far as they are not yet."""
@@ -98,16 +98,14 @@ def grade_all(
         return perform(
             store,
             selection,
-            Submission(),
+            Driver(Submission()),
             [(prediction.instance_id, 0) for prediction in predictions],
             console,
-            workers=1,
-            grade_workers=workers,
+            AtATime(1, workers, "grade_workers"),
             retry_infrastructure=retry_infrastructure,
             canary=canary,
             reuse=reuse,
             where=where,
-            share="grade_workers",
         )
 
 

@@ -2,16 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.api.sites import (
-    GRADING,
     HERE,
     AtATime,
+    Driver,
     Opened,
     Recipe,
     Where,
@@ -22,20 +22,21 @@ from aem_harness.api.sites import (
 )
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
-from aem_harness.harness.run.origin import Reuse as Reuse
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from aem_harness.api.serving import Connected
+    from aem_harness.aem_checkpoints.registry import Entry
+    from aem_harness.api.serving import Served
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.grading.regrade import Regrade
     from aem_harness.harness.instances.load import Loaded
     from aem_harness.harness.run.auditing import Regrading
-    from aem_harness.harness.run.outages import Service
+    from aem_harness.harness.run.origin import Reuse
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.reuse import Verdicts
+    from aem_harness.harness.run.runner import Runner
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
@@ -115,7 +116,7 @@ def run(
     retry_seconds: float | None = None,
     metrics_port: int | None = None,
     canary: float | None = 0.05,
-    reuse: Reuse | None = None,
+    reuse: "Reuse | None" = None,
     where: Where = HERE,
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -135,8 +136,8 @@ def run(
 
     Raises ConfigError and DataError for settings and files that make no sense, EnvironmentFault where no engine is.
     """
-    from aem_harness.agents.build import build, check
-    from aem_harness.api.serving import card_defaults, connect, one_checkpoint
+    from aem_harness.agents.build import check
+    from aem_harness.api.serving import Served, card_defaults, one_checkpoint
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.run.submission import Submission
 
@@ -151,8 +152,8 @@ def run(
     counts = {task.instance_id: seeds for task in selection.tasks}
     if allocation:
         selection, counts = allocated(selection, allocation, folder)
-    endpoints = [endpoint] if isinstance(endpoint, str) else list(endpoint)
-    check(asked.agent, options=asked.agent_options, sampling=asked.sampling, served=bool(endpoints or entry))
+    served = Served([endpoint] if isinstance(endpoint, str) else list(endpoint), model, retry_seconds)
+    check(asked.agent, options=asked.agent_options, sampling=asked.sampling, served=bool(served.endpoints or entry))
     keys = keys_of(counts)
     # Settings, lock, what is left to do, and only then what is expensive.
     with ExitStack() as stack:
@@ -165,65 +166,68 @@ def run(
             from aem_harness.harness.run.reuse import refuse_others
 
             refuse_others(reuse, asked, selection.loaded.digest)
-        recipe = GRADING
-        driver: Agent = Submission()  # drives nothing: where only gradings are left
-        release: Callable[[], None] = lambda: None  # noqa: E731
-        services: Mapping[str, Service] = {}
+        driver = Driver(Submission())  # drives nothing: where only gradings are left
         if to_do := store.pending(keys, retry_infrastructure=retry_infrastructure).rollouts:
             if not where.ray:  # whose nodes are looked at by aem doctor --ray
                 require(selection, (name for name, _, _ in to_do), asked, where)
-            served = connect(
-                endpoints_here(where, endpoints, served=entry is not None),
-                model,
-                asked.sampling,
-                entry=entry,
-                registry=registry,
-                log=folder / "server.log",
-                console=console,
-                retry_seconds=retry_seconds,
-            )
-            connected = stack.enter_context(served)
-            options, release, services = asked.agent_options, connected.release, connected.services
-            recipe = recipe_of(asked, connected, where, endpoints, retry_seconds)
-            driver = build(asked.agent, tasks=selection.tasks, policy=connected.policy, options=options)
-            settle(store, driver, connected.fingerprint)
+            driver = stack.enter_context(driving(store, selection, served, where, console, entry, registry))
         return perform(
             store,
             selection,
             driver,
             keys,
             console,
-            workers=workers,
-            grade_workers=grade_workers,
+            AtATime(workers, grade_workers),
             retry_infrastructure=retry_infrastructure,
-            release=release,
-            services=services,
             canary=canary,
             reuse=reuse,
             where=where,
-            recipe=recipe,
         )
 
 
-def recipe_of(
-    config: "RunConfig",
-    connected: "Connected",
+@contextmanager
+def driving(
+    store: "RunStore",
+    selection: Selection,
+    served: "Served",
     where: Where,
-    endpoints: Sequence[str],
-    retry_seconds: float | None = None,
-) -> Recipe:
-    """How the agent of a run is built on the nodes of a cluster."""
-    return Recipe(
-        agent=config.agent,
-        options=config.agent_options,
-        sampling=config.sampling,
-        model=connected.policy.model if connected.policy else "",
-        endpoints=tuple(endpoints),
-        key=os.environ.get("OPENAI_API_KEY"),
-        gpus=shared_gpus(where, endpoints, connected.gpus),
-        retry_seconds=retry_seconds,
-        folder=str(Path.cwd()),
+    console: "Console",
+    entry: "Entry | None" = None,
+    registry: Path | None = None,
+) -> Iterator[Driver]:
+    """The agent of a run, entered in its folder, with its server up until the end of the block.
+
+    `entry` is the checkpoint that is served, unless `served` has endpoints.
+    """
+    from aem_harness.agents.build import build
+    from aem_harness.api.serving import connect
+
+    config = store.config
+    serving = connect(
+        endpoints_here(where, served.endpoints, served=entry is not None),
+        served.model,
+        config.sampling,
+        entry=entry,
+        registry=registry,
+        log=store.folder / "server.log",
+        console=console,
+        retry_seconds=served.retry_seconds,
     )
+    with serving as connected:
+        agent = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
+        settle(store, agent, connected.fingerprint)
+        recipe = Recipe(  # for the nodes of a cluster
+            agent=config.agent,
+            options=config.agent_options,
+            sampling=config.sampling,
+            model=connected.policy.model if connected.policy else "",
+            endpoints=tuple(served.endpoints),
+            key=os.environ.get("OPENAI_API_KEY"),
+            gpus=shared_gpus(where, served.endpoints, connected.gpus),
+            retry_seconds=served.retry_seconds,
+            folder=str(Path.cwd()),
+        )
+        yield Driver(agent, recipe, connected.release, connected.services)
 
 
 def quiet() -> "Console":
@@ -334,10 +338,11 @@ def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunCon
     tasks = {task.instance_id: task for task in selection.tasks}
     images = {tasks[name].instance.image: tasks[name] for name in instance_ids}
     first, why = next(iter(engines(where)), ENGINE), ""
+    mirror = where.supply.mirror if where.supply else None
     for task in list(images.values())[:3]:
         try:
             with at(first):
-                if ensure_image(task).source == "pulled":
+                if ensure_image(task, mirror=mirror).source == "pulled":
                     fetched.note(task.instance.image, str(find(task.instance.image).id))
                 problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
         except EnvironmentFault:
@@ -356,28 +361,22 @@ def _described(task: "Task") -> dict[str, str]:
 def perform(
     store: "RunStore",
     selection: Selection,
-    agent: "Agent",
+    driver: Driver,
     keys: "Sequence[Key]",
     console: "Console",
+    at_a_time: AtATime,
     *,
-    workers: int,
-    grade_workers: int,
     retry_infrastructure: bool = False,
-    release: "Callable[[], None]" = lambda: None,
     canary: float | None = None,
-    reuse: Reuse | None = None,
+    reuse: "Reuse | None" = None,
     places: "Places | None" = None,
-    services: "Mapping[str, Service] | None" = None,
     where: Where = HERE,
-    share: str = "workers",
-    recipe: Recipe = GRADING,
 ) -> Finished:
     """Do what is pending among `keys` under a live view, then write the official predictions and reports.
 
-    `release` wakes whoever waits for the policy when the run ends early; `services` are what the policy stands on.
     `canary`: the share of the resolved rollouts without marks that are then graded again with canaries, beside all
     marked ones; None: no canaries. `reuse`: which verdicts of equal patches are reused. `places` stand in for
-    containers of the engine here; `where`, `share` and `recipe` are as for `api.sites`.
+    containers of the engine here.
     """
     from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.reuse import Verdicts
@@ -385,47 +384,50 @@ def perform(
     tasks = {task.instance_id: task for task in selection.tasks}
     if places is None and where.here:
         keys = together(keys, selection.tasks)
-    identity, at_a_time = Identity.of(store.folder, store.config), AtATime(workers, grade_workers, share)
+    identity = Identity.of(store.folder, store.config)
     known = Verdicts(store, tasks, identity.dataset_digest, reuse, here=where.here) if reuse else None
-    with opened(where, identity, tasks, agent, at_a_time, console, places=places, recipe=recipe) as site:
-        return _performed(
-            store, selection, agent, keys, console, site, retry_infrastructure, release, services or {}, canary, known
-        )
+    with opened(where, identity, tasks, driver, at_a_time, console, places=places) as here:
+        _say_what_is_found(store, here.site.reap(), console)
+        runner = _run(store, selection, driver, keys, console, here, known, retry_infrastructure=retry_infrastructure)
+        if canary is not None:
+            how: dict[str, Any] = {"share": canary, "workers": here.grade_workers, "site": here.site}
+            with runner.supplied():
+                audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
+    return _finished(store, keys)
 
 
-def _performed(
-    store: "RunStore",
-    selection: Selection,
-    agent: "Agent",
-    keys: "Sequence[Key]",
-    console: "Console",
-    opened: Opened,
-    retry_infrastructure: bool,
-    release: "Callable[[], None]",
-    services: "Mapping[str, Service]",
-    canary: float | None,
-    verdicts: "Verdicts | None",
-) -> Finished:
-    from aem_harness.harness.facts.kept import Keeper
-    from aem_harness.harness.report.live import RunView
-    from aem_harness.harness.run.alike import alike
-    from aem_harness.harness.run.counts import ends, outcomes, remarks
-    from aem_harness.harness.run.reports import write_reports
-    from aem_harness.harness.run.runner import Runner
-    from aem_harness.harness.run.schedule import Durations, longest_first
-
-    reaped = opened.site.reap()
+def _say_what_is_found(store: "RunStore", reaped: int, console: "Console") -> None:
+    """What an earlier command left of the run."""
     if reaped:
         console.print(f"[dim]removed {reaped} container(s) left behind by a killed run[/]")
     for (instance_id, seed), wrong in store.damaged.items():
         console.print(f"[yellow]warning:[/] {instance_id} seed {seed}: {wrong}", highlight=False, soft_wrap=True)
     for path in store.stray:
         console.print(f"[yellow]warning:[/] {path} is no rollout of this run: ignored", highlight=False, soft_wrap=True)
+
+
+def _run(
+    store: "RunStore",
+    selection: Selection,
+    driver: Driver,
+    keys: "Sequence[Key]",
+    console: "Console",
+    here: Opened,
+    verdicts: "Verdicts | None",
+    *,
+    retry_infrastructure: bool,
+) -> "Runner":
+    """Roll out and grade what is pending, under a live view; the reports are written however it ends."""
+    from aem_harness.harness.facts.kept import Keeper
+    from aem_harness.harness.report.live import RunView, warner
+    from aem_harness.harness.run.counts import outcomes
+    from aem_harness.harness.run.reports import write_reports
+    from aem_harness.harness.run.runner import Runner
+    from aem_harness.harness.run.schedule import Durations, longest_first
+
     pending = store.pending(list(keys), retry_infrastructure=retry_infrastructure)
     undone = {(i, s) for i, s, _ in pending.rollouts} | set(pending.grades)
     known = outcomes(store, [key for key in keys if key not in undone])
-    tasks = {task.instance_id: task for task in selection.tasks}
-    workers, grade_workers = opened.workers, opened.grade_workers
     durations = Durations(known.rollout for known in store.progress.values())
     with Keeper(store.folder) as facts, RunView(console, store.config.arm, len(keys), known) as view:
 
@@ -437,26 +439,29 @@ def _performed(
 
         runner = Runner(
             store,
-            tasks,
-            agent,
-            workers=workers,
-            grade_workers=grade_workers,
+            {task.instance_id: task for task in selection.tasks},
+            driver.agent,
+            workers=here.workers,
+            grade_workers=here.grade_workers,
             on_event=on_event,
-            order=longest_first(durations, workers),
-            release=release,
-            site=opened.site,
-            services=services,
+            order=longest_first(durations, here.workers),
+            release=driver.release,
+            site=here.site,
+            services=driver.services,
             verdicts=verdicts,
-            say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
+            say=warner(console),
         )
         try:
             runner.run(keys, retry_infrastructure=retry_infrastructure)
         finally:
             write_reports(store.folder, selection.tasks, store.progress)
-    if canary is not None:
-        how: dict[str, Any] = {"share": canary, "workers": grade_workers, "site": opened.site}
-        with runner.supplied():
-            audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
+    return runner
+
+
+def _finished(store: "RunStore", keys: "Sequence[Key]") -> Finished:
+    from aem_harness.harness.run.alike import alike
+    from aem_harness.harness.run.counts import ends, outcomes, remarks
+
     done = [store.progress[key].rollout for key in keys if key in store.progress]
     return Finished(
         store.folder,

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from aem_harness.harness.run.outages import Service
 
 
+@dataclass(frozen=True)
+class Served:
+    """Behind what an arm is: servers that are there already, or none for a checkpoint that is served for the run.
+
+    `retry_seconds` is how long one call of the model may take before it is given up and tried again.
+    """
+
+    endpoints: Sequence[str] = ()
+    model: str | None = None
+    retry_seconds: float | None = None
+
+
 @dataclass
 class Connected:
     """The policy (None for agents that need none), what its server is, and how to wake whoever waits for either."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from aem_harness.harness.finding import Finding
+    from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.run.identity import Identity
+    from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.sandbox.engine import Engine
@@ -28,11 +30,13 @@ class Where:
     """`engines` are addresses, each with an optional `*SLOTS`, its number of concurrent rollouts; none: the local one.
 
     An address is `ssh://[user@]host[:port][/path/of/socket]`, `tcp://host:port`, `unix:///path` or `context:NAME`.
-    `ray` is the address of a Ray cluster, or "auto", whose nodes share the work instead.
+    `ray` is the address of a Ray cluster, or "auto", whose nodes share the work instead. `supply` says how images get
+    there; None: as the environment says.
     """
 
     engines: Sequence[str] = ()
     ray: str = ""
+    supply: "Supply | None" = None
 
     @property
     def here(self) -> bool:
@@ -103,6 +107,19 @@ GRADING = Recipe(agent="predictions")
 
 
 @dataclass(frozen=True)
+class Driver:
+    """Who drives the rollouts of a run: `agent` here, or what `recipe` builds on the nodes of a cluster.
+
+    `release` wakes whoever waits for the policy when the run ends early; `services` are what the policy stands on.
+    """
+
+    agent: "Agent"
+    recipe: Recipe = GRADING
+    release: Callable[[], None] = lambda: None
+    services: "Mapping[str, Service]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Opened:
     """A site, and its numbers of concurrent rollouts and gradings."""
 
@@ -116,39 +133,36 @@ def opened(
     where: Where,
     identity: "Identity",
     tasks: "Mapping[str, Task]",
-    agent: "Agent",
+    driver: Driver,
     at_a_time: AtATime,
     console: "Console",
     *,
     audited: bool = False,
     places: "Places | None" = None,
-    recipe: Recipe = GRADING,
 ) -> Iterator[Opened]:
     """The sites of a run, until the end of the block, when the containers that are left over are removed there.
 
     `audited`: what is resolved is graded again with canaries before its grade counts. `places` stand in for containers
-    of the engine here; `recipe` builds `agent` on the nodes of a cluster. Raises ConfigError for addresses
-    that make no sense, EnvironmentFault where no engine answers.
+    of the engine here. Raises ConfigError for addresses that make no sense, EnvironmentFault where no engine answers.
     """
+    from aem_harness.harness.report.live import warner
     from aem_harness.harness.run.flow import Registry
     from aem_harness.harness.run.pool import Place, Pool
     from aem_harness.harness.run.sites import Here, containers
 
     if where.here:
-        site = Here(tasks, agent, places or containers(identity, audited=audited), identity)
+        site = Here(tasks, driver.agent, places or containers(identity, where.supply, audited=audited), identity)
         yield Opened(site, at_a_time.workers, at_a_time.grade_workers)
         return
 
-    def tell(line: str) -> None:
-        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
+    tell = warner(console)
     if where.ray:
         from aem_harness.harness.run.cluster import Setup, nodes_of
 
         def slots_of(nodes: int) -> Mapping[str, int]:
             return {"rollout": -(-at_a_time.workers // nodes), "grade": -(-at_a_time.grade_workers // nodes)}
 
-        setup = Setup(identity, recipe, audited)
+        setup = Setup(identity, driver.recipe, audited, where.supply)
         with nodes_of(where.ray, setup, tasks, slots_of, tell) as pool:
             yield Opened(pool, at_a_time.workers, at_a_time.grade_workers)
         return
@@ -156,8 +170,8 @@ def opened(
     with ExitStack() as stack:
         members, registry = [], Registry()
         for engine, (rollouts, gradings) in zip(engines(where), slots, strict=True):
-            places = containers(identity, audited=audited, engine=engine, registry=registry)
-            site = Here(tasks, agent, places, identity, engine=engine, watched=True)
+            places = containers(identity, where.supply, audited=audited, engine=engine, registry=registry)
+            site = Here(tasks, driver.agent, places, identity, engine=engine, watched=True)
             members.append(Place(site, {"rollout": rollouts, "grade": gradings}))
         pool = stack.enter_context(Pool(members, tasks, tell=tell, patience=identity.config.outage_seconds))
         _refuse_twice([place.site.engine for place in members if place.up])  # type: ignore[attr-defined]

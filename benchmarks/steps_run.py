@@ -14,6 +14,7 @@ from typing import Any
 from aem_harness.agents.bash import BashAgent, BashOptions
 from aem_harness.agents.policy import EndpointPolicy, Sampling
 from aem_harness.api import running
+from aem_harness.api.sites import AtATime, Driver
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.worktree import Patch
@@ -112,9 +113,8 @@ def run(
         seeds = {one: count for one, count in counts.items() if count}
         with running.open_run(Path(settings["out"]) / name, config, selection, agent, seeds) as store:
             places: Any = Boxes()
-            running.perform(
-                store, selection, agent, keys, running.quiet(), workers=flight, grade_workers=2, places=places
-            )
+            at_a_time = AtATime(flight, grade_workers=2)
+            running.perform(store, selection, Driver(agent), keys, running.quiet(), at_a_time, places=places)
             return [known.rollout for known in store.progress.values()], Box.last - places.first
 
 

@@ -224,12 +224,14 @@ class Run:
         ),
     ] = 0.05
     no_canary: options.NoCanary = False
-    disk_budget: options.DiskBudget = None
-    evict_others: options.EvictOthers = False
-    mirror: options.Mirror = None
     registry: options.RegistryFolder = None
-    engine: options.Engines = None
-    ray: options.RayCluster = None
+
+
+@dataclass
+class Machines(options.Machines):
+    """Where the rollouts of a candidate are run."""
+
+    PANEL: ClassVar[str] = Run.PANEL
 
 
 @dataclass
@@ -299,11 +301,12 @@ def register(app: typer.Typer) -> None:
     app.command("calibrate", epilog=CALIBRATE_EXAMPLES)(grouped(calibrate))
 
 
-def gate(arms: Arms, asked: Asked, run: Run, output: Output) -> None:
+def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output) -> None:
     """Is the candidate worse than the baseline by no more than a margin? Decides early, with guaranteed error rates."""
     from rich.console import Console
 
-    from aem_harness.api.gating import Candidate, Served, decide
+    from aem_harness.api.gating import Candidate, decide
+    from aem_harness.api.serving import Served
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.gate.ci import published
     from aem_harness.harness.gate.driver import Options
@@ -325,7 +328,7 @@ def gate(arms: Arms, asked: Asked, run: Run, output: Output) -> None:
             registry=run.registry,
             gpus=run.gpus,
             canary=None if run.no_canary else run.canary,
-            where=options.where(run.engine, run.ray),
+            where=machines.where(),
             served=Served(run.endpoint or (), run.model),
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )

@@ -8,6 +8,7 @@ import typer
 
 from aem_harness.commands import options
 from aem_harness.commands.ending import conclude
+from aem_harness.commands.options import grouped
 from aem_harness.commands.run import Retry
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, counted
 
@@ -27,7 +28,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=EXAMPLES)(grade)
+    app.command(epilog=EXAMPLES)(grouped(grade))
 
 
 def grade(
@@ -62,11 +63,8 @@ def grade(
     no_canary: options.NoCanary = False,
     reuse_from: options.ReuseFrom = None,
     reuse_check: options.ReuseCheck = None,
-    engine: options.Engines = None,
-    ray: options.RayCluster = None,
-    disk_budget: options.DiskBudget = None,
-    evict_others: options.EvictOthers = False,
-    mirror: options.Mirror = None,
+    *,
+    machines: options.Machines,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")
     ] = False,
@@ -107,7 +105,7 @@ def grade(
         retry_infrastructure=retry is Retry.infra,
         canary=None if no_canary else canary,
         reuse=options.reuse(False, reuse_from, reuse_check),
-        where=options.where(engine, ray),
+        where=machines.where(),
     )
     if missing := len(selection.tasks) - len(chosen):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")

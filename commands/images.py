@@ -1,6 +1,7 @@
 """`aem images`: lists, pulls, builds and removes the container images of a task set."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 if TYPE_CHECKING:
     from aem_harness.harness.types import Task
@@ -15,20 +17,40 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 
 
+@dataclass
+class Part:
+    """The part of a task set whose images are meant."""
+
+    dataset: options.DataSet = "sample"
+    ids: options.Ids = None
+    repos: options.Repos = None
+    slice_: options.Slice = None
+
+    @property
+    def whole(self) -> bool:
+        return not (self.ids or self.repos or self.slice_)
+
+    def tasks(self) -> "list[Task]":
+        from rich.console import Console
+
+        tasks = Tasks(self.ids or (), self.repos or (), slice=self.slice_ or "")
+        return choose(self.dataset, Console(stderr=True), tasks).tasks
+
+
 def register(app: typer.Typer) -> None:
     images = typer.Typer(
         help="List, pull, save, load, build and prune the container images of a task set.", no_args_is_help=True
     )
-    images.command("list", epilog="Example: aem images list --set verified --repo django/django")(list_images)
-    images.command("pull", epilog="Example: aem images pull --set verified --slice 0:50 -w 4")(pull)
-    images.command("save", epilog="Example: aem images save /media/images --set verified --slice 0:50")(save)
+    images.command("list", epilog="Example: aem images list --set verified --repo django/django")(grouped(list_images))
+    images.command("pull", epilog="Example: aem images pull --set verified --slice 0:50 -w 4")(grouped(pull))
+    images.command("save", epilog="Example: aem images save /media/images --set verified --slice 0:50")(grouped(save))
     images.command("load", epilog="Example: aem images load /media/images")(load)
-    images.command("build", epilog="Example: aem images build --set sample")(build)
-    images.command("prune", epilog="Example: aem images prune --set verified --slice 0:50")(prune)
+    images.command("build", epilog="Example: aem images build --set sample")(grouped(build))
+    images.command("prune", epilog="Example: aem images prune --set verified --slice 0:50")(grouped(prune))
     app.add_typer(images, name="images")
 
 
-def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, repos: options.Repos = None) -> None:
+def list_images(part: Part) -> None:
     """List the images that are present, with digest and size."""
     from rich import box
     from rich.console import Console
@@ -36,8 +58,7 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
 
     from aem_harness.harness.sandbox.images import local_images
 
-    console = Console()
-    tasks = choose(dataset, console, Tasks(ids or (), repos or ())).tasks
+    console, tasks = Console(), part.tasks()
     present = local_images(tasks)
     table = Table(Column("image", overflow="fold"), "digest", "GiB", "from", box=box.SIMPLE_HEAD)
     for image in present:
@@ -48,38 +69,28 @@ def list_images(dataset: options.DataSet = "sample", ids: options.Ids = None, re
     console.print(f"{len(present)} of {len({task.instance.image for task in tasks})} images are present")
 
 
-def pull(
-    dataset: options.DataSet = "sample",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    slice_: options.Slice = None,
-    workers: options.Workers = 4,
-    mirror: options.Mirror = None,
-) -> None:
+def pull(part: Part, workers: options.Workers = 4, mirror: options.Mirror = None) -> None:
     """Pull images before a run."""
-    _each(dataset, ids, repos, slice_, workers, "pulling")
+    _each(part, workers, "pulling", mirror)
 
 
 def save(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout; created if it is missing.")],
-    dataset: options.DataSet = "sample",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    slice_: options.Slice = None,
+    part: Part,
     mirror: options.Mirror = None,
 ) -> None:
     """Write the images of a task set into a folder, for machines without a registry; those not here are pulled."""
     from aem_harness.harness.sandbox.images import ensure_image
     from aem_harness.harness.sandbox.oci import Layout
 
-    selection = _tasks(dataset, ids, repos, slice_)
+    selection = part.tasks()
     layout = Layout(folder)
     have = set(layout.names())
 
     def one(task: "Task") -> str:
         if task.instance.image in have:
             return "was there"
-        ensure_image(task)
+        ensure_image(task, mirror=mirror)
         return f"{layout.save(task.instance.image) / 1e6:.0f} MB"
 
     _one_by_one({task.instance.image: task for task in selection}, one, "saved")
@@ -129,28 +140,13 @@ def _one_by_one(work: "dict[str, Any]", do: Callable[[Any], str], verb: str) -> 
         raise typer.Exit(EXIT_INFRASTRUCTURE)
 
 
-def _tasks(dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None) -> "list[Task]":
-    from rich.console import Console
-
-    return choose(dataset, Console(stderr=True), Tasks(ids or (), repos or (), slice=slice_ or "")).tasks
-
-
-def build(
-    dataset: options.DataSet = "sample",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    slice_: options.Slice = None,
-    workers: options.Workers = 2,
-) -> None:
+def build(part: Part, workers: options.Workers = 2) -> None:
     """Build the images of a bundled set, or of a local file whose rows have a Dockerfile."""
-    _each(dataset, ids, repos, slice_, workers, "building")
+    _each(part, workers, "building")
 
 
 def prune(
-    dataset: options.DataSet = "sample",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    slice_: options.Slice = None,
+    part: Part,
     base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
 ) -> None:
@@ -160,16 +156,13 @@ def prune(
     from aem_harness.harness.sandbox.images import prune as remove
 
     console = Console()
-    tasks = choose(dataset, console, Tasks(ids or (), repos or (), slice=slice_ or "")).tasks
-    removed = remove(tasks, base=base, whole=not (ids or repos or slice_), dry_run=dry_run)
+    removed = remove(part.tasks(), base=base, whole=part.whole, dry_run=dry_run)
     if dry_run:
         typer.echo("\n".join(removed))
-    console.print(f"{'would remove' if dry_run else 'removed'} {len(removed)} of the images of {dataset}")
+    console.print(f"{'would remove' if dry_run else 'removed'} {len(removed)} of the images of {part.dataset}")
 
 
-def _each(
-    dataset: str, ids: list[str] | None, repos: list[str] | None, slice_: str | None, workers: int, verb: str
-) -> None:
+def _each(part: Part, workers: int, verb: str, mirror: str | None = None) -> None:
     """Make every image present under a progress bar, then print its digest; what could not be had is listed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -179,11 +172,16 @@ def _each(
     from aem_harness.harness.sandbox.fetch import Fetcher
 
     console = Console(stderr=True)
-    tasks = {task.instance.image: task for task in _tasks(dataset, ids, repos, slice_)}
+    tasks = {task.instance.image: task for task in part.tasks()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task(verb, total=len(tasks))
-        fetcher = Fetcher(workers=workers, say=_describe(progress.update, bar), tell=lambda done: progress.advance(bar))
+        fetcher = Fetcher(
+            workers=workers,
+            mirror=mirror,
+            say=_describe(progress.update, bar),
+            tell=lambda done: progress.advance(bar),
+        )
         found = fetcher.fetch(list(tasks.values()))
         fetched.forget(*(image.name for image in found if image.ref))  # asked for by a person: no run removes them
         progress.update(bar, description=f"{verb} done")

@@ -7,6 +7,7 @@ import typer
 
 from aem_harness.api.running import Tasks, choose
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 from aem_harness.harness.errors import ConfigError, DataError, counted
 from aem_harness.harness.io import write_json_lines
 
@@ -18,20 +19,17 @@ Strict = Annotated[bool, typer.Option("--strict", help="Treat invalid rows as an
 
 def register(app: typer.Typer) -> None:
     instances = typer.Typer(help="List, show and export the instances of a task set.", no_args_is_help=True)
-    instances.command("list", epilog="Example: aem instances list --set verified --difficulty '1-4 hours'")(list_)
+    instances.command("list", epilog="Example: aem instances list --set verified --difficulty '1-4 hours'")(
+        grouped(list_)
+    )
     instances.command("show", epilog="Example: aem instances show aem-sample__calx-9 --solution")(show)
     instances.command("export", epilog="Example: aem instances export rows.jsonl --set old-rows.parquet")(export)
     app.add_typer(instances, name="instances")
 
 
 def list_(
+    selecting: options.Selecting,
     dataset: options.DataSet = "sample",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    difficulties: options.Difficulties = None,
-    slice_: options.Slice = None,
-    sample: options.Sample = None,
-    sample_seed: options.SampleSeed = 0,
     strict: Strict = False,
     names: Annotated[
         bool, typer.Option("--ids", help="Print only ids, one per line, as --instance @FILE reads them.")
@@ -42,11 +40,7 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    selection = choose(
-        dataset,
-        Console(stderr=True),
-        Tasks(ids or (), repos or (), difficulties or (), slice_ or "", sample, sample_seed),
-    )
+    selection = choose(dataset, Console(stderr=True), selecting.tasks())
     loaded = selection.loaded
     if names:
         typer.echo("\n".join(task.instance_id for task in selection.tasks))

@@ -1,11 +1,10 @@
 """Options that several commands share, declared once."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -13,8 +12,10 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 if TYPE_CHECKING:
+    from aem_harness.api.running import Tasks
     from aem_harness.api.sites import Where
     from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.run.origin import Reuse
 
 DataSet = Annotated[
@@ -174,32 +175,12 @@ def reuse(verdicts: bool, runs: "list[Path] | None", check: float | None) -> "Re
     return None
 
 
-def _in_environment(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
-    """Keep the value in the option's environment variable while the command runs.
-
-    Whoever works with images reads it there, also in other threads and in processes that the command starts.
-    """
-    if value:
-        variable = str(parameter.envvar)
-        context.call_on_close(partial(_restore, variable, os.environ.get(variable)))
-        os.environ[variable] = str(value)
-    return value
-
-
-def _restore(variable: str, before: str | None) -> None:
-    if before is None:
-        os.environ.pop(variable, None)
-    else:
-        os.environ[variable] = before
-
-
 DiskBudget = Annotated[
     str | None,
     typer.Option(
         "--disk-budget",
         metavar="SIZE",
         envvar="AEM_DISK_BUDGET",
-        callback=_in_environment,
         help="Disk for the task images, for example 200GB (default: free space less a reserve).",
     ),
 ]
@@ -208,7 +189,6 @@ EvictOthers = Annotated[
     typer.Option(
         "--evict-others",
         envvar="AEM_EVICT_OTHERS",
-        callback=_in_environment,
         help="Also remove images of the tasks that were there before the run.",
     ),
 ]
@@ -218,10 +198,44 @@ Mirror = Annotated[
         "--mirror",
         metavar="HOST[/PREFIX]",
         envvar="AEM_IMAGE_MIRROR",
-        callback=_in_environment,
         help="Registry to pull from instead of an image's own.",
     ),
 ]
+
+
+@dataclass
+class Selecting:
+    """Which tasks of a set: what `aem run` and `aem instances list` share."""
+
+    ids: Ids = None
+    repos: Repos = None
+    difficulties: Difficulties = None
+    slice_: Slice = None
+    sample: Sample = None
+    sample_seed: SampleSeed = 0
+
+    def tasks(self) -> "Tasks":
+        from aem_harness.api.running import Tasks
+
+        parts = self.ids or (), self.repos or (), self.difficulties or (), self.slice_ or ""
+        return Tasks(*parts, self.sample, self.sample_seed)
+
+
+@dataclass
+class Machines:
+    """Where containers are, and how images get there: what `aem run`, `aem grade` and `aem gate` share."""
+
+    engine: Engines = None
+    ray: RayCluster = None
+    disk_budget: DiskBudget = None
+    evict_others: EvictOthers = False
+    mirror: Mirror = None
+
+    def where(self) -> "Where":
+        from aem_harness.harness.run.flow import Supply, size_of
+
+        budget = size_of(self.disk_budget) if self.disk_budget else None
+        return where(self.engine, self.ray, Supply(budget, self.evict_others, self.mirror))
 
 
 @dataclass
@@ -287,14 +301,14 @@ def warn(notes: Iterable[str]) -> None:
         typer.echo(f"warning: {note}", err=True)
 
 
-def where(engines: Iterable[str] | None, ray: str | None) -> "Where":
-    """Where the containers are, by the options that say so."""
+def where(engines: Iterable[str] | None, ray: str | None, supply: "Supply | None" = None) -> "Where":
+    """Where the containers are, by the options that say so, and how images get there."""
     from aem_harness.api.sites import Where, split
     from aem_harness.harness.errors import ConfigError
 
     if engines and ray:
         raise ConfigError("--engine and --ray both say where containers are: give one of them")
-    return Where(split(list(engines or ())), ray or "")
+    return Where(split(list(engines or ())), ray or "", supply)
 
 
 def names(text: str | None) -> tuple[str, ...]:

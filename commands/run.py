@@ -9,6 +9,7 @@ import typer
 
 from aem_harness.commands import options
 from aem_harness.commands.ending import conclude
+from aem_harness.commands.options import grouped
 
 
 class Retry(StrEnum):
@@ -41,7 +42,7 @@ The same command continues. --retry infra also repeats what was lost to infrastr
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=RUN_EXAMPLES)(run)
+    app.command(epilog=RUN_EXAMPLES)(grouped(run))
     app.command(epilog="Example: aem show results/gold-1a2b3c4d5e6f django__django-11066 --seed 0")(show)
 
 
@@ -79,12 +80,8 @@ def run(
     registry: options.RegistryFolder = None,
     config_file: options.ConfigFile = None,
     overrides: options.Overrides = None,
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    difficulties: options.Difficulties = None,
-    slice_: options.Slice = None,
-    sample: options.Sample = None,
-    sample_seed: options.SampleSeed = 0,
+    *,
+    selecting: options.Selecting,
     workers: options.Workers = 4,
     grade_workers: options.GradeWorkers = 2,
     allocation: Annotated[
@@ -105,17 +102,12 @@ def run(
     ] = False,
     reuse_from: options.ReuseFrom = None,
     reuse_check: options.ReuseCheck = None,
-    engine: options.Engines = None,
-    ray: options.RayCluster = None,
+    machines: options.Machines,
     metrics_port: options.MetricsPort = None,
-    disk_budget: options.DiskBudget = None,
-    evict_others: options.EvictOthers = False,
-    mirror: options.Mirror = None,
 ) -> None:
     """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console
 
-    from aem_harness.api.running import Tasks
     from aem_harness.api.running import run as perform
     from aem_harness.api.serving import find
     from aem_harness.harness.errors import ConfigError
@@ -136,7 +128,7 @@ def run(
             dataset,
             arm=arm,
             seeds=seeds,
-            tasks=Tasks(ids or (), repos or (), difficulties or (), slice_ or "", sample, sample_seed),
+            tasks=selecting.tasks(),
             out=out,
             endpoint=endpoint or (),
             model=model,
@@ -149,7 +141,7 @@ def run(
             retry_seconds=retry_seconds,
             canary=None if no_canary else canary,
             reuse=options.reuse(reuse_verdicts, reuse_from, reuse_check),
-            where=options.where(engine, ray),
+            where=machines.where(),
             metrics_port=metrics_port,
             config=config_file,
             overrides=overrides or (),

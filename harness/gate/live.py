@@ -23,7 +23,7 @@ from aem_harness.harness.gate.driver import End, Options, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.gate.table import audit_words, audited, check_pin, read_arm, refuse_drift, refuse_unaudited
 from aem_harness.harness.io import write_json
-from aem_harness.harness.report.live import RunView
+from aem_harness.harness.report.live import RunView, warner
 from aem_harness.harness.run import auditing
 from aem_harness.harness.run.counts import outcomes
 from aem_harness.harness.run.listing import STOPPED
@@ -250,7 +250,7 @@ def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: C
                 release=side.release,
                 site=side.site,
                 services=side.services,
-                say=lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True),
+                say=warner(console),
             )
             for n, side in enumerate(sides)
         ]

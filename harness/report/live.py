@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,11 @@ STYLE = {
     Outcome.TEST_TIMEOUT: "yellow",
     Outcome.ERROR: "magenta",
 }
+
+
+def warner(console: Console) -> Callable[[str], None]:
+    """Prints lines in yellow, as they are: what goes wrong meanwhile, and is waited for."""
+    return lambda line: console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 class RunView:

@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,19 @@ class Auditor:
         self._graders: dict[str, SecondGrader] = {}  # by task, whose test files each reads once
         self._making = threading.Lock()
 
-    def audit(self, task: Task, folder: Path) -> Regrade:
-        """The finding for the resolved rollout in `folder`, which is also written beside it."""
+    def audit(self, task: Task, folder: Path, image: AbstractContextManager[object] | None = None) -> Regrade:
+        """The finding for the resolved rollout in `folder`, which is also written beside it.
+
+        `image` keeps the task's image present; where it cannot be had, the finding says why.
+        """
         patch = read_patch(folder / official.PATCH)
         try:
-            with self._making:
-                if task.instance_id not in self._graders:
-                    self._graders[task.instance_id] = self._make(task, **self._how)
-            passed = passed_tests(read_json(folder / official.REPORT))
-            found = self._graders[task.instance_id].regrade(patch, passed)
+            with image or nullcontext():
+                with self._making:
+                    if task.instance_id not in self._graders:
+                        self._graders[task.instance_id] = self._make(task, **self._how)
+                passed = passed_tests(read_json(folder / official.REPORT))
+                found = self._graders[task.instance_id].regrade(patch, passed)
         except AemError as error:
             found = Regrade(state="unaudited", reason=str(error), patch_sha256=digest_of(patch))
         write_json(folder / self._name, found.model_dump(mode="json"))

@@ -31,6 +31,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.io import write_bytes
 from aem_harness.harness.run.auditing import CANARY
+from aem_harness.harness.run.flow import Supply
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Disk, Service
 from aem_harness.harness.run.pool import Place, Pool
@@ -53,11 +54,15 @@ MakeAgent = Callable[[Mapping[str, Task], str], tuple[Agent, Callable[[], None]]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a node needs. `make` builds the agent there, from tasks and the node's address, and how to wake it."""
+    """What a node needs. `make` builds the agent there, from tasks and the node's address, and how to wake it.
+
+    `supply` says how images get there; None: as the node's environment says.
+    """
 
     identity: Identity
     make: MakeAgent
     audited: bool = False
+    supply: Supply | None = None
 
 
 # --- on a node --------------------------------------------------------------------------------------------------------
@@ -69,7 +74,7 @@ class Worker:
     def __init__(self, setup: Setup, tasks: Mapping[str, Task], address: str) -> None:
         agent, self._release = setup.make(tasks, address)
         self._tasks = tasks
-        places = containers(setup.identity, audited=setup.audited)
+        places = containers(setup.identity, setup.supply, audited=setup.audited)
         self._here = Here(tasks, agent, places, setup.identity, watched=True)
 
     def about(self) -> dict[str, Any]:

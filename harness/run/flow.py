@@ -35,7 +35,7 @@ from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current
 from aem_harness.harness.sandbox.images import ensure_image, find, ref_of
 from aem_harness.harness.sandbox.layers import layers_of
-from aem_harness.harness.sandbox.pull import NoImage, Pull, PullEnded, RegistryAway, split
+from aem_harness.harness.sandbox.pull import MIRROR, NoImage, Pull, PullEnded, RegistryAway, split
 from aem_harness.harness.types import ImageRef, Task
 
 logger = logging.getLogger(__name__)
@@ -47,23 +47,23 @@ RESERVE = 10 << 30  # bytes of the engine's disk that images leave free, or a tw
 
 
 @dataclass(frozen=True)
-class Space:
-    """How much of the disk a run's images may take: `budget` bytes, None for what is free less a reserve.
+class Supply:
+    """How a run gets its images: `budget` bytes of the disk for all of them, None for what is free less a reserve.
 
     `others`: images of the set that were here before, or were fetched by other programs, may be removed, too.
+    `mirror`: the registry to pull from instead of an image's own, None for the one that AEM_IMAGE_MIRROR names, if any.
     """
 
     budget: float | None = None
     others: bool = False
+    mirror: str | None = None
 
-
-BUDGET, OTHERS = "AEM_DISK_BUDGET", "AEM_EVICT_OTHERS"  # environment variables, which --disk-budget, ... set
-
-
-def space_given() -> Space:
-    """What the options and the environment say. Raises ConfigError for a size that is none."""
-    budget = os.environ.get(BUDGET, "")
-    return Space(size_of(budget) if budget else None, os.environ.get(OTHERS, "").lower() not in ("", "0", "false"))
+    @classmethod
+    def of_environment(cls) -> "Supply":
+        """What AEM_DISK_BUDGET, AEM_EVICT_OTHERS and AEM_IMAGE_MIRROR say. Raises ConfigError for a size that is none."""
+        budget, others = os.environ.get("AEM_DISK_BUDGET", ""), os.environ.get("AEM_EVICT_OTHERS", "")
+        mirror = os.environ.get(MIRROR) or None
+        return cls(size_of(budget) if budget else None, others.lower() not in ("", "0", "false"), mirror)
 
 
 def size_of(text: str) -> float:
@@ -75,6 +75,15 @@ def size_of(text: str) -> float:
     return float(found[1]) * float((1024 if found[3] else 1000) ** power)
 
 
+@dataclass(frozen=True)
+class Missed:
+    """A pull that failed, and from where."""
+
+    image: str
+    mirror: str | None = None
+    engine: Engine = HERE
+
+
 class Registry:
     """The registries as one service: back when the pull that failed works."""
 
@@ -82,12 +91,12 @@ class Registry:
     remedy = "check the registry, the network and docker login; work with present images continues"
 
     def __init__(self) -> None:
-        self.image, self.engine = "", HERE  # the pull that failed last
+        self.last = Missed("")
 
     def probe(self) -> str:
         try:
-            with at(self.engine):
-                Pull(self.image).run()
+            with at(self.last.engine):
+                Pull(self.last.image, mirror=self.last.mirror).run()
         except RegistryAway as fault:
             return str(fault)
         except AemError:
@@ -118,8 +127,8 @@ class Source:
 class Flow:
     """Makes images present in the order in which the runs that `join` it need them. Safe to share between threads."""
 
-    def __init__(self, space: Space, engine: Engine = HERE) -> None:
-        self._space, self._engine = space, engine
+    def __init__(self, supply: Supply, engine: Engine = HERE) -> None:
+        self._supply, self._engine = supply, engine
         self._sources: list[Source] = []
         self._over = threading.Event()
         self._changed = threading.Condition()
@@ -162,7 +171,7 @@ class Flow:
         """Wait for the task's image; it stays while the block runs. Raises the fault of an image that cannot be had."""
         name = task.instance.image
         if not _managed(task):
-            yield ensure_image(task)
+            yield ensure_image(task, mirror=self._supply.mirror)
             return
         held = False
         try:
@@ -302,7 +311,7 @@ class Flow:
         """Bytes for all images of the run: what was given, and never more than leaves the reserve free."""
         free = self._free()
         room = None if free is None else self._shelf.used - sum(self._shelf.coming.values()) + free
-        return min((one for one in (self._space.budget, room) if one is not None), default=None)
+        return min((one for one in (self._supply.budget, room) if one is not None), default=None)
 
     def _free(self) -> float | None:
         """Bytes that images may still take of the engine's disk; None where that is another machine's."""
@@ -329,7 +338,7 @@ class Flow:
         try:
             while not self._over.is_set() and (source := self._source()):
                 began = time.monotonic()
-                pull = Pull(pinned, grew=lambda size: self._grew(name, size))
+                pull = Pull(pinned, mirror=self._supply.mirror, grew=lambda size: self._grew(name, size))
                 with self._changed:
                     self._pulls[name] = pull
                 try:
@@ -342,7 +351,7 @@ class Flow:
                 except PullEnded:
                     return
                 except RegistryAway as fault:
-                    source.registry.image, source.registry.engine = pinned, self._engine
+                    source.registry.last = Missed(pinned, self._supply.mirror, self._engine)
                     source.breaker.trip(REGISTRY, str(fault))
                     source.breaker.ready((REGISTRY,))
                 except NoImage as fault:
@@ -383,11 +392,11 @@ class Flow:
             self._refs[name] = (
                 ref.model_copy(update={"source": "pulled"}) if mine and image.attrs.get("RepoDigests") else ref
             )
-            if not (mine or self._space.others):
+            if not (mine or self._supply.others):
                 self._shelf.kept.add(name)
             self._shelf.arrived(name, layers, compressed)
             self._changed.notify_all()
-        budget = self._space.budget
+        budget = self._supply.budget
         if ours and budget is not None and self._shelf.used > budget and len(self._shelf.present) == 1:
             words = "image %s alone takes %s, more than the disk budget of %s"
             logger.warning(words, name, _gb(self._shelf.used), _gb(budget))
@@ -441,14 +450,14 @@ class Flow:
         return []
 
 
-_flows: dict[tuple[Space, str], Flow] = {}
+_flows: dict[tuple[Supply, str], Flow] = {}
 _making = threading.Lock()
 
 
-def flow_of(space: Space, engine: Engine = HERE) -> Flow:
+def flow_of(supply: Supply, engine: Engine = HERE) -> Flow:
     """The one flow of an engine in this process: two arms of a gate must not remove each other's images."""
     with _making:
-        return _flows.setdefault((space, engine.address), Flow(space, engine))
+        return _flows.setdefault((supply, engine.address), Flow(supply, engine))
 
 
 def _managed(task: Task) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aem_harness.harness.types import Outcome
+
 REUSES = ("reused", "confirmed", "flipped")
 CHECK = 0.05  # of the reusable verdicts, by default
 
@@ -26,16 +28,12 @@ class Reuse:
 
 def flipped(grade: Mapping[str, Any]) -> bool:
     """Did a patch that was graded nevertheless get another verdict? One lost to infrastructure is none."""
-    from aem_harness.harness.types import Outcome  # here, so that `aem --help` does not wait for pydantic
-
     checked = grade.get("checked")
     return checked is not None and grade["outcome"] not in (checked["outcome"], Outcome.ERROR.value)
 
 
 def reuse_of(grade: Mapping[str, Any]) -> str:
     """For the outcomes table: "reused", "confirmed" or "flipped" where a reusable verdict was checked, else empty."""
-    from aem_harness.harness.types import Outcome  # here, so that `aem --help` does not wait for pydantic
-
     if "reused" in grade:
         return "reused"
     if "checked" not in grade or grade["outcome"] == Outcome.ERROR.value:

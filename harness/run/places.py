@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
-from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Space, flow_of, space_given
+from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Supply, flow_of
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
@@ -72,16 +72,16 @@ class Turn:
 class Containers:
     """A container for every rollout and grading, under the limits of the run, at the engine here or at another one.
 
-    After `ahead(n)`, at most n gradings run tests at a time; others have their container opened or removed meanwhile.
-
-    `registry` is the service that all sites of a run share.
+    `supply` says how images get there; None: as the environment says. `registry` is the service that all sites of a run
+    share. After `ahead(n)`, at most n gradings run tests at a time; others have their container opened or removed
+    meanwhile.
     """
 
     def __init__(
-        self, run: Identity, space: Space | None = None, *, engine: Engine = HERE, registry: Registry | None = None
+        self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE, registry: Registry | None = None
     ) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
-        self._space, self._registry, self._engine = space or space_given(), registry or Registry(), engine
+        self._supply, self._registry, self._engine = supply or Supply.of_environment(), registry or Registry(), engine
         self._flow: Flow | None = None
         self._turns = threading.Semaphore(2**20)
 
@@ -92,7 +92,7 @@ class Containers:
     @contextmanager
     def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
         source = Source(upcoming, breaker, self._registry, stop, self._engine, ahead=self._engine is HERE)
-        with flow_of(self._space, self._engine).join(source) as flow:
+        with flow_of(self._supply, self._engine).join(source) as flow:
             self._flow, self._stop = flow, stop
             try:
                 yield
@@ -102,7 +102,7 @@ class Containers:
     @contextmanager
     def image(self, task: Task) -> Iterator[str]:
         if self._flow is None:
-            yield ensure_image(task).digest
+            yield ensure_image(task, mirror=self._supply.mirror).digest
             return
         with self._flow.hold(task, self._stop) as ref:
             yield ref.digest
@@ -144,9 +144,9 @@ class AuditedContainers(Containers):
     """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
     def __init__(
-        self, run: Identity, space: Space | None = None, *, engine: Engine = HERE, registry: Registry | None = None
+        self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE, registry: Registry | None = None
     ) -> None:
-        super().__init__(run, space, engine=engine, registry=registry)
+        super().__init__(run, supply, engine=engine, registry=registry)
         self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost, boundary
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
-from aem_harness.harness.run.flow import REGISTRY, Registry
+from aem_harness.harness.run.flow import REGISTRY, Registry, Supply
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.places import AuditedContainers, Containers, Places
@@ -126,15 +126,9 @@ class Here:
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         auditor = self._auditors.setdefault(name, auditor_of(self._identity, name))
-
-        def work() -> Regrade:
-            try:
-                with self._places.image(task):
-                    return auditor.audit(task, folder)
-            except EnvironmentFault:
-                return auditor.audit(task, folder)  # which says why the image cannot be had
-
-        return self._there(work, lambda found: found.state == "unaudited")
+        return self._there(
+            lambda: auditor.audit(task, folder, self._places.image(task)), lambda found: found.state == "unaudited"
+        )
 
     def services(self) -> Mapping[str, Service]:
         services = self._places.services()
@@ -208,7 +202,12 @@ def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:
 
 
 def containers(
-    identity: Identity, *, audited: bool = False, engine: Engine = HERE, registry: Registry | None = None
+    identity: Identity,
+    supply: Supply | None = None,
+    *,
+    audited: bool = False,
+    engine: Engine = HERE,
+    registry: Registry | None = None,
 ) -> Containers:
     """The containers of a run; `audited`: resolved patches are graded again with canaries before the grade counts."""
-    return (AuditedContainers if audited else Containers)(identity, engine=engine, registry=registry)
+    return (AuditedContainers if audited else Containers)(identity, supply, engine=engine, registry=registry)

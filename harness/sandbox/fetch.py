@@ -25,17 +25,21 @@ class Fetched:
 
 
 class Fetcher:
-    """Fetches images with several workers. `say` is told what is being done, `tell` each image that is done with."""
+    """Fetches images with several workers, from a `mirror` as `Pull` does.
+
+    `say` is told what is being done, `tell` each image that is done with.
+    """
 
     def __init__(
         self,
         *,
         workers: int,
+        mirror: str | None = None,
         patience: float = PATIENCE,
         say: Callable[[str], None] = lambda line: None,
         tell: Callable[[Fetched], None] = lambda done: None,
     ) -> None:
-        self._workers, self._patience, self._say, self._tell = workers, patience, say, tell
+        self._workers, self._mirror, self._patience, self._say, self._tell = workers, mirror, patience, say, tell
         self._stop = threading.Event()
         self._pulls: set[Pull] = set()
         self._full = ""
@@ -95,7 +99,7 @@ class Fetcher:
     def _pull(self, name: str) -> None:
         began, (pause, longest) = time.monotonic(), PAUSES
         while True:
-            pull = Pull(name, say=self._say)
+            pull = Pull(name, mirror=self._mirror, say=self._say)
             self._pulls.add(pull)
             try:
                 if self._stop.is_set():

@@ -30,11 +30,14 @@ class LocalImage:
     built_here: bool
 
 
-def ensure_image(task: Task, *, pull: bool = True, build: bool = True, say: Say = silent) -> ImageRef:
+def ensure_image(
+    task: Task, *, pull: bool = True, build: bool = True, mirror: str | None = None, say: Say = silent
+) -> ImageRef:
     """Make a task's image present and say which content it is.
 
     A task with a Dockerfile is built here (and kept current); any other image is the local one of its name, else
-    pulled. Threads that want the same image wait for each other. Raises EnvironmentFault naming what was tried.
+    pulled (`mirror`: as for `Pull`). Threads that want the same image wait for each other. Raises EnvironmentFault
+    naming what was tried.
     """
     name = task.instance.image
     with _lock_of(name):
@@ -46,7 +49,7 @@ def ensure_image(task: Task, *, pull: bool = True, build: bool = True, say: Say 
             return ref_of(name, "local")
         if not pull:
             raise EnvironmentFault(f"image {name} is not in the engine; get it with: aem images pull")
-        _pull(name, say)
+        _pull(name, mirror, say)
         return ref_of(name, "pulled")
 
 
@@ -107,11 +110,11 @@ def _earlier(names: Iterable[str]) -> list[str]:
     ]
 
 
-def _pull(name: str, say: Say) -> None:
+def _pull(name: str, mirror: str | None, say: Say) -> None:
     """Pull it; a registry that limits pulls is waited for, since that is over in minutes."""
     pause = PULL_PAUSE
     for attempt in range(1, PULL_TRIES + 1):
-        pull = Pull(name, say=say)
+        pull = Pull(name, mirror=mirror, say=say)
         _pulls.add(pull)
         try:
             pull.run()

@@ -55,7 +55,9 @@ def at_mirror(name: str, mirror: str) -> str:
 
 
 class Pull:
-    """A pull of `name`, from the mirror that AEM_IMAGE_MIRROR names if it does, under its own name all the same.
+    """A pull of `name`, from a `mirror` if there is one, under its own name all the same.
+
+    `mirror` None: the one that AEM_IMAGE_MIRROR names, if it does.
 
     `run` raises NoImage, RegistryAway, DiskFault, PullEnded, or EnvironmentFault (the engine). `say` is told each step;
     `grew(bytes)` the compressed size of all layers known so far that are not here yet; `arrived` is set when all is
@@ -66,10 +68,12 @@ class Pull:
         self,
         name: str,
         *,
+        mirror: str | None = None,
         say: Callable[[str], None] = lambda line: None,
         grew: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.name = name
+        self._mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
         self.arrived = threading.Event()
         self._say, self._grew = say, grew
         self._ended = threading.Event()
@@ -83,11 +87,10 @@ class Pull:
         return sum(self._sizes.values())
 
     def run(self) -> None:
-        mirror = os.environ.get(MIRROR, "")
         try:
-            there = at_mirror(self.name, mirror) if mirror else self.name
+            there = at_mirror(self.name, self._mirror) if self._mirror else self.name
             self._pull(there)
-            if mirror:
+            if self._mirror:
                 self._rename(there)
         finally:
             self.arrived.set()

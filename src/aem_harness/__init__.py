@@ -19,24 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aem_harness.api.comparing import compare, outcomes, plan
-    from aem_harness.api.gating import Candidate, Served, gate
+    from aem_harness.api.gating import Candidate, gate
     from aem_harness.api.grading import grade
-    from aem_harness.api.running import Finished, Reuse, Tasks, run
+    from aem_harness.api.running import Finished, Tasks, run
+    from aem_harness.api.serving import Served
+    from aem_harness.harness.run.origin import Reuse
 
     __version__: str
 
 _HOME = {
-    "run": "running",
-    "Finished": "running",
-    "Reuse": "running",
-    "Tasks": "running",
-    "grade": "grading",
-    "outcomes": "comparing",
-    "compare": "comparing",
-    "plan": "comparing",
-    "gate": "gating",
-    "Candidate": "gating",
-    "Served": "gating",
+    "run": "api.running",
+    "Finished": "api.running",
+    "Reuse": "harness.run.origin",
+    "Tasks": "api.running",
+    "grade": "api.grading",
+    "outcomes": "api.comparing",
+    "compare": "api.comparing",
+    "plan": "api.comparing",
+    "gate": "api.gating",
+    "Candidate": "api.gating",
+    "Served": "api.serving",
 }
 __all__ = [
     "Candidate",
@@ -60,7 +62,7 @@ def __getattr__(name: str) -> Any:
         return globals()[name]
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"aem_harness.api.{_HOME[name]}"), name)
+    return getattr(import_module(f"aem_harness.{_HOME[name]}"), name)
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from aem_harness.api.running import Selection, open_run, perform
+from aem_harness.api.sites import AtATime, Driver
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.ends import Whose, read_ends
 from aem_harness.harness.errors import HostFault, PolicyFault
@@ -39,11 +40,10 @@ def finish(folder: Path, selection: Selection, injector: Injector, *, retry: boo
         finished = perform(
             store,
             selection,
-            agent,
+            Driver(agent),
             KEYS,
             Console(quiet=True),
-            workers=8,
-            grade_workers=2,
+            AtATime(8, 2),
             retry_infrastructure=retry,
             places=Folders(injector),
         )

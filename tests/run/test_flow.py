@@ -21,7 +21,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
-from aem_harness.harness.run.flow import Space, size_of
+from aem_harness.harness.run.flow import Supply, size_of
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.places import Containers
 from aem_harness.harness.run.runner import Runner
@@ -75,9 +75,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Pulled(Folders):
     """Folders for containers, and real images."""
 
-    def __init__(self, store: RunStore, space: Space) -> None:
+    def __init__(self, store: RunStore, supply: Supply) -> None:
         super().__init__(Injector({}))
-        self.containers = Containers(Identity.of(store.folder, store.config), space)
+        self.containers = Containers(Identity.of(store.folder, store.config), supply)
 
     def services(self) -> Any:
         return self.containers.services()
@@ -123,7 +123,7 @@ def tasks_of(names: Sequence[str]) -> Selection:
 
 
 def run(
-    folder: Path, names: Sequence[str], space: Space, *, seeds: int = 2, hear: Callable[[str], object] = len
+    folder: Path, names: Sequence[str], supply: Supply, *, seeds: int = 2, hear: Callable[[str], object] = len
 ) -> tuple[Any, list[str]]:
     """Run it all, the rollouts of one instance after the other; the agent, and what was said of outages.
 
@@ -138,7 +138,7 @@ def run(
     keys = [(task.instance_id, seed) for task in selection.tasks for seed in range(seeds)]
     with open_run(folder, RunConfig(arm="a", agent="doubler"), selection, agent, seeds) as store:
         tasks = {task.instance_id: task for task in selection.tasks}
-        places = Pulled(store, space)
+        places = Pulled(store, supply)
         Runner(store, tasks, agent, workers=2, places=places, say=say).run(keys)
     return agent, said
 
@@ -153,21 +153,21 @@ def graded(folder: Path) -> int:
 
 def test_a_run_stays_within_its_disk_budget_and_leaves_the_users_own_images(tmp_path, images):
     client().images.pull(images[2])  # the user's own
-    agent, _ = run(tmp_path / "r", images, Space(budget=3.2 * SIZE))
+    agent, _ = run(tmp_path / "r", images, Supply(budget=3.2 * SIZE))
     assert graded(tmp_path / "r") == 10
     assert losses(tmp_path / "r") == set()
     assert 2 <= agent.most <= 3
     assert images[2] in here(images)
 
     order = [images[2], *images[:2], *images[3:]]
-    agent, _ = run(tmp_path / "again", order, Space(budget=3.2 * SIZE, others=True))
+    agent, _ = run(tmp_path / "again", order, Supply(budget=3.2 * SIZE, others=True))
     assert graded(tmp_path / "again") == 10
     assert images[2] not in here(images), "it was allowed to go once it was done with"
 
 
 def test_without_a_budget_each_image_is_fetched_once_and_stays(tmp_path, images, link):
     link.rate, before = 1e9, link.sent
-    run(tmp_path / "r", images, Space(), seeds=3)
+    run(tmp_path / "r", images, Supply(), seeds=3)
     assert graded(tmp_path / "r") == 15
     assert here(images) == set(images)
     assert 5 * SIZE <= link.sent - before < 6 * SIZE
@@ -175,7 +175,7 @@ def test_without_a_budget_each_image_is_fetched_once_and_stays(tmp_path, images,
 
 def test_a_registry_that_is_away_for_some_seconds_is_waited_for(tmp_path, images, link):
     link.away()
-    _, said = run(tmp_path / "r", images, Space(), hear=lambda line: threading.Timer(2, link.back).start())
+    _, said = run(tmp_path / "r", images, Supply(), hear=lambda line: threading.Timer(2, link.back).start())
     assert graded(tmp_path / "r") == 10
     assert {event["attempt"] for event in read_journal(tmp_path / "r")} == {0}
     assert losses(tmp_path / "r") == set()
@@ -185,7 +185,7 @@ def test_a_registry_that_is_away_for_some_seconds_is_waited_for(tmp_path, images
 
 def test_a_missing_image_costs_its_own_rollouts_alone_however_many_seeds(tmp_path, images, link):
     names = [f"{link.address}/aem/never-pushed:1", *images[:2]]
-    run(tmp_path / "r", names, Space(), seeds=8)
+    run(tmp_path / "r", names, Supply(), seeds=8)
     assert losses(tmp_path / "r") == {"x__y-1"}
     assert graded(tmp_path / "r") == 16
     fault = next(event["fault"] for event in read_journal(tmp_path / "r") if event.get("fault"))
@@ -213,13 +213,20 @@ def test_pulling_goes_on_past_a_missing_image_and_lists_it(tmp_path, images, lin
     assert here(images) == set(images)
 
 
-def test_images_come_from_a_mirror_under_their_own_names(tmp_path, images, link, monkeypatch):
+@pytest.mark.parametrize("by", ["option", "variable", "run"])
+def test_images_come_from_a_mirror_under_their_own_names(tmp_path, images, link, monkeypatch, by):
     owner, name = "registry.example.invalid", images[0].partition("/")[2]
-    monkeypatch.setenv("AEM_IMAGE_MIRROR", link.address)
+    if by == "variable":
+        monkeypatch.setenv("AEM_IMAGE_MIRROR", link.address)
     dataset = rows(tmp_path / "rows.jsonl", [f"{owner}/{name}"])
+    words = ["--mirror", link.address] if by == "option" else []
     try:
-        done = CliRunner().invoke(app, ["images", "pull", "--set", str(dataset)])
-        assert done.exit_code == 0, done.output
+        if by == "run":
+            run(tmp_path / "r", [f"{owner}/{name}"], Supply(mirror=link.address), seeds=1)
+            assert graded(tmp_path / "r") == 1
+        else:
+            done = CliRunner().invoke(app, ["images", "pull", "--set", str(dataset), *words])
+            assert done.exit_code == 0, done.output
         assert len(local_images(tasks_of([f"{owner}/{name}"]).tasks)) == 1
     finally:
         subprocess.run(["docker", "image", "rm", "--force", f"{owner}/{name}"], capture_output=True)

@@ -16,7 +16,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
-from aem_harness.harness.run.flow import Flow, Registry, Source, Space, _unused
+from aem_harness.harness.run.flow import Flow, Registry, Source, Supply, _unused
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.shelf import Shelf
@@ -151,7 +151,7 @@ def test_images_to_come_can_be_asked_for_while_the_runner_takes_the_next(tmp_pat
 
 def test_an_engine_that_fails_once_leaves_no_image_held(tasks, images):
     """Held for ever, it kept a budget of one image from all others: the run hung."""
-    made = Flow(Space(budget=15))
+    made = Flow(Supply(budget=15))
     with joined(made, tasks) as use:
         use(tasks[0])
         images.fails["find image-1:1"] = [EnvironmentFault("no answer")]
@@ -161,7 +161,7 @@ def test_an_engine_that_fails_once_leaves_no_image_held(tasks, images):
 
 
 def test_what_one_run_could_not_have_the_next_one_of_the_process_tries_again(tasks, images):
-    made = Flow(Space())
+    made = Flow(Supply())
     images.fails["pull image-1:1"] = [NoImage("image image-1:1 is nowhere")]
     with joined(made, tasks[:1]) as use, pytest.raises(NoImage):
         use(tasks[0])
@@ -171,12 +171,12 @@ def test_what_one_run_could_not_have_the_next_one_of_the_process_tries_again(tas
 
 def test_an_image_that_a_person_fetched_again_stays(tasks, images):
     """The list of what runs have fetched says nothing of an image that was removed meanwhile."""
-    with joined(Flow(Space(budget=15)), tasks[:1]) as use:
+    with joined(Flow(Supply(budget=15)), tasks[:1]) as use:
         use(tasks[0])
-    with joined(Flow(Space(budget=15)), tasks[1:2]) as use:
+    with joined(Flow(Supply(budget=15)), tasks[1:2]) as use:
         use(tasks[1])
     assert fetched.is_ours("image-1:1", "id of image-1:1")
-    Flow(Space(budget=15))._evict("image-1:1")  # of a flow that fetches nothing meanwhile
+    Flow(Supply(budget=15))._evict("image-1:1")  # of a flow that fetches nothing meanwhile
     assert images.removed == ["image-1:1"]
     assert not fetched.is_ours("image-1:1", "id of image-1:1")
     assert fetched.is_ours("image-2:1", "id of image-2:1"), "others stay the runs' own"
@@ -184,7 +184,7 @@ def test_an_image_that_a_person_fetched_again_stays(tasks, images):
 
 def test_an_engine_s_error_while_an_image_gets_its_name_is_a_fault_of_the_engine(tasks, images):
     """So an outage explains it, and the image is not given up for the rest of the run."""
-    made, asked = Flow(Space()), []
+    made, asked = Flow(Supply()), []
     breaker = Breaker({}, patience=1.0)
     breaker.interrupts = lambda what, fault, began: asked.append(fault) or len(asked) == 1  # type: ignore[method-assign]
     images.fails["pull image-1:1"] = [docker.errors.DockerException("connection refused")]
@@ -196,7 +196,7 @@ def test_an_engine_s_error_while_an_image_gets_its_name_is_a_fault_of_the_engine
 
 def test_an_image_that_could_not_be_removed_may_go_once_nobody_works_with_it(tasks, images):
     """It stayed for the rest of the run, and the budget shrank by it."""
-    made = Flow(Space(budget=100))
+    made = Flow(Supply(budget=100))
     with joined(made, []) as use:
         use(tasks[0])
         with flow._in_use("image-1:1"):  # who is about to take it
@@ -216,7 +216,7 @@ def test_what_was_fetched_at_one_engine_is_not_said_to_be_so_at_another():
 
 
 def test_runs_one_after_another_have_one_thread_that_decides(tasks, images):
-    made = Flow(Space())
+    made = Flow(Supply())
     for _ in range(20):
         with joined(made, tasks[:1]):
             pass
@@ -234,7 +234,7 @@ def test_a_passing_error_of_the_engine_costs_one_attempt_and_a_missing_image_is_
     """One error made an image fail for the rest of the run, for all its seeds and attempts."""
     images.fails["pull image-1:1"] = [EnvironmentFault("the engine was busy")]
     images.fails["pull image-2:1"] = [NoImage("image image-2:1 is nowhere")]
-    made = Flow(Space())
+    made = Flow(Supply())
     with joined(made, tasks[:2]) as use:
         deadline = time.monotonic() + 60
         while len(made._failed) < 2 and time.monotonic() < deadline:  # fetched ahead
@@ -249,7 +249,7 @@ def test_a_passing_error_of_the_engine_costs_one_attempt_and_a_missing_image_is_
 def test_when_nothing_is_fetched_any_more_those_who_ask_later_are_told_so(tasks, images, monkeypatch):
     """Who asked for an image that was not in the list by then waited for ever."""
     monkeypatch.setattr(flow, "PAUSE", 0.01)
-    made = Flow(Space())
+    made = Flow(Supply())
     images.fails["find image-1:1"] = [EnvironmentFault("the engine is broken")] * flow.ERRORS
     with joined(made, tasks[:1]) as use:
         with pytest.raises(EnvironmentFault, match="is broken"):
@@ -262,7 +262,7 @@ def test_one_error_while_looking_which_images_are_here_ends_no_flow(tasks, image
     """It ended the fetching of all images, and so the run."""
     monkeypatch.setattr(flow, "PAUSE", 0.01)
     images.fails["find image-1:1"] = [EnvironmentFault("the engine was busy")]
-    with joined(Flow(Space()), tasks[:1]) as use:
+    with joined(Flow(Supply()), tasks[:1]) as use:
         assert use(tasks[0]) == "image-1:1"
 
 
@@ -276,7 +276,7 @@ def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, image
         let_go(self, name)
 
     monkeypatch.setattr(Shelf, "release", release)
-    made, stop = Flow(Space(budget=15)), threading.Event()
+    made, stop = Flow(Supply(budget=15)), threading.Event()
     with made.join(Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop)), made.hold(tasks[0], stop):
         pass
     assert free == ["image-1:1"]
@@ -284,7 +284,7 @@ def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, image
 
 def test_two_runs_with_room_for_one_image_never_wait_for_each_other(tasks, images):
     """An image that is here for work that has no worker yet kept out the one for which all workers waited."""
-    made, stop = Flow(Space(budget=15)), threading.Event()
+    made, stop = Flow(Supply(budget=15)), threading.Event()
     one = Source(lambda: [tasks[0]], Breaker({}, patience=1.0), Registry(), stop)  # under way, and nobody takes it
     other = Source(lambda: [tasks[1], tasks[2]], Breaker({}, patience=1.0), Registry(), stop)
     late = threading.Timer(20, stop.set)
@@ -300,7 +300,7 @@ def test_two_runs_with_room_for_one_image_never_wait_for_each_other(tasks, image
 
 
 def test_an_engine_of_a_pool_fetches_what_is_waited_for_within_its_own_budget(tasks, images):
-    made, stop, engine = Flow(Space(budget=15), ENGINE), threading.Event(), ENGINE
+    made, stop, engine = Flow(Supply(budget=15), ENGINE), threading.Event(), ENGINE
     late = threading.Timer(20, stop.set)
     late.start()
     source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
@@ -315,7 +315,7 @@ def test_an_engine_of_a_pool_fetches_what_is_waited_for_within_its_own_budget(ta
 def test_who_waits_for_an_image_of_an_engine_that_is_gone_is_sent_elsewhere_and_the_flow_goes_on_when_it_is_back(
     tasks, images
 ):
-    made, stop, engine = Flow(Space(), ENGINE), threading.Event(), Engine("unix:///nowhere.sock")
+    made, stop, engine = Flow(Supply(), ENGINE), threading.Event(), Engine("unix:///nowhere.sock")
     source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
     late = threading.Timer(20, stop.set)
     late.start()
@@ -338,11 +338,11 @@ def test_a_registry_that_is_away_for_one_engine_of_a_pool_is_waited_for(tasks, i
     late = threading.Timer(20, stop.set)
     late.start()
     source = Source(lambda: tasks, breaker, registry, stop, ENGINE, ahead=False)
-    with Flow(Space(), ENGINE).join(source) as made, at(ENGINE), made.hold(tasks[0], stop) as ref:
+    with Flow(Supply(mirror="m.local"), ENGINE).join(source) as made, at(ENGINE), made.hold(tasks[0], stop) as ref:
         assert ref.name == "image-1:1"
     late.cancel()
     assert ["is away" in line for line in said] == [True, False]
-    assert registry.engine is ENGINE, "it is looked for from where it was missed"
+    assert registry.last == flow.Missed("image-1:1", "m.local", ENGINE), "it is looked for from where it was missed"
 
 
 def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answers(tasks, images, monkeypatch):
@@ -351,7 +351,7 @@ def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answer
     images.fails["find image-1:1"] = [EnvironmentFault("no answer") for _ in range(2 * flow.ERRORS)]
     source = Source(lambda: tasks[:1], Breaker({}, patience=1.0), Registry(), stop, ENGINE, ahead=False)
     refused = 0
-    with Flow(Space(), ENGINE).join(source) as made, at(ENGINE):
+    with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
         for _ in range(2 * flow.ERRORS + 1):  # each that is refused has met a failure of its own
             try:
                 with made.hold(tasks[0], stop):

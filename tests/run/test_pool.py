@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from aem_harness.api.running import Selection, open_run, perform
-from aem_harness.api.sites import AtATime, Where, _slots, engines, split
+from aem_harness.api.sites import AtATime, Driver, Where, _slots, engines, split
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, NoSite, SiteLost
 from aem_harness.harness.instances.load import load
@@ -148,9 +148,8 @@ def run(
 def test_a_site_that_dies_costs_no_attempt_and_no_verdict(tmp_path, selection):
     agent = Doubler(Injector({}))
     with open_run(tmp_path / "one", RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
-        perform(
-            store, selection, agent, KEYS, Console(quiet=True), workers=2, grade_workers=1, places=Folders(Injector({}))
-        )
+        places = Folders(Injector({}))
+        perform(store, selection, Driver(agent), KEYS, Console(quiet=True), AtATime(2, 1), places=places)
     said: list[str] = []
     machines = run(tmp_path / "three", selection, "abc", off="b", tell=said.append)
     assert results(tmp_path / "three") == results(tmp_path / "one")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import aem_harness
 from aem_harness.api.running import Finished, Selection, open_run, perform
+from aem_harness.api.sites import AtATime, Driver
 from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import combine, read_run
@@ -97,8 +98,8 @@ def act(
     keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
     with open_run(folder, RunConfig(arm=folder.name, agent="author", **config), selection, agent, seeds) as store:
         on_store(store)
-        how: dict[str, Any] = {"workers": 2, "grade_workers": 4, "places": places, "reuse": reuse}
-        return perform(store, selection, agent, keys, Console(quiet=True), **how)
+        how: dict[str, Any] = {"places": places, "reuse": reuse}
+        return perform(store, selection, Driver(agent), keys, Console(quiet=True), AtATime(2, 4), **how)
 
 
 def origins(folder: Path) -> Counter[str]:
@@ -400,8 +401,8 @@ def test_a_run_that_was_killed_before_any_of_its_verdicts_was_kept_ends_the_same
         places.dataset_digest = selection.loaded.digest
         with open_run(killed, RunConfig(arm="whole", agent="author"), selection, agent, 3) as store:
             keys = list(store.progress)
-            how: dict[str, Any] = {"workers": 2, "grade_workers": 2, "places": places, "reuse": UNCHECKED}
-            perform(store, selection, agent, keys, Console(quiet=True), **how)
+            how: dict[str, Any] = {"places": places, "reuse": UNCHECKED}
+            perform(store, selection, Driver(agent), keys, Console(quiet=True), AtATime(2, 2), **how)
         assert verdicts(killed) == verdicts(tmp_path / "whole")
         assert places.graded.total() <= 2
         assert sum(origins(killed).values()) == 6, "every verdict is journaled once"
