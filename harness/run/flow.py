@@ -60,7 +60,7 @@ class Supply:
 
     @classmethod
     def of_environment(cls) -> "Supply":
-        """What AEM_DISK_BUDGET, AEM_EVICT_OTHERS and AEM_IMAGE_MIRROR say. Raises ConfigError for a size that is none."""
+        """As AEM_DISK_BUDGET, AEM_EVICT_OTHERS and AEM_IMAGE_MIRROR say. Raises ConfigError for a size that is none."""
         budget, others = os.environ.get("AEM_DISK_BUDGET", ""), os.environ.get("AEM_EVICT_OTHERS", "")
         mirror = os.environ.get(MIRROR) or None
         return cls(size_of(budget) if budget else None, others.lower() not in ("", "0", "false"), mirror)
