@@ -234,8 +234,9 @@ class Flow:
         while not over.is_set():
             try:
                 with at(self._engine):
-                    self._look_around()
-                    busy = self._step()
+                    names = self._names()
+                    self._look_around(names)
+                    busy = self._step(names)  # of the same ones: an image is looked for before it is fetched
                 errors = 0
             except Exception as error:
                 busy = True
@@ -279,21 +280,20 @@ class Flow:
         listed = [name for turn in zip_longest(*orders) for name in turn if name is not None]
         return [*self._wanted, *listed]
 
-    def _look_around(self) -> None:
+    def _look_around(self, names: Sequence[str]) -> None:
         """Which of the images are here already, and how large."""
-        for name in dict.fromkeys(self._names()):
+        for name in dict.fromkeys(names):
             if name not in self._looked:
                 if find(name) is not None:
                     self._here(name, ours=None)
                 self._looked.add(name)
 
-    def _step(self) -> bool:
+    def _step(self, names: Sequence[str]) -> bool:
         """Do one thing; False where there is nothing to do now."""
         with self._changed:
             running = list(self._pulls.values())
         if len(running) >= PULLS or not all(pull.arrived.is_set() for pull in running):
             return False
-        names = self._names()
         with self._changed:
             self._shelf.budget = self._budget()
             ahead = any(source.ahead for source in self._sources)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +25,7 @@ from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import Engine, at
 from aem_harness.harness.sandbox.pull import NoImage, RegistryAway
 from aem_harness.harness.types import ImageRef, Task
+from tests.checkpoints.processes import until
 from tests.run.faulty import Doubler, Folders, Injector
 
 ENGINE = Engine("unix:///another.sock")  # of a pool
@@ -264,6 +266,16 @@ def test_one_error_while_looking_which_images_are_here_ends_no_flow(tasks, image
     images.fails["find image-1:1"] = [EnvironmentFault("the engine was busy")]
     with joined(Flow(Supply()), tasks[:1]) as use:
         assert use(tasks[0]) == "image-1:1"
+
+
+def test_an_image_that_comes_to_be_needed_between_looking_and_fetching_is_looked_for_first(tasks, images):
+    """It was fetched again, and then taken for the user's own: it was never removed."""
+    images.here.add("image-1:1")
+    asked = count()
+    made, stop = Flow(Supply()), threading.Event()
+    with made.join(Source(lambda: tasks[:1] if next(asked) else [], Breaker({}, patience=1.0), Registry(), stop)):
+        assert until(lambda: "image-1:1" in made._shelf.present)
+    assert images.pulled == []
 
 
 def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, images, monkeypatch):
