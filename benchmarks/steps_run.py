@@ -74,6 +74,9 @@ class Boxes:
     def grade(self, task: Task, prediction: Prediction, *_: Any) -> Grade:
         return Grade(instance_id=task.instance_id, outcome=Outcome.UNRESOLVED)
 
+    def ahead(self, gradings: int) -> int:
+        return gradings
+
     def services(self) -> Mapping[str, Any]:
         return {}
 
