@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aem_harness.harness.compare.values import Ints, TaskValues
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.facts.features import FEATURES, Sketch
-from aem_harness.harness.facts.kept import ROWS, USED, Facts, read_facts, row_of
+from aem_harness.harness.facts.kept import BATCH, USED, Facts, Sketches, arrays_of, read_facts, row_of
 from aem_harness.harness.interop.trajectories import read_trajectory
 from aem_harness.harness.run.store import Key
 
@@ -35,18 +35,10 @@ class Read:
         """Where each of some row labels is in `facts`; -1 where it has no trajectory."""
         return np.asarray(pd.Index(self.rows).get_indexer(pd.Index(rows)), dtype=np.int64)
 
-    def sketches(self, rows: Sequence[int]) -> dict[int, Sketch]:
+    def sketches(self, rows: Sequence[int]) -> Sketches:
         """The sketches of some row labels; those without a trajectory are left out."""
-        label = {int(place): row for row, place in zip(rows, self.places(rows), strict=True) if place >= 0}
-        return {label[place]: sketch for place, sketch in self.facts.sketches(list(label)).items()}
-
-    def lists(self, name: str, places: Ints) -> tuple[Ints, NDArray[np.generic]]:
-        """A column of lists for some places: the lengths, and all values after each other, as `Facts.lists`."""
-        lengths, values = self.facts.lists(name)
-        starts = np.cumsum(lengths) - lengths
-        taken = lengths[places]
-        inside = np.arange(int(taken.sum())) - np.repeat(np.cumsum(taken) - taken, taken)
-        return taken, values[np.repeat(starts[places], taken) + inside]
+        found = zip(rows, self.places(rows).tolist(), strict=True)
+        return self.facts.sketches({row: place for row, place in found if place >= 0})
 
 
 def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, Read, list[str]]:
@@ -64,8 +56,9 @@ def with_features(table: pd.DataFrame) -> tuple[pd.DataFrame, Read, list[str]]:
     read = Read(Facts.joined(parts), rows)
     places = read.places(table.index)
     columns: dict[str, pd.Series] = {}
-    for name in FEATURES:
-        found = read.facts.table[name].to_numpy()
+    features = read.facts.features
+    for number, name in enumerate(FEATURES):
+        found = features[:, number]
         values = pd.Series(np.where(places >= 0, found[places], np.nan) if len(found) else np.nan, index=table.index)
         columns[name] = pd.to_numeric(table[name], errors="coerce").fillna(values) if name in table else values
     return table.assign(**columns), read, problems
@@ -88,10 +81,10 @@ def _read(table: pd.DataFrame) -> Iterator[tuple[Facts, list[int], list[str]]]:
             others |= dict(wanted.values())
             continue
         facts, problems = read_facts(Path(source), {key: path for key, (_, path) in wanted.items()})
-        yield facts, [wanted[key][0] for key in facts.rollouts()], problems
+        yield facts, [wanted[key][0] for key in facts.keys], problems
     paths = list(others.items())
-    for start in range(0, len(paths), ROWS):
-        yield _elsewhere(paths[start : start + ROWS])
+    for start in range(0, len(paths), BATCH):
+        yield _elsewhere(paths[start : start + BATCH])
 
 
 def _elsewhere(paths: Sequence[tuple[int, str]]) -> tuple[Facts, list[int], list[str]]:
@@ -103,7 +96,7 @@ def _elsewhere(paths: Sequence[tuple[int, str]]) -> tuple[Facts, list[int], list
             problems.append(str(error))
         else:
             labels.append(label)
-    return Facts.of(rows), labels, problems
+    return Facts.of(arrays_of(rows)), labels, problems
 
 
 def diversity(table: pd.DataFrame, read: Read) -> TaskValues:
@@ -115,7 +108,7 @@ def diversity(table: pd.DataFrame, read: Read) -> TaskValues:
     """
     places = read.places(table.index)
     known = np.flatnonzero(places >= 0)
-    lengths, values = read.lists(USED, places[known])
+    lengths, values = read.facts.lists(USED, places[known])
     ends = np.cumsum(lengths)
     of_task: dict[str, list[int]] = {}
     for number, name in enumerate(table["instance_id"].to_numpy(dtype=object)[known]):

@@ -43,7 +43,7 @@ def entropy_curve(arm: str, table: pd.DataFrame, read: Read, *, level: float = 0
     """Mean response entropy (nats) at each turn, from 1, over the rollouts that reach it: fewer and longer later on."""
     places = read.places(table.index)
     known = places >= 0
-    lengths, values = read.lists(ENTROPIES, places[known])
+    lengths, values = read.facts.lists(ENTROPIES, places[known])
     entropies = values.astype(float)
     tasks = by_task(table).at(known)
     rows = np.repeat(np.arange(len(lengths)), lengths)

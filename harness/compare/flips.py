@@ -48,7 +48,7 @@ def flips(
         _shown(rollouts_a[tasks[i]], rollouts_b[tasks[i]], worse=bool(worse))
         for i, worse in zip(found, (a.solved * b.rollouts > b.solved * a.rollouts)[found], strict=True)
     ]
-    sketches = read.sketches([one.row for pair in shown for one in pair]) if read else {}
+    sketches: Mapping[int, Sketch] = read.sketches([one.row for pair in shown for one in pair]) if read else {}
     out = []
     for i, (one, other) in zip(found, shown, strict=True):
         step, actions = _divergence(sketches, one.row, other.row)
@@ -107,5 +107,6 @@ def _shown(a: list[_Rollout], b: list[_Rollout], *, worse: bool) -> tuple[_Rollo
 def _divergence(read: Mapping[int, Sketch], row_a: int, row_b: int) -> tuple[int | None, tuple[str, str]]:
     if row_a not in read or row_b not in read:
         return None, ("", "")
-    step = first_divergence(read[row_a], read[row_b])
-    return step, (action_at(read[row_a], step), action_at(read[row_b], step))
+    a, b = read[row_a], read[row_b]
+    step = first_divergence(a, b)
+    return step, (action_at(a, step), action_at(b, step))

@@ -161,8 +161,7 @@ def combine(parts: Iterable[Outcomes]) -> Outcomes:
 # --- our own runs ---------------------------------------------------------------------------------------------------
 
 
-_OF_ROLLOUT = (*(name for name in COLUMNS if name not in ("instance_id", "seed", "resolved")), "fault")
-_FAULT = -1  # its place in them
+NOT_RUN, NOT_GRADED = "not run", "not graded"
 
 
 def read_run(folder: Path) -> Outcomes:
@@ -170,30 +169,27 @@ def read_run(folder: Path) -> Outcomes:
 
     Planned rollouts that have not been run or graded are rows too, with an empty `resolved` and the reason in `cause`.
     """
+    from aem_harness.harness.facts.journal import read_newest
     from aem_harness.harness.io import read_json
     from aem_harness.harness.run.listing import STOPPED, is_written
-    from aem_harness.harness.run.origin import reuse_of
     from aem_harness.harness.run.seeds import seeds_of
-    from aem_harness.harness.run.store import read_journal, uncollected
 
     marks, canaries = _audited(folder)
     run = read_json(folder / "run.json")
     known = {key: run[key] for key in ArmFacts.model_fields if run.get(key)}
     facts = ArmFacts(**{"arm": folder.name, **known, "source": str(folder)})
-    rollouts: dict[tuple[str, int], tuple[Any, ...]] = {}  # the values of _OF_ROLLOUT: a tenth of an event
-    grades: dict[tuple[str, int], tuple[str, Any, Any]] = {}  # outcome, cause, reuse
-    with uncollected():
-        for event in read_journal(folder):
-            key = event["instance_id"], event["seed"]
-            if event["event"] == "rollout":
-                rollouts[key] = tuple(map(event.get, _OF_ROLLOUT))
-                grades.pop(key, None)  # an earlier attempt's
-            elif event["event"] == "grade":
-                grades[key] = event["outcome"], event.get("cause"), reuse_of(event)
+    newest = read_newest(folder)
     about: Mapping[str, Mapping[str, Any]] = run.get("tasks") or {}  # repo, difficulty and created_at by instance
     plan = run.get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
-    unfinished = any(key not in grades and not (key in rollouts and rollouts[key][_FAULT]) for key in planned)
+    keys = list(dict.fromkeys([*planned, *newest.keys]))
+    if not keys:
+        raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
+    told = newest.at(keys)
+    none = [None] * len(keys)
+    said = (told.get(name, none) for name in ("run", "fault", "has_grade", "outcome", "cause", "reuse"))
+    verdicts = [_verdict(*one) for one in zip(*said, strict=True)]
+    unfinished = any(why in (NOT_RUN, NOT_GRADED) for _, why, _ in verdicts[: len(planned)])
     if is_written(folder):
         facts = facts.model_copy(update={"status": "running"})
     elif unfinished and (folder / STOPPED).is_file():
@@ -206,22 +202,18 @@ def read_run(folder: Path) -> Outcomes:
         "scaffold": _joined("aem", facts.versions.get("aem"), facts.agent.get("name") or facts.agent.get("kind")),
         "model": _joined(facts.fingerprint.get("model") or facts.config.get("checkpoint")),
     }
-    keys = list(dict.fromkeys([*planned, *rollouts]))
-    if not keys:
-        raise DataError(f"{folder} holds no rollouts yet; run `aem run` first")
-    columns: dict[str, list[Any]] = {name: [value] * len(keys) for name, value in constant.items()}
+    columns: dict[str, Any] = {name: [value] * len(keys) for name, value in constant.items()}
     for name in dict.fromkeys(name for known in about.values() for name in known):
         columns[name] = [about.get(instance, {}).get(name) for instance, _ in keys]
     columns["integrity"], columns["canary"] = [marks.get(key) for key in keys], [canaries.get(key) for key in keys]
-    done = [rollouts.get(key) for key in keys]
-    for place, name in enumerate(_OF_ROLLOUT[:_FAULT]):
-        told = [None if rollout is None else rollout[place] for rollout in done]
-        if any(value is not None for value in told):
-            before = columns.get(name) or [None] * len(keys)
-            columns[name] = [old if new is None else new for new, old in zip(told, before, strict=True)]
-    verdicts = [_verdict(rollout, grades.get(key)) for key, rollout in zip(keys, done, strict=True)]
-    rollouts.clear()
-    done.clear()
+    for name, values in told.items():
+        if name not in COLUMNS:
+            continue
+        columns[name] = (
+            values
+            if name not in columns
+            else [old if new is None or new != new else new for new, old in zip(values, columns[name], strict=True)]
+        )
     columns |= {
         "instance_id": [instance for instance, _ in keys],
         "seed": [seed for _, seed in keys],
@@ -234,13 +226,15 @@ def read_run(folder: Path) -> Outcomes:
     return Outcomes(normalise(pd.DataFrame(columns), str(folder)), {facts.arm: facts})
 
 
-def _verdict(rollout: tuple[Any, ...] | None, grade: tuple[str, Any, Any] | None) -> tuple[str | None, str | None, Any]:
-    """Outcome, cause and reuse of a rollout, given as the values of `_OF_ROLLOUT`, and of its grade."""
-    if rollout is None:
-        return None, "not run", None
-    if fault := rollout[_FAULT]:
-        return Outcome.ERROR.value, f"{fault['boundary']}: {fault['message']}", None
-    return grade or (None, "not graded", None)
+def _verdict(
+    run: bool, fault: str | None, graded: object, outcome: str | None, cause: str | None, reuse: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """Outcome, cause and reuse of a rollout, from what its journal says (`facts.journal.Newest`)."""
+    if not run:
+        return None, NOT_RUN, None
+    if fault:
+        return Outcome.ERROR.value, fault, None
+    return (outcome, cause, reuse) if graded == 1 else (None, NOT_GRADED, None)
 
 
 def _trajectory(place: str, instance_id: str, seed: int) -> str | None:

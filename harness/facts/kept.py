@@ -1,4 +1,4 @@
-"""Features of a run's trajectories, stored beside its journal in Parquet: computed once, when a rollout ends.
+"""Features of a run's trajectories, stored beside its journal in columns: computed once, when a rollout ends.
 
 They are a cache; the journal decides. A row is valid only while it has the hash of the rollout's trajectory in the
 journal; missing and damaged rows, and those of another version of this file, are read from the trajectories again.
@@ -13,61 +13,65 @@ import json
 import logging
 import os
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from aem_harness.harness.errors import AemError, DataError
+from aem_harness.harness.errors import DataError
+from aem_harness.harness.facts.arrays import DAMAGE, FOLDER, open_arrays, write_arrays
 from aem_harness.harness.facts.features import FEATURES, Sketch, features, sketch
 from aem_harness.harness.interop.trajectories import Trajectory, parse_trajectory, read_trajectory
-from aem_harness.harness.io import read_bytes, replacing
-from aem_harness.harness.run.store import Event, Key, read_journal
+from aem_harness.harness.io import read_bytes
+from aem_harness.harness.run.store import Event, Key, trajectory_digest
 
 logger = logging.getLogger(__name__)
 
-_NONE = np.zeros(0, np.int32)
-
-FOLDER = "facts"
-VERSION = b"1"  # of what the columns mean; another one is computed anew
-ROWS = 512
+VERSION = 2  # of what the arrays mean; others are computed anew. (1 was Parquet.)
+ROWS = 4096  # of a part
+BATCH = 512  # rows that are stored at once
 KEYS, ENTROPIES, USED, ACTIONS = "turn_keys", "turn_entropies", "used", "actions"
-COLUMNS = ["instance_id", "seed", "sha256", *FEATURES, "exit_status", KEYS, ENTROPIES, USED]  # without ACTIONS
-SCHEMA = pa.schema(
-    [
-        ("instance_id", pa.string()),
-        ("seed", pa.int32()),
-        ("sha256", pa.string()),
-        *((name, pa.float64()) for name in FEATURES),
-        ("exit_status", pa.string()),
-        (KEYS, pa.list_(pa.uint64())),
-        (ENTROPIES, pa.list_(pa.float64())),
-        (USED, pa.list_(pa.uint64())),
-        (ACTIONS, pa.list_(pa.string())),
-    ],
-    metadata={"aem.facts": VERSION},
-)
+KINDS: dict[str, Any] = {KEYS: np.uint64, ENTROPIES: np.float64, USED: np.uint64, ACTIONS: np.uint8}
+LENGTHS = {KEYS: "turns", ENTROPIES: "turns", USED: "commands_used", ACTIONS: "action_bytes"}
+
+Row = dict[str, Any]
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def row_of(key: Key, digest: str, trajectory: Trajectory) -> dict[str, Any]:
-    """One row of `SCHEMA`."""
-    kept = sketch(trajectory)
+def row_of(key: Key, digest: str, trajectory: Trajectory) -> Row:
+    """What is stored of one rollout. The actions, of which few are ever shown, are packed."""
+    kept, numbers = sketch(trajectory), features(trajectory)
     return {
         "instance_id": key[0],
         "seed": key[1],
         "sha256": digest,
-        **features(trajectory),
+        "features": [numbers[name] for name in FEATURES],
         "exit_status": _text(kept.exit_status),
         KEYS: kept.keys,
-        ENTROPIES: [float(one) if isinstance(one, int | float) else None for one in kept.entropies],
+        ENTROPIES: [float(one) if isinstance(one, int | float) else np.nan for one in kept.entropies],
         USED: sorted(kept.used),
-        ACTIONS: [_text(action) for action in kept.actions],
+        ACTIONS: zlib.compress("\n".join(map(_text, kept.actions)).encode()),
+    }
+
+
+def arrays_of(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
+    """N rows as arrays: one value, or one row of FEATURES, for each; of lists the lengths, and all values in turn."""
+    return {
+        **{name: _texts([row[name] for row in rows]) for name in ("instance_id", "sha256", "exit_status")},
+        "seed": np.array([row["seed"] for row in rows], np.int64),
+        "features": np.array([row["features"] for row in rows], np.float64).reshape(-1, len(FEATURES)),
+        **{lengths: np.array([len(row[name]) for row in rows], np.int64) for name, lengths in LENGTHS.items()},
+        **{
+            name: np.fromiter(chain.from_iterable(row[name] for row in rows), KINDS[name])
+            for name in (KEYS, ENTROPIES, USED)
+        },
+        ACTIONS: np.frombuffer(b"".join(row[ACTIONS] for row in rows), np.uint8),
     }
 
 
@@ -79,7 +83,7 @@ class Keeper:
 
     def __init__(self, run: Path) -> None:
         self._run = run
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
         self._mutex = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -91,7 +95,7 @@ class Keeper:
     def add(self, event: Event) -> None:
         """Take up a rollout that is in the journal; what is none of it (a grade) is passed over."""
         key = event["instance_id"], event["seed"]
-        digest = digest_in(event)
+        digest = trajectory_digest(event)
         if event["event"] != "rollout" or not digest:
             return
         try:
@@ -101,7 +105,7 @@ class Keeper:
             return
         with self._mutex:
             self._rows.append(row)
-            full = len(self._rows) >= ROWS
+            full = len(self._rows) >= BATCH
         if full:
             self._write()
 
@@ -113,66 +117,104 @@ class Keeper:
 
 @dataclass(frozen=True)
 class Facts:
-    """Features of N rollouts in columns: `table` has `COLUMNS`.
+    """Features of N rollouts: `keys`, and `features` (N, len(FEATURES)).
 
-    The actions are long and few of them are shown, so they stay in their files: those of row i are at `place[i]` of
-    `sources[number[i]]`, a file or a column.
+    Lists are long, and few of them are needed at a time, so they stay in their files: row i is `place[i]` of
+    `parts[number[i]]`, an open file or arrays in memory.
     """
 
-    table: pa.Table
-    sources: tuple[Path | pa.ChunkedArray, ...]
+    keys: list[Key]
+    features: NDArray[np.float64]
+    parts: tuple[Arrays, ...]
     number: NDArray[np.int32]
     place: NDArray[np.int32]
 
     @classmethod
-    def joined(cls, parts: "Sequence[Facts]") -> "Facts":
-        starts = np.cumsum([0, *(len(part.sources) for part in parts)])
+    def joined(cls, facts: "Sequence[Facts]") -> "Facts":
+        starts = np.cumsum([0, *(len(one.parts) for one in facts)])
+        none = np.zeros(0, np.int32)
         return cls(
-            table=pa.concat_tables([SCHEMA.empty_table().select(COLUMNS), *(part.table for part in parts)]),
-            sources=tuple(source for part in parts for source in part.sources),
-            number=np.concatenate([_NONE, *(part.number + start for part, start in zip(parts, starts, strict=False))]),
-            place=np.concatenate([_NONE, *(part.place for part in parts)]),
+            keys=[key for one in facts for key in one.keys],
+            features=np.concatenate([np.zeros((0, len(FEATURES))), *(one.features for one in facts)]),
+            parts=tuple(part for one in facts for part in one.parts),
+            number=np.concatenate([none, *(one.number + start for one, start in zip(facts, starts, strict=False))]),
+            place=np.concatenate([none, *(one.place for one in facts)]),
         )
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Facts":
-        """Features that are in no file."""
-        table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-        here = np.arange(len(rows), dtype=np.int32)
-        return cls(table.select(COLUMNS), (table[ACTIONS],), np.zeros_like(here), here)
+    def of(cls, part: Arrays, place: Sequence[int] | None = None) -> "Facts":
+        """The rows of one part, or those at `place`."""
+        at = np.arange(len(part["seed"]), dtype=np.int32) if place is None else np.array(place, np.int32)
+        names, seeds = map(_decoded, part["instance_id"][at].tolist()), part["seed"][at].tolist()
+        return cls(list(zip(names, seeds, strict=True)), part["features"][at], (part,), np.zeros_like(at), at)
 
-    def rollouts(self) -> list[Key]:
-        """Instance and seed of each row."""
-        return list(zip(self.table["instance_id"].to_pylist(), self.table["seed"].to_pylist(), strict=True))
+    def lists(self, name: str, rows: Sequence[int] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The lists of one kind of M rows: the length of each, (M,), and all values after each other."""
+        lengths = np.zeros(len(rows), np.int64)
+        for part, mine, place in self._by_part(rows):
+            lengths[mine] = part[LENGTHS[name]][place]
+        ends = np.cumsum(lengths)
+        values = np.zeros(int(lengths.sum()), KINDS[name])
+        for part, mine, place in self._by_part(rows):
+            of_part = part[LENGTHS[name]]
+            begin = (np.cumsum(of_part) - of_part)[place]
+            values[_spans((ends - lengths)[mine], lengths[mine])] = part[name][_spans(begin, lengths[mine])]
+        return lengths, values
 
-    def sketches(self, rows: Sequence[int]) -> dict[int, Sketch]:
-        """The sketches of some rows; without those whose file has gone since."""
-        out: dict[int, Sketch] = {}
-        at = np.asarray(sorted(set(rows)), dtype=np.int64)
-        for number in np.unique(self.number[at]):
-            some = at[self.number[at] == number]
-            try:
-                source = self.sources[number]
-                column = _opened(source).read(columns=[ACTIONS])[ACTIONS] if isinstance(source, Path) else source
-                actions = column.take(pa.array(self.place[some])).to_pylist()
-            except (OSError, ValueError, pa.ArrowException) as error:
-                logger.warning("%s cannot be read any more (%s)", source, error)
-                continue
-            for row, known, shown in zip(some, self.table.take(pa.array(some)).to_pylist(), actions, strict=True):
-                out[int(row)] = Sketch(
-                    exit_status=known["exit_status"],
-                    keys=tuple(known[KEYS]),
-                    actions=tuple(shown),
-                    entropies=tuple(known[ENTROPIES]),
-                    used=frozenset(known[USED]),
-                )
+    def exits(self, rows: Sequence[int]) -> list[str]:
+        """The exit statuses of some rows."""
+        out = [""] * len(rows)
+        for part, mine, place in self._by_part(rows):
+            for number, text in zip(mine.tolist(), part["exit_status"][place].tolist(), strict=True):
+                out[number] = _decoded(text)
         return out
 
-    def lists(self, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """A column of lists: the length of each row's, (N,), and all values after each other; nan where one is null."""
-        column = self.table[name].combine_chunks()
-        lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-        return lengths, column.flatten().to_numpy(zero_copy_only=False)
+    def _by_part(
+        self, rows: Sequence[int] | NDArray[Any]
+    ) -> Iterator[tuple[Arrays, NDArray[np.int64], NDArray[np.int32]]]:
+        """Each part that holds some of the rows, which of these it holds, and where."""
+        rows = np.asarray(rows, np.int64)
+        number, place = self.number[rows], self.place[rows]
+        for one in np.unique(number):
+            mine = np.flatnonzero(number == one)
+            yield self.parts[one], mine, place[mine]
+
+    def sketches(self, rows: Mapping[int, int]) -> "Sketches":
+        """The sketches of some rows, by the names that `rows` has for them."""
+        return Sketches(self, rows)
+
+
+class Sketches(Mapping[int, Sketch]):
+    """Sketches by name, each made when it is asked for: as objects they take ten times the memory of their arrays."""
+
+    def __init__(self, facts: Facts, rows: Mapping[int, int]) -> None:
+        self._at = {name: number for number, name in enumerate(rows)}
+        chosen = list(rows.values())
+        self._lists = {name: _ended(*facts.lists(name, chosen)) for name in LENGTHS}
+        self._exits = facts.exits(chosen)
+
+    def __contains__(self, row: object) -> bool:
+        return row in self._at
+
+    def __getitem__(self, row: int) -> Sketch:
+        number = self._at[row]
+        keys, entropies, used, packed = (
+            values[ends[number] : ends[number + 1]] for ends, values in self._lists.values()
+        )
+        actions = zlib.decompress(packed.tobytes()).decode().split("\n")
+        return Sketch(
+            exit_status=self._exits[number],
+            keys=tuple(keys.tolist()),
+            actions=tuple(actions) if len(keys) else (),
+            entropies=tuple(None if one != one else one for one in entropies.tolist()),
+            used=frozenset(used.tolist()),
+        )
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._at)
 
 
 def read_facts(run: Path, wanted: Mapping[Key, str | Path]) -> tuple[Facts, list[str]]:
@@ -187,28 +229,22 @@ def read_facts(run: Path, wanted: Mapping[Key, str | Path]) -> tuple[Facts, list
     missing = {key: path for key, path in wanted.items() if key in left or key not in digests}
     for rows in _batches(_computed(run, missing, digests, problems)):
         if not all(row["sha256"] for row in rows) or not write_rows(run, rows):
-            loose.append(Facts.of(rows))
+            loose.append(Facts.of(arrays_of(rows)))
     if missing:  # the files have changed: read what they hold now
-        held = {key for part in loose for key in part.rollouts()}
+        held = {key for part in loose for key in part.keys}
         parts, left = _kept(run, {key: digest for key, digest in digests.items() if key not in held})
         again = {key: wanted[key] for key in left if key not in missing}  # another process was at it
-        loose += [Facts.of(rows) for rows in _batches(_computed(run, again, digests, problems))]
+        loose += [Facts.of(arrays_of(rows)) for rows in _batches(_computed(run, again, digests, problems))]
     return Facts.joined([*parts, *loose]), problems
 
 
 def journaled(run: Path) -> dict[Key, str]:
     """The hash of the newest trajectory of every rollout, as the journal has it."""
-    found: dict[Key, str] = {}
-    for event in read_journal(run):
-        if event["event"] == "rollout":
-            found[event["instance_id"], event["seed"]] = digest_in(event)
-    return {key: digest for key, digest in found.items() if digest}
+    from aem_harness.harness.facts.journal import read_newest
 
-
-def digest_in(event: Event) -> str:
-    """The hash of the trajectory that a rollout's event speaks of; empty where it has none."""
-    known = (event.get("files") or {}).get(f"{event['instance_id']}.traj.json") or {}
-    return str(known.get("sha256", ""))
+    newest = read_newest(run)
+    digests = newest.columns.get("sha256", [None] * len(newest.keys))
+    return {key: digest for key, digest in zip(newest.keys, digests, strict=True) if digest}
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -220,16 +256,15 @@ def _kept(run: Path, digests: Mapping[Key, str]) -> tuple[list[Facts], set[Key]]
     parts: list[Facts] = []
     for path in _parts(run):
         try:
-            part = _opened(path).read(columns=COLUMNS, use_threads=False)
-            rows = zip(*(part[name].to_pylist() for name in ("instance_id", "seed", "sha256")), strict=True)
-            good = [row for row, (name, seed, digest) in enumerate(rows) if _take(left, (name, seed), digest)]
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            part = open_arrays(path, VERSION)
+            columns = (map(_decoded, part["instance_id"].tolist()), part["seed"].tolist(), part["sha256"].tolist())
+            rows = enumerate(zip(*columns, strict=True))
+            good = [row for row, (name, seed, digest) in rows if _take(left, (name, seed), _decoded(digest))]
+        except DAMAGE as error:
             logger.warning("%s is damaged and is not used (%s)", path, error)
             continue
         if good:
-            place = np.array(good, np.int32)
-            rest = part if len(good) == len(part) else part.take(pa.array(place))
-            parts.append(Facts(rest, (path,), np.zeros_like(place), place))
+            parts.append(Facts.of(part, good))
     return parts, set(left)
 
 
@@ -239,40 +274,25 @@ def _take(left: dict[Key, str], key: Key, digest: str) -> bool:
 
 
 def _parts(run: Path) -> list[Path]:
-    return sorted((run / FOLDER).glob("*.parquet"))
+    return sorted((run / FOLDER).glob("trajectories-*.npz"))
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """Raises ValueError where it holds other columns than this version's."""
-    file = pq.ParquetFile(path, page_checksum_verification=True)
-    if not file.schema_arrow.equals(SCHEMA) or (file.schema_arrow.metadata or {}).get(b"aem.facts") != VERSION:
-        raise ValueError("it is of another version")
-    return file
-
-
-def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+def write_rows(run: Path, rows: Sequence[Row]) -> bool:
     """Store `rows`, with those of parts that are not full; False if the folder cannot be written."""
     if not rows:
         return True
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    small = []
+    joined, small = [arrays_of(rows)], []
     for path in _parts(run):
-        with suppress(OSError, ValueError, pa.ArrowException):
-            file = _opened(path)
-            if file.metadata.num_rows + len(table) <= ROWS:
-                table = pa.concat_tables([file.read(), table])
+        with suppress(*DAMAGE), open_arrays(path, VERSION) as part:
+            if len(part["seed"]) + sum(len(one["seed"]) for one in joined) <= ROWS:
+                joined.insert(-1, dict(part))
                 small.append(path)
-    try:
-        (run / FOLDER).mkdir(exist_ok=True)
-        with replacing(run / FOLDER / f"{os.urandom(8).hex()}.parquet") as out:
-            pq.write_table(
-                table.replace_schema_metadata(SCHEMA.metadata), out, compression="zstd", write_page_checksum=True
-            )
-        for path in small:
-            path.unlink(missing_ok=True)
-    except (OSError, AemError, pa.ArrowException) as error:
-        logger.info("%s: facts of trajectories are not kept (%s)", run, error)
+    arrays = {name: np.concatenate([one[name] for one in joined]) for name in joined[-1]}
+    if not write_arrays(run / FOLDER / f"trajectories-{os.urandom(8).hex()}.npz", VERSION, arrays):
         return False
+    with suppress(OSError):
+        for path in (*small, *(run / FOLDER).glob("*.parquet")):  # which earlier versions wrote
+            path.unlink(missing_ok=True)
     return True
 
 
@@ -281,7 +301,7 @@ def write_rows(run: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def _computed(
     run: Path, wanted: Mapping[Key, str | Path], digests: Mapping[Key, str], problems: list[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     for key, path in wanted.items():
         digest = digests.get(key, "")
         try:
@@ -304,17 +324,38 @@ def _verified(run: Path, key: Key, digest: str) -> Trajectory:
         raise DataError(f"{path} is not JSON: {error}") from None
 
 
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
     for row in rows:
         batch.append(row)
-        if len(batch) == ROWS:
+        if len(batch) == BATCH:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
+# --- small things ---------------------------------------------------------------------------------------------------
+
+
+def _spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The indices of many slices, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths)
+
+
+def _ended(lengths: NDArray[np.int64], values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    return np.append(0, np.cumsum(lengths)), values
+
+
+def _texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode("utf-8", "surrogatepass") for text in texts], np.bytes_)
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogatepass")
+
+
 def _text(text: str) -> str:
-    """Text that Arrow can hold: half a surrogate pair, which JSON can, becomes a question mark."""
+    """Text that can be shown: half a surrogate pair, which JSON can hold, becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from aem_harness.harness import log
 from aem_harness.harness.config import RunConfig
@@ -52,6 +52,13 @@ _decode = json.JSONDecoder().raw_decode
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
+
+
+class Digest(Protocol):
+    """A hash of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+
 
 PATCH, ROLLOUT_EVENT, GRADE_EVENT = "patch.diff", "rollout.json", "grade.json"
 UNGRADED = ("canary.json", "conduct.json")  # left later by an audit, with hashes of its own
@@ -363,6 +370,12 @@ def patch_proof(rollout: Event) -> Files:
     return {PATCH: {"bytes": rollout["patch_bytes"]}} if "patch_bytes" in rollout else {}
 
 
+def trajectory_digest(rollout: Event) -> str:
+    """The hash of the trajectory that a rollout's event speaks of; empty where it has none."""
+    known = (rollout.get("files") or {}).get(f"{rollout['instance_id']}.traj.json") or {}
+    return str(known.get("sha256", ""))
+
+
 def event_in(folder: Path, name: str, key: Key) -> Event | None:
     """The event in a rollout's folder; None if there is none, half of one, or that of another rollout."""
     try:
@@ -379,13 +392,22 @@ def _free(folder: Path, attempt: int | None) -> Path:
     return folder.with_name(next(n for n in (name, *(f"{name}.{i}" for i in range(1, 10**6))) if n not in taken))
 
 
-def read_journal(folder: Path) -> Iterator[Event]:
-    """The events of a run, oldest first, without opening it for writing; without a torn last line."""
+def read_journal(folder: Path, digest: Digest | None = None) -> Iterator[Event]:
+    """The events of a run, oldest first, without opening it for writing; without a torn last line.
+
+    `digest` is fed all bytes that were read.
+    """
     path = folder / "journal.jsonl"
     if not path.exists():
         raise DataError(f"{folder} is not a run: it has no journal.jsonl")
     with path.open("rb") as lines:
-        yield from _parse(path, lines)
+        yield from _parse(path, lines if digest is None else _through(lines, digest))
+
+
+def _through(lines: Iterable[bytes], digest: Digest) -> Iterator[bytes]:
+    for line in lines:
+        digest.update(line)
+        yield line
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_a_rollout_and_a_grading_return_where_they_are_and_how_they_ended(
     finished = aem_harness.run("gold", "tiny", tasks=first, out=tmp_path / "run", canary=None)
     assert (finished.counts["resolved"], finished.lost, finished.exit_code, finished.suspect) == (1, 0, 0, [])
     assert finished.outcomes["resolved"].tolist() == [True]
-    assert list((tmp_path / "run" / "facts").glob("*.parquet"))  # written as the rollouts ended
+    assert list((tmp_path / "run" / "facts").glob("trajectories-*.npz"))  # written as the rollouts ended
     again = aem_harness.run("gold", "tiny", tasks=first, out=tmp_path / "run", canary=None)
     assert again == finished
     graded = aem_harness.grade(

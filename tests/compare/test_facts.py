@@ -2,15 +2,24 @@
 
 import hashlib
 import json
+import random
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import load
-from aem_harness.harness.facts import kept
-from aem_harness.harness.facts.kept import FOLDER, Keeper, journaled, read_facts
+from aem_harness.harness.facts import journal, kept
+from aem_harness.harness.facts.arrays import FOLDER
+from aem_harness.harness.facts.features import FEATURES, sketch
+from aem_harness.harness.facts.kept import Keeper, journaled, read_facts
+from aem_harness.harness.interop.trajectories import read_trajectory
 from aem_harness.harness.run.archive import archive, restore, verify
 from benchmarks.synthetic_runs import make_run
 
@@ -27,7 +36,7 @@ def trajectories(run: Path) -> dict[tuple[str, int], Path]:
 
 
 def parts(run: Path) -> list[Path]:
-    return sorted((run / FOLDER).glob("*.parquet"))
+    return sorted((run / FOLDER).glob("trajectories-*.npz"))
 
 
 def shown(runs: list[Path]) -> str:
@@ -54,7 +63,8 @@ def test_a_second_comparison_reads_no_trajectory_and_says_the_same(runs, monkeyp
 def test_facts_kept_while_rollouts_end_are_those_that_a_reader_computes(runs, monkeypatch):
     wanted = trajectories(runs[0])
     events = [json.loads(line) for line in (runs[0] / "journal.jsonl").read_text().splitlines()]
-    monkeypatch.setattr(kept, "ROWS", 5)  # several parts
+    for name in ("ROWS", "BATCH"):
+        monkeypatch.setattr(kept, name, 5)  # several parts
     with Keeper(runs[0]) as keeper:
         for event in events:
             keeper.add(event)
@@ -65,8 +75,13 @@ def test_facts_kept_while_rollouts_end_are_those_that_a_reader_computes(runs, mo
     by_reader, more = read_facts(runs[0], wanted)
     assert not problems
     assert not more
-    by_key = [one.table.to_pandas().set_index(["instance_id", "seed"]).sort_index() for one in (by_keeper, by_reader)]
-    pd.testing.assert_frame_equal(*by_key)
+    assert sorted(by_keeper.keys) == sorted(by_reader.keys)
+    for key in by_reader.keys:
+        one, other = by_keeper.keys.index(key), by_reader.keys.index(key)
+        np.testing.assert_array_equal(by_keeper.features[one], by_reader.features[other])
+        assert (
+            by_keeper.sketches({0: one})[0] == by_reader.sketches({0: other})[0] == sketch(read_trajectory(wanted[key]))
+        )
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "empty", "other", "gone"])
@@ -80,8 +95,19 @@ def test_damaged_facts_are_computed_again(runs, harm):
         data[len(data) // 3] ^= 0xFF
         part.write_bytes(data)
     else:
-        part.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other": b"PAR1 not a table PAR1"}[harm])
+        part.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "other": b"PK not arrays"}[harm])
     assert shown(runs) == first
+
+
+def test_whatever_byte_of_the_caches_is_damaged_the_figures_are_those_of_the_journal(runs):
+    first = shown(runs)
+    for file in (*parts(runs[0]), runs[0] / FOLDER / journal.FILE):
+        whole = file.read_bytes()
+        for place in range(0, len(whole), len(whole) // 8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 0x55
+            file.write_bytes(damaged)
+            assert shown(runs) == first, place
 
 
 def test_facts_of_an_earlier_attempt_are_not_used_for_the_one_that_counts(runs):
@@ -98,7 +124,7 @@ def test_facts_of_an_earlier_attempt_are_not_used_for_the_one_that_counts(runs):
         journal.write(json.dumps(again) + "\n")
     after, problems = read_facts(runs[0], trajectories(runs[0]))
     commands = [
-        dict(zip(facts.rollouts(), facts.table["commands"].to_pylist(), strict=True)) for facts in (before, after)
+        dict(zip(facts.keys, facts.features[:, FEATURES.index("commands")], strict=True)) for facts in (before, after)
     ]
     assert not problems
     assert commands[1][key] == 1
@@ -110,8 +136,8 @@ def test_a_trajectory_that_is_not_the_journaled_one_is_named_and_gives_no_facts(
     (key, path), *_ = trajectories(runs[0]).items()
     path.write_text(path.read_text().replace("number 0", "number 9"))
     facts, problems = read_facts(runs[0], trajectories(runs[0]))
-    assert key not in facts.rollouts()
-    assert len(facts.rollouts()) == len(trajectories(runs[0])) - 1
+    assert key not in facts.keys
+    assert len(facts.keys) == len(trajectories(runs[0])) - 1
     assert "other content than when it was written" in problems[0]
     assert "aem fsck" in problems[0]
 
@@ -119,9 +145,7 @@ def test_a_trajectory_that_is_not_the_journaled_one_is_named_and_gives_no_facts(
 def test_a_run_that_cannot_be_written_is_compared_all_the_same(runs, monkeypatch):
     first = shown(runs)
     for run in runs:
-        for part in parts(run):
-            part.unlink()
-        (run / FOLDER).rmdir()
+        shutil.rmtree(run / FOLDER)
         (run / FOLDER).write_text("in the way")
     assert shown(runs) == first
 
@@ -130,11 +154,115 @@ def test_small_parts_become_one(runs):
     wanted = list(trajectories(runs[0]).items())
     for some in (wanted[:2], wanted[:5], wanted):
         facts, _ = read_facts(runs[0], dict(some))
-        assert sorted(facts.rollouts()) == sorted(key for key, _ in some)
-        shown = facts.sketches(range(len(some)))  # whose actions lie in the files
+        assert sorted(facts.keys) == sorted(key for key, _ in some)
+        shown = facts.sketches({row: row for row in range(len(some))})  # whose actions lie in the files
         assert all(len(shown[row].actions) == len(shown[row].keys) for row in range(len(some)))
     assert len(parts(runs[0])) == 1
     assert set(journaled(runs[0])) == {key for key, _ in wanted}
+
+
+def test_facts_of_an_earlier_version_are_computed_again_and_removed(runs):
+    first = shown(runs)
+    for part in parts(runs[0]):
+        part.unlink()
+    (runs[0] / FOLDER / "0123.parquet").write_bytes(b"PAR1")
+    assert shown(runs) == first
+    assert [path.suffix for path in sorted((runs[0] / FOLDER).iterdir())] == [".npz", ".npz"]
+
+
+# --- the journal in columns -----------------------------------------------------------------------------------------
+
+
+def unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nobody can read the lines of a journal."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a journal was parsed")
+
+    monkeypatch.setattr(journal, "read_journal", refuse)
+
+
+def events_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def test_a_journal_is_parsed_once(runs, monkeypatch):
+    first = load(runs).table
+    unparsed(monkeypatch)
+    pd.testing.assert_frame_equal(load(runs).table, first)
+
+
+def test_a_journal_that_has_grown_or_changed_is_read_again(runs):
+    before = load(runs[:1]).table.set_index(["instance_id", "seed"])
+    event = next(one for one in events_of(runs[0]) if one["event"] == "rollout" and one["fault"] is None)
+    key = event["instance_id"], event["seed"]
+    lost = {**event, "attempt": 1, "fault": {"boundary": "environment", "message": "gone"}}
+    with (runs[0] / "journal.jsonl").open("a") as file:
+        file.write(json.dumps(lost) + "\n")
+    after = load(runs[:1]).table.set_index(["instance_id", "seed"])
+    assert before.loc[key, "outcome"] != "error"
+    assert after.loc[key, "outcome"] == "error"
+    assert after.loc[key, "cause"] == "environment: gone"
+    text = (runs[0] / "journal.jsonl").read_text()
+    (runs[0] / "journal.jsonl").write_text(text.replace("environment: gone", "").replace("gone", "lost"))  # same length
+    assert load(runs[:1]).table.set_index(["instance_id", "seed"]).loc[key, "cause"] == "environment: lost"
+
+
+def test_a_torn_last_line_counts_for_nothing_until_it_is_whole(runs):
+    before = load(runs[:1]).table
+    line = json.dumps({**events_of(runs[0])[0], "attempt": 7}) + "\n"
+    for end in (1, len(line) // 2, len(line) - 1):
+        with (runs[0] / "journal.jsonl").open("a") as file:
+            file.write(line[:end])
+        pd.testing.assert_frame_equal(load(runs[:1]).table, before)
+        with (runs[0] / "journal.jsonl").open("r+b") as file:
+            file.truncate((runs[0] / "journal.jsonl").stat().st_size - end)
+    with (runs[0] / "journal.jsonl").open("a") as file:
+        file.write(line)
+    assert load(runs[:1]).table["attempt"].max() == 7
+
+
+@pytest.mark.parametrize("value", [None, 3, -1, 2.5, 2**60, True, "text", "\ud800 half", ["a", 1], {"a": None}])
+def test_any_value_of_a_journal_comes_back_as_it_was(tmp_path, value):
+    (tmp_path / "journal.jsonl").write_text(
+        "".join(
+            json.dumps({"event": "rollout", "instance_id": "t", "seed": seed, "fault": None, "steps": one}) + "\n"
+            for seed, one in enumerate((value, None, 4))
+        )
+    )
+    by_parsing, by_columns = (journal.read_newest(tmp_path) for _ in range(2))
+    assert by_parsing.keys == by_columns.keys == [("t", 0), ("t", 1), ("t", 2)]
+    shown = [one.columns["steps"].tolist() for one in (by_parsing, by_columns)]
+    assert repr(shown[0]) == repr(shown[1])
+    assert shown[0][0] == value or (value is None and np.isnan(shown[0][0]))
+
+
+READER = """
+import sys
+from pathlib import Path
+from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.facts import kept
+kept.BATCH = 2  # many writes, so that a kill meets one
+compare(load([Path(run) for run in sys.argv[1:]]))
+"""
+
+
+def test_a_reader_that_is_killed_at_any_moment_leaves_nothing_that_changes_a_figure(runs):
+    first = shown(runs)
+    moments, killed = random.Random(0), 0
+    for _ in range(8):
+        shutil.rmtree(runs[0] / FOLDER)
+        reader = subprocess.Popen([sys.executable, "-c", READER, *map(str, runs)])
+        while not (runs[0] / FOLDER).exists() and reader.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.random() * 0.05)
+        killed += reader.poll() is None
+        reader.kill()
+        reader.wait()
+        assert shown(runs) == first
+        assert shown(runs) == first  # from what the one before has stored
+    assert killed >= 3, "the reader ended before it could be disturbed"
 
 
 def test_an_archive_does_not_depend_on_whether_facts_were_kept(runs, tmp_path):
