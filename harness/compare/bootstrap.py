@@ -11,7 +11,7 @@ f = 0.1.
 
 import numpy as np
 
-from aem_harness.harness.compare.values import Floats, Trials
+from aem_harness.harness.compare.values import Floats, Ints, Trials
 
 
 def bootstrap_differences(
@@ -30,17 +30,20 @@ def bootstrap_differences(
     solved_a, n_a, solved_b, n_b = kinds
     observed = solved_b / n_b - solved_a / n_a
     mean = float(observed @ freq) / n
-    times = rng.multinomial(n, freq / n, size=draws) if fraction < 1 else np.broadcast_to(freq, (draws, len(freq)))
-    task_stage = times @ observed / n - mean
-    out = mean + np.sqrt(1 - fraction) * np.sqrt(n / max(n - 1, 1)) * task_stage
+    times: Ints | None = None
+    out = np.full(draws, mean)
+    if fraction < 1:
+        times = rng.multinomial(n, freq / n, size=draws)
+        task_stage = np.concatenate([part @ observed for part in np.array_split(times, 20)]) / n - mean
+        out += np.sqrt(1 - fraction) * np.sqrt(n / max(n - 1, 1)) * task_stage
     if fraction > 0:
         seed_stage = np.zeros(draws)
         for sign, solved, rollouts in ((1, solved_b, n_b), (-1, solved_a, n_a)):
             scale = np.sqrt(rollouts / np.maximum(rollouts - 1, 1)) / rollouts
             for kind, (k, wins) in enumerate(zip(rollouts, solved, strict=True)):
                 # One chance a call, and one number of trials too where it is fixed: numpy prepares a draw only once.
-                trials = times[:, kind] * k if fraction < 1 else freq[kind] * k
-                moved = rng.binomial(trials, wins / k, draws) - times[:, kind] * wins
+                often = freq[kind] if times is None else times[:, kind]
+                moved = rng.binomial(often * k, wins / k, draws) - often * wins
                 seed_stage += sign * moved * scale[kind] / n
         out = out + np.sqrt(fraction) * seed_stage
     return out

@@ -10,11 +10,13 @@ those of Efron's two-groups model (2008).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from aem_harness.harness.compare.values import Floats, Ints, Trials
 
 _GRID, _WEIGHT = np.polynomial.legendre.leggauss(200)
+BOUNDS = (np.log(0.01), np.log(100))  # of log a and log b
+SHARP = 10.0  # the least curvature: a tenth more or less of a or b then costs 0.05 of log-likelihood
 POINTS, WEIGHTS = (_GRID + 1) / 2, _WEIGHT / 2  # quadrature on (0, 1)
 
 
@@ -50,28 +52,75 @@ def moved(baseline: Trials, candidate: Trials) -> Ints:
 
 def fit_beta(trials: Trials) -> tuple[float, float]:
     """Maximum likelihood a and b of a beta-binomial, each held within [0.01, 100]."""
+    kinds, count = np.unique(np.stack([trials.solved, trials.rollouts]), axis=1, return_counts=True)
+    solved, rollouts = kinds.astype(float)
+    if (sharp := _sharp_maximum(solved, rollouts, count)) is not None:
+        return sharp
 
     def loss(logs: Floats) -> float:
         return -float(_log_marginal(trials, *np.exp(logs)).sum())
 
-    bound = (np.log(0.01), np.log(100))
-    found = optimize.minimize(loss, np.log([0.5, 0.5]), method="L-BFGS-B", bounds=[bound, bound])
+    from scipy import optimize
+
+    found = optimize.minimize(loss, np.log([0.5, 0.5]), method="L-BFGS-B", bounds=[BOUNDS, BOUNDS])
     a, b = np.exp(found.x)
     return float(a), float(b)
 
 
+def _sharp_maximum(solved: Floats, rollouts: Floats, count: Ints) -> tuple[float, float] | None:
+    """Where the log-likelihood has a sharp maximum within the bounds, by Newton's method in log a and log b; or None.
+
+    There any method finds the same, and this one saves the 25 MB and the quarter of a second that the import of
+    `scipy.optimize` takes. A flat one (with one rollout a task only a / b is known) is not for Newton's method.
+    """
+    logs = np.log([0.5, 0.5])
+    for _ in range(30):
+        slope, bend = _derivatives(solved, rollouts, count, *np.exp(logs))
+        curvatures, ways = np.linalg.eigh(-bend)
+        step = ways @ (ways.T @ slope / np.maximum(np.abs(curvatures), 1e-6 * count.sum()))  # uphill also from a saddle
+        logs = logs + np.clip(step, -1, 1)
+        if not (logs.min() > BOUNDS[0] and logs.max() < BOUNDS[1]):
+            return None
+        if np.abs(step).max() < 1e-9:
+            a, b = np.exp(logs)
+            return (float(a), float(b)) if curvatures[0] >= SHARP else None
+    return None
+
+
+def _derivatives(solved: Floats, rollouts: Floats, count: Ints, a: float, b: float) -> tuple[Floats, Floats]:
+    """Gradient (2,) and Hessian (2, 2) of the beta-binomial log-likelihood in log a and log b."""
+
+    parts = (a, solved), (b, rollouts - solved)  # terms of log Gamma, beside those with a + b and all rollouts
+    of_both = float(count @ (special.psi(a + b) - special.psi(a + b + rollouts)))
+    of_a, of_b = (float(count @ (special.psi(x + k) - special.psi(x))) for x, k in parts)
+    bend_both = float(count @ (special.polygamma(1, a + b) - special.polygamma(1, a + b + rollouts)))
+    bend_a, bend_b = (float(count @ (special.polygamma(1, x + k) - special.polygamma(1, x))) for x, k in parts)
+    slope = np.array([a * (of_a + of_both), b * (of_b + of_both)])
+    across = a * b * bend_both
+    return slope, np.array(
+        [
+            [a * a * (bend_a + bend_both) + slope[0], across],
+            [across, b * b * (bend_b + bend_both) + slope[1]],
+        ]
+    )
+
+
 def _fit_share(together: Floats, apart: Floats) -> float:
-    """The mixing weight that maximises the likelihood; the log-likelihood is concave in it."""
+    """The mixing weight that maximises the likelihood, by halving: the log-likelihood is concave in it."""
     ratio = np.exp(np.clip(together - apart, -700, 700))
 
     def slope(share: float) -> float:
         return float(((ratio - 1) / (share * ratio + 1 - share)).sum())
 
-    if slope(1e-9) <= 0:
+    low, high = 1e-9, 1 - 1e-9
+    if slope(low) <= 0:
         return 0.0
-    if slope(1 - 1e-9) >= 0:
+    if slope(high) >= 0:
         return 1.0
-    return float(optimize.brentq(slope, 1e-9, 1 - 1e-9))
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def _probability_lower(baseline: Trials, candidate: Trials, a: float, b: float) -> Floats:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -20,7 +20,7 @@ from aem_harness.harness.compare.intervals import cr2, estimate_difference, like
 from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
 from aem_harness.harness.compare.passk import pass_at_k, pass_hat_k, pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
-from aem_harness.harness.compare.regressions import fit_beta, regressions
+from aem_harness.harness.compare.regressions import _sharp_maximum, fit_beta, regressions
 from aem_harness.harness.compare.simulate import VERIFIED_REPOS, draw_world, observed, roll
 from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, difference, rates, task_values
 
@@ -114,6 +114,27 @@ def test_at_one_rollout_it_is_mcnemars_test() -> None:
     test = mcnemar(int((b.solved > a.solved).sum()), int((a.solved > b.solved).sum()), 80)
     assert stratified_permutation(a, b).p == pytest.approx(test.p)
     assert stratified_permutation(a, b).p_mid == pytest.approx(test.p_mid)
+
+
+@pytest.mark.parametrize("fewest", [7, 8])
+def test_the_exact_distribution_is_the_plain_convolution_of_all_tasks(fewest):
+    rng = np.random.default_rng(fewest)
+    p = rng.beta(0.25, 0.34, 400)
+    n_a, n_b = rng.integers(fewest, 9, (2, 400))
+    a, b = (trials(rng.binomial(n, p).tolist(), n.tolist()) for n in (n_a, n_b))
+    total, pmf, low, step = a.solved + b.solved, np.ones(1), 0, 56
+    for t, one, other in zip(total.tolist(), n_a.tolist(), n_b.tolist(), strict=True):
+        splits = np.arange(max(0, t - other), min(t, one) + 1)
+        points = (t - splits) * (step // other) - splits * (step // one)
+        kernel = np.zeros(np.ptp(points) + 1)
+        kernel[points - points.min()] = stats.hypergeom.pmf(splits, one + other, t, one)
+        pmf, low = np.convolve(pmf, kernel), low + points.min()
+    seen = abs((b.solved * (step // n_b) - a.solved * (step // n_a)).sum())
+    support = np.abs(low + np.arange(len(pmf)))
+    found = stratified_permutation(a, b)
+    assert found.exact
+    assert found.p == pytest.approx(pmf[support >= seen].sum(), rel=1e-9)
+    assert found.p_mid == pytest.approx(pmf[support >= seen].sum() - pmf[support == seen].sum() / 2, rel=1e-9)
 
 
 def test_sampling_agrees_with_the_exact_distribution() -> None:
@@ -292,6 +313,42 @@ def test_the_fitted_beta_is_the_one_that_was_drawn_from() -> None:
     rng = np.random.default_rng(0)
     drawn = roll(rng.beta(0.25, 0.34, 20_000), 8, rng)
     assert fit_beta(drawn) == pytest.approx((0.25, 0.34), rel=0.05)
+
+
+def by_scipy(drawn: Trials) -> tuple[float, float]:
+    """The fit by the general optimiser alone, within the same bounds and from the same start."""
+
+    def loss(logs: np.ndarray) -> float:
+        return -stats.betabinom.logpmf(drawn.solved, drawn.rollouts, *np.exp(logs)).sum()
+
+    bounds = [(np.log(0.01), np.log(100))] * 2
+    return tuple(np.exp(optimize.minimize(loss, np.log([0.5, 0.5]), method="L-BFGS-B", bounds=bounds).x))
+
+
+@pytest.mark.parametrize("seeds", [2, 4, 8])
+@pytest.mark.parametrize(("a", "b"), [(0.25, 0.34), (0.4, 0.2), (1.0, 1.0), (2.0, 0.7)])
+def test_a_sharp_maximum_is_that_of_a_general_optimiser(a, b, seeds):
+    drawn = roll(np.random.default_rng(seeds).beta(a, b, 500), seeds, np.random.default_rng(0))
+    kinds, count = np.unique(np.stack([drawn.solved, drawn.rollouts]), axis=1, return_counts=True)
+    found = _sharp_maximum(*kinds.astype(float), count)
+    assert found is not None, "the usual case must not need scipy.optimize"
+    assert found == fit_beta(drawn) == pytest.approx(by_scipy(drawn), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        trials([1, 0, 0, 1, 1, 1], [1] * 6),  # one rollout: any a and b of one ratio are as likely
+        trials([0] * 40, [8] * 40),
+        trials([8] * 40, [8] * 40),
+        trials([4] * 40, [8] * 40),
+        trials([1], [2]),
+    ],
+)
+def test_a_flat_likelihood_is_left_to_the_general_optimiser(drawn):
+    kinds, count = np.unique(np.stack([drawn.solved, drawn.rollouts]), axis=1, return_counts=True)
+    assert _sharp_maximum(*kinds.astype(float), count) is None
+    assert all(0.01 * (1 - 1e-9) <= one <= 100 * (1 + 1e-9) for one in fit_beta(drawn))
 
 
 def test_four_of_four_to_none_is_not_one_of_one_to_none() -> None:
