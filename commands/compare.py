@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from aem_harness.commands.lean import import_pandas
 from aem_harness.commands.options import Comparing, Registered, RegistryFolder, TwoWay, grouped, warn
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ def compare(
 
     Every interval answers one of two questions. These tasks: would a rerun agree? Tasks like these: would new tasks?
     """
+    if not how.instances:
+        import_pandas()
     from aem_harness.api.comparing import as_registered, compare_checked, read
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare.pairs import all_pairs as every_pair

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from aem_harness.commands.lean import import_pandas
 from aem_harness.commands.options import Comparing, grouped, warn
 
 EXAMPLES = """
@@ -39,6 +40,8 @@ def report(
     if overview:
         _overview([Path(arm) for arm in arms], out)
         return
+    if not how.instances:
+        import_pandas()
     from aem_harness.harness.compare.compare import compare
     from aem_harness.harness.compare.outcomes import describe_tasks, load
     from aem_harness.harness.ends import read_ends

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from aem_harness.commands.lean import import_pandas
 from aem_harness.commands.options import (
     AllPairs,
     Baseline,
@@ -86,6 +87,8 @@ def table(
     ] = None,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
+    if not (instances or again):
+        import_pandas()
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
