@@ -4,13 +4,23 @@ Rollouts are drawn, not run: each task has a rate of its own, each rollout a len
 the turn, a patch and a log. Nothing here is a result.
 """
 
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.io import write_json
-from aem_harness.harness.run.store import RunStore, now, write_patch
+from aem_harness.harness.io import read_json, write_json
+from aem_harness.harness.run.store import (
+    GRADE_EVENT,
+    ROLLOUT_EVENT,
+    Event,
+    RunStore,
+    now,
+    read_journal,
+    write_patch,
+)
 from aem_harness.harness.run.trajectory import TrajectoryWriter
 from aem_harness.harness.types import ExitStatus, Outcome
 
@@ -43,6 +53,36 @@ def make_run(
         [{"instance_id": n, "seed": 0, "outcome": "resolved", "marks": [{**mark, "grave": True}]} for n in suspects],
     )
     return folder
+
+
+def linked(source: Path, folder: Path, copies: int) -> Path:
+    """A run of `copies` times as many tasks: hard links to the files of `source`, under other names."""
+    known = read_json(source / "run.json")
+    names = {name: [f"{name}{number:02d}" for number in range(copies)] for name in known["plan"]["instances"]}
+    tasks = {new: known["tasks"][name] for name, others in names.items() for new in others}
+    plan = {**known["plan"], "instances": list(tasks)}
+    (folder / "rollouts").mkdir(parents=True)
+    write_json(folder / "run.json", {**known, "run_id": folder.name, "plan": plan, "tasks": tasks})
+    write_json(folder / "audit.json", [])
+    with (folder / "journal.jsonl").open("w") as journal:
+        for event in read_journal(source):
+            for new in names[event["instance_id"]]:
+                _link(source, folder, event, new, journal)
+    return folder
+
+
+def _link(source: Path, folder: Path, event: Event, new: str, journal: IO[str]) -> None:
+    """One event and the files that it speaks of, as those of the instance `new`."""
+    name, seed = event["instance_id"], str(event["seed"])
+    names = {file: new + file.removeprefix(name) if file.startswith(name) else file for file in event["files"]}
+    there = folder / "rollouts" / new / seed
+    there.mkdir(parents=True, exist_ok=True)
+    for file, renamed in names.items():
+        (there / renamed).hardlink_to(source / "rollouts" / name / seed / file)
+    files = {names[file]: proof for file, proof in event["files"].items()}
+    line = json.dumps({**event, "instance_id": new, "files": files})
+    (there / (ROLLOUT_EVENT if event["event"] == "rollout" else GRADE_EVENT)).write_text(line)
+    journal.write(line + "\n")
 
 
 def instance_ids(tasks: int) -> Mapping[str, tuple[str, str]]:
