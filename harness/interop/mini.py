@@ -4,10 +4,18 @@ mini-swe-agent writes an entry with an empty patch for an instance whose rollout
 as exit status: whose fault that is, `harness.ends` says.
 """
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
+from aem_harness.harness.interop.trajectories import read_trajectory
+
+# What litellm 1.110.2 leaves out for a model whose name has gpt-5 in it (findings/litellm-drops-sampling-*.sh).
+UNSENT = ("temperature", "top_p", "stop", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
 
 
 def matches(path: Path) -> bool:
@@ -22,7 +30,27 @@ def read(source: Source) -> list[Row]:
     predictions = predictions_by_task(file, source.problems) if file else {}
     verdicts = find_verdicts(source)
     arm = source.arm or folder.name
+    for file in sorted(folder.glob("*/*.traj.json"))[:1]:  # all rollouts of a folder have one configuration
+        with suppress(DataError):
+            if unsent := left_out(read_trajectory(file).info):
+                source.problems.note(
+                    f"{source.path}: by the model's name litellm leaves out {', '.join(unsent)} of what was asked, so these "
+                    "rollouts were probably sampled as their server likes"
+                )
     return [
         row(source, name, predictions.get(name), verdicts.get(name), folder / name / f"{name}.traj.json", arm)
         for name in sorted({*predictions, *verdicts})
     ]
+
+
+def left_out(info: Mapping[str, Any]) -> list[str]:
+    """The sampling settings of a trajectory's configuration that litellm did not send to a server of one's own."""
+    model: Any = info
+    for key in ("config", "model"):
+        model = model.get(key) if isinstance(model, Mapping) else None
+    asked = model.get("model_kwargs") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(asked, Mapping):
+        return []
+    name = str(model.get("model_name"))
+    taken_for_another = name.startswith("openai/") and "gpt-5" in name and "api_base" in asked
+    return [one for one in UNSENT if one in asked] if taken_for_another and asked.get("drop_params") else []

@@ -122,6 +122,22 @@ def test_a_mini_swe_agent_folder_brings_steps_and_tokens_and_no_crash_as_failure
     assert "APIConnectionError" in crash["cause"]
 
 
+@pytest.mark.parametrize(
+    ("name", "dropping", "said"),
+    [("openai/qwen-from-gpt-5", True, True), ("openai/qwen", True, False), ("openai/qwen-from-gpt-5", False, False)],
+)
+def test_settings_that_a_client_left_out_by_the_name_of_the_model_are_named(
+    mini_folder: Path, name: str, dropping: bool, said: bool
+) -> None:
+    asked = {"temperature": 0.7, "top_k": 20, "api_base": "http://localhost:8000/v1", "drop_params": dropping}
+    for file in mini_folder.glob("*/*.traj.json"):
+        read = json.loads(file.read_text())
+        read["info"]["config"] = {"model": {"model_name": name, "model_kwargs": asked}}
+        file.write_text(json.dumps(read))
+    notes = import_outcomes(mini_folder).notes
+    assert any("litellm leaves out temperature of what was asked" in note for note in notes) == said
+
+
 def test_predictions_without_verdicts_say_how_to_get_them(mini_folder: Path) -> None:
     (mini_folder / "m.run1.json").unlink()
     with pytest.raises(DataError, match="--reports"):
