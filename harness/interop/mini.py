@@ -34,8 +34,8 @@ def read(source: Source) -> list[Row]:
         with suppress(DataError):
             if unsent := left_out(read_trajectory(file).info):
                 source.problems.note(
-                    f"{source.path}: by the model's name litellm leaves out {', '.join(unsent)} of what was asked, so these "
-                    "rollouts were probably sampled as their server likes"
+                    f"{source.path}: by the model's name litellm leaves out {', '.join(unsent)} of what was asked, so "
+                    "these rollouts were probably sampled as their server likes"
                 )
     return [
         row(source, name, predictions.get(name), verdicts.get(name), folder / name / f"{name}.traj.json", arm)
