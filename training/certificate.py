@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aem_harness.harness.compare.decisions import holm
 from aem_harness.training import ensemble
 from aem_harness.training.ensemble import ARMS, Arm, EnsembleConfig
 
@@ -121,15 +122,6 @@ def answer(values: np.ndarray) -> Answer:
     half = float(t.ppf(0.975, n - 1)) * error
     p = float(2 * t.sf(abs(mean) / error, n - 1))
     return Answer(mean, mean - half, mean + half, p, POWER * error, n)
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given."""
-    adjusted, largest = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        largest = max(largest, min(1.0, ps[place] * (len(ps) - rank)))
-        adjusted[place] = largest
-    return adjusted
 
 
 def answers(measured: Outcomes) -> list[tuple[Question, Answer, float]]:

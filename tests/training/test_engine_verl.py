@@ -24,6 +24,7 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.instances.load import load_tasks
 from aem_harness.training.config import find_config, load_config
 from aem_harness.training.engines import verl_run
+from tests.peers import install
 from tests.training.one_batch import ALPHAS, SPANS
 
 HERE = Path(__file__).parent
@@ -50,13 +51,12 @@ def verl_python() -> Path:
     if not python.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(mkdtemp(dir=home.parent))
-        wheels = ["bin/pip", "install", "-q", "--no-deps", "-r", str(HERE / "verl.txt")]
+        wheels = ["--no-deps", "-r", str(HERE / "verl.txt")]
         try:
-            subprocess.run([sys.executable, "-m", "venv", str(draft)], check=True, capture_output=True)
-            subprocess.run(wheels, cwd=draft, check=True, capture_output=True, timeout=BUILD_SECONDS)
+            install(draft, *wheels, check=True, timeout=BUILD_SECONDS)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             shutil.rmtree(draft)
-            by_hand = f"python -m venv {home} && cd {home} && {shlex.join(wheels)}"
+            by_hand = f"python -m venv {home} && {home}/bin/pip install {shlex.join(wheels)}"
             pytest.skip(f"no environment with verl ({error}); by hand: {by_hand}")
         draft.rename(home)
     # Where this interpreter finds its packages may differ from run to run, so it is written each time.

@@ -18,6 +18,7 @@ from aem_harness.training.model import Cache, continue_rows
 from aem_harness.training.rollouts import Limits, play
 from aem_harness.training.tasks import tasks
 from aem_harness.training.tokenizer import Chat
+from tests.training.replies import Replies, Silent
 
 PROMPTS = Prompts.load("tiny-1")
 
@@ -31,14 +32,6 @@ def bugs():
 def exported(bugs, tmp_path_factory):
     """The instances as `aem run --set` reads them."""
     return load_tasks(export_rows(bugs, tmp_path_factory.mktemp("export")))
-
-
-class Silent:
-    """A recorder for trajectories that nobody reads."""
-
-    def message(self, message): ...
-
-    def info(self, **facts): ...
 
 
 def test_rows_are_valid_instances_of_one_project(bugs, exported):
@@ -83,17 +76,6 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
     from aem_harness.harness.grading.official import grade
     from aem_harness.harness.sandbox.container import Sandbox
     from aem_harness.harness.sandbox.images import ensure_image
-
-    class Replies:
-        def __init__(self, contents):
-            self.contents = list(contents)
-
-        def complete(self, messages, *, tools=(), seed=None):
-            self.heard = [dict(message) for message in messages]
-            return Completion(content=self.contents.pop(0))
-
-        def describe(self):
-            return {}
 
     verdicts = []
     for number, (bug, task) in enumerate(zip(bugs[:8], exported[:8], strict=True)):

@@ -41,7 +41,8 @@ SMALL: dict = {
     "prompts": 3,
     "group": 4,
     "tasks": 40,
-    "evaluate_tasks": 4,
+    "max_steps": 4,
+    "evaluate_tasks": 1,
     "checkpoint_every": 1,
     "threads": 1,
     "bfloat16": False,  # which many CPUs only emulate, at several times the cost
@@ -106,7 +107,7 @@ from aem_harness.training.run import train
 log = Folder.log
 def waiting(folder, values):
     log(folder, values)
-    if values["step"] == 6:
+    if values["step"] == 4:
         time.sleep(600)  # for the kill, which would be late on a busy machine
 Folder.log = waiting
 train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
@@ -115,19 +116,19 @@ train(RlConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_weights_and_metrics(tmp_path):
     """kill -9 as soon as some steps are saved, resume, and compare with a run that nobody disturbed."""
-    settings = config(steps=8)
+    settings = config(steps=5)
     train(settings, tmp_path / "whole")
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, settings.model_dump_json(), str(tmp_path / "cut")]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
     metrics = tmp_path / "cut" / "metrics.jsonl"
-    while len(read_metrics(metrics)) < 3:
+    while len(read_metrics(metrics)) < 2:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 0 < len(read_metrics(metrics)) < 8
+    assert 0 < len(read_metrics(metrics)) < 5
     with metrics.open("a") as file:
-        file.write('{"step": 4, "rew')  # what a kill in the middle of a line leaves
+        file.write('{"step": 5, "rew')  # what a kill in the middle of a line leaves
     train(settings, tmp_path / "cut", resume=True)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert steady(tmp_path / "whole") == steady(tmp_path / "cut")
@@ -232,7 +233,7 @@ def test_a_kl_term_holds_the_policy_near_its_start(tmp_path):
     """Strong enough, it undoes what the reward would do; the divergence is logged."""
     divergence = {}
     for kl in (0.0, 30.0):
-        changes = {"steps": 8, "max_steps": 3, "evaluate_tasks": 1, "checkpoint_every": 8, "diagnose_every": 1}
+        changes = {"steps": 8, "max_steps": 3, "checkpoint_every": 8, "diagnose_every": 1}
         train(config(**changes, loss={"kl": kl}), tmp_path / str(kl))
         lines = read_metrics(tmp_path / str(kl) / "metrics.jsonl")
         divergence[kl] = [line["kl_to_start"] for line in lines]
@@ -254,12 +255,12 @@ def test_gspo_and_grpo_train_different_weights(tmp_path):
 
 
 def test_a_step_of_every_base_is_about_as_long_at_the_same_learning_rate(policy):
-    settings = config(prompts=6, group=6)
-    rollouts, groups, _ = played(policy, settings)
+    size = {"prompts": 6, "group": 6, "max_steps": 8}
+    rollouts, groups, _ = played(policy, config(**size))
     lengths = {}
     for base in ("grpo", "grpo++", "dapo"):
         model, tokenizer = load_policy(Path(START))
-        chosen = config(prompts=6, group=6, base=base, bfloat16=False)
+        chosen = config(**size, base=base, bfloat16=False)
         batch = reference.make_batch(rollouts, groups, Chat(tokenizer).pad, chosen)
         optimizer = torch.optim.SGD(model.parameters(), 0.0)
         lengths[base] = reference.update(model, optimizer, batch, chosen, step=1)["gradient_norm"]

@@ -15,6 +15,7 @@ from aem_harness.training.environment import Episode, Skill, demonstration, file
 from aem_harness.training.project.t import failures
 from aem_harness.training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
 from aem_harness.training.tasks import mutants, tasks
+from tests.training.replies import Replies, Silent
 
 PROMPTS = Prompts.load("tiny-1")
 
@@ -209,24 +210,8 @@ def test_broken_code_is_reported_not_refused():
 def test_an_episode_is_the_bash_agents_rollout_message_by_message(train_tasks):
     """The same replies through the real agent on the same environment give the same conversation and patch."""
     from aem_harness.agents.bash import BashAgent, BashOptions
-    from aem_harness.harness.types import Completion, Instance
+    from aem_harness.harness.types import Instance
     from aem_harness.training.environment import statement_of
-
-    class Replies:
-        def __init__(self, contents):
-            self.contents = list(contents)
-
-        def complete(self, messages, *, tools=(), seed=None):
-            self.heard = [dict(message) for message in messages]
-            return Completion(content=self.contents.pop(0))
-
-        def describe(self):
-            return {}
-
-    class Record:
-        def message(self, message): ...
-
-        def info(self, **facts): ...
 
     for number, task in enumerate(train_tasks[:30]):
         episode = demonstration(task, Skill(right=0.4), Random(number), PROMPTS)
@@ -236,7 +221,7 @@ def test_an_episode_is_the_bash_agents_rollout_message_by_message(train_tasks):
             instance_id="x", repo="x", base_commit="0" * 40, problem_statement=statement_of(task), image="x"
         )
         agent = BashAgent(policy, BashOptions(prompts="tiny-1"))
-        end = agent.run(instance, environment, Record(), seed=0)
+        end = agent.run(instance, environment, Silent(), seed=0)
         assert end.status is episode.status
         assert policy.heard == list(episode.messages[:-1])
         assert environment.diff() == episode.environment.diff()
