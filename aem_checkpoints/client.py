@@ -12,6 +12,8 @@ from typing import Any
 from aem_harness.harness.errors import PolicyFault
 from aem_harness.harness.web import open_url, through
 
+HEALTH_SECONDS = 5.0  # until a server that gives no answer to /health counts as silent
+
 
 class Refused(PolicyFault):
     """The server works, and declines this request."""
@@ -37,7 +39,7 @@ def root(url: str) -> str:
 
 def health(url: str) -> Health:
     try:
-        with open_url(f"{root(url)}/health", timeout=5) as answer:
+        with open_url(f"{root(url)}/health", timeout=HEALTH_SECONDS) as answer:
             return Health.READY if answer.status == 200 else Health.SILENT
     except urllib.error.HTTPError as error:
         return Health.DEAD if error.code >= 500 else Health.SILENT

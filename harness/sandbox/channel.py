@@ -37,6 +37,7 @@ MAX_LINE = 200  # bytes of an answer's first line
 CHUNK = 1 << 16  # bytes read at a time
 MAX_ERRORS = 10_000  # bytes kept of what the supervisor itself complains about
 PATIENCE = 60.0  # seconds beyond a command's own timeout before a silent container counts as broken
+STARTING = 60.0  # seconds within which a new supervisor answers
 
 
 @cache
@@ -82,7 +83,7 @@ class Channel:
         # The supervisor never speaks first: what arrives together with the engine's HTTP headers would be lost with
         # the buffer that docker-py reads them through.
         self._send(b"ready?\n")
-        self._expect(time.monotonic() + PATIENCE, b"ready\n")
+        self._expect(time.monotonic() + STARTING, b"ready\n")
 
     def execute(self, command: str, timeout: float, cwd: str, head: int, tail: int) -> Observation:
         """Run one command. Raises ChannelClosed when the supervisor is gone or silent."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aem_harness.aem_checkpoints import serving
+from aem_harness.aem_checkpoints import client, serving
 from aem_harness.aem_checkpoints.adding import add
 from aem_harness.aem_checkpoints.card import Card, Serving
 from aem_harness.aem_checkpoints.command import Program, arguments, explain, gpus, options, together
@@ -106,7 +106,9 @@ def test_a_server_that_lives_on_but_stopped_listening_is_restarted(server):
 
 
 def test_a_server_that_hangs_is_restarted_when_it_has_been_silent_for_long(server, monkeypatch):
-    monkeypatch.setattr(serving, "SILENT_SECONDS", 6.0)
+    monkeypatch.setattr(client, "HEALTH_SECONDS", 1.0)
+    for name, value in {"SILENT_SECONDS": 3.0, "HEALTH_EVERY": 2, "STOP_SECONDS": 0.0}.items():
+        monkeypatch.setattr(serving, name, value)
     os.killpg(server.pid, signal.SIGSTOP)
     assert until(lambda: "restarted" in events(server), 60)
     server.await_ready()

@@ -14,10 +14,35 @@ from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, PolicyFault, fault_in
 from aem_harness.harness.instances.load import load
+from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.places import Containers, Places
+from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import FAULTS_IN_A_ROW, Runner
-from aem_harness.harness.types import AgentExit, Environment, ExitStatus, Instance, Recorder
+from aem_harness.harness.run.store import read_journal
+from aem_harness.harness.sandbox import container
+from aem_harness.harness.types import (
+    AgentExit,
+    Environment,
+    ExitStatus,
+    Grade,
+    Instance,
+    Outcome,
+    Prediction,
+    Recorder,
+    Task,
+)
+from tests.run.faulty import Folders, Injector
 
-pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("engine")]
+
+class Unresolved(Folders):
+    """Folders for containers, where every patch is graded, and none is right."""
+
+    def __init__(self) -> None:
+        super().__init__(Injector({}))
+
+    def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
+        graded = super().grade(task, prediction, folder, left)
+        return graded.model_copy(update={"outcome": Outcome.UNRESOLVED})
 
 
 class Scripted:
@@ -45,11 +70,23 @@ def selection() -> Selection:
     return Selection(loaded.tasks[:2], loaded)
 
 
-def perform(folder: Path, selection: Selection, act, *, seeds: int = 1, retry: bool = False, **config: Any):
+def perform(
+    folder: Path,
+    selection: Selection,
+    act,
+    *,
+    seeds: int = 1,
+    retry: bool = False,
+    places: Places | None = None,
+    **config: Any,
+):
+    """The agent that was run, and the end of each rollout; in folders, unless `places` are others."""
     agent = Scripted(act)
     keys = [(task.instance_id, seed) for seed in range(seeds) for task in selection.tasks]
     with open_run(folder, RunConfig(arm="a", agent="scripted", **config), selection, agent, seeds) as store:
-        runner = Runner(store, {task.instance_id: task for task in selection.tasks}, agent)
+        runner = Runner(
+            store, {task.instance_id: task for task in selection.tasks}, agent, places=places or Unresolved()
+        )
         runner.run(keys, retry_infrastructure=retry)
         return agent, {key: store.progress[key] for key in keys}
 
@@ -74,6 +111,8 @@ def test_a_crash_of_the_agent_is_its_own_and_its_work_is_graded(tmp_path, select
         assert "a bug of the agent's" in document["info"]["traceback"]
 
 
+@pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 def test_bytes_that_are_no_text_cost_neither_the_rollout_nor_its_siblings(tmp_path, selection):
     class Latin(Scripted):
         def run(self, instance, environment, record, *, seed):
@@ -131,7 +170,9 @@ def test_a_fault_is_retried_once_and_then_counts_as_infrastructure(tmp_path, sel
         assert progress.infrastructure
 
 
+@pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.usefixtures("engine")
 def test_in_containers_too_faults_leave_the_healthy_rollouts_as_they_are(tmp_path, selection):
     """The small version with real containers of what tests/run/test_faults.py does in hundreds of folders."""
     first, second = (task.instance_id for task in selection.tasks)
@@ -188,12 +229,11 @@ def test_when_everything_is_lost_the_run_stops_instead_of_losing_the_rest(tmp_pa
         perform(tmp_path / "r", selection, lose, seeds=20)
 
 
+@pytest.mark.docker
+@pytest.mark.usefixtures("engine")
 def test_official_files_describe_the_run(tmp_path, selection):
-    from aem_harness.harness.run.reports import write_reports
-
-    _, done = perform(tmp_path / "r", selection, submit, seeds=2)
-    from aem_harness.harness.run.store import read_journal
-
+    places = Containers(Identity(RunConfig(arm="a", agent="scripted"), {}, selection.loaded.digest))
+    _, done = perform(tmp_path / "r", selection, submit, seeds=2, places=places)
     assert len([e for e in read_journal(tmp_path / "r") if e["event"] == "grade"]) == 4
     write_reports(tmp_path / "r", selection.tasks, done)
     report = json.loads((tmp_path / "r" / "report.json").read_text())
@@ -202,7 +242,11 @@ def test_official_files_describe_the_run(tmp_path, selection):
     assert [set(p) for p in predictions] == [{"instance_id", "model_name_or_path", "model_patch"}] * 2
 
 
-def test_what_a_rollout_does_to_its_own_container_counts_and_is_no_fault(tmp_path, selection):
+@pytest.mark.docker
+@pytest.mark.usefixtures("engine")
+def test_what_a_rollout_does_to_its_own_container_counts_and_is_no_fault(tmp_path, selection, monkeypatch):
+    monkeypatch.setattr(container, "REVIVAL_PAUSES", (0.0, 0.2))  # it lives, and will not be reached later either
+
     class Breaking(Scripted):
         def run(self, instance, environment, record, *, seed):
             remove = "mv /bin/bash /bin/elsewhere; kill -9 $(pgrep -x aem-supervisor)"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers import install
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "commands", "harness", "agents", "aem_checkpoints", "training")
 
@@ -58,19 +60,18 @@ def test_every_file_of_the_packages_is_in_the_wheel_and_nothing_else(wheel: Path
 def test_it_lives_beside_openai_agents_and_a_users_own_folder_called_agents(wheel: Path, tmp_path: Path) -> None:
     """openai-agents installs a top-level package `agents`; either can come or go without touching the other."""
     python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-
+    install(tmp_path / "venv", "--no-deps", "openai-agents==0.3.3", check=True)
     alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def pip(*words: str) -> None:
-        subprocess.run([str(python), "-m", "pip", *words, "--quiet"], check=True, capture_output=True)
+        run = [sys.executable, "-m", "pip", "--python", str(python), *words, "--quiet"]
+        subprocess.run(run, check=True, capture_output=True)
 
     def imports(statement: str, folder: Path) -> bool:
         return not subprocess.run(
             [str(python), "-c", statement], cwd=folder, env=alone, capture_output=True, check=False
         ).returncode
 
-    pip("install", "--no-deps", "openai-agents==0.3.3")
     pip("install", "--no-deps", str(wheel))
     (tmp_path / "mine" / "agents").mkdir(parents=True)
     (tmp_path / "mine" / "agents" / "__init__.py").write_text("MINE = True\n")

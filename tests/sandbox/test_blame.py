@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from aem_harness.harness.errors import ContainerDied, EnvironmentFault
-from aem_harness.harness.sandbox import channel
+from aem_harness.harness.sandbox import channel, container
 from aem_harness.harness.sandbox.blame import own_doing, probe
 
 pytestmark = pytest.mark.docker
@@ -20,7 +20,7 @@ def docker(*words: str) -> str:
 
 def test_a_stopped_shell_ends_the_command_and_the_container_goes_on(open_sandbox, monkeypatch):
     box = open_sandbox()
-    monkeypatch.setattr(channel, "PATIENCE", 8.0)  # long enough for a new shell on a busy machine
+    monkeypatch.setattr(channel, "PATIENCE", 1.0)
     box.execute("touch /kept; setsid bash -c 'exec -a leftover sleep 999' > /dev/null 2>&1 &")
     docker("exec", box.id, "bash", "-c", "kill -STOP $(pgrep -x aem-supervisor)")
     assert box.execute("echo on", timeout=1).returncode == 137
@@ -28,8 +28,9 @@ def test_a_stopped_shell_ends_the_command_and_the_container_goes_on(open_sandbox
     assert seen.output == "/kept\n0\n"
 
 
-def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox):
+def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox, monkeypatch):
     box = open_sandbox()
+    monkeypatch.setattr(container, "REVIVAL_PAUSES", (0.0, 0.2))
     docker("exec", box.id, "bash", "-c", "mv /bin/bash /bin/elsewhere; kill -9 $(pgrep -x aem-supervisor)")
     with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
         box.execute("echo on")
@@ -38,10 +39,12 @@ def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox
 
 def test_a_container_that_the_engine_holds_for_a_moment_is_nobodys_doing(open_sandbox, monkeypatch):
     box = open_sandbox()
-    monkeypatch.setattr(channel, "PATIENCE", 8.0)  # long enough for a new shell on a busy machine
     docker("pause", box.id)
-    with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
-        box.execute("echo on", timeout=1)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(channel, "PATIENCE", 0.5)
+        impatient.setattr(container, "REVIVAL_PAUSES", (0.0, 0.2))
+        with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
+            box.execute("echo on", timeout=1)
     docker("unpause", box.id)
     assert not own_doing(box, fault.value, probe)
 

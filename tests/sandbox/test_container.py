@@ -144,9 +144,9 @@ def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base, u
                 one.execute("true")
 
     with ThreadPoolExecutor(8) as pool:
-        for pause in range(8):
+        for pause in (0.0, 0.25, 0.5, 0.75):
             threads = [pool.submit(work) for _ in range(8)]
-            time.sleep(pause / 8)
+            time.sleep(pause)
             began = time.monotonic()
             while not all(thread.done() for thread in threads):
                 Sandbox.close_all()
