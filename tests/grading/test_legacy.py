@@ -4,13 +4,13 @@ import csv
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.instances.legacy import NAMING, SPECIFICATION, complete_row
+from tests.peers import peer
 
 # What swebench 4.1.0 itself generates; run by an interpreter that has that release.
 GENERATE = """
@@ -44,24 +44,14 @@ def test_log_parser_image_and_test_command_equal_those_of_the_dataset_of_2026(ro
         assert lines[lines.index(": '>>>>> Start Test Output'") + 1] == expected["test_command"]
 
 
-@pytest.fixture(scope="session")
-def swebench_4_1_0() -> Path:
-    """An interpreter with swebench 4.1.0, installed once into the user's cache."""
-    folder = Path.home() / ".cache" / "aem-harness" / "swebench-4.1.0"
-    python = folder / "bin" / "python"
-    check = [str(python), "-c", "import importlib.metadata as m; assert m.version('swebench') == '4.1.0'"]
-    if not python.exists() or subprocess.run(check, capture_output=True).returncode:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "swebench==4.1.0"], check=True)
-    return python
-
-
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.extended
-def test_every_eval_script_equals_that_of_swebench_4_1_0(rows: list, shared: Path, swebench_4_1_0: Path) -> None:
+def test_every_eval_script_equals_that_of_swebench_4_1_0(rows: list, shared: Path) -> None:
     path = str(shared / "data" / "swe-bench-verified.jsonl.gz")
-    run = subprocess.run([str(swebench_4_1_0), "-c", GENERATE, path], check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        [str(peer("swebench==4.1.0")), "-c", GENERATE, path], check=True, capture_output=True, text=True
+    )
     official: dict[str, str] = {}
     for line in run.stdout.splitlines():
         official |= json.loads(line)
