@@ -82,6 +82,9 @@ def test_an_edit_that_runs_forever_is_unresolved_within_the_runner_s_own_limit(e
 
     patch = patch_of(_path(task), _module(task), endless)
     prediction = Prediction(instance_id=task.instance_id, model_name_or_path="endless", model_patch=patch)
+    limited = "\ntimeout 20 python t.py "
+    assert all(limited in one.eval_script for one in SET.tasks)
+    task = task.model_copy(update={"eval_script": task.eval_script.replace(limited, limited.replace("20", "3"))})
     assert official.grade(task, prediction, folder=tmp_path, timeout=300).outcome is Outcome.UNRESOLVED
 
 

@@ -78,8 +78,9 @@ def test_episodes_replayed_in_containers_give_the_same_observations_patches_and_
     from aem_harness.harness.sandbox.images import ensure_image
 
     verdicts = []
-    for number, (bug, task) in enumerate(zip(bugs[:8], exported[:8], strict=True)):
-        episode = demonstration(bug, Skill(right=0.5 if number else 1.0, tests=0.8), Random(number), PROMPTS)
+    for number in (3, 4, 5):  # two that end well and one that does not
+        bug, task = bugs[number], exported[number]
+        episode = demonstration(bug, Skill(right=0.5, tests=0.8), Random(number), PROMPTS)
         policy = Replies(message["content"] for message in episode.messages if message["role"] == "assistant")
         image = ensure_image(task)
         with Sandbox(image.name) as sandbox:
@@ -132,9 +133,9 @@ def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bu
     folder = Path(__file__).parents[2] / "aem_checkpoints" / "tiny-aem"
     policy = LocalPolicy(folder)
     limits = Limits(context=policy.model.config.max_position_embeddings)
-    in_memory = play(policy.model, policy.chat, bugs[:6], PROMPTS, limits=limits, temperature=0.0)
+    in_memory = play(policy.model, policy.chat, bugs[1:4], PROMPTS, limits=limits, temperature=0.0)
     agent = BashAgent(policy, BashOptions(prompts="tiny-1", steps=limits.steps, format_errors=1))
-    for number, (rollout, task) in enumerate(zip(in_memory, exported[:6], strict=True)):
+    for number, (rollout, task) in enumerate(zip(in_memory, exported[1:4], strict=True)):
         with Sandbox(ensure_image(task).name) as sandbox:
             agent.run(task.instance, sandbox, Silent(), seed=0)
             prediction = Prediction(
@@ -143,4 +144,4 @@ def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bu
         (tmp_path / str(number)).mkdir()
         verdict = grade(task, prediction, folder=tmp_path / str(number))
         assert verdict.resolved == bool(rollout.episode.reward), task.instance_id
-    assert any(rollout.episode.reward for rollout in in_memory)
+    assert {bool(rollout.episode.reward) for rollout in in_memory} == {True, False}
