@@ -20,10 +20,11 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 # Names in an instance's folder: a rollout, one in progress, an earlier attempt.
 _SEED, _SCRATCH, _EARLIER = re.compile(r"0|[1-9][0-9]*"), re.compile(r"\.[0-9]+\..+"), re.compile(r"[0-9]+\.attempt.+")
 
-_decode = json.JSONDecoder().raw_decode
+LINES = 1000  # of a journal, parsed together
 
 Event = dict[str, Any]
 Key = tuple[str, int]  # instance_id, seed
@@ -116,11 +117,11 @@ class RunStore:
             with uncollected():
                 for event in _repair(folder / "journal.jsonl"):
                     self._note(event)
-            self._journal = opening.enter_context((folder / "journal.jsonl").open("ab", buffering=0))
-            make_durable(folder)
-            self._verified = Verified(folder)
-            opening.callback(self._verified.close)
-            self._check(self._adopt())
+                self._journal = opening.enter_context((folder / "journal.jsonl").open("ab", buffering=0))
+                make_durable(folder)
+                self._verified = Verified(folder)
+                opening.callback(self._verified.close)
+                self._check(self._adopt())
             opening.callback(self._verify)
             self._open = opening.pop_all()
         logger.info("%s opened: arm %s, configuration %s", folder, config.arm, config.digest)
@@ -330,13 +331,16 @@ class RunStore:
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No garbage collection meanwhile: to look through a million new objects that are all kept takes longer than to
-    read them."""
+    read them. Afterwards they count as old ones, so that the next collection does not look through them either."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()  # into the oldest generation
             gc.enable()
 
 
@@ -443,25 +447,30 @@ def _repair(path: Path) -> list[Event]:
 
 
 def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):
-            return  # torn
+    lines, before = iter(lines), 0
+    while some := list(islice(lines, LINES)):
+        whole = some if some[-1].endswith(b"\n") else some[:-1]  # torn
+        yield from _together(whole) or _one_by_one(path, whole, before)
+        before += len(some)
+
+
+def _together(lines: Sequence[bytes]) -> list[Event]:
+    """The events in some lines of a journal, in half the time that they take one by one; none where one is damaged."""
+    try:
+        events: list[Event] = json.loads(f"[{b','.join(lines).decode()}]")
+    except (ValueError, RecursionError):
+        return []
+    return events if len(events) == len(lines) else []
+
+
+def _one_by_one(path: Path, lines: Sequence[bytes], before: int) -> Iterator[Event]:
+    for number, line in enumerate(lines, start=before + 1):
         try:
-            yield _event(line)
+            yield json.loads(line.decode())
         except ValueError:
             raise DataError(
                 f"{path}, line {number}: not a journal entry; `aem fsck {path.parent}` rebuilds it from the folders"
             ) from None
-
-
-def _event(line: bytes) -> Event:
-    """One line of a journal. `json.loads` guesses each line's encoding first, which takes as long as to read it."""
-    text = line.decode()
-    with suppress(ValueError):
-        event, end = _decode(text)
-        if end == len(text) - 1:
-            return event
-    return json.loads(text)
 
 
 def _refuse_other_run(known: Event, fresh: Event, folder: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.run import store as run_store
 from aem_harness.harness.run.store import RunStore, read_journal
 
 KEYS = [(f"repo__project-{n}", seed) for n in range(3) for seed in range(2)]
@@ -126,6 +127,19 @@ def test_a_journal_damaged_in_the_middle_is_named_by_line(tmp_path):
     journal.write_text("{broken\n" + journal.read_text())
     with pytest.raises(DataError, match="line 1"):
         open_store(tmp_path / "r")
+
+
+@pytest.mark.parametrize("wrong", ["", "{", "[1", "2]", "{},{}", "1],[2", "\udcff"])
+@pytest.mark.parametrize("place", [1, 2, 3, 4, 7])
+def test_a_damaged_line_is_named_wherever_it_stands_and_those_before_it_are_read(tmp_path, monkeypatch, place, wrong):
+    monkeypatch.setattr(run_store, "LINES", 3)  # that are parsed together
+    lines = [json.dumps(grade("t", number)) for number in range(1, 8)]
+    lines[place - 1] = wrong
+    (tmp_path / "journal.jsonl").write_text("\n".join([*lines, "torn"]), errors="surrogateescape")
+    seen = []
+    with pytest.raises(DataError, match=f"line {place}: not a journal entry"):
+        seen.extend(event["seed"] for event in read_journal(tmp_path))
+    assert seen == list(range(1, place))
 
 
 def test_more_seeds_and_instances_widen_the_same_run(tmp_path):
