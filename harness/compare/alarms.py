@@ -65,14 +65,14 @@ def seeds_spread(table: pd.DataFrame) -> tuple[float, float, float] | None:
 def drift_in_time(table: pd.DataFrame) -> tuple[float, float] | None:
     """Change of the resolve rate from the first rollouts to the last, and its p-value; None if times are unknown.
 
-    Only rollouts of the same task are compared: the score test of a slope over the order in which rollouts ended, with
-    the variance of shuffling each task's outcomes.
+    Only rollouts of the same task are compared: the score test of a slope over the order in which rollouts began, with
+    the variance of shuffling each task's outcomes. (Not over the order in which they ended: failures take longer.)
     """
-    scored = table.loc[table["resolved"].notna() & table["at"].notna(), ["instance_id", "resolved", "at"]]
+    scored = table.loc[table["resolved"].notna() & table["at"].notna(), ["instance_id", "resolved", "at", "seconds"]]
     if len(scored) < 20:
         return None
-    time = pd.to_datetime(scored["at"], errors="coerce", utc=True, format="ISO8601")
-    place = time.rank(pct=True).to_numpy(dtype=float)
+    began = pd.Series(_begun(scored), index=scored.index)
+    place = began.rank(pct=True).to_numpy(dtype=float)
     frame = pd.DataFrame(
         {"task": scored["instance_id"].to_numpy(), "y": scored["resolved"].to_numpy(dtype=float), "t": place}
     ).dropna()
@@ -107,12 +107,19 @@ def ran_apart(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def _span(table: pd.DataFrame) -> tuple[float, float] | None:
     """First start and last end of an arm's rollouts, in seconds since 1970."""
-    ended = pd.to_datetime(table["at"], errors="coerce", utc=True, format="ISO8601")
-    known = table.assign(end=ended.astype("datetime64[ns, UTC]").astype("int64") / 1e9)[ended.notna()]
-    if known.empty:
-        return None
-    starts = known["end"] - known["seconds"].astype("float64").fillna(0.0)
-    return float(starts.min()), float(known["end"].max())
+    ended, begun = _ended(table), _begun(table)
+    return (float(np.nanmin(begun)), float(np.nanmax(ended))) if np.isfinite(ended).any() else None
+
+
+def _ended(table: pd.DataFrame) -> Floats:
+    """When each rollout ended (N,), in seconds since 1970; nan where that is not known."""
+    at = pd.to_datetime(table["at"], errors="coerce", utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
+    return np.where(at.notna(), at.astype("int64") / 1e9, np.nan)
+
+
+def _begun(table: pd.DataFrame) -> Floats:
+    """When each rollout began (N,), likewise; when it ended where its wall time is not known."""
+    return _ended(table) - table["seconds"].astype("float64").fillna(0.0).to_numpy()
 
 
 def _overlap(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:

@@ -48,6 +48,18 @@ def test_sound_arms_are_spoken_of_once_in_a_hundred() -> None:
         assert 0 <= told <= 17  # 7.5 of 150 at 5 %, and at most three Monte-Carlo errors more
 
 
+def test_failures_that_take_longer_are_no_drift() -> None:
+    """All rollouts begin together and failures end last: by their ends the rate seems to fall while the arm runs."""
+    rng = np.random.default_rng(4)
+    table = arm(rng.beta(0.5, 0.5, 150)[:, None] * np.ones(4), rng)
+    seconds = np.where(table["resolved"].astype(bool), 300.0, 900.0) + rng.uniform(0, 300, len(table))
+    late = pd.to_timedelta(rng.uniform(0, 5, len(table)) + seconds, unit="s")
+    ended = pd.Timestamp("2026-01-01T00:00:00+00:00") + late
+    found = drift_in_time(table.assign(seconds=seconds, at=[time.isoformat() for time in ended]))
+    assert found is not None
+    assert found[1] > ALARM
+
+
 def test_launches_that_differ_and_a_server_that_degrades_are_spoken_of() -> None:
     rng = np.random.default_rng(2)
     p = np.clip(rng.beta(0.5, 0.5, 300), 0.1, 0.8)[:, None] * np.ones(6)
