@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tests.compare import scenarios as sim
 
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}
-SEVEN = {"a/a": 7}
+SEVEN, TWO = {"a/a": 7}, {"a/a": 100, "b/b": 20}
 UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
 SEEDS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 4), ((3, 4), (3, 4)), UNEQUAL)
 
@@ -73,6 +73,9 @@ def tests(reps: int) -> Iterator[tuple[str, sim.Share]]:
         yield f"permutation, exact, K {seeds}", sim.permutation_rejects(reps, seeds)
         yield f"permutation, mid-p, K {seeds}", sim.permutation_rejects(reps, seeds, mid=True)
         yield f"clustered t, repository sd 0.05, K {seeds}", sim.clustered_rejects(reps, seeds, repo_spread=0.05)
+    for name, repos in (("two", TWO), ("12", None)):
+        share = sim.clustered_rejects(reps, (4, 4), alpha=0.005, repos=repos, repo_spread=0.1, task_spread=0.2)
+        yield f"clustered t at 0.5 %, as Holm asks of ten, {name} repositories, K 4", share
     for seeds in ((1, 1), (4, 4)):
         yield f"non-inferiority at the margin, K {seeds}", sim.noninferiority_passes(reps, seeds, -0.03)
     yield "Holm, any of 5 candidates, K 4", sim.holm_rejects(reps, 5, 4)

@@ -260,16 +260,16 @@ def permutation_rejects(
     return repeat(reps, alpha, once)
 
 
-def clustered_rejects(reps: int, seeds: tuple[Seeds, Seeds], **world: object) -> Share:
+def clustered_rejects(reps: int, seeds: tuple[Seeds, Seeds], *, alpha: float = 0.05, **world: object) -> Share:
     """How often the clustered t test rejects."""
 
     def once(rng: np.random.Generator) -> bool:
         w = draw_world(rng, **world)  # type: ignore[arg-type]
         found = estimate_difference(*(observed(arm, w.repos) for arm in roll_pair(w, seeds, rng)))
         assert found.like is not None
-        return p_value(found.value, found.like) <= 0.05
+        return p_value(found.value, found.like) <= alpha
 
-    return repeat(reps, 0.05, once)
+    return repeat(reps, alpha, once)
 
 
 def noninferiority_passes(reps: int, seeds: tuple[int, int], shift: float) -> Share:

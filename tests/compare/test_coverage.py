@@ -98,6 +98,13 @@ def test_the_clustered_test_rejects_at_most_as_often_as_stated(seeds: tuple) -> 
     assert sim.clustered_rejects(REPS, seeds, repo_spread=0.05, task_spread=0.1).at_most()
 
 
+def test_two_repositories_are_no_proof_at_the_small_error_rates_of_holm() -> None:
+    """Two repositories may agree by chance: at the interval for these tasks, t must keep their degrees of freedom."""
+    repos = {"a/a": 100, "b/b": 20}
+    share = sim.clustered_rejects(2000, (4, 4), alpha=0.005, repos=repos, repo_spread=0.1, task_spread=0.2)
+    assert share.at_most()
+
+
 @pytest.mark.parametrize("seeds", [(1, 1), (4, 4)], ids=str)
 def test_a_drop_of_just_the_margin_passes_as_often_as_stated(seeds: tuple[int, int]) -> None:
     assert sim.noninferiority_passes(REPS, seeds, -0.03).within()
