@@ -89,7 +89,7 @@ def regrade(
 
             regrade_patches(folder, tasks, progress, keys, config, times=times, workers=workers, tell=tell)
     every = [one for folder in folders for one in read_regrades(folder)]
-    for line in grader_words(noise_of(every, ())):
+    for line in grader_words(noise_of(every)):
         typer.echo(line)
 
 

@@ -93,7 +93,7 @@ def compare(
         baseline=baseline,
         arms=tuple(_arm(arm, tables[arm], samples[arm], outcomes, options.level) for arm in names),
         contrasts=contrasts,
-        grader=grader_noise(facts, contrasts, options.level),
+        grader=grader_noise(facts, contrasts, tables, options.level),
         passes=tuple(passes(samples, options.level)),
         pass_differences=tuple(pass_differences(samples, pairs, options.level)),
         bands=bands(samples, options.level) if options.against == "previous" else {},

@@ -5,13 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.grader import noise_of
-from aem_harness.harness.compare.outcomes import write_csv
+from aem_harness.harness.compare.outcomes import Outcomes, write_csv
 from aem_harness.harness.compare.sensitivity import task_list
 from aem_harness.harness.compare.words import grader_words
 from aem_harness.harness.config import RunConfig
@@ -27,10 +28,14 @@ def again(number: int, time: int, now: Outcome, *, moved: bool = False) -> Again
     )
 
 
+def by_arm(outcomes: Outcomes) -> dict[str, pd.DataFrame]:
+    return {arm: outcomes.table[outcomes.table["arm"] == arm] for arm in outcomes.arms}
+
+
 def test_flips_are_counted_over_patches_and_failed_gradings_are_no_flips() -> None:
     found = [again(i, t, Outcome.UNRESOLVED if i < 2 else Outcome.RESOLVED) for i in range(20) for t in (1, 2)]
     found += [again(30, 1, Outcome.ERROR), again(31, 1, Outcome.UNRESOLVED, moved=True)]
-    noise = noise_of(found, ())
+    noise = noise_of(found)
     assert (noise.patches, noise.gradings, noise.errors, noise.flips) == (21, 41, 1, 5)
     assert noise.rate == pytest.approx(0.1)
     assert noise.low < 0.1 < noise.high
@@ -42,9 +47,10 @@ def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> Non
     outcomes = table(base=counts([0, 4] * 30, 4), new=counts([1, 4] * 30, 4))
     (one,) = compare(outcomes).contrasts
     assert one.decision.verdict == "better"
-    sure = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one]).widened[0]
-    noisy = noise_of([again(i, 1, Outcome.RESOLVED if i % 2 else Outcome.UNRESOLVED) for i in range(50)], [one])
-    many = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(2000)], [one]).widened[0]
+    arms = by_arm(outcomes)
+    sure = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one], arms).widened[0]
+    noisy = noise_of([again(i, 1, Outcome.RESOLVED if i % 2 else Outcome.UNRESOLVED) for i in range(50)], [one], arms)
+    many = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(2000)], [one], arms).widened[0]
     assert sure.low < many.low < one.difference.these.low  # no flip among 50 patches says less than none among 2000
     assert (many.low, many.high) == pytest.approx((one.difference.these.low, one.difference.these.high), abs=2e-3)
     assert noisy.widened[0].low < sure.low < sure.high < noisy.widened[0].high
@@ -66,10 +72,33 @@ def test_the_widened_interval_covers_where_gradings_flip() -> None:
         a, b = counts(arms[0].tolist(), 1), counts(arms[1].tolist(), 1)
         one = judge_trials(("base", "new"), a, b, np.full(200, "x/y")).contrast
         seen = [again(i, 1, Outcome.RESOLVED if i % 20 else Outcome.UNRESOLVED) for i in range(100)]
-        wide = noise_of(seen, [one]).widened[0]
+        wide = noise_of(seen, [one], by_arm(outcomes)).widened[0]
         covered += wide.low <= 0 <= wide.high
         assert outcomes.arms == ["base", "new"]
     assert covered >= 60 * 0.95 - 3 * np.sqrt(60 * 0.95 * 0.05)
+
+
+def test_no_widened_interval_reaches_beyond_all_tasks() -> None:
+    outcomes = table(base=counts([2] * 5, 2), new=counts([0] * 5, 2))
+    (one,) = compare(outcomes).contrasts
+    wide = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(5)], [one], by_arm(outcomes)).widened[0]
+    assert wide.low == -1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reused", "gradings"),
+    [((4, 4), 0, 4), ((1, 8), 0, 8 / (8 + 1) * 2), ((4, 4), 3, 1)],
+)
+def test_widening_counts_gradings_as_they_are(seeds: tuple[int, int], reused: int, gradings: float) -> None:
+    """As wide as for `gradings` of every task in both arms: the harmonic mean of unequal numbers, and of verdicts that
+    were reused only the one that they rest on."""
+    outcomes = table(base=counts([0, 1] * 30, seeds[0]), new=counts([1, 1] * 30, seeds[1]))
+    outcomes.table.loc[outcomes.table["seed"] < reused, "reuse"] = "reused"
+    (one,) = compare(outcomes).contrasts
+    found = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one], by_arm(outcomes))
+    wide, these = found.widened[0], one.difference.these
+    extra = 1.96 * np.sqrt(2 * found.high * (1 - found.high) / (60 * gradings))
+    assert wide.high - one.difference.value == pytest.approx(np.hypot(these.high - one.difference.value, extra), 1e-3)
 
 
 def test_regrades_survive_a_torn_last_line(tmp_path: Path) -> None:
