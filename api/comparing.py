@@ -104,7 +104,9 @@ def as_registered(comparison: "Comparison", compared: "Outcomes", plan: Path, op
 
     registered = read_registration(plan)
     arms = [arm.arm for arm in comparison.arms]
-    found = deviations(registered, compared, arms=arms, level=options.level, margin=options.margin)
+    found = deviations(
+        registered, compared, arms=arms, against=options.against, level=options.level, margin=options.margin
+    )
     return comparison.model_copy(update={"registration": note_of(registered, found)})
 
 

@@ -314,7 +314,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
 
     config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
     if arms.registered:
-        _as_registered(arms, config)
+        _as_registered(arms, config, run)
     with published(output.junit, output.summary) as reports:
         candidate = arms.candidate or Candidate(
             checkpoint=run.checkpoint,
@@ -359,17 +359,28 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
     raise typer.Exit(found.exit_code)
 
 
-def _as_registered(arms: Arms, config: "GateConfig") -> None:
+def _as_registered(arms: Arms, config: "GateConfig", run: Run) -> None:
     """Report before the first rollout where the gate deviates from its plan; for stored outcomes also in its tasks."""
-    from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
     from aem_harness.harness.ends import read_ends
+    from aem_harness.harness.gate.stored import load_arms
 
     assert arms.registered is not None
     plan = read_registration(arms.registered)
-    stored = load(arms.sources, read_ends(arms.ends)) if arms.sources and arms.candidate else None
-    names = [arms.baseline, arms.candidate] if stored and arms.candidate else []
-    found = deviations(plan, stored, arms=names, margin=config.margin, order=config.seed)
+    stored, names = None, list[str]()
+    if arms.candidate:
+        stored, *names = load_arms(arms.sources or (), arms.baseline, arms.candidate, read_ends(arms.ends))
+    found = deviations(
+        plan,
+        stored,
+        arms=names,
+        margin=config.margin,
+        block_margin=config.block_margin,
+        alpha=config.alpha,
+        order=config.seed,
+        orders=config.orders,
+        seeds=None if stored else run.seeds,
+    )
     typer.echo(note_of(plan, found), err=True)
 
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -72,20 +71,23 @@ def deviations(
     outcomes: Outcomes | None,
     *,
     arms: Sequence[str] = (),
-    level: float | None = None,
-    margin: float | None = None,
-    order: int | None = None,
+    against: str = "baseline",
+    **settings: float | None,
 ) -> list[str]:
     """Every deviation of these outcomes and settings from the registered ones, one line each; empty if none.
 
-    Without outcomes, which a gate does not have yet, only the settings are checked. `margin` is a fraction; None is not
-    checked, unless a margin was registered and is not tested.
+    Without outcomes, which a gate does not have yet, only the settings are checked: `level`, `margin`, and of a gate
+    `alpha`, `block_margin`, `order`, `orders` and `seeds`; margins are fractions. None is not checked, unless a margin
+    was registered and is not tested. `against`: which pairs of arms are compared.
     """
-    settings = list(_settings(plan, level, margin, order))
+    found = list(_settings(plan, settings))
+    if against != "baseline" and len(arms) > 2:
+        pairs = {"previous": "each arm with the one before it", "all": "all pairs of arms"}[against]
+        found.append(f"compared are {pairs}, not each arm with the baseline")
     if outcomes is None:
-        return settings
+        return found
     table = outcomes.table[outcomes.table["arm"].isin(arms)] if arms else outcomes.table
-    return [*_deviations(plan, table, list(arms) or outcomes.arms), *settings]
+    return [*_deviations(plan, table, list(arms) or outcomes.arms), *found]
 
 
 def note_of(plan: Registration, found: Sequence[str]) -> str:
@@ -111,6 +113,9 @@ def _deviations(
         if len(counts) and (counts != plan.seeds).any():
             fewest, most = int(counts.min()), int(counts.max())
             yield f"{arm} has {fewest if fewest == most else f'{fewest} to {most}'} rollouts per task, not {plan.seeds}"
+        named = rows["dataset"].dropna().unique()
+        if plan.dataset and (other := [name for name in named if name != plan.dataset]):
+            yield f"the dataset of {arm} is {listed(other, most=2)}, not {plan.dataset}"
         ended = pd.to_datetime(rows["at"].dropna(), errors="coerce", utc=True, format="ISO8601")
         early = int((ended < pd.Timestamp(plan.created_at)).sum())
         if early:
@@ -119,15 +124,21 @@ def _deviations(
         yield f"the arms are {', '.join(arms)}, not {', '.join(plan.arms)}"
 
 
-def _settings(plan: Registration, level: float | None, margin: float | None, order: int | None) -> Iterator[str]:
-    settings: tuple[tuple[str, Any, Any], ...] = (
-        ("level", plan.level, level),
-        ("margin", plan.margin, margin if plan.margin is None or margin is not None else 0.0),
-        ("order", plan.order, order),
-    )
-    for name, planned, used in settings:
-        if used is not None and planned != used:
-            yield f"{name} is {used:g}, not {'registered' if planned is None else f'{planned:g}'}"
+def _settings(plan: Registration, settings: Mapping[str, float | None]) -> Iterator[str]:
+    planned = {
+        "level": plan.level,
+        "alpha": round(1 - plan.level, 10),
+        "margin": plan.margin,
+        "block_margin": plan.margin,
+        "order": plan.order,
+        "orders": 1,
+        "seeds": plan.seeds,
+    }
+    for name, value in settings.items():
+        used = 0.0 if name == "margin" and value is None and plan.margin is not None else value
+        if used is not None and used != planned[name]:
+            due = "registered" if planned[name] is None else f"{planned[name]:g}"
+            yield f"{name.replace('_', ' ')} is {used:g}, not {due}"
 
 
 def _digest(plan: Registration) -> str:

@@ -99,22 +99,17 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     )
     if options.two_way:
         return _written(_two_way(outcomes, options, inputs), inputs)
-    comparison = compare(
-        outcomes,
-        options.baseline,
-        options=Options(
-            level=options.level,
-            against="all" if options.all_pairs else "previous" if options.series else "baseline",
-            common=options.common,
-            trajectories=reads,
-            margin=options.margin,
-        ),
+    how = Options(
+        level=options.level,
+        against="all" if options.all_pairs else "previous" if options.series else "baseline",
+        common=options.common,
+        trajectories=reads,
+        margin=options.margin,
     )
+    comparison = compare(outcomes, options.baseline, options=how)
     if options.registered:
-        plan = read_registration(Path(options.registered))
-        found = deviations(
-            plan, outcomes, arms=[arm.arm for arm in comparison.arms], level=options.level, margin=options.margin
-        )
+        plan, arms = read_registration(Path(options.registered)), [arm.arm for arm in comparison.arms]
+        found = deviations(plan, outcomes, arms=arms, against=how.against, level=how.level, margin=how.margin)
         comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
     comparison = comparison.model_copy(update={"ends": options.ends})
     table = paper_table(

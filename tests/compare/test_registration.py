@@ -82,6 +82,37 @@ def test_a_gate_says_first_whether_its_margin_and_order_are_as_registered(tmp_pa
     assert "margin is 0.05, not 0.03" in shown.output
 
 
+def test_a_gate_of_two_files_names_the_tasks_and_the_error_rates_that_were_not_registered(tmp_path: Path) -> None:
+    """Arms that are files of their own, not of --from, are checked as well."""
+    for name, tasks in (("base", 5), ("new", 6)):
+        write_csv(table(**{name: counts([1] * tasks, 2)}).table, tmp_path / f"{name}.csv")
+    register(tmp_path / "plan.json", plan(margin=0.03, order=0))
+    words = ["gate", "--baseline", str(tmp_path / "base.csv"), "--candidate", str(tmp_path / "new.csv"), "--common"]
+    words += ["--no-calibration", "--ledger", str(tmp_path / "ledger.jsonl"), "--margin", "3"]
+    words += ["--registered", str(tmp_path / "plan.json")]
+    shown = CliRunner().invoke(app, [*words, "--alpha", "0.2", "--orders", "3", "--block-margin", "0"]).output
+    shown = " ".join(shown.split())
+    for told in ("base lacks 1 registered tasks", "alpha is 0.2, not 0.05", "orders is 3, not 1"):
+        assert told in shown
+    assert "block margin is 0, not 0.03" in shown
+    assert "margin is 0.03" not in shown
+
+
+def test_other_pairs_of_arms_and_another_dataset_are_deviations(tmp_path: Path) -> None:
+    outcomes = table(base=counts([1] * 6, 2), new=counts([2] * 6, 2), last=counts([2] * 6, 2))
+    outcomes.table["dataset"] = "tiny 0123456789ab"
+    write_csv(outcomes.table, tmp_path / "three.csv")
+    fixed = register(tmp_path / "plan.json", plan(arms=["base", "new", "last"], dataset="tiny 0123456789ab"))
+    assert deviations(fixed, outcomes, arms=["base", "new", "last"]) == []
+    outcomes.table["dataset"] = "tiny ffffffffffff"
+    (found,) = deviations(fixed, outcomes, arms=["base", "new"])[:1]
+    assert found == "the dataset of base is tiny ffffffffffff, not tiny 0123456789ab"
+    given = [str(tmp_path / "three.csv"), "--registered", str(tmp_path / "plan.json")]
+    for words in (["compare", "--brief", "--series"], ["table", "--all-pairs"]):
+        shown = " ".join(CliRunner().invoke(app, [words[0], *given, *words[1:]]).output.split())
+        assert "not each arm with the baseline" in shown
+
+
 def test_the_command_freezes_tasks_and_seeds(tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     words = [
