@@ -206,9 +206,18 @@ def _refuse_without_effect(view: str, how: Comparing, checks: Checks, output: Ou
         "--registered": checks.registered,
         "--suspect": checks.suspect,
         "--csv": view != "--pairs" and output.as_csv,
+        "--json": view == "--pairs" and output.as_json,
+        "--out": view == "--pairs" and output.out,
+        "--brief": output.brief,
         "--log": output.log,
         "--margin": how.margin,
         "--baseline": view != "--unit run" and how.baseline,
+        "--common": view != "--pairs" and how.common,
+        "--series": how.series,
+        "--all-pairs": how.all_pairs,
+        "--cutoff": how.cutoff,
+        "--calls": how.calls,
+        "--tax": how.tax,
     }
     if ignored := [name for name, value in given.items() if value]:
         raise ConfigError(f"{', '.join(ignored)} {'has' if len(ignored) == 1 else 'have'} no effect with {view}")

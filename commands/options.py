@@ -256,7 +256,10 @@ class Comparing:
 
     def options(self, *, trajectories: bool = True) -> "Options":
         from aem_harness.harness.compare.compare import Options
+        from aem_harness.harness.errors import ConfigError
 
+        if self.series and self.all_pairs:
+            raise ConfigError("--series and --all-pairs ask for different comparisons: give one of them")
         return Options(
             level=self.level,
             against="all" if self.all_pairs else "previous" if self.series else "baseline",

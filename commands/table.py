@@ -90,11 +90,14 @@ def table(
     if not (instances or again):
         import_pandas()
     from aem_harness.harness.ends import read_ends
+    from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, TableOptions, make_again, make_table, remember
     from aem_harness.harness.report.formats import COLUMN_WIDTH, TEXT_WIDTH, WIDE
     from aem_harness.harness.report.paper import DEFAULT_COLUMNS
 
+    if series and all_pairs:
+        raise ConfigError("--series and --all-pairs ask for different comparisons: give one of them")
     if again:
         made = make_again(again, sources=arms or ())
     else:

@@ -97,5 +97,17 @@ def test_what_a_view_would_not_heed_is_refused_and_quarantine_is_heeded_by_all(t
     command = ["compare", str(tmp_path / "arms.csv"), *view]
     with pytest.raises(ConfigError, match="--registered has no effect with"):
         CliRunner().invoke(app, [*command, "--registered", "plan.json"], catch_exceptions=False)
+    for ignored in ("--series", "--all-pairs", "--cutoff=2024-01-01", "--brief"):
+        with pytest.raises(ConfigError, match=f"{ignored.partition('=')[0]} has no effect with {view[0]}"):
+            CliRunner().invoke(app, [*command, ignored], catch_exceptions=False)
     with pytest.raises(DataError, match="no task is left"):
         CliRunner().invoke(app, [*command, "--quarantine", str(tmp_path / "all.txt")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("command", ["compare", "table", "report"])
+def test_a_series_and_all_pairs_at_once_are_refused(tmp_path, command) -> None:
+    write_csv(outcomes(UNEVEN).table, tmp_path / "arms.csv")
+    with pytest.raises(ConfigError, match="ask for different comparisons"):
+        CliRunner().invoke(
+            app, [command, str(tmp_path / "arms.csv"), "--series", "--all-pairs"], catch_exceptions=False
+        )
