@@ -2,6 +2,7 @@
 
     python -m benchmarks.gate_paths [--trials 4000] [--out FOLDER] [--check 200] [--never-give-up] [--leaderboard FILE]
     python -m benchmarks.gate_paths --nights 500
+    python -m benchmarks.gate_paths --orders 10
 
 The estimate, its planned and its observed variance are computed by prefix sums over the passes of each stratum instead
 of matrices of looks by tasks; boundaries, looks, variance and order are the product's own. `--check` puts that many
@@ -10,10 +11,12 @@ trials through the product's rule as well, on the same draws: verdicts and rollo
 looks are measured nevertheless, and the share of such designs is in the column `bets`; `--product` puts every trial
 through the product's own rule, bets included, ten to a hundred times more slowly.
 
-`--nights` simulates that many sequences of 90 nightly gates, each against one stored baseline.
+`--nights` simulates that many sequences of 90 nightly gates, each against one stored baseline. `--orders` gates one
+candidate at the margin in that many orders, until one passes: of the same outcomes, and of a new run each.
 """
 
 import argparse
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -23,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from aem_harness.harness.compare.values import Floats, Ints
-from aem_harness.harness.gate import stages
+from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.gate import ledger, stages
 from aem_harness.harness.gate.boundaries import boundaries, inner
 from aem_harness.harness.gate.calibrate import draw, lowered
 from aem_harness.harness.gate.config import GateConfig, configure
@@ -57,6 +61,7 @@ MORE = {
     "8 stored seeds": Case("deepswe", 0.03, baseline_seeds=8),
     "fresh baseline": Case("deepswe", 0.03, fresh=True),
     "irt": Case("irt", 0.03),
+    "deepswe:200:4": Case("deepswe", 0.03, 200),
     "temperature-0:500:1": Case("temperature-0", 0.03, 500, 1, 1),
     "never or always:200:4": Case("never or always", 0.03, 200),
     "never or always:50:4": Case("never or always", 0.10, 50, settings={"margin": 0.10}),
@@ -247,6 +252,53 @@ def nights(drop: float, sequences: int, seed: int = 0) -> dict[str, object]:
     return night_rows(drop, np.array(found))
 
 
+def orders(tries: int, trials: int, *, reruns: bool, seed: int = 0) -> dict[str, object]:
+    """One candidate at the margin, gated until a try passes: another order each of the same outcomes, or (`reruns`)
+    of another run. Shares of the trials with a PASS, in the first try, which is all that the ledger admits, in any, and
+    in any if they were planned with `--orders`.
+    """
+    rng, found = np.random.default_rng([seed, tries, int(reruns), 6]), []
+    tasks = tuple(f"{i:04d}" for i in range(500))
+    alone, planned_for = configure(), configure(orders=tries)
+    for _ in range(trials):
+        q = SURFACES["deepswe"](rng, 500)
+        stored = Arm("baseline", tasks, (0, 1, 2, 3), draw(q, 4, rng))
+        by_seed = draw(lowered(q, 0.03), 4, rng)
+        said = []
+        for _ in range(tries):
+            if reruns:
+                by_seed = draw(lowered(q, 0.03), 4, rng)
+            plan = design(tasks, 4, baseline=stored, seed=int(rng.integers(2**31)))
+            mine = np.take_along_axis(by_seed, plan.seed_of, axis=1)
+            said.append([verdict_of(config, plan, mine, stored.means)[0] for config in (alone, planned_for)])
+        found.append(np.array(said))
+    every = np.array(found)  # (trials, tries, rules)
+    out: dict[str, object] = {"tries": tries, "reruns": reruns, "trials": trials}
+    for name in ("PASS", "BLOCK"):
+        given = every == name
+        admitted = sum(_admitted(alone.orders, tries))
+        out |= {
+            f"{name.lower()}, ledger": given[:, :admitted, 0].any(axis=1).mean(),
+            f"{name.lower()}, no ledger": given[:, :, 0].any(axis=1).mean(),
+            f"{name.lower()}, --orders": given[:, : sum(_admitted(tries, tries)), 1].any(axis=1).mean(),
+        }
+    return out
+
+
+def _admitted(planned_orders: int, tries: int) -> list[bool]:
+    """Which tries the product's ledger admits, if each is in an order of its own."""
+    past: list[ledger.Line] = []
+    for number in range(tries):
+        attempt = ledger.Attempt(
+            baseline="b", candidate="c", order=str(number), outcomes="o", single_look=False, question="rates",
+            orders=planned_orders, futility=0.0,
+        )  # fmt: skip
+        with suppress(ConfigError):
+            ledger.check(past, attempt, Path("ledger"))
+            past.append(ledger.line(attempt, "c", margin=0.03, alpha=0.05, verdict="", rollouts=0))
+    return [str(number) in {line.attempt.order for line in past} for number in range(tries)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=4000)
@@ -261,6 +313,7 @@ def main() -> None:
     parser.add_argument("--leaderboard", type=Path)
     parser.add_argument("--product", action="store_true", help="every trial by the product's own rule")
     parser.add_argument("--nights", type=int, metavar="SEQUENCES")
+    parser.add_argument("--orders", type=int, metavar="N")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     LEADERBOARD.extend([options.leaderboard] if options.leaderboard else [])
@@ -274,6 +327,10 @@ def main() -> None:
     if options.nights:
         for drop in options.drops or (0.0, 3.0, 5.0):
             keep(nights(drop / 100, options.nights, options.seed), "nights.csv")
+        return
+    if options.orders:
+        for reruns in (False, True):
+            keep(orders(options.orders, options.trials, reruns=reruns, seed=options.seed), "orders.csv")
         return
     cases = {**CASES, **MORE}
     if not LEADERBOARD:

@@ -5,13 +5,14 @@ python -m benchmarks.paper_statistics [REPETITIONS]        (1000: about ten minu
 Worlds are those of `benchmarks.coverage`: 500 tasks of Verified's repositories with DeepSWE's mean and run noise.
 """
 
+import heapq
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from aem_harness.harness.compare.alarms import ALARM, drift_in_time, seeds_spread
+from aem_harness.harness.compare.alarms import ALARM, alarms
 from aem_harness.harness.compare.arms import Sample, bands, pass_differences
 from aem_harness.harness.compare.contrast import judge_trials
 from aem_harness.harness.compare.family import settle
@@ -19,6 +20,7 @@ from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.intervals import estimate, p_value
 from aem_harness.harness.compare.simulate import World, draw_world, observed, roll
 from aem_harness.harness.compare.values import Floats, TaskValues, difference
+from aem_harness.harness.schema import normalise
 from tests.compare import scenarios as sim
 
 Generator = np.random.Generator
@@ -134,17 +136,32 @@ def family_errs(
     return sim.repeat(reps, 0.025 if margin else 0.05, once)
 
 
-def alarm_rings(reps: int, of: Callable[[pd.DataFrame], tuple[float, ...] | None]) -> sim.Share:
-    """A sound arm of 500 tasks x 4 seeds in a random order is spoken of."""
+def schedule(p: Floats, workers: int, rng: Generator, *, slower: bool = False) -> pd.DataFrame:
+    """Rollouts with probabilities p (tasks, seeds), seed after seed, at most `workers` at a time, a failure takes three
+    times as long as a success; `slower`: the server loses 10 points of every rate from the first to the last."""
+    tasks, seeds = p.shape
+    place = np.arange(p.size).reshape(seeds, tasks).T / p.size
+    y = (rng.random(p.shape) < (np.clip(p - 0.1 * (place - 0.5), 0, 1) if slower else p)).T.ravel()
+    took = rng.gamma(4, 75, p.size) * np.where(y, 1, 3)
+    free, ended = [0.0] * workers, np.zeros(p.size)
+    for i, seconds in enumerate(took):
+        ended[i] = heapq.heappop(free) + seconds
+        heapq.heappush(free, ended[i])
+    at = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(ended.round(3), unit="s")
+    rows = {"arm": "a", "instance_id": np.tile([f"r__r-{i}" for i in range(tasks)], seeds)}
+    rows |= {"seed": np.repeat(range(seeds), tasks), "resolved": y.astype(int), "at": at.astype(str), "seconds": took}
+    return normalise(pd.DataFrame(rows), "simulated")
+
+
+def alarm_rings(reps: int, words: str, workers: int, *, launches: float = 0.0, slower: bool = False) -> sim.Share:
+    """An arm of 500 tasks x 4 seeds is spoken of with these words; the launch of each seed shifts its rates by a draw
+    of Normal(0, `launches`), the same on all tasks that are neither sure nor hopeless."""
 
     def once(rng: Generator) -> bool:
-        w, order = draw_world(rng), rng.permutation(2000)
-        y = (rng.random((500, 4)) < w.baseline[:, None]).ravel()
-        at = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(order, unit="s")
-        names = [f"r__r-{i}" for i in range(500)]
-        frame = pd.DataFrame({"instance_id": np.repeat(names, 4), "seed": np.tile(range(4), 500), "resolved": y})
-        found = of(frame.assign(at=at.astype(str)))
-        return found is not None and found[-1] < ALARM
+        q = draw_world(rng).baseline[:, None]
+        p = np.clip(q + rng.normal(0, launches, 4) * 4 * q * (1 - q), 0, 1)
+        table = schedule(p, workers, rng, slower=slower)
+        return any(words in line for line in alarms({"a": table}))
 
     return sim.repeat(reps, ALARM, once)
 
@@ -180,8 +197,17 @@ def rejections(reps: int) -> Iterator[tuple[str, sim.Share]]:
         yield f"Holm, any of {ARMS} equal candidates, 1 % lost, K {seeds}", found
         found = family_errs(few, seeds, ("non-inferior",), margin=0.03)
         yield f"non-inferior, any of {ARMS} at the margin of 3, K {seeds}", found
-    yield "alarm: seeds spread", alarm_rings(reps, seeds_spread)
-    yield "alarm: drift in time", alarm_rings(reps, drift_in_time)
+    for workers in (32, 2000):
+        yield f"alarm: seeds spread, {workers} workers", alarm_rings(reps, "spread more", workers)
+        yield f"alarm: drift in time, {workers} workers", alarm_rings(reps, "while it ran", workers)
+
+
+def powers(reps: int) -> Iterator[tuple[str, sim.Share]]:
+    """How often an alarm speaks of what it is for; nothing is nominal here."""
+    for sd in (0.02, 0.04, 0.08):
+        told = f"alarm: launches that differ by {100 * sd:g} points at p = 1/2 (sd)"
+        yield told, alarm_rings(reps, "spread more", 32, launches=sd)
+    yield "alarm: a server that loses 10 points while it runs", alarm_rings(reps, "while it ran", 32, slower=True)
 
 
 def main() -> None:
@@ -192,6 +218,9 @@ def main() -> None:
             off = (found.share - found.nominal) / found.error
             shares = f"{100 * found.share:.1f} % | {100 * found.nominal:.1f} %"
             print(f"| {name} | {shares} | {found.trials} | {off:+.1f} |", flush=True)
+    print("\n| scenario | speaks | repetitions |\n|---|---|---|")
+    for name, found in powers(reps // 4):
+        print(f"| {name} | {100 * found.share:.0f} % | {found.trials} |", flush=True)
 
 
 if __name__ == "__main__":
