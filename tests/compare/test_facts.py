@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
-from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.compare.outcomes import load, write_csv
 from aem_harness.harness.facts import journal, kept
 from aem_harness.harness.facts.arrays import FOLDER
 from aem_harness.harness.facts.features import FEATURES, sketch
@@ -241,7 +243,7 @@ READER = """
 import sys
 from pathlib import Path
 from aem_harness.harness.compare.compare import compare
-from aem_harness.harness.compare.outcomes import load
+from aem_harness.harness.compare.outcomes import load, write_csv
 from aem_harness.harness.facts import kept
 kept.BATCH = 2  # many writes, so that a kill meets one
 compare(load([Path(run) for run in sys.argv[1:]]))
@@ -263,6 +265,24 @@ def test_a_reader_that_is_killed_at_any_moment_leaves_nothing_that_changes_a_fig
         assert shown(runs) == first
         assert shown(runs) == first  # from what the one before has stored
     assert killed >= 3, "the reader ended before it could be disturbed"
+
+
+AEM = """
+import atexit, sys
+from aem_harness.cli import main
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+main()
+"""
+
+
+def test_a_comparison_loads_no_pyarrow_and_says_what_one_with_it_says(runs, tmp_path):
+    """Text columns of pandas are kept by pyarrow where it is loaded, as it is in this process, else by Python."""
+    write_csv(load(runs).table, tmp_path / "both.csv")
+    for words in (["compare", *map(str, runs)], ["compare", str(tmp_path / "both.csv"), "--json"]):
+        lean = subprocess.run([sys.executable, "-c", AEM, *words], capture_output=True, text=True, check=True)
+        assert "pyarrow" not in lean.stderr.split()
+        assert "pandas" in lean.stderr.split()
+        assert lean.stdout == CliRunner().invoke(app, words).stdout
 
 
 def test_an_archive_does_not_depend_on_whether_facts_were_kept(runs, tmp_path):
