@@ -14,9 +14,15 @@ from aem_harness.aem_checkpoints.adding import add, cards
 from aem_harness.aem_checkpoints.fingerprint import fingerprint
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
+from tests.peers import needs
 
-pytest.importorskip("peft")
-pytestmark = [pytest.mark.extended, pytest.mark.vllm, pytest.mark.slow, pytest.mark.usefixtures("vllm")]
+pytestmark = [
+    pytest.mark.extended,
+    pytest.mark.vllm,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("vllm"),
+    needs("peft"),
+]
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ADAPTERS: dict[str, dict[str, Any]] = {

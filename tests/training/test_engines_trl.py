@@ -11,11 +11,11 @@ from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.harness.errors import ConfigError
 from aem_harness.training.aem import AemConfig, modulate
 from aem_harness.training.config import TrlConfig
+from tests.peers import needs
 from tests.training.one_batch import ALPHAS, alphas_of, shared_batch
 
-pytest.importorskip("trl")
 START = str(Path(__file__).parents[2] / "aem_checkpoints" / "tiny-base")
-pytestmark = [pytest.mark.extended, pytest.mark.slow]
+pytestmark = [pytest.mark.extended, pytest.mark.slow, needs("trl")]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from aem_harness.cli import app
+from tests.peers import needs
 
-for module in ("trl", "peft", "gguf"):
-    pytest.importorskip(module)
-pytestmark = [pytest.mark.extended, pytest.mark.slow]
+pytestmark = [pytest.mark.extended, pytest.mark.slow, needs("trl", "peft", "gguf")]
 SMALL = ("steps=1", "prompts=1", "group=4", "max_steps=2", "max_reply=8", "tasks=20", "threads=1", "report_to=[]")
 ON_CPU = (
     "arguments.use_vllm=false",
