@@ -13,15 +13,18 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aem_harness import __version__
 from aem_harness.agents.reply import Unreadable
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.web import proxy_of
+from aem_harness.harness.web import proxy_of, trusted
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,6 +36,7 @@ BODY_LIMIT = 512 * 2**20  # bytes; 32k tokens with 20 log-probs each are about 6
 # Below the 5 s after which uvicorn, and so vLLM, closes idle connections: a request on one that is just being closed
 # is lost.
 IDLE_SECONDS = 4.0
+STALE, STALE_SECONDS = 3, 2.0  # connections in a row that were closed while idle; until a break is none of those
 LONGEST_HEADER = 2**16  # bytes
 
 
@@ -52,10 +56,7 @@ class StatusError(Exception):
         super().__init__(text or f"Error code: {status}")
         self.status = status
         self.told: Mapping[str, Any] = {}
-        try:
-            self.retry_after = max(0.0, float(retry_after or 0))
-        except ValueError:  # a date
-            self.retry_after = 0.0
+        self.retry_after = seconds_of(retry_after)
         try:
             told = json.loads(text)
         except (ValueError, RecursionError):
@@ -63,6 +64,18 @@ class StatusError(Exception):
         told = told.get("error", told) if isinstance(told, dict) else told
         if isinstance(told, dict):
             self.told = told
+
+
+def seconds_of(retry_after: str) -> float:
+    """A Retry-After header (RFC 9110, 10.2.3: seconds, or a date) in seconds from now; 0 where it is neither."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return max(0.0, seconds) if seconds < float("inf") else 0.0
 
 
 class Calls:
@@ -79,7 +92,8 @@ class Calls:
         self._loop.set_exception_handler(_note)  # else to stderr: also that a policy is not closed
         self._thread = threading.Thread(target=self._loop.run_forever, name="model calls", daemon=True)
         self._thread.start()
-        self._session = asyncio.run_coroutine_threadsafe(_session(api_key, seconds), self._loop).result()
+        secure = any(one and one.lower().startswith("https:") for one in (*self._urls, *self._proxies))
+        self._session = asyncio.run_coroutine_threadsafe(_session(api_key, seconds, secure), self._loop).result()
 
     def post(self, place: int, request: Mapping[str, Any]) -> tuple[bytes, str]:
         """The body and the request id of the reply from the endpoint at `place`.
@@ -136,25 +150,43 @@ class Calls:
             watch.end()
 
     async def _read(self, place: int, body: bytes) -> tuple[bytes, str]:
+        """The reply. A connection that the server closed while it was idle says nothing of the call: another is taken.
+
+        No server has begun to answer then, and a completion that is asked for twice changes nothing at the server.
+        """
         import aiohttp
 
-        try:
-            async with self._session.post(self._urls[place], data=body, proxy=self._proxies[place]) as response:
-                reply = bytearray()
-                try:
-                    async for chunk in response.content.iter_any():
-                        reply += chunk
-                        if len(reply) > BODY_LIMIT:
-                            raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
-                except (aiohttp.ClientError, OSError) as error:
-                    raise ConnectionError("the connection broke in the middle of a reply") from error
-                if response.status >= 400:
-                    raise StatusError(response.status, bytes(reply), response.headers.get("retry-after", ""))
-                return bytes(reply), response.headers.get("x-request-id", "")
-        except aiohttp.ServerTimeoutError as error:
-            raise ConnectTimeout(str(error)) from None
-        except aiohttp.ClientError as error:
-            raise ConnectionError("the connection failed") from error
+        for stale in range(STALE + 1):
+            began, connection = time.monotonic(), _Connection()
+            try:
+                return await self._attempt(place, body, connection)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not connection.used or stale == STALE or time.monotonic() - began > STALE_SECONDS:
+                    raise ConnectionError("the connection failed") from error
+            except aiohttp.ServerTimeoutError as error:
+                raise ConnectTimeout(str(error)) from None
+            except aiohttp.ClientError as error:
+                raise ConnectionError("the connection failed") from error
+        raise AssertionError
+
+    async def _attempt(self, place: int, body: bytes, connection: "_Connection") -> tuple[bytes, str]:
+        import aiohttp
+
+        asked = self._session.post(
+            self._urls[place], data=body, proxy=self._proxies[place], trace_request_ctx=connection
+        )
+        async with asked as response:
+            reply = bytearray()
+            try:
+                async for chunk in response.content.iter_any():
+                    reply += chunk
+                    if len(reply) > BODY_LIMIT:
+                        raise Unreadable(f"a reply of more than {BODY_LIMIT >> 20} MiB")
+            except (aiohttp.ClientError, OSError) as error:
+                raise ConnectionError("the connection broke in the middle of a reply") from error
+            if response.status >= 400:
+                raise StatusError(response.status, bytes(reply), response.headers.get("retry-after", ""))
+            return bytes(reply), response.headers.get("x-request-id", "")
 
     async def _hang_up(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -177,14 +209,28 @@ def _proxy(url: str) -> str | None:
     return proxy or None
 
 
-async def _session(api_key: str, seconds: float) -> "aiohttp.ClientSession":
+@dataclass
+class _Connection:
+    """That of one attempt: was it used before?"""
+
+    used: bool = False
+
+
+async def _note_use(_: Any, context: Any, __: Any) -> None:
+    context.trace_request_ctx.used = True
+
+
+async def _session(api_key: str, seconds: float, secure: bool) -> "aiohttp.ClientSession":
     import aiohttp
 
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(_note_use)
     own = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
     connect = min(seconds / 2, 10.0)
     return aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, ssl=trusted() if secure else True),
+        trace_configs=[tracing],
         timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
         headers={
             "authorization": f"Bearer {api_key}",

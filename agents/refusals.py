@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from aem_harness.agents.calls import ConnectTimeout, StatusError
 from aem_harness.agents.reply import Unreadable
@@ -120,12 +121,30 @@ def _refused(status: int, message: str, asked: Asked) -> Exception:
 
 
 def base_url(url: str) -> str:
-    base = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
+    """The address below which a server's calls are. ConfigError for one that is no address, or has a password in it."""
+    base = url.strip().rstrip("/") if "://" in url else f"http://{url.strip().rstrip('/')}"
+    try:
+        parts = urlsplit(base)
+        sound = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        sound = False
+    if not sound:
+        raise ConfigError(f"{url!r} is no address of a model server: write http://HOST:PORT/v1")
+    if "@" in parts.netloc:
+        shown = base.replace(parts.netloc, parts.netloc.rpartition("@")[2])
+        raise ConfigError(
+            f"the endpoint {shown} is given with a user name or password, which would end up in logs: leave them out, "
+            "and put the server's key into OPENAI_API_KEY"
+        )
     return base if base.count("/") > 2 else f"{base}/v1"
 
 
 def key_or_default(api_key: str | None) -> str:
-    return api_key or os.environ.get("OPENAI_API_KEY") or "EMPTY"
+    """The key for a server. ConfigError for one that no header can carry."""
+    key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip() or "EMPTY"
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("OPENAI_API_KEY has characters that no key has (a line break, say): set it again")
+    return key
 
 
 def served_models(url: str, api_key: str | None = None, *, seconds: float = 10.0) -> list[str]:

@@ -1,7 +1,10 @@
 """Calls of servers by URL: those on this machine never go through a proxy, the others say which one they go through."""
 
+import functools
 import ipaddress
+import os
 import socket
+import ssl
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,12 +33,27 @@ def reserve_port() -> socket.socket:
     return kept
 
 
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """Whom TLS connections trust: the authorities of SSL_CERT_FILE and SSL_CERT_DIR; without them, those of the system
+    and of `certifi`, by which the other clients of a run go."""
+    context = ssl.create_default_context()  # which heeds both variables
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
 def open_url(request: "urllib.request.Request | str", *, timeout: float) -> Any:
     """`urllib.request.urlopen`, past any proxy where the address is this machine's."""
     url = request if isinstance(request, str) else request.full_url
-    if not is_loopback(url):
-        return urllib.request.urlopen(request, timeout=timeout)
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
+    handlers: list[urllib.request.BaseHandler] = []
+    if is_loopback(url):
+        handlers.append(urllib.request.ProxyHandler({}))
+    if url.lower().startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=trusted()))
+    return urllib.request.build_opener(*handlers).open(request, timeout=timeout)
 
 
 def proxy_of(url: str, *, secret: bool = False) -> str:

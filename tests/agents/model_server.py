@@ -54,9 +54,10 @@ class ModelServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
     answer: Answer
+    address = "127.0.0.1"
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__((self.address, 0), Handler)
         self.requests: list[Request] = []
         self.lock = threading.Lock()
 
@@ -68,8 +69,8 @@ class ModelServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def model_server(answer: Answer) -> Iterator[ModelServer]:
-    with ModelServer() as server:
+def model_server(answer: Answer, kind: type[ModelServer] = ModelServer) -> Iterator[ModelServer]:
+    with kind() as server:
         server.answer = answer
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

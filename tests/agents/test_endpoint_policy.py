@@ -3,21 +3,28 @@
 import gzip
 import json
 import math
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from types import MappingProxyType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aem_harness.agents.calls import STALE, seconds_of
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
+from aem_harness.agents.refusals import base_url, unanswered
 from aem_harness.agents.reply import Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
-from aem_harness.harness.web import reserve_port
-from tests.agents.model_server import Handler, chat, model_server, say
+from aem_harness.harness.web import reserve_port, trusted
+from tests.agents.model_server import Handler, ModelServer, chat, model_server, say
 
 HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
 QUICK = Retry(attempts=3, first=0.001, cap=0.002, timeouts=2, seconds=60)
@@ -168,6 +175,166 @@ def test_retry_after_is_heeded_up_to_the_cap():
     assert retry.wait(50) <= 30
     assert retry.wait(1, retry_after=7) == 7
     assert retry.wait(1, retry_after=600) == 30
+
+
+def test_retry_after_is_seconds_or_a_date():
+    assert seconds_of("7") == 7
+    assert 15 < seconds_of(format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)) <= 20
+    for nothing in ("", "soon", "-3", "nan", "inf", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015 07:28:00 GMT"):
+        assert seconds_of(nothing) == 0, nothing
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+    patient = QUICK.model_copy(update={"cap": 60.0})
+    completion, _ = ask(failing(http(429, retry_after=date)), retry=patient)
+    assert completion.queue_seconds >= 1, "a date has whole seconds"
+
+
+def closing_idle(how):
+    """Answer the first call of every connection, and close it at the next one."""
+
+    def answer(handler: Handler, request):
+        handler.used = getattr(handler, "used", 0) + 1
+        if handler.used > 1:
+            how(handler)
+        else:
+            handler.send_json(chat("fine"))
+
+    return answer
+
+
+def hang_up(handler):
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("how", [hang_up, Handler.reset])
+def test_a_connection_that_the_server_closed_while_it_was_idle_is_no_failure(how):
+    """It cost an attempt, and with several endpoints the prefix cache: the next one was asked."""
+    with model_server(closing_idle(how)) as server, EndpointPolicy("tiny", [server.url], retry=QUICK) as policy:
+        said = [policy.complete(HELLO, seed=0) for _ in range(4)]
+    assert [one.content for one in said] == ["fine"] * 4
+    assert [one.retries for one in said] == [0] * 4
+
+
+def test_a_server_that_closes_every_connection_fails_in_the_end():
+    """What is answered once a process must not be asked for ever."""
+    first = threading.Event()
+
+    def answer(handler: Handler, request):
+        if first.is_set():
+            hang_up(handler)
+        else:
+            first.set()
+            handler.send_json(chat("fine"))
+
+    with model_server(answer) as server, EndpointPolicy("tiny", [server.url], retry=QUICK) as policy:
+        assert policy.complete(HELLO, seed=0).content == "fine"
+        with pytest.raises(PolicyFault, match="failed 3 times"):
+            policy.complete(HELLO, seed=0)
+        assert len(server.requests) <= 1 + QUICK.attempts + STALE
+
+
+def test_a_damaged_compressed_reply_is_a_broken_reply():
+    broken = gzip.compress(json.dumps(chat("x")).encode())[:-12] + b"\0" * 12
+    completion, _ = ask(failing(lambda handler: handler.send_bytes(broken, content_encoding="gzip")))
+    assert (completion.content, completion.retries) == ("fine", 1)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://:8000/v1", "http://host:x/v1", "ftp://host/v1", "http://[::1/v1", "http://host:99999"]
+)
+def test_an_endpoint_that_is_no_address_is_a_wrong_setting(url):
+    with pytest.raises(ConfigError, match="is no address of a model server"):
+        EndpointPolicy("m", [url])
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it():
+    """Each call ended in an error of the HTTP client that was taken for the agent's own."""
+    with pytest.raises(ConfigError, match=r"http://host:8000/v1 is given with a user name") as caught:
+        EndpointPolicy("m", ["http://user:secret@host:8000/v1"])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("host:8000", "http://host:8000/v1"),
+        ("http://host:8000/", "http://host:8000/v1"),
+        ("http://host/gateway/v1//", "http://host/gateway/v1"),
+        ("[::1]:8000", "http://[::1]:8000/v1"),
+        (" https://host ", "https://host/v1"),
+    ],
+)
+def test_addresses_as_people_write_them(given, base):
+    assert base_url(given) == base
+
+
+def test_a_server_is_reached_by_its_ipv6_address():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+    class Six(ModelServer):
+        address_family = socket.AF_INET6
+        address = "::1"
+
+    with model_server(say("by six"), Six) as server:
+        url = f"http://[::1]:{server.server_address[1]}/v1/"
+        with EndpointPolicy("tiny", [url], retry=QUICK) as policy:
+            assert policy.complete(HELLO).content == "by six"
+
+
+def test_a_key_is_sent_without_the_line_break_of_its_file_and_one_with_a_break_inside_is_refused(monkeypatch):
+    """A break ended every rollout in an error of the HTTP client that was taken for the agent's own."""
+    seen = []
+
+    def answer(handler: Handler, request):
+        seen.append(handler.headers["authorization"])
+        handler.send_json(chat("fine"))
+
+    monkeypatch.setenv("OPENAI_API_KEY", "key\r\n")
+    ask(answer)
+    assert seen == ["Bearer key"]
+    for key in ("two\nlines", "schl\u00fcssel"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(ConfigError, match="OPENAI_API_KEY has characters that no key has"):
+            EndpointPolicy("m", ["http://host/v1"])
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost and its key, signed by nobody else."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    both = tmp_path / "both.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(both), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    both.write_bytes(both.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    return both
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_certificates_are_those_of_ssl_cert_file(certificate, monkeypatch, known):
+    if known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("cert.pem")))
+    else:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    trusted.cache_clear()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    try:
+        with model_server(say("in private")) as server:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            url = f"https://localhost:{server.server_address[1]}/v1"
+            with EndpointPolicy("tiny", [url], retry=QUICK) as policy:
+                if known:
+                    assert policy.complete(HELLO).content == "in private"
+                    assert unanswered([url]) == ""
+                else:
+                    with pytest.raises(PolicyFault, match="CERTIFICATE_VERIFY_FAILED"):
+                        policy.complete(HELLO)
+    finally:
+        trusted.cache_clear()
 
 
 def test_a_rollout_stays_on_one_endpoint_and_rollouts_spread():
