@@ -44,6 +44,8 @@ def audit_folder(
         progress = progress_of(read_journal(folder))
         identity, at_a_time = Identity.of(folder, config), AtATime(1, workers, "grade_workers")
         with opened(where, identity, tasks, Driver(Submission()), at_a_time, console) as site:
+            if removed := site.site.reap():
+                console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
             how: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
             audit_variants(folder, [*tasks.values()], config, progress, console, **how)
             audit(folder, [*tasks.values()], config, progress, console, share=share, **how)

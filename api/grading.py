@@ -1,5 +1,6 @@
-"""Anyone's predictions, graded in fresh containers: `aem_harness.grade`."""
+"""Anyone's predictions, graded in fresh containers: `aem_harness.grade`; the patches of a run, graded again."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.run.origin import Reuse
-    from aem_harness.harness.types import Prediction
+    from aem_harness.harness.run.regrading import Again
+    from aem_harness.harness.run.sites import Site
+    from aem_harness.harness.run.store import Key
+    from aem_harness.harness.types import Grade, Prediction, Task
 
 
 def grade(
@@ -138,3 +142,82 @@ def _as_run(
     )
     folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
     return config, folder
+
+
+def regrade(
+    folders: Sequence[Path],
+    dataset: str | None = None,
+    *,
+    times: int = 1,
+    sample: int = 40,
+    workers: int = 2,
+    where: Where = HERE,
+    console: "Console | None" = None,
+) -> "list[Again]":
+    """Grade patches of runs again, `times` each: those of tasks whose rate differs between the first run and another
+    one, and `sample` others of each run. Returns all such gradings of the runs; their verdicts stay.
+
+    `dataset` None: that of each run. Raises DataError for a folder that is no run.
+    """
+    from aem_harness.api.sites import opened
+    from aem_harness.harness.config import RunConfig
+    from aem_harness.harness.io import read_json
+    from aem_harness.harness.run.fsck import progress_of
+    from aem_harness.harness.run.identity import Identity
+    from aem_harness.harness.run.regrading import graded_keys, read_regrades, regrade_patches
+    from aem_harness.harness.run.store import locked, read_journal
+    from aem_harness.harness.run.submission import Submission
+
+    console = console or quiet()
+    moved = _moved(folders)
+    for folder in folders:
+        config = RunConfig(**read_json(folder / "run.json")["config"])
+        tasks = {task.instance_id: task for task in choose(dataset or config.dataset, console).tasks}
+        with locked(folder):
+            progress = progress_of(read_journal(folder))
+            keys = _chosen([key for key in graded_keys(progress) if key[0] in tasks], moved, sample, folder.name)
+
+            def tell(one: "Again", folder: Path = folder) -> None:
+                flipped = "[yellow]flipped[/] " if one.flipped else ""
+                console.print(f"{folder.name} {one.instance_id} seed {one.seed}: {flipped}{one.was} -> {one.now}")
+
+            identity, at_a_time = Identity.of(folder, config), AtATime(1, workers, "grade_workers")
+            with opened(where, identity, tasks, Driver(Submission()), at_a_time, console) as there:
+                site = there.site
+                if removed := site.reap():
+                    console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
+
+                def grade(task: "Task", prediction: "Prediction", scratch: Path, site: "Site" = site) -> "Grade":
+                    return site.grade(task, prediction, scratch, None)
+
+                regrade_patches(
+                    folder,
+                    tasks,
+                    progress,
+                    keys,
+                    config,
+                    times=times,
+                    workers=there.grade_workers,
+                    tell=tell,
+                    grade=grade,
+                    end=site.close_all,
+                )
+    return [one for folder in folders for one in read_regrades(folder)]
+
+
+def _moved(folders: Sequence[Path]) -> set[str]:
+    """Tasks whose rate differs between the first run and another one."""
+    from aem_harness.harness.compare.outcomes import load
+
+    rates = [load([folder]).table.groupby("instance_id")["resolved"].mean() for folder in folders]
+    first = rates[0]
+    return {
+        str(task) for other in rates[1:] for task in first.index.intersection(other.index) if first[task] != other[task]
+    }
+
+
+def _chosen(keys: "list[Key]", moved: set[str], sample: int, name: str) -> "dict[Key, bool]":
+    """The patches of moved tasks, and `sample` others, the same ones for the same run."""
+    others = [key for key in keys if key[0] not in moved]
+    drawn = random.Random(name).sample(others, min(sample, len(others)))
+    return {key: True for key in keys if key[0] in moved} | dict.fromkeys(drawn, False)

@@ -74,6 +74,12 @@ def audit(
 
     if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
+    where = options.where(engine, ray)
+    if not folders and not where.here:
+        raise ConfigError(
+            f"only audits of run folders use other engines: remove {options.named(where)}"
+            + ", or set DOCKER_HOST to the engine that makes variants" * make_variants
+        )
     console = Console(stderr=True)
     if make_variants:
         if dataset is None:
@@ -81,7 +87,6 @@ def audit(
         _make_variants(choose(dataset, console).tasks, seed)
     elif trajectories is not None:
         _audit_trajectories(trajectories, out)
-    where = options.where(engine, ray)
     for folder in folders or ():
         audit_folder(folder, dataset, console, share=canary, workers=workers, where=where)
 

@@ -308,11 +308,15 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
     from aem_harness.api.gating import Candidate, decide
     from aem_harness.api.serving import Served
     from aem_harness.harness.ends import read_ends
+    from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.gate.ci import published
     from aem_harness.harness.gate.driver import Options
     from aem_harness.harness.gate.report import to_text
 
     config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
+    where = machines.where()
+    if arms.candidate and not where.here:
+        raise ConfigError(f"the outcomes of {arms.candidate} are there already: remove {options.named(where)}")
     if arms.registered:
         _as_registered(arms, config, run)
     with published(output.junit, output.summary) as reports:
@@ -328,7 +332,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
             registry=run.registry,
             gpus=run.gpus,
             canary=None if run.no_canary else run.canary,
-            where=machines.where(),
+            where=where,
             served=Served(run.endpoint or (), run.model),
             baseline=Served(run.baseline_endpoint or (), run.baseline_model),
         )

@@ -78,7 +78,10 @@ def grade(
     console = Console(stderr=True)
     if (predictions is None) == (logs is None):
         raise ConfigError("give either a predictions file or --logs FOLDER")
+    where = machines.where()
     if logs is not None:
+        if not where.here:
+            raise ConfigError(f"--logs starts no container: remove {options.named(where)}")
         _grade_logs(logs, out or Path("verdicts.csv"), dataset, console, add_markers=add_markers)
         return
     assert predictions is not None
@@ -105,7 +108,7 @@ def grade(
         retry_infrastructure=retry is Retry.infra,
         canary=None if no_canary else canary,
         reuse=options.reuse(False, reuse_from, reuse_check),
-        where=machines.where(),
+        where=where,
     )
     if missing := len(selection.tasks) - len(chosen):
         console.print(f"{missing} of the {len(selection.tasks)} chosen instances have no prediction")

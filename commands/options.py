@@ -314,6 +314,11 @@ def where(engines: Iterable[str] | None, ray: str | None, supply: "Supply | None
     return Where(split(list(engines or ())), ray or "", supply)
 
 
+def named(where: "Where") -> str:
+    """The option by which it was said."""
+    return "--ray" if where.ray else "--engine"
+
+
 def names(text: str | None) -> tuple[str, ...]:
     """The parts of a comma-separated option."""
     return tuple(text.split(",")) if text else ()

@@ -1,16 +1,14 @@
 """`aem regrade`: grades stored patches again, to measure the noise of the grader."""
 
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aem_harness.commands import options
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from aem_harness.harness.run.regrading import Again
-    from aem_harness.harness.run.store import Key
 
 EXAMPLES = """
 Examples:
@@ -43,6 +41,8 @@ def regrade(
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
+    engine: options.Engines = None,
+    ray: options.RayCluster = None,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
@@ -51,20 +51,20 @@ def regrade(
     """
     from rich.console import Console
 
-    from aem_harness.api.running import choose
+    from aem_harness.api.grading import regrade as again
     from aem_harness.harness.compare.grader import noise_of
     from aem_harness.harness.compare.sensitivity import unresolved_by_gold
     from aem_harness.harness.compare.words import grader_words
-    from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.errors import DataError
-    from aem_harness.harness.io import read_json, write_text
-    from aem_harness.harness.run.fsck import progress_of
-    from aem_harness.harness.run.regrading import graded_keys, read_regrades, regrade_patches
-    from aem_harness.harness.run.store import locked, read_journal
+    from aem_harness.harness.errors import ConfigError, DataError
+    from aem_harness.harness.io import write_text
 
+    where = options.where(engine, ray)
     for folder in folders:
         if not (folder / "run.json").is_file():
             raise DataError(f"{folder} is not a run folder: it has no run.json")
+    if (quarantine is not None or release is not None) and not where.here:
+        option = "--quarantine" if quarantine is not None else "--release"
+        raise ConfigError(f"{option} starts no container: remove {options.named(where)}")
     if quarantine is not None:
         found = sorted({task for folder in folders for task in unresolved_by_gold(folder)})
         write_text(quarantine, "".join(f"{task}\n" for task in found))
@@ -75,20 +75,7 @@ def regrade(
         for folder in folders:
             _by_release(folder, release, dataset, console)
         return
-    moved = _moved(folders)
-    for folder in folders:
-        config = RunConfig(**read_json(folder / "run.json")["config"])
-        tasks = {task.instance_id: task for task in choose(dataset or config.dataset, console).tasks}
-        with locked(folder):
-            progress = progress_of(read_journal(folder))
-            keys = _chosen([key for key in graded_keys(progress) if key[0] in tasks], moved, sample, folder.name)
-
-            def tell(one: "Again", folder: Path = folder) -> None:
-                flipped = "[yellow]flipped[/] " if one.flipped else ""
-                console.print(f"{folder.name} {one.instance_id} seed {one.seed}: {flipped}{one.was} -> {one.now}")
-
-            regrade_patches(folder, tasks, progress, keys, config, times=times, workers=workers, tell=tell)
-    every = [one for folder in folders for one in read_regrades(folder)]
+    every = again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console)
     for line in grader_words(noise_of(every)):
         typer.echo(line)
 
@@ -130,21 +117,3 @@ def _by_release(folder: Path, python: Path, dataset: str | None, console: "Conso
             f"  swebench {found.release} makes no eval script for {listed(found.unscripted, most=3)}: whether it would "
             "have made their logs is not known"
         )
-
-
-def _moved(folders: list[Path]) -> set[str]:
-    """Tasks whose rate differs between the first run and another one."""
-    from aem_harness.harness.compare.outcomes import load
-
-    rates = [load([folder]).table.groupby("instance_id")["resolved"].mean() for folder in folders]
-    first = rates[0]
-    return {
-        str(task) for other in rates[1:] for task in first.index.intersection(other.index) if first[task] != other[task]
-    }
-
-
-def _chosen(keys: "list[Key]", moved: set[str], sample: int, name: str) -> "dict[Key, bool]":
-    """The patches of moved tasks, and `sample` others, the same ones for the same run."""
-    others = [key for key in keys if key[0] not in moved]
-    drawn = random.Random(name).sample(others, min(sample, len(others)))
-    return {key: True for key in keys if key[0] in moved} | dict.fromkeys(drawn, False)

@@ -145,9 +145,13 @@ def regrade_run(
                 how.tell(key, each.result())
         except BaseException:  # an interrupt does not wait for gradings that may take half an hour
             pool.shutdown(wait=False, cancel_futures=True)
+            ended = [key for key, each in zip(todo, found, strict=True) if not each.done()]
             while running := [one for one in found if not one.done()]:
                 how.end()  # repeatedly: another container may just be starting
                 wait(running, timeout=0.5)
+            for key in ended:  # what was ended has found nothing, and must not be taken for a finding
+                if (seen := stored(rollouts[key], name)) and seen.state == "unaudited":
+                    (rollouts[key] / name).unlink(missing_ok=True)
             raise
 
 

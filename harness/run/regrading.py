@@ -5,7 +5,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +40,16 @@ class Again(Record):
 
 
 def read_regrades(folder: Path) -> list[Again]:
-    """The gradings of a run after the first; a torn last line of a killed process is left out."""
+    """The gradings of a run after the first; a torn last line of a killed process is left out.
+
+    One that was lost to infrastructure and then repeated is there once.
+    """
     path = folder / REGRADES
     if not path.is_file():
         return []
     lines = path.read_text("utf-8").split("\n")[:-1]
-    return [Again(**json.loads(line)) for line in lines if line]
+    found = [Again(**json.loads(line)) for line in lines if line]
+    return list({(one.instance_id, one.seed, one.time, one.patch_sha256): one for one in found}.values())
 
 
 def regrade_patches(
@@ -58,34 +62,27 @@ def regrade_patches(
     times: int = 1,
     workers: int = 2,
     tell: Callable[[Again], None] = lambda found: None,
-    grade: Callable[..., Grade] | None = None,
+    grade: Callable[[Task, Prediction, Path], Grade],
+    end: Callable[[], None] = lambda: None,
 ) -> None:
     """Grade the patches of `keys` (with whether their task moved) until each has `times` gradings after its first.
 
-    Each runs in a fresh container, with the official grader unless `grade` is given. Existing results are kept; each
-    new one is stored as soon as it exists.
+    `grade` does it for a prediction, with a folder for its files; `end` ends what is under way when all is interrupted.
+    Existing results are kept, except those that were lost to infrastructure; each new one is stored as soon as it
+    exists.
     """
-    if grade is None:
-        from aem_harness.harness.grading import official
-
-        grade = official.grade
-    by = grade
     cut_torn(folder / REGRADES)
-    done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in read_regrades(folder)}
-    writing = threading.Lock()
+    sound = [one for one in read_regrades(folder) if one.now is not Outcome.ERROR]
+    done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in sound}
+    writing, interrupted = threading.Lock(), threading.Event()
 
     def one(work: tuple[Key, bool, int, str, str]) -> None:
         (instance, seed), moved, time, patch, digest = work
         with tempfile.TemporaryDirectory() as scratch:
             prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
-            graded = by(
-                tasks[instance],
-                prediction,
-                folder=Path(scratch),
-                timeout=config.grade_timeout,
-                limits=config.limits,
-                labels={"aem.run": folder.name},
-            )
+            graded = grade(tasks[instance], prediction, Path(scratch))
+        if interrupted.is_set():
+            return
         state = progress[instance, seed]
         assert state.grade is not None
         again = Again(
@@ -97,7 +94,7 @@ def regrade_patches(
             moved=moved,
             cause=graded.cause,
             patch_sha256=digest,
-            grader=str(graded.versions.get("swebench", "")),
+            grader=str(graded.versions.get("grader", "")),
         )
         with writing, (folder / REGRADES).open("a", encoding="utf-8") as file:
             file.write(again.model_dump_json() + "\n")
@@ -105,7 +102,17 @@ def regrade_patches(
             tell(again)
 
     with ThreadPoolExecutor(workers, "regrade") as pool:
-        list(pool.map(one, _due(folder, keys, times, done)))
+        under_way = [pool.submit(one, work) for work in _due(folder, keys, times, done)]
+        try:
+            for each in under_way:
+                each.result()
+        except BaseException:  # an interrupt does not wait for gradings that may take half an hour
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            while running := [each for each in under_way if not each.done()]:
+                end()  # repeatedly: another container may just be starting
+                wait(running, timeout=0.5)
+            raise
 
 
 def _due(

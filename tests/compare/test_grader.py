@@ -1,6 +1,7 @@
 """The grader's own noise, tasks it cannot grade here, and labels that may be wrong."""
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from aem_harness.harness.compare.outcomes import Outcomes, write_csv
 from aem_harness.harness.compare.sensitivity import task_list
 from aem_harness.harness.compare.words import grader_words
 from aem_harness.harness.config import RunConfig
+from aem_harness.harness.grading.regrade import Regrade, digest_of
+from aem_harness.harness.run.auditing import CANARY, Regrading, regrade_run
 from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades, regrade_patches
 from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Outcome
@@ -120,6 +123,69 @@ def test_after_a_kill_in_the_middle_of_a_line_more_can_be_graded_and_read(tmp_pa
     regrade_patches(tmp_path, {"a__a-1": None}, {key: state}, {key: False}, config, grade=grade)
     (one,) = read_regrades(tmp_path)
     assert one.flipped
+
+
+def a_run(folder: Path, tasks: int = 3) -> tuple[dict[tuple[str, int], Progress], RunConfig]:
+    """Resolved rollouts whose patches are there."""
+    keys = [(f"a__a-{n}", 0) for n in range(tasks)]
+    for name, seed in keys:
+        patch = folder / "rollouts" / name / str(seed) / "patch.diff"
+        patch.parent.mkdir(parents=True)
+        patch.write_text("diff")
+    config = RunConfig(arm="a", agent="bash", dataset="tiny")
+    return {key: Progress(rollout={}, grade={"outcome": "resolved"}) for key in keys}, config
+
+
+def test_a_regrading_that_was_lost_to_infrastructure_is_repeated_by_the_same_command(tmp_path):
+    """It stayed lost for ever, also after the engine was repaired."""
+    progress, config = a_run(tmp_path)
+    given = (tmp_path, dict.fromkeys(name for name, _ in progress), progress, dict.fromkeys(progress, False), config)
+    outcomes = iter([Outcome.RESOLVED, Outcome.ERROR, Outcome.RESOLVED, Outcome.RESOLVED])
+    grade = lambda *_: SimpleNamespace(outcome=next(outcomes), cause="", versions={"grader": "swebench 5"})  # noqa: E731
+    for _ in range(3):
+        regrade_patches(*given, workers=1, grade=grade)
+    found = read_regrades(tmp_path)
+    assert [one.now for one in found] == [Outcome.RESOLVED] * 3
+    assert {one.grader for one in found} == {"swebench 5"}
+    assert next(outcomes, None) is None, "what has a result is not repeated"
+    assert noise_of(found, ()).errors == 0
+
+
+def test_an_interrupt_ends_the_regradings_under_way_and_keeps_nothing_of_them(tmp_path):
+    """It waited for each of them, for half an hour at worst."""
+    progress, config = a_run(tmp_path)
+    closed = threading.Event()
+
+    def grade(task, prediction, folder):
+        if prediction.instance_id == "a__a-0":
+            raise KeyboardInterrupt
+        assert closed.wait(60)
+        return SimpleNamespace(outcome=Outcome.ERROR, cause="environment: the container is closed", versions={})
+
+    names = dict.fromkeys(name for name, _ in progress)
+    keys = dict.fromkeys(progress, False)
+    with pytest.raises(KeyboardInterrupt):
+        regrade_patches(tmp_path, names, progress, keys, config, workers=3, grade=grade, end=closed.set)
+    assert read_regrades(tmp_path) == []
+
+
+def test_an_interrupted_audit_keeps_no_finding_of_what_it_ended(tmp_path):
+    """A gate that continued took "unaudited" for a finding, and counted the rollout as resolved."""
+    keys = list(a_run(tmp_path)[0])
+    closed = threading.Event()
+
+    def audit(task, folder, name):
+        if folder.parent.name == "a__a-0":
+            raise KeyboardInterrupt
+        assert closed.wait(60)
+        found = Regrade(state="unaudited", reason="the container is closed", patch_sha256=digest_of("diff"))
+        (folder / name).write_text(found.model_dump_json())
+        return found
+
+    how = Regrading(workers=3, audit=audit, end=closed.set)
+    with pytest.raises(KeyboardInterrupt):
+        regrade_run(tmp_path, dict.fromkeys(name for name, _ in keys), keys, how)
+    assert not list(tmp_path.rglob(CANARY))
 
 
 def test_task_lists_come_in_lines_and_in_json(tmp_path: Path) -> None:
