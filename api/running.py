@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,8 +169,7 @@ def run(
             refuse_others(reuse, asked, selection.loaded.digest)
         driver = Driver(Submission())  # drives nothing: where only gradings are left
         if to_do := store.pending(keys, retry_infrastructure=retry_infrastructure).rollouts:
-            if not where.ray:  # whose nodes are looked at by aem doctor --ray
-                require(selection, (name for name, _, _ in to_do), asked, where)
+            require(selection, (name for name, _, _ in to_do), asked, where)
             driver = stack.enter_context(driving(store, selection, served, where, console, entry, registry))
         return perform(
             store,
@@ -325,32 +325,24 @@ def settle(store: "RunStore", agent: "Agent", fingerprint: "Mapping[str, Any] | 
 def require(selection: Selection, instance_ids: "Iterable[str]", config: "RunConfig", where: Where = HERE) -> None:
     """The cheap part of what `aem doctor` looks at: an image of the run can be worked in, under the run's limits.
 
-    Of three images one is enough: what is wrong with the others is the fault of their rollouts alone, as is an image
-    that cannot be had. Of several engines the first is looked at. Raises ConfigError or EnvironmentFault with the
-    remedy.
+    Of several engines or nodes the first is looked at. Raises ConfigError or EnvironmentFault with the remedy.
     """
-    from aem_harness.harness.preflight import look
-    from aem_harness.harness.sandbox import fetched
+    from aem_harness.harness.preflight import unusable
     from aem_harness.harness.sandbox.engine import HERE as ENGINE
     from aem_harness.harness.sandbox.engine import at
-    from aem_harness.harness.sandbox.images import ensure_image, find
 
-    tasks = {task.instance_id: task for task in selection.tasks}
-    images = {tasks[name].instance.image: tasks[name] for name in instance_ids}
-    first, why = next(iter(engines(where)), ENGINE), ""
-    mirror = where.supply.mirror if where.supply else None
-    for task in list(images.values())[:3]:
-        try:
-            with at(first):
-                if ensure_image(task, mirror=mirror).source == "pulled":
-                    fetched.note(task.instance.image, str(find(task.instance.image).id))
-                problems = [finding for finding in look(task, config.limits) if finding.level == "problem"]
-        except EnvironmentFault:
-            return
-        if not problems:
-            return
-        why = f"{problems[0].detail}; {problems[0].remedy}"
-    raise EnvironmentFault(why)
+    known = {task.instance_id: task for task in selection.tasks}
+    tasks = list({known[name].instance.image: known[name] for name in instance_ids}.values())[:3]
+    if where.ray:
+        from aem_harness.harness.run.cluster import connect, on_first_node
+
+        connect(where.ray)
+        why = on_first_node(partial(unusable, fetch=False), tasks, config.limits)  # a node may take long to get one
+    else:
+        with at(next(iter(engines(where)), ENGINE)):
+            why = unusable(tasks, config.limits, mirror=where.supply.mirror if where.supply else None)
+    if why:
+        raise EnvironmentFault(why)
 
 
 def _described(task: "Task") -> dict[str, str]:
@@ -387,6 +379,8 @@ def perform(
     identity = Identity.of(store.folder, store.config)
     known = Verdicts(store, tasks, identity.dataset_digest, reuse, here=where.here) if reuse else None
     with opened(where, identity, tasks, driver, at_a_time, console, places=places) as here:
+        if known:
+            known.architecture = here.site.architecture()
         _say_what_is_found(store, here.site.reap(), console)
         runner = _run(store, selection, driver, keys, console, here, known, retry_infrastructure=retry_infrastructure)
         if canary is not None:

@@ -146,7 +146,6 @@ def opened(
     of the engine here. Raises ConfigError for addresses that make no sense, EnvironmentFault where no engine answers.
     """
     from aem_harness.harness.report.live import warner
-    from aem_harness.harness.run.flow import Registry
     from aem_harness.harness.run.pool import Place, Pool
     from aem_harness.harness.run.sites import Here, containers
 
@@ -168,9 +167,9 @@ def opened(
         return
     slots = _slots(where.engines, at_a_time)
     with ExitStack() as stack:
-        members, registry = [], Registry()
+        members = []
         for engine, (rollouts, gradings) in zip(engines(where), slots, strict=True):
-            places = containers(identity, where.supply, audited=audited, engine=engine, registry=registry)
+            places = containers(identity, where.supply, audited=audited, engine=engine)
             site = Here(tasks, driver.agent, places, identity, engine=engine, watched=True)
             members.append(Place(site, {"rollout": rollouts, "grade": gradings}))
         pool = stack.enter_context(Pool(members, tasks, tell=tell, patience=identity.config.outage_seconds))
@@ -217,17 +216,11 @@ def shared_gpus(where: Where, endpoints: Sequence[str], gpus: float | None) -> f
 
 def examinations(where: Where, dataset: str) -> "Iterator[Finding]":
     """What `aem doctor` finds of the engine here, of each engine of a pool, or of each node of a cluster."""
-    from aem_harness.harness.doctor import examine, examine_nodes
-    from aem_harness.harness.sandbox.engine import at
+    from aem_harness.harness.doctor import examine, examine_engines, examine_nodes
 
     if where.ray:
-        yield from examine_nodes(where.ray, dataset)
-    elif where.here:
-        yield from examine(dataset)
-    for engine in engines(where):
-        with at(engine):
-            found = list(examine(dataset))
-        yield from (one.model_copy(update={"detail": f"{engine}: {one.detail}"}) for one in found)
+        return examine_nodes(where.ray, dataset)
+    return examine(dataset) if where.here else examine_engines(engines(where), dataset)
 
 
 def split(given: Sequence[str]) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from aem_harness.harness.errors import AemError, counted, in_one_line
 from aem_harness.harness.finding import Finding
+from aem_harness.harness.sandbox.engine import Engine, at, current, explained, on_this_machine
 from aem_harness.harness.types import Task
 
 GIB = 1 << 30
@@ -16,19 +17,29 @@ DISK_WARNING_GIB = 60  # Verified in full needs about 280 GB of images; 60 is a 
 
 def examine(dataset: str) -> Iterator[Finding]:
     """Look at the engine, its disk, the grader, the dataset and its images, one finding at a time."""
-    engine = list(_engine(dataset))
-    yield from engine
-    yield _grader()
     found, tasks = _dataset(dataset)
-    yield found
-    if tasks and all(finding.level != "problem" for finding in engine):
-        from aem_harness.harness.preflight import look_at_images
+    engine, images = _machine(dataset, tasks)
+    yield from (*engine, _grader(), found, *images)
 
-        yield from look_at_images(tasks)
+
+def examine_engines(engines: Sequence[Engine], dataset: str) -> Iterator[Finding]:
+    """The same for each of several engines, and whether images of one name are the same on all."""
+    found, tasks = _dataset(dataset)
+    yield _grader()
+    yield found
+    images = {}
+    for engine in engines:
+        with at(engine):
+            seen, images[str(engine)] = _node(dataset, tasks)
+        yield from (one.model_copy(update={"detail": f"{engine}: {one.detail}"}) for one in seen)
+    yield from _same_images(images)
 
 
 def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
-    """The same on every node of a Ray cluster, and whether their versions and clocks are those of this process."""
+    """The same for every node of a Ray cluster, and whether their versions and clocks are those of this process.
+
+    The dataset is read here alone, as by a run.
+    """
     import time
 
     from aem_harness.harness.run.cluster import Looker, connect, lookers
@@ -40,18 +51,23 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
         return
     import ray
 
+    found, tasks = _dataset(dataset)
+    sent = ray.put(tasks)
     ours, images = Looker().versions(), {}
     with lookers() as nodes:
-        yield Finding(level="ok", what="Ray", detail=f"Ray {ours['Ray']}, {len(nodes)} nodes")
-        for info, actor in nodes:
+        yield Finding(level="ok", what="Ray", detail=f"Ray {ours['Ray']}, {counted(len(nodes), 'node')}")
+        yield found
+        looks = [actor.call.remote(_node, dataset, sent) for _, actor in nodes]  # all at once
+        others = [actor.versions.remote() for _, actor in nodes]
+        for (info, actor), look, version in zip(nodes, looks, others, strict=True):
             try:
-                versions = ray.get(actor.versions.remote(), timeout=NODE_SECONDS)
+                seen, images[str(info)] = ray.get(look, timeout=NODE_SECONDS)
+                versions = ray.get(version, timeout=NODE_SECONDS)
                 before = time.time()
                 its = ray.get(actor.now.remote(), timeout=NODE_SECONDS)
                 off = max(before - its, its - time.time(), 0.0)
-                found = ray.get(actor.call.remote(_all, dataset), timeout=NODE_SECONDS)
-                images[str(info)] = ray.get(actor.call.remote(_images, dataset), timeout=NODE_SECONDS)
             except (AemError, ray.exceptions.RayError) as error:
+                images.pop(str(info), None)
                 yield Finding(
                     level="problem",
                     what="node",
@@ -60,20 +76,30 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
                 )
                 continue
             yield from _of_node(str(info), ours, versions, off)
-            yield from (one.model_copy(update={"detail": f"{info}: {one.detail}"}) for one in found)
+            yield from (one.model_copy(update={"detail": f"{info}: {one.detail}"}) for one in seen)
 
     yield from _same_images(images)
 
 
-def _all(dataset: str) -> list[Finding]:
-    return list(examine(dataset))
+def _node(dataset: str, tasks: "list[Task]") -> tuple[list[Finding], dict[str, str]]:
+    """The findings of one engine of several, and its images."""
+    engine, images = _machine(dataset, tasks)
+    return [*engine, *images], _images(tasks)
 
 
-def _images(dataset: str) -> dict[str, str]:
+def _machine(dataset: str, tasks: "list[Task]") -> tuple[list[Finding], list[Finding]]:
+    """What is found of the engine, and of the images of the set, if the engine has no problem."""
+    from aem_harness.harness.preflight import look_at_images
+
+    engine = list(_of_engine(dataset))
+    sound = all(finding.level != "problem" for finding in engine)
+    return engine, list(look_at_images(tasks)) if tasks and sound else []
+
+
+def _images(tasks: "list[Task]") -> dict[str, str]:
     """The content of each image of the set that the engine has."""
     from aem_harness.harness.sandbox.images import local_images
 
-    _, tasks = _dataset(dataset)
     try:
         return {image.name: image.digest for image in local_images(tasks)}
     except AemError:
@@ -117,10 +143,9 @@ def _of_node(node: str, ours: dict[str, str], theirs: dict[str, str], off: float
     )
 
 
-def _engine(dataset: str) -> Iterator[Finding]:
+def _of_engine(dataset: str) -> Iterator[Finding]:
     from docker.errors import DockerException
 
-    from aem_harness.harness.sandbox.engine import current, explained
     from aem_harness.harness.sandbox.trial import why_no_start
 
     try:
@@ -149,6 +174,8 @@ def _engine(dataset: str) -> Iterator[Finding]:
         yield Finding(level="ok", what="engine", detail="a container starts")
     root = info["DockerRootDir"]
     try:
+        if not on_this_machine(current()):
+            raise FileNotFoundError(root)
         free = shutil.disk_usage(root).free / GIB
     except OSError:
         yield Finding(level="warning", what="disk", detail=f"{root} is not on this machine: free space unknown")

@@ -48,6 +48,10 @@ class SiteLost(EnvironmentFault):
     """The engine or machine where something was worked went away meanwhile: it is done again elsewhere, at no cost."""
 
 
+class ImageAway(EnvironmentFault):
+    """An image cannot be had at one engine, whose registry is away: the work is done elsewhere, at no cost."""
+
+
 class NoSite(EnvironmentFault):
     """No engine or machine is left that work could be done at: the run ends, and nothing of it counts as lost."""
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from aem_harness.harness.config import Limits
-from aem_harness.harness.errors import AemError
+from aem_harness.harness.errors import AemError, EnvironmentFault
 from aem_harness.harness.finding import Finding
+from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.container import Sandbox
-from aem_harness.harness.sandbox.images import local_images
+from aem_harness.harness.sandbox.images import ensure_image, find, local_images
 from aem_harness.harness.sandbox.worktree import GIT
 from aem_harness.harness.types import Task
 
@@ -72,6 +73,28 @@ def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
     for name in sorted(line.removeprefix("filter ") for line in said if line.startswith("filter ")):
         remedy = "changes to such files are listed in the receipt and left out of the patch"
         yield finding("warning", f"{where} passes files through the git filter {name}", remedy)
+
+
+def unusable(tasks: Sequence[Task], limits: Limits, *, fetch: bool = True, mirror: str | None = None) -> str:
+    """Why no rollout can work in the images of these tasks, with the remedy; empty where one of the first three will.
+
+    What is wrong with the others is the fault of their rollouts alone, as is an image that cannot be had. Without
+    `fetch` only images are looked at that are there. Raises ConfigError for limits that the engine does not know.
+    """
+    why = ""
+    for task in list({task.instance.image: task for task in tasks}.values())[:3]:
+        try:
+            if not fetch and find(task.instance.image) is None:
+                continue
+            if fetch and ensure_image(task, mirror=mirror).source == "pulled":
+                fetched.note(task.instance.image, str(find(task.instance.image).id))
+            problems = [finding for finding in look(task, limits) if finding.level == "problem"]
+        except EnvironmentFault:
+            return ""
+        if not problems:
+            return ""
+        why = f"{problems[0].detail}; {problems[0].remedy}"
+    return why
 
 
 def look_at_images(tasks: Sequence[Task], limits: Limits | None = None) -> Iterator[Finding]:

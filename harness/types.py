@@ -244,3 +244,4 @@ class ImageRef(Record):
     name: str
     digest: str
     source: ImageSource
+    architecture: str = ""  # amd64, arm64, ...; a digest may stand for images of several

@@ -64,8 +64,13 @@ def make(task: Task, *, seed: int = 0, timeout: float = 1800, limits: Any = None
     open_environment = official.opener(task, limits, {})[1]
     found = _made(task, random.Random(f"{seed}/{task.instance_id}"), open_environment, timeout)
     found = found.model_copy(update={"seed": seed})
-    write_json(path_of(task), found.model_dump(mode="json"))
+    keep(task, found)
     return found
+
+
+def keep(task: Task, found: HeldOut) -> None:
+    """Write what was made of a task into the cache folder."""
+    write_json(path_of(task), found.model_dump(mode="json"))
 
 
 def _made(task: Task, chance: random.Random, open_environment: official.OpenEnvironment, timeout: float) -> HeldOut:

@@ -179,12 +179,14 @@ def _as_file(log: str) -> Iterator[Path]:
 
 def stamp(task: Task, *, image: ImageRef | None = None, dataset_digest: str = "") -> dict[str, Any]:
     """What a grade depends on beside the patch: grader, dataset, image, and where derived row fields came from."""
+    architecture = {"architecture": image.architecture} if image and image.architecture else {}
     return {
         "grader": grader_version(),
         "dataset": task.dataset,
         "dataset_digest": dataset_digest,
         "image": image.name if image else task.instance.image,
         "image_digest": image.digest if image else "",
+        **architecture,  # a digest may stand for images of several
         "derived": dict(task.provenance),
     }
 

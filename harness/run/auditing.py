@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import AemError, DataError
+from aem_harness.harness.errors import AemError, DataError, ImageAway
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, source_files
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
@@ -96,6 +96,8 @@ class Auditor:
                         self._graders[task.instance_id] = self._make(task, **self._how)
                 passed = passed_tests(read_json(folder / official.REPORT))
                 found = self._graders[task.instance_id].regrade(patch, passed)
+        except ImageAway:
+            raise
         except AemError as error:
             found = Regrade(state="unaudited", reason=str(error), patch_sha256=digest_of(patch))
         write_json(folder / self._name, found.model_dump(mode="json"))

@@ -23,22 +23,23 @@ from aem_harness.harness.errors import (
     ConfigError,
     DiskFault,
     EnvironmentFault,
+    ImageAway,
     SiteLost,
     fault_in,
     in_one_line,
 )
-from aem_harness.harness.grading import official
+from aem_harness.harness.grading import heldout, official
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.io import write_bytes
-from aem_harness.harness.run.auditing import CANARY
+from aem_harness.harness.run.auditing import CANARY, VARIANT
 from aem_harness.harness.run.flow import Supply
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.outages import Disk, Service
+from aem_harness.harness.run.outages import Breaker, Disk, Service
 from aem_harness.harness.run.pool import Place, Pool
 from aem_harness.harness.run.rollout import Worked
 from aem_harness.harness.run.sites import Here, containers
 from aem_harness.harness.run.store import now
-from aem_harness.harness.sandbox.engine import identity
+from aem_harness.harness.sandbox.engine import Engine, identity
 from aem_harness.harness.types import Agent, Grade, Prediction, Task
 
 logger = logging.getLogger(__name__)
@@ -65,21 +66,43 @@ class Setup:
     supply: Supply | None = None
 
 
+def versions() -> dict[str, str]:
+    """Of what verdicts depend on, in this process."""
+    from aem_harness import __version__
+
+    return {"aem": __version__, "grader": official.grader_version()}
+
+
 # --- on a node --------------------------------------------------------------------------------------------------------
 
 
 class Worker:
-    """The actor of one node. Each result is ("done", value, blob of files) or ("lost", why, b"")."""
+    """The actor of one node. Each result is ("done", value, blob of files), or ("lost" or "away", why, b"")."""
 
     def __init__(self, setup: Setup, tasks: Mapping[str, Task], address: str) -> None:
         agent, self._release = setup.make(tasks, address)
         self._tasks = tasks
-        places = containers(setup.identity, setup.supply, audited=setup.audited)
-        self._here = Here(tasks, agent, places, setup.identity, watched=True)
+        engine = Engine()  # that of the node, as one of several: others can do its work
+        places = containers(setup.identity, setup.supply, audited=setup.audited, engine=engine)
+        self._here = Here(tasks, agent, places, setup.identity, engine=engine, watched=True)
+        self._supplying = threading.Lock()
+        self._over, self._supply = self._supplied()
+
+    def _supplied(self) -> tuple[threading.Event, AbstractContextManager[None]]:
+        """Images are fetched from now on, until the event is set and the block left."""
+        over = threading.Event()
+        supply = self._here.supply(list, Breaker({}, patience=0.0, stop=over), over)
+        supply.__enter__()
+        return over, supply
 
     def about(self) -> dict[str, Any]:
-        """The engine's identity and images. Raises EnvironmentFault when it does not answer."""
-        return {"engine": identity(), "images": self._here.images()}
+        """Versions, and the engine's identity and images. Raises EnvironmentFault when it does not answer."""
+        return {
+            "versions": versions(),
+            "engine": identity(),
+            "images": self._here.images(),
+            "architecture": self._here.architecture(),
+        }
 
     def rollout(self, instance_id: str, seed: int, attempt: int) -> tuple[str, Any, bytes]:
         return _worked({}, lambda folder: self._here.rollout(folder, instance_id, seed, attempt))
@@ -90,7 +113,11 @@ class Worker:
         sent = {official.PATCH: b""}  # which is there already, and is written by grading
         return _worked(sent, lambda folder: self._here.grade(self._tasks[task_id], prediction, folder, left))
 
-    def audit(self, task_id: str, files: Mapping[str, bytes], name: str) -> tuple[str, Any, bytes]:
+    def audit(
+        self, task_id: str, files: Mapping[str, bytes], name: str, variants: heldout.HeldOut | None
+    ) -> tuple[str, Any, bytes]:
+        if variants is not None:
+            heldout.keep(self._tasks[task_id], variants)
         return _worked(files, lambda folder: self._here.audit(self._tasks[task_id], folder, name))
 
     def there(self) -> bool:
@@ -104,6 +131,10 @@ class Worker:
         self._here.close()
 
     def close_all(self) -> None:
+        with self._supplying:
+            self._over.set()  # wakes who waits for an image
+            self._supply.__exit__(None, None, None)
+            self._over, self._supply = self._supplied()
         self._here.close_all()
         self._release()
 
@@ -123,6 +154,8 @@ def _worked(files: Mapping[str, bytes], work: Callable[[Path], Any]) -> tuple[st
         fault = fault_in(error)
         if isinstance(fault, SiteLost) or (isinstance(fault, DiskFault) and full()):
             return "lost", str(fault), b""
+        if isinstance(fault, ImageAway):
+            return "away", str(fault), b""
         raise
 
 
@@ -171,6 +204,7 @@ class Node:
         self.info, self.name, self.engine = info, str(info), ""
         self._setup, self._tasks, self._threads = setup, tasks, threads
         self._images: set[str] = set()
+        self._architecture = ""
         self._actor: Any = None
 
     def start(self) -> None:
@@ -186,7 +220,15 @@ class Node:
         }
         self._actor = ray.remote(Worker).options(**options).remote(self._setup, self._tasks, self.info.address)
         about = self._ask("about", timeout=START_SECONDS)
+        others = [
+            f"{name} {about['versions'][name]}, here {ours}"
+            for name, ours in versions().items()
+            if about["versions"][name] != ours
+        ]
+        if others:
+            raise EnvironmentFault(f"it has {'; '.join(others)}: install the same versions on every node")
         self.engine, self._images = about["engine"], about["images"]
+        self._architecture = about["architecture"]
 
     def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
         worked: Worked | None = self._result(scratch, "rollout", instance_id, seed, attempt)
@@ -202,12 +244,17 @@ class Node:
         return gradings
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
-        sent = {file: (folder / file).read_bytes() for file in (official.PATCH, official.REPORT)}
-        found: Regrade = self._result(folder, "audit", task.instance_id, sent, name)
+        files = [folder / file for file in (official.PATCH, official.REPORT)]
+        sent = {path.name: path.read_bytes() for path in files if path.is_file()}
+        variants = heldout.stored(task) if name == VARIANT else None
+        found: Regrade = self._result(folder, "audit", task.instance_id, sent, name, variants)
         return found
 
     def supply(self, *_: object) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def architecture(self) -> str:
+        return self._architecture
 
     def services(self) -> Mapping[str, Service]:
         return {}
@@ -251,6 +298,8 @@ class Node:
         state, value, blob = self._ask(method, *arguments)
         if state == "lost":
             raise SiteLost(value)
+        if state == "away":
+            raise ImageAway(value)
         unpack(blob, folder)
         return value
 
@@ -445,18 +494,36 @@ class Looker:
 
         import ray
 
-        from aem_harness import __version__
-
-        own = {"aem": __version__, "grader": official.grader_version()}
-        return {**own, "Ray": ray.__version__, "Python": platform.python_version()}
+        return {**versions(), "Ray": ray.__version__, "Python": platform.python_version()}
 
     def call(self, look: Callable[..., Any], *arguments: Any) -> Any:
         return look(*arguments)
 
 
+def on_first_node(look: Callable[..., str], *arguments: Any) -> str:
+    """What `look` says on the first node of the cluster that was joined; empty where that node does not answer.
+
+    Raises what `look` raises of the family of AemError.
+    """
+    import ray
+    from ray import exceptions
+
+    with lookers(1) as nodes:
+        for _, actor in nodes:
+            try:
+                return str(ray.get(actor.call.remote(look, *arguments), timeout=START_SECONDS))
+            except exceptions.RayTaskError as error:
+                if isinstance(error.cause, AemError):
+                    raise error.cause from None
+                logger.warning("no look at the first node: %s", in_one_line(error.cause or error))
+            except exceptions.RayError as error:
+                logger.warning("no look at the first node: %s", in_one_line(error))
+    return ""
+
+
 @contextmanager
-def lookers() -> Iterator[list[tuple[NodeInfo, Any]]]:
-    """An actor on each node of the cluster that was joined; they are gone after the block."""
+def lookers(most: int | None = None) -> Iterator[list[tuple[NodeInfo, Any]]]:
+    """An actor on each node of the cluster that was joined, or on the first few; they are gone after the block."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -464,7 +531,7 @@ def lookers() -> Iterator[list[tuple[NodeInfo, Any]]]:
         where = NodeAffinitySchedulingStrategy(info.id, soft=False)
         return ray.remote(Looker).options(num_cpus=0, scheduling_strategy=where).remote()
 
-    made = [(info, actor(info)) for info in alive()]
+    made = [(info, actor(info)) for info in alive()[:most]]
     try:
         yield made
     finally:

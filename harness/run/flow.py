@@ -6,8 +6,8 @@ downloaded at a time, the soonest needed first, so that it has the whole link; t
 is left. Who needs an image waits for it here, and holds it while working with it. A registry or an engine that is away
 is waited for (harness/run/outages.py). A missing image fails those alone who need it.
 
-Every engine has a flow of its own. What a pool's engine will work on is not known ahead, so there images are fetched
-when someone waits for them.
+Every engine has a flow of its own. What an engine of several will work on is not known ahead, so there images are
+fetched when someone waits for them. If its registry stays away, they are sent elsewhere (ImageAway).
 
 Ours to remove are images that a run of this user has fetched (harness/sandbox/fetched.py).
 """
@@ -26,13 +26,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
-from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, fault_in, in_one_line
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, ImageAway, fault_in, in_one_line
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
-from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current
+from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current, on_this_machine
 from aem_harness.harness.sandbox.images import ensure_image, find, ref_of
 from aem_harness.harness.sandbox.layers import layers_of
 from aem_harness.harness.sandbox.pull import MIRROR, NoImage, Pull, PullEnded, RegistryAway, split
@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 REGISTRY = "registry"  # the circuit of registries, beside those of harness/run/outages.py
 ERRORS, PAUSE = 5, 1.0  # of the engine in a row, until nothing is fetched any more; seconds after the first of them
 PULLS = 3  # at most at a time: one that downloads, others that unpack
+ELSEWHERE = 30.0  # seconds without a registry, until work of one engine of several is sent elsewhere
 RESERVE = 10 << 30  # bytes of the engine's disk that images leave free, or a twentieth of a small disk
 
 
@@ -85,12 +86,12 @@ class Missed:
 
 
 class Registry:
-    """The registries as one service: back when the pull that failed works."""
+    """The registries that an engine pulls from, as one service: back when the pull that failed works."""
 
-    name = "the image registry"
     remedy = "check the registry, the network and docker login; work with present images continues"
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine = HERE) -> None:
+        self.name = "the image registry" + f" of {engine}" * bool(engine.address)
         self.last = Missed("")
 
     def probe(self) -> str:
@@ -140,6 +141,7 @@ class Flow:
         self._looked: set[str] = set()
         self._stuck: set[str] = set()  # kept because it could not be removed
         self._wanted: list[str] = []  # waited for now, whether or not it is among what was to come
+        self._away: dict[str, tuple[float, str]] = {}  # images whose registry is away: since when, and why
         self._root: Path | None = None
 
     @contextmanager
@@ -196,6 +198,7 @@ class Flow:
         return self._shelf.peak
 
     def _take(self, name: str, stop: threading.Event) -> None:
+        began = time.monotonic()
         with self._changed:
             if name not in self._wanted and not isinstance(self._failed.get(name), NoImage | None):
                 del self._failed[name]  # an engine's error of some time ago: this attempt tries again
@@ -212,10 +215,21 @@ class Flow:
                         raise EnvironmentFault(f"image {name} is not here, and the run ends")
                     if current().gone:
                         raise EnvironmentFault(f"image {name} is not here, and {current()} is gone")
+                    away = self._kept_back(name)
+                    if away and time.monotonic() - max(away[0], began) > ELSEWHERE:
+                        raise ImageAway(away[1])
                     self._changed.wait(0.2)
                 self._shelf.take(name)
             finally:
                 self._wanted.remove(name)
+
+    def _kept_back(self, name: str) -> tuple[float, str] | None:
+        """Since when a registry that is away keeps an image from an engine of several, and why: its own registry, or
+        that of all images that are coming."""
+        if self._engine is HERE:
+            return None
+        others = next(iter(self._away.values()), None) if len(self._away) >= PULLS else None
+        return self._away.get(name) or others
 
     def _is_here(self, name: str) -> bool:
         """Is an image that was taken still in the engine? If not, nobody holds it now."""
@@ -315,7 +329,7 @@ class Flow:
 
     def _free(self) -> float | None:
         """Bytes that images may still take of the engine's disk; None where that is another machine's."""
-        if self._engine.address and not self._engine.address.startswith("unix:"):
+        if not on_this_machine(self._engine):
             return None
         if self._root is None:
             with suppress(Exception):
@@ -352,6 +366,7 @@ class Flow:
                     return
                 except RegistryAway as fault:
                     source.registry.last = Missed(pinned, self._supply.mirror, self._engine)
+                    self._away.setdefault(name, (began, str(fault)))
                     source.breaker.trip(REGISTRY, str(fault))
                     source.breaker.ready((REGISTRY,))
                 except NoImage as fault:
@@ -371,6 +386,7 @@ class Flow:
         finally:
             with self._changed:
                 self._pulls.pop(name, None)
+                self._away.pop(name, None)
                 self._shelf.not_coming(name)  # if it is not here: the next run would wait for it for ever
                 self._changed.notify_all()
 

@@ -7,6 +7,7 @@ loss as before, and so is work that is interrupted repeatedly: then it may be th
 """
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -136,6 +137,10 @@ class Breaker:
         self._interrupted: Counter[Hashable] = Counter()
         self._glanced = 0.0
 
+    def beside(self, services: Mapping[str, Service]) -> "Breaker":
+        """One for services that the run can do without for any time: it waits for them as long as the run goes on."""
+        return Breaker(services, patience=math.inf, say=self._say, stop=self._stop)
+
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch the services inside the block."""
@@ -222,10 +227,12 @@ class Breaker:
             if circuit.since is not None or self._stop.is_set() or self._over:
                 return
             circuit.since = circuit.broke
-        self._tell(
-            f"{circuit.service.name} is away ({why}): the run waits for up to {_span(self._patience)} and loses "
-            f"nothing; {circuit.service.remedy}"
+        waits = (
+            "what needs it there waits, or is done elsewhere"
+            if self._patience == math.inf
+            else f"the run waits for up to {_span(self._patience)} and loses nothing"
         )
+        self._tell(f"{circuit.service.name} is away ({why}): {waits}; {circuit.service.remedy}")
         threading.Thread(target=self._probe, args=(boundary,), name="outage", daemon=True).start()
 
     def _probe(self, boundary: str) -> None:

@@ -3,17 +3,18 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from aem_harness.harness.errors import AemError, EnvironmentFault, boundary
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
 from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Supply, flow_of
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
-from aem_harness.harness.sandbox.engine import HERE, Engine
+from aem_harness.harness.sandbox.engine import HERE, Engine, architecture, at
 from aem_harness.harness.sandbox.images import end_pulls, ensure_image
 from aem_harness.harness.sandbox.watch import EngineService
 from aem_harness.harness.types import Grade, Prediction, Task
@@ -44,6 +45,10 @@ class Places(Protocol):
         """How many gradings to hand over at a time, so that `gradings` of them run."""
         ...
 
+    def architecture(self) -> str:
+        """That of the machine where the containers are, as images name theirs; empty where it is unknown."""
+        ...
+
     def services(self) -> Mapping[str, Service]:
         """What all of it stands on, by the boundary of the faults that its outages cause (harness/run/outages.py)."""
         ...
@@ -72,16 +77,13 @@ class Turn:
 class Containers:
     """A container for every rollout and grading, under the limits of the run, at the engine here or at another one.
 
-    `supply` says how images get there; None: as the environment says. `registry` is the service that all sites of a run
-    share. After `ahead(n)`, at most n gradings run tests at a time; others have their container opened or removed
-    meanwhile.
+    `supply` says how images get there; None: as the environment says. After `ahead(n)`, at most n gradings run tests at
+    a time; others have their container opened or removed meanwhile.
     """
 
-    def __init__(
-        self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE, registry: Registry | None = None
-    ) -> None:
+    def __init__(self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
-        self._supply, self._registry, self._engine = supply or Supply.of_environment(), registry or Registry(), engine
+        self._supply, self._registry, self._engine = supply or Supply.of_environment(), Registry(engine), engine
         self._flow: Flow | None = None
         self._turns = threading.Semaphore(2**20)
 
@@ -132,21 +134,24 @@ class Containers:
             )
         return grade.model_copy(update={"seconds": grade.seconds - turn.waited})
 
+    def architecture(self) -> str:
+        with suppress(AemError), boundary(EnvironmentFault, "the engine does not answer"), at(self._engine):
+            return architecture()
+        return ""
+
     def services(self) -> Mapping[str, Service]:
         return {"environment": EngineService(), REGISTRY: self._registry}
 
     def close_all(self) -> None:
-        Sandbox.close_all()
+        Sandbox.close_all(labels=self._labels)
         end_pulls()
 
 
 class AuditedContainers(Containers):
     """The same, with resolved patches graded again with canaries before their grade is journaled."""
 
-    def __init__(
-        self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE, registry: Registry | None = None
-    ) -> None:
-        super().__init__(run, supply, engine=engine, registry=registry)
+    def __init__(self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE) -> None:
+        super().__init__(run, supply, engine=engine)
         self._auditor = Auditor(self._labels, timeout=self._config.grade_timeout, limits=self._config.limits)
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:

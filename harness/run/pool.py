@@ -2,7 +2,7 @@
 
 A task goes where its image is if a slot is free there, else where most slots are free. Waiting work is served in order
 of arrival; work lost with its site keeps its turn. A lost site is tried again at intervals, and takes part once it is
-back.
+back. A site whose registry is away keeps its other work, and what needs the missing image goes elsewhere.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, NoSite, SiteLost, in_one_line
+from aem_harness.harness.errors import AemError, EnvironmentFault, ImageAway, NoSite, SiteLost, in_one_line
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY
 from aem_harness.harness.run.outages import Breaker, Service
@@ -32,6 +32,7 @@ Result = TypeVar("Result")
 
 PATIENCE = 600.0  # seconds without any site, then the run ends
 LOSSES = 5  # sites that one piece of work may be lost with: then it is probably the cause
+LACKING = 120.0  # seconds for which an image that could not be had at a site is rather looked for elsewhere
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before each new look at a site that was lost; the last one repeats
 
 
@@ -49,6 +50,7 @@ class Place:
     images: set[str] = field(default_factory=set)
     up: bool = True
     lost: int = 0  # pieces of work that were lost with it
+    lacking: dict[str, float] = field(default_factory=dict)  # images that could not be had there, until then
 
     def free(self, kind: Kind) -> int:
         return self.slots[kind] - self.busy[kind] if self.up else 0
@@ -105,6 +107,10 @@ class Pool:
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         return self._anywhere("grade", task, lambda site: site.audit(task, folder, name))
+
+    def architecture(self) -> str:
+        found = {place.site.architecture() for place in self._up()}
+        return found.pop() if len(found) == 1 else ""
 
     def services(self) -> Mapping[str, Service]:
         """Those that all sites stand on; an engine that is away is the pool's to wait for."""
@@ -164,13 +170,22 @@ class Pool:
 
     def _anywhere(self, kind: Kind, task: Task, work: Callable[[Member], Result]) -> Result:
         ticket, image = next(self._tickets), task.instance.image
-        for _ in range(LOSSES):
+        losses, since = 0, 0.0  # when the image could first not be had
+        while losses < LOSSES:
             place = self._take(kind, image, ticket)
             try:
                 return work(place.site)
             except SiteLost as lost:
-                place.lost += 1
+                losses, place.lost = losses + 1, place.lost + 1
                 self._lose(place, lost)
+            except ImageAway as away:
+                self._lacks(place, image, away)
+                since = since or time.monotonic()
+                if time.monotonic() - since > self._patience:
+                    raise NoSite(
+                        f"none of {self._names()} could get an image for {self._patience:.0f} s ({away}): repair that, "
+                        "then run the same command again; nothing was lost"
+                    ) from None
             finally:
                 with self._changed:
                     place.busy[kind] -= 1
@@ -207,8 +222,19 @@ class Pool:
                 self._changed.notify_all()
 
     def _best(self, kind: Kind, image: str) -> Place | None:
-        free = [place for place in self.places if place.free(kind) > 0]
+        up = [place for place in self.places if place.up]
+        able = [place for place in up if time.monotonic() >= place.lacking.get(image, 0.0)]
+        free = [place for place in able or up if place.free(kind) > 0]
         return max(free, key=lambda place: (image in place.images, place.free(kind)), default=None)
+
+    def _lacks(self, place: Place, image: str, why: Exception) -> None:
+        with self._changed:
+            first = not any(until > time.monotonic() for until in place.lacking.values())
+            place.lacking[image] = time.monotonic() + LACKING
+            place.images.discard(image)
+        logger.warning("%s lacks an image: %s", place.site.name, in_one_line(why))
+        if first:
+            self._tell(f"{place.site.name} gets no image ({why}): what needs one is done elsewhere if possible")
 
     def _lose(self, place: Place, why: Exception) -> None:
         with self._changed:

@@ -1,11 +1,13 @@
 """Verdicts that are reused: a patch is not graded again where an equal one was, under the same circumstances.
 
-Equal must be all that a verdict depends on: instance, bytes of the patch, digest of the image, eval script, dataset,
-grader, limits and time limit; and what the agent had left of the files that the patch changes, where that is known,
-since the patched tree is compared with it. Only verdicts on test results and refusals of a patch are reused: never
-faults, timeouts, limits that were reached, or what gold had to decide. A reused verdict is never a source itself.
+Equal must be all that a verdict depends on: instance, bytes of the patch, digest and architecture of the image, eval
+script, dataset, grader, limits and time limit; and what the agent had left of the files that the patch changes, where
+that is known, since the patched tree is compared with it. Only verdicts on test results and refusals of a patch are
+reused: never faults, timeouts, limits that were reached, or what gold had to decide. A reused verdict is never a source
+itself.
 
-A seeded share is graded nevertheless. A patch that got another verdict there is graded every time from then on.
+A seeded share is graded nevertheless. A patch that got another verdict there, or in `aem regrade`, is graded every time
+from then on.
 """
 
 import hashlib
@@ -27,6 +29,7 @@ from aem_harness.harness.run.auditing import drawn
 from aem_harness.harness.run.listing import newest
 from aem_harness.harness.run.origin import Reuse, flipped
 from aem_harness.harness.run.proof import Files, damage
+from aem_harness.harness.run.regrading import read_regrades
 from aem_harness.harness.run.rollout import RECEIPT
 from aem_harness.harness.run.store import PATCH, Event, Key, Progress, RunStore, read_journal
 from aem_harness.harness.types import Grade, ImageRef, Outcome, Task
@@ -73,6 +76,7 @@ class Verdicts:
         refuse_others(reuse, store.config, dataset_digest)
         self._store, self._tasks, self._dataset_digest, self._here = store, tasks, dataset_digest, here
         self._check = reuse.check
+        self.architecture = ""  # of the machines that grade; empty where they differ: then nothing is reused
         self._known: dict[Same, list[Known]] = {}
         self._unsteady: set[Same] = set()
         self._leading: dict[Same, Key] = {}  # an equal patch is being graded
@@ -119,7 +123,7 @@ class Verdicts:
         """The verdict that can be reused for a rollout, if there is one."""
         progress = self._store.progress[key]
         same = self._same(progress)
-        if same is None or same in self._unsteady:
+        if same is None or same in self._unsteady or not self.architecture:
             return None
         now = self._circumstances(progress)
         left = _left(self._store.rollout_folder(*key))
@@ -147,7 +151,7 @@ class Verdicts:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)  # of an earlier attempt
         for name in files:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
                 shutil.copyfile(known.folder / name, folder / name)
         if wrong := damage(folder, files):
             logger.warning("%s: %s: its verdict is not reused", known.folder, wrong)
@@ -165,6 +169,11 @@ class Verdicts:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _read(self, folder: Path, progress: Mapping[Key, Progress], run: str) -> None:
+        self._unsteady |= {
+            (again.instance_id, again.patch_sha256)
+            for again in read_regrades(folder)
+            if again.flipped and again.now is not Outcome.ERROR
+        }
         for (instance_id, seed), one in progress.items():
             if instance_id in self._tasks:
                 self._note(one, folder / "rollouts" / instance_id / str(seed), run)
@@ -192,7 +201,7 @@ class Verdicts:
         digest = progress.rollout["image_digest"] or (_local_digest(task) if self._here else "")
         if not digest:
             return {}
-        image = ImageRef(name=task.instance.image, digest=digest, source="local")
+        image = ImageRef(name=task.instance.image, digest=digest, source="local", architecture=self.architecture)
         return _without_name(official.stamp(task, image=image, dataset_digest=self._dataset_digest))
 
     def _same_script(self, known: Known, instance_id: str) -> bool:

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, SiteLost, boundary
+from aem_harness.harness.errors import AemError, EnvironmentFault, ImageAway, SiteLost, boundary
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
-from aem_harness.harness.run.flow import REGISTRY, Registry, Supply
+from aem_harness.harness.run.flow import REGISTRY, Supply
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.places import AuditedContainers, Containers, Places
@@ -34,7 +34,7 @@ SETTLING = 1.0  # seconds within which a watch notices that the engine went, aft
 
 
 class Site(Protocol):
-    """Safe to share between threads. Each call may raise SiteLost: it left nothing, so repeat it elsewhere."""
+    """Safe to share between threads. A call may raise SiteLost or ImageAway: it left nothing; repeat it elsewhere."""
 
     name: str
 
@@ -53,6 +53,10 @@ class Site(Protocol):
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         """Grade the resolved rollout in `folder` again, with canaries or with held-out variants."""
+        ...
+
+    def architecture(self) -> str:
+        """That of all its machines, as images name theirs; empty where they differ, or it is unknown."""
         ...
 
     def services(self) -> Mapping[str, Service]:
@@ -130,15 +134,17 @@ class Here:
             lambda: auditor.audit(task, folder, self._places.image(task)), lambda found: found.state == "unaudited"
         )
 
+    def architecture(self) -> str:
+        return self._places.architecture()
+
     def services(self) -> Mapping[str, Service]:
-        services = self._places.services()
-        if self._watch is None:
-            return services
-        return {name: service for name, service in services.items() if name == REGISTRY}  # an engine is the pool's
+        return self._places.services() if self._watch is None else {}  # others can do the work of a pool's engine
 
     def supply(
         self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event
     ) -> AbstractContextManager[None]:
+        if self._watch is not None:
+            breaker = breaker.beside({REGISTRY: self._places.services()[REGISTRY]})
         return self._places.supply(upcoming, breaker, stop)
 
     def reap(self) -> int:
@@ -187,6 +193,8 @@ class Here:
             raise
         if self._went_since(losses, stop if bad else None):
             raise SiteLost(f"{self.name} went away")
+        if isinstance(fault := getattr(result, "fault", None), ImageAway):
+            raise fault
         return result
 
     def _went_since(self, losses: int, settle: threading.Event | None) -> bool:
@@ -202,12 +210,7 @@ def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:
 
 
 def containers(
-    identity: Identity,
-    supply: Supply | None = None,
-    *,
-    audited: bool = False,
-    engine: Engine = HERE,
-    registry: Registry | None = None,
+    identity: Identity, supply: Supply | None = None, *, audited: bool = False, engine: Engine = HERE
 ) -> Containers:
     """The containers of a run; `audited`: resolved patches are graded again with canaries before the grade counts."""
-    return (AuditedContainers if audited else Containers)(identity, supply, engine=engine, registry=registry)
+    return (AuditedContainers if audited else Containers)(identity, supply, engine=engine)

@@ -142,10 +142,16 @@ class Sandbox:
             remove(container, self._engine)
 
     @staticmethod
-    def close_all(engine: Engine | None = None) -> None:
-        """Remove every container this process has open, or those of one engine; what waits in them meets a fault."""
+    def close_all(engine: Engine | None = None, labels: Mapping[str, str] | None = None) -> None:
+        """Remove every container this process has open, or those of one engine, or with these labels; what waits in
+        them meets a fault."""
+        asked = set((labels or {}).items())
         with _open_lock:
-            sandboxes = [sandbox for sandbox in _open if engine is None or sandbox._engine is engine]
+            sandboxes = [
+                sandbox
+                for sandbox in _open
+                if (engine is None or sandbox._engine is engine) and asked <= set(sandbox._labels.items())
+            ]
         for sandbox in sandboxes:
             sandbox.close()
 

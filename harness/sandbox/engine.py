@@ -5,6 +5,7 @@ the local socket), unless it is `at` another one.
 """
 
 import atexit
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,12 @@ class Engine:
 HERE = Engine()  # of the environment
 
 
+def on_this_machine(engine: Engine) -> bool:
+    """Are the engine's folders this machine's? Not those of an engine that is reached over the network."""
+    address = engine.address or os.environ.get("DOCKER_HOST", "")
+    return not address or address.startswith("unix:")
+
+
 def current() -> Engine:
     """The engine that this thread works with."""
     engine: Engine = getattr(_local, "engine", HERE)
@@ -128,6 +135,12 @@ def identity() -> str:
     """
     info = client().info()
     return " ".join(str(info.get(name, "")) for name in ("ID", "Name", "DockerRootDir"))
+
+
+def architecture() -> str:
+    """The architecture of the thread's engine, as images name theirs: amd64, arm64."""
+    said = str(client().info().get("Architecture", ""))
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(said, said)
 
 
 def client() -> "DockerClient":

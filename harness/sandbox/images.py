@@ -156,7 +156,12 @@ def ref_of(name: str, source: ImageSource) -> ImageRef:
     if image is None:
         raise EnvironmentFault(f"image {name} vanished")
     digests = [] if image.labels.get(RECIPE) else image.attrs.get("RepoDigests") or []
-    return ImageRef(name=name, digest=digests[0].rpartition("@")[2] if digests else image.id, source=source)
+    return ImageRef(
+        name=name,
+        digest=digests[0].rpartition("@")[2] if digests else image.id,
+        source=source,
+        architecture=image.attrs.get("Architecture") or "",
+    )
 
 
 def _lock_of(name: str) -> threading.Lock:

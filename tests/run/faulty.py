@@ -126,6 +126,9 @@ class Folders:
     def ahead(self, gradings: int) -> int:
         return gradings
 
+    def architecture(self) -> str:
+        return "paper"
+
     def services(self) -> Mapping[str, Any]:
         return {}
 

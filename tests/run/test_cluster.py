@@ -5,15 +5,20 @@ import io
 import pickle
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
 from aem_harness.api.sites import NODE, Recipe, Where, endpoints_here
+from aem_harness.cli import app
 from aem_harness.commands.options import where
 from aem_harness.harness.doctor import _of_node, _same_images
 from aem_harness.harness.errors import ConfigError, DiskFault, EnvironmentFault, ServerAway, SiteLost
+from aem_harness.harness.grading import heldout
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import cluster
+from aem_harness.harness.run.auditing import CANARY, VARIANT
 from aem_harness.harness.run.cluster import NodeInfo, packed, unpack
 from aem_harness.harness.run.pool import Place, Pool
 from aem_harness.harness.run.rollout import Worked
@@ -135,6 +140,61 @@ def test_options_that_make_no_sense_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="aem serve"):
         endpoints_here(Where(ray="auto"), [], served=True)
     assert endpoints_here(Where(ray="auto"), ["http://a:1/v1"], served=True) == ["http://a:1/v1"]
+
+
+@pytest.mark.parametrize("option", [("--engine", "ssh://a"), ("--ray", "auto")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("grade", "--logs", "logs"), "starts no container"),
+        (("regrade", "RUN", "--quarantine", "out.txt"), "starts no container"),
+        (("regrade", "RUN", "--release", "python3"), "starts no container"),
+        (("audit", "--trajectories", "trajs"), "only audits of run folders"),
+        (("audit", "--make-variants", "--set", "tiny"), "only audits of run folders"),
+        (("gate", "--from", "x.csv", "--baseline", "a", "--candidate", "b"), "are there already"),
+    ],
+)
+def test_engines_for_work_that_starts_no_container_there_are_refused_and_nothing_is_done_here(
+    tmp_path: Path, words: tuple[str, ...], said: str, option: tuple[str, str]
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    given = [str(tmp_path) if word == "RUN" else word for word in words]
+    result = CliRunner().invoke(app, [*given, *option])
+    assert isinstance(result.exception, ConfigError), result.output
+    assert said in str(result.exception)
+    assert f"remove {option[0]}" in str(result.exception)
+
+
+def test_a_node_s_part_of_an_audit_is_what_the_driver_has_of_it(tmp_path: Path) -> None:
+    """Variants are made on one machine, and a report may be missing: a node ended the audit, or found nothing."""
+    task = load("tiny").tasks[0]
+    (tmp_path / "patch.diff").write_text("x")
+    asked: list[tuple[object, ...]] = []
+    node = cluster.Node(NodeInfo("1", "10.0.0.1", "a"), None, None, 1)
+    node._result = lambda folder, method, *arguments: asked.append((method, *arguments))  # type: ignore[method-assign]
+    made = heldout.HeldOut(instance_id=task.instance_id, seed=7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        heldout.keep(task, made)
+        node.audit(task, tmp_path, VARIANT)
+        node.audit(task, tmp_path)
+    assert asked == [
+        ("audit", task.instance_id, {"patch.diff": b"x"}, VARIANT, made),
+        ("audit", task.instance_id, {"patch.diff": b"x"}, CANARY, None),
+    ]
+
+
+def test_a_node_with_another_grader_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its verdicts would be another release's, in a run that says otherwise."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'aem-harness[ray]'")
+    import ray
+
+    monkeypatch.setattr(ray, "remote", lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=print)))
+    node = cluster.Node(NodeInfo("1" * 56, "10.0.0.1", "a"), None, None, 1)
+    about = {"versions": {**cluster.versions(), "grader": "swebench 4.1.0"}, "engine": "e", "images": set()}
+    monkeypatch.setattr(node, "_ask", lambda *_, **__: about)
+    with pytest.raises(EnvironmentFault, match=r"it has grader swebench 4\.1\.0, here swebench 5"):
+        node.start()
 
 
 def test_a_node_with_other_versions_is_a_problem_and_one_with_another_time_a_warning() -> None:

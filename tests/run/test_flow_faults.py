@@ -14,7 +14,7 @@ import pytest
 
 from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.errors import EnvironmentFault, ImageAway
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
 from aem_harness.harness.run.flow import Flow, Registry, Source, Supply, _unused
@@ -344,7 +344,7 @@ def test_who_waits_for_an_image_of_an_engine_that_is_gone_is_sent_elsewhere_and_
 
 def test_a_registry_that_is_away_for_one_engine_of_a_pool_is_waited_for(tasks, images, monkeypatch):
     monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
-    registry, stop, said = Registry(), threading.Event(), list[str]()
+    registry, stop, said = Registry(ENGINE), threading.Event(), list[str]()
     breaker = Breaker({flow.REGISTRY: registry}, patience=60.0, say=said.append, stop=stop)
     images.fails["pull image-1:1"] = [RegistryAway("no route"), RegistryAway("no route")]
     late = threading.Timer(20, stop.set)
@@ -355,6 +355,43 @@ def test_a_registry_that_is_away_for_one_engine_of_a_pool_is_waited_for(tasks, i
     late.cancel()
     assert ["is away" in line for line in said] == [True, False]
     assert registry.last == flow.Missed("image-1:1", "m.local", ENGINE), "it is looked for from where it was missed"
+
+
+def test_work_of_an_engine_whose_registry_stays_away_is_sent_elsewhere_and_the_image_is_fetched_once_it_is_back(
+    tasks, images, monkeypatch
+):
+    """The run ended when one engine of several had no registry for ten minutes."""
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(flow, "ELSEWHERE", 0.3)
+    registry, stop, back = Registry(ENGINE), threading.Event(), threading.Event()
+    run = Breaker({}, patience=0.5, stop=stop)
+
+    class Away(list):
+        """An error each time until the registry is back."""
+
+        def __bool__(self):
+            return not back.is_set()
+
+        def pop(self, *_):
+            return RegistryAway("no route")
+
+    images.fails["pull image-1:1"] = Away()
+    source = Source(lambda: tasks, run.beside({flow.REGISTRY: registry}), registry, stop, ENGINE, ahead=False)
+    late = threading.Timer(20, stop.set)
+    late.start()
+    with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
+        for _ in range(2):
+            with pytest.raises(ImageAway, match="no route"), made.hold(tasks[0], stop):
+                pass
+        with made.hold(tasks[1], stop) as ref:
+            assert ref.name == "image-2:1", "what can be had there is worked with"
+        run.check()  # and the run does not end for it
+        back.set()
+        monkeypatch.setattr(flow, "ELSEWHERE", 20.0)
+        with made.hold(tasks[0], stop) as ref:
+            assert ref.name == "image-1:1"
+    late.cancel()
+    assert not stop.is_set()
 
 
 def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answers(tasks, images, monkeypatch):

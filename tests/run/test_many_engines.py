@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from aem_harness.harness.run.regrading import read_regrades
 from aem_harness.harness.run.store import read_journal
 from tests.run.more_engines import MoreEngine, more_engines, small_set
 
@@ -47,13 +48,18 @@ def engines(rows_and_engines) -> list[MoreEngine]:
 
 
 @pytest.fixture(scope="module")
-def alone(rows_and_engines, tmp_path_factory) -> dict[tuple[str, int], Any]:
-    """The results of the same run on one engine."""
+def run_alone(rows_and_engines, tmp_path_factory) -> Path:
+    """The folder of the same run on one engine."""
     rows, engines = rows_and_engines
     out = tmp_path_factory.mktemp("alone") / "run"
     finished = subprocess.run(command(rows, out, latency=0.0), env=environment(engines[0]), capture_output=True)
     assert finished.returncode == 0, finished.stderr.decode()
-    return results(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(run_alone) -> dict[tuple[str, int], Any]:
+    return results(run_alone)
 
 
 def command(rows: Path, out: Path, *more: str, latency: float = 0.3, seeds: int = SEEDS) -> list[str]:
@@ -152,24 +158,148 @@ def test_two_addresses_of_one_engine_are_refused(rows_and_engines, engines, tmp_
 # --- Ray ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster(engines, monkeypatch) -> Iterator[Any]:
-    """Three nodes, each with an engine of its own; processes join it at `cluster.address`."""
+@pytest.fixture(scope="module")
+def nodes(rows_and_engines) -> Iterator[Any]:
+    """A Ray cluster without nodes; processes join it at `address`."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'aem-harness[ray]'")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}/src:{ROOT}")
-    made = Cluster()
-    made.members = []
-    try:
-        for engine in engines:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}/src:{ROOT}")
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's own is 15: on a busy machine workers would hardly run
+        made = Cluster()
+        made.members = {}
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+@pytest.fixture
+def cluster(nodes, engines) -> Any:
+    """Three nodes, each with an engine of its own, all alive."""
+    for n, engine in enumerate(engines):
+        if n not in nodes.members:
             own = {"DOCKER_HOST": engine.address, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
-            made.members.append(
-                made.add_node(num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, env_vars=own)
+            nodes.members[n] = nodes.add_node(
+                num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, env_vars=own
             )
-        yield made
-    finally:
-        made.shutdown()
+    return nodes
+
+
+def aem(*words: Any, engine: MoreEngine | None = None, folder: Path | None = None) -> subprocess.Popen[str]:
+    """A command that has begun; its own engine is that one, or none."""
+    asked = [sys.executable, "-m", "aem_harness.cli", *map(str, words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(asked, env=environment(engine), cwd=folder, **pipes)
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> str:
+    """What it printed, on both streams."""
+    printed, said = process.communicate(timeout=300)
+    assert process.returncode == code, printed + said
+    return printed + said
+
+
+def copied(run: Path, to: Path) -> Path:
+    """The run under its own name, by which samples are drawn."""
+    shutil.copytree(run, to / run.name, symlinks=True)
+    return to / run.name
+
+
+def sites(kind: str, request: pytest.FixtureRequest, engines: list[MoreEngine]) -> list[str]:
+    return ["--ray", request.getfixturevalue("cluster").address] if kind == "ray" else pool(engines)
+
+
+KINDS = pytest.mark.parametrize("kind", ["pool", "ray"])
+
+
+@KINDS
+def test_predictions_get_the_verdicts_of_one_engine_also_when_one_is_killed(
+    kind, rows_and_engines, engines, run_alone, alone, tmp_path, request
+) -> None:
+    rows = rows_and_engines[0]
+    words = ["grade", run_alone / "predictions.jsonl", "--set", rows, "--no-canary", "-w", "3", "--out", tmp_path / "g"]
+    grading = aem(*words, *sites(kind, request, engines))
+    when(lambda: bool(engines[1].containers()))
+    engines[1].kill()
+    ended(grading)
+    found = {key: outcome for key, (_, outcome) in results(tmp_path / "g").items()}
+    assert found == {key: outcome for key, (_, outcome) in alone.items() if key[1] == 0}
+    nothing_left([engines[0], engines[2]])
+
+
+@KINDS
+def test_patches_are_graded_again_on_many_engines_as_on_one(
+    kind, rows_and_engines, engines, run_alone, alone, tmp_path, request
+) -> None:
+    run = copied(run_alone, tmp_path)
+    words = ["regrade", run, "--times", "2", "--workers", "3", *sites(kind, request, engines)]
+    first = aem(*words)
+    when(lambda: (run / "regrades.jsonl").exists())
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+    nothing_left(engines)
+    kept = len(read_regrades(run))
+    second = aem(*words)
+    when(lambda: len(read_regrades(run)) > kept and bool(engines[1].containers()))
+    engines[1].kill()
+    ended(second)
+    found = read_regrades(run)
+    graded = {key: outcome for key, (_, outcome) in alone.items() if outcome != "empty_patch"}
+    assert len(found) == 2 * len(graded), "each twice, and nothing more often"
+    assert {(one.instance_id, one.seed): one.now.value for one in found} == graded
+    nothing_left([engines[0], engines[2]])
+
+
+@KINDS
+def test_an_audit_on_many_engines_finds_what_it_finds_on_one(
+    kind, rows_and_engines, engines, run_alone, tmp_path, request
+) -> None:
+    def findings(run: Path) -> dict[str, str]:
+        return {str(path.relative_to(run)): json.loads(path.read_text())["state"] for path in run.rglob("canary.json")}
+
+    here = copied(run_alone, tmp_path / "here")
+    ended(aem("audit", here, "--canary", "1", "-w", "3", engine=engines[0]))
+    there = copied(run_alone, tmp_path / "there")
+    words = ["audit", there, "--canary", "1", "-w", "3", *sites(kind, request, engines)]
+    first = aem(*words)
+    when(lambda: any(engine.containers() for engine in engines))
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = aem(*words)
+    when(lambda: bool(findings(there)) and bool(engines[1].containers()))
+    engines[1].kill()
+    ended(second)
+    assert findings(there) == findings(here) != {}
+    nothing_left([engines[0], engines[2]])
+
+
+@KINDS
+def test_a_gate_of_two_arms_decides_on_many_engines_as_on_one(
+    kind, rows_and_engines, engines, run_alone, tmp_path, request
+) -> None:
+    def gate(out: Path, *more: Any, engine: MoreEngine | None = None) -> subprocess.Popen[str]:
+        words = ["gate", "--fresh", "--baseline", run_alone, "--agent", "empty", "--arm", "none", "-k", SEEDS]
+        asked = [*words, "--margin", "20", "--no-canary", "--json", "--no-calibration", "--ledger", f"{out}.ledger"]
+        return aem(*asked, "--workers", "6", "--grade-workers", "2", "--out", out, *more, engine=engine)
+
+    def verdict(printed: str) -> dict[str, Any]:
+        return json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+
+    ended(one := gate(tmp_path / "here", engine=engines[0]), 1)
+    there = gate(tmp_path / "there", *sites(kind, request, engines))
+    when(lambda: bool(engines[1].containers()))
+    engines[1].kill()
+    ended(there, 1)
+    assert one.returncode == there.returncode
+    for arm in ("slow", "none"):
+        mine, theirs = results(tmp_path / "here" / arm), results(tmp_path / "there" / arm)
+        common = mine.keys() & theirs.keys()
+        assert common
+        assert {key: mine[key] for key in common} == {key: theirs[key] for key in common}
+    nothing_left([engines[0], engines[2]])
 
 
 def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
@@ -190,7 +320,7 @@ def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
     second = subprocess.Popen(asked, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     before = len(begun(out))
     when(lambda: len(begun(out)) >= before + 3 and bool(engines[2].containers()))
-    cluster.remove_node(cluster.members[2], allow_graceful=False)
+    cluster.remove_node(cluster.members.pop(2), allow_graceful=False)
     engines[2].kill()
     printed, said = second.communicate(timeout=300)
     assert second.returncode == 0, said
@@ -203,13 +333,11 @@ def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
     report = json.loads((out / "report.json").read_text())
     assert report["completed_instances"] + report["empty_patch_instances"] == TASKS
 
-    looked = subprocess.run(
-        [sys.executable, "-m", "aem_harness.cli", "doctor", "--ray", cluster.address, "--set", str(rows)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert looked.returncode == 0, looked.stdout + looked.stderr
-    assert looked.stdout.count("a container starts") == 2
-    assert looked.stdout.count("versions") == 2
-    assert "not the same on all nodes" not in looked.stdout
+    looked = ended(aem("doctor", "--ray", cluster.address, "--set", rows.name, folder=rows.parent))
+    assert looked.count("a container starts") == 2
+    assert looked.count("versions") == 2
+    assert looked.count("dataset") == 1, "it is read by the driver alone, as by a run"
+    assert "not the same on all nodes" not in looked
+    both = ended(aem("doctor", *pool(engines[:2]), "--set", rows))
+    assert both.count("a container starts") == 2
+    assert f"there ({engines[0].address}: 1, {engines[1].address}: 1)" in both

@@ -15,7 +15,7 @@ from rich.console import Console
 from aem_harness.api.running import Selection, open_run, perform
 from aem_harness.api.sites import AtATime, Driver, Where, _slots, engines, split
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, NoSite, SiteLost
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, ImageAway, NoSite, SiteLost
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import sites
 from aem_harness.harness.run.identity import Identity
@@ -159,6 +159,49 @@ def test_a_site_that_dies_costs_no_attempt_and_no_verdict(tmp_path, selection):
     assert any("b is away" in line for line in said)
     scratch = [path.name for path in (tmp_path / "three").glob("rollouts/*/.*")]
     assert scratch == [], "nothing is left of what was lost"
+
+
+def test_an_image_that_one_site_cannot_get_costs_that_site_nothing_else(tmp_path, selection):
+    """With the registry of one engine away, its rollouts waited until the run was given up."""
+    said, agent = [], Doubler(Injector({}))
+    image = selection.tasks[0].instance.image
+    asked: dict[str, list[str]] = {"a": [], "b": []}
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
+        identity = Identity.of(store.folder)
+        tasks = tasks_of(selection)
+
+        class Lacking(Machine):
+            def rollout(self, scratch, instance_id, seed, attempt):
+                asked[self.name].append(instance_id)
+                if self.name == "a" and tasks[instance_id].instance.image == image:
+                    raise ImageAway("no route to the registry")
+                return super().rollout(scratch, instance_id, seed, attempt)
+
+        places = [Place(Lacking(name, tasks, identity), {"rollout": 1, "grade": 1}) for name in "ab"]
+        with Pool(places, tasks, tell=said.append) as pool:
+            Runner(store, tasks, agent, workers=2, grade_workers=2, site=pool).run(KEYS)
+    assert len(results(tmp_path / "r")) == len(KEYS)
+    assert not [found for found in results(tmp_path / "r").values() if found[3]], "nothing is lost"
+    assert len(set(asked["a"])) > 1, "its other work goes on"
+    assert [line for line in said if "gets no image" in line] == [
+        "a gets no image (no route to the registry): what needs one is done elsewhere if possible"
+    ]
+
+
+def test_an_image_that_no_site_can_get_ends_the_run_in_the_end_and_nothing_is_lost(tmp_path, selection):
+    agent = Doubler(Injector({}))
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=0), selection, agent, 2) as store:
+        identity, tasks = Identity.of(store.folder), tasks_of(selection)
+
+        class Lacking(Machine):
+            def rollout(self, *_):
+                self.off.wait(0.05)
+                raise ImageAway("no route to the registry")
+
+        places = [Place(Lacking(name, tasks, identity), {"rollout": 1, "grade": 1}) for name in "ab"]
+        with Pool(places, tasks, patience=0.5) as pool, pytest.raises(NoSite, match="no route to the registry"):
+            Runner(store, tasks, agent, workers=2, grade_workers=2, site=pool).run(KEYS)
+        assert not store.progress
 
 
 def test_slots_are_each_machines_own(tmp_path, selection):

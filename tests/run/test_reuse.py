@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from aem_harness.harness.grading.verdict import judge, on_test_results
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.report.paper import paper_table
 from aem_harness.harness.run.origin import Reuse, reuse_of
+from aem_harness.harness.run.regrading import REGRADES, Again
 from aem_harness.harness.run.store import read_journal
 from aem_harness.harness.types import AgentExit, ExitStatus, Grade, ImageRef, Outcome, Prediction, Task
 from tests.run.faulty import Doubler, Folders, Injector
@@ -69,7 +71,7 @@ class Graders(Folders):
             name, number = task.instance_id, self.graded[task.instance_id]
             self.graded[name] += 1
         grade = self.verdict(name, number)
-        image = ImageRef(name=task.instance.image, digest=self.digest, source="local")
+        image = ImageRef(name=task.instance.image, digest=self.digest, source="local", architecture=self.architecture())
         (folder / official.EVAL_SCRIPT).write_text(official.eval_script(task))
         (folder / official.TEST_OUTPUT).write_text(f"the log of grading {number}")
         (folder / official.REPORT).write_text(json.dumps({name: {"resolved": grade.resolved}}))
@@ -254,6 +256,45 @@ def test_a_prediction_of_which_no_tree_is_known_takes_the_verdict_without_the_co
     assert origins(tmp_path / "new") == {"reused": 2}
     grades = [[e["tree_differs"] for e in read_journal(tmp_path / n) if e["event"] == "grade"] for n in ("old", "new")]
     assert grades == [[[], []], [None, None]]
+
+
+def test_the_same_digest_on_another_architecture_is_graded(tmp_path, selection):
+    """The digest of an image in a registry may stand for images of several architectures."""
+
+    class Arm(Graders):
+        def architecture(self) -> str:
+            return "arm64"
+
+    act(tmp_path / "old", selection, Arm(always(RESOLVED)), seeds=1)
+    how = {"seeds": 1, "reuse": Reuse([tmp_path / "old"], check=0.0)}
+    places, others = Graders(always(RESOLVED)), Arm(always(RESOLVED))
+    act(tmp_path / "here", selection, places, **how)
+    act(tmp_path / "there", selection, others, **how)
+    assert (places.graded.total(), others.graded.total()) == (2, 0)
+
+    class Several(Graders):  # a pool of engines of which one is another's
+        def architecture(self) -> str:
+            return ""
+
+    places = Several(always(RESOLVED))
+    act(tmp_path / "several", selection, places)
+    assert set(places.graded.values()) == {3}
+
+
+def test_a_patch_to_which_a_regrading_gave_another_verdict_is_graded(tmp_path, selection):
+    act(tmp_path / "r", selection, Graders(always(RESOLVED)), seeds=1)
+    name = selection.tasks[0].instance_id
+    patch = tmp_path / "r" / "rollouts" / name / "0" / "patch.diff"
+    again = {"instance_id": name, "seed": 0, "moved": False, "patch_sha256": sha256(patch.read_bytes()).hexdigest()}
+    found = [
+        Again(**again, time=1, was=Outcome.RESOLVED, now=Outcome.ERROR),
+        Again(**again, time=2, was=Outcome.RESOLVED, now=Outcome.UNRESOLVED),
+    ]
+    for told, graded in ((found[:1], 0), (found, 2)):
+        (tmp_path / "r" / REGRADES).write_text("".join(one.model_dump_json() + "\n" for one in told))
+        places = Graders(always(RESOLVED))
+        act(tmp_path / f"new-{graded}", selection, places, seeds=2, reuse=Reuse([tmp_path / "r"], check=0.0))
+        assert places.graded == ({name: 2} if graded else {})
 
 
 def test_another_eval_script_is_run(tmp_path, selection, monkeypatch):

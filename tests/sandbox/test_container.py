@@ -156,6 +156,20 @@ def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base, u
     assert docker.from_env().containers.list(**mine) == []
 
 
+def test_ending_one_run_of_a_process_closes_none_of_another(base, unique):
+    """When one arm of a gate ended in an error, rollouts of the other were lost."""
+    labels = [{"aem.run": unique("arm"), "aem.run-id": unique("id")} for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        mine, others = (
+            stack.enter_context(Sandbox(BASE, workdir="/", scrub_git=False, prelude="", labels={**own, "x": "y"}))
+            for own in labels
+        )
+        Sandbox.close_all(labels=labels[0])
+        with pytest.raises(EnvironmentFault, match="closed"):
+            mine.execute("true")
+        assert others.execute("echo here").output == "here\n"
+
+
 def test_an_interrupted_process_leaves_no_container(base, unique):
     name = unique("interrupted")
     process = hold(name)
