@@ -36,7 +36,21 @@ class Slow:
             seen = environment.execute(f"cat lib/*.py | wc -c; echo step {step}")
             record.message({"role": "assistant", "content": f"step {step}", "extra": {"actions": []}})
             record.message({"role": "tool", "content": seen.output, "extra": {}})
-        if int(hashlib.sha256(f"{name} {seed}".encode()).hexdigest(), 16) % 3:
+        if self._patches[name] and int(hashlib.sha256(f"{name} {seed}".encode()).hexdigest(), 16) % 3:
             environment.write_file("/tmp/gold.diff", self._patches[name].encode())
             environment.execute("git apply /tmp/gold.diff")
         return AgentExit(status=ExitStatus.SUBMITTED)
+
+
+class Idle(Slow):
+    """The same, and it never repairs anything."""
+
+    name = "idle"
+
+    def __init__(self, policy: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(policy, options)
+        self._patches = dict.fromkeys(self._patches, "")
+
+    def run(self, instance: Instance, environment: Any, record: Any, *, seed: int) -> AgentExit:
+        self._steps = 1
+        return super().run(instance, environment, record, seed=seed)

@@ -394,6 +394,16 @@ def test_work_of_an_engine_whose_registry_stays_away_is_sent_elsewhere_and_the_i
     assert not stop.is_set()
 
 
+def test_the_free_disk_of_an_engine_on_another_machine_is_not_that_of_this_one(monkeypatch):
+    """A budget was made of this machine's /var/lib/docker."""
+    monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(info=lambda: {"DockerRootDir": "/"}))
+    for host, known in (("", True), ("unix:///x.sock", True), ("tcp://big:2375", False), ("ssh://big", False)):
+        monkeypatch.setenv("DOCKER_HOST", host)
+        assert (Flow(Space())._free() is not None) == known, host
+    monkeypatch.delenv("DOCKER_HOST")
+    assert Flow(Space(), Engine("ssh://big"))._free() is None
+
+
 def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answers(tasks, images, monkeypatch):
     monkeypatch.setattr(flow, "PAUSE", 0.01)
     stop = threading.Event()
