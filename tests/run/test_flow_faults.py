@@ -399,9 +399,9 @@ def test_the_free_disk_of_an_engine_on_another_machine_is_not_that_of_this_one(m
     monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(info=lambda: {"DockerRootDir": "/"}))
     for host, known in (("", True), ("unix:///x.sock", True), ("tcp://big:2375", False), ("ssh://big", False)):
         monkeypatch.setenv("DOCKER_HOST", host)
-        assert (Flow(Space())._free() is not None) == known, host
+        assert (Flow(Supply())._free() is not None) == known, host
     monkeypatch.delenv("DOCKER_HOST")
-    assert Flow(Space(), Engine("ssh://big"))._free() is None
+    assert Flow(Supply(), Engine("ssh://big"))._free() is None
 
 
 def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answers(tasks, images, monkeypatch):
