@@ -86,7 +86,7 @@ class Worker:
         places = containers(setup.identity, setup.supply, audited=setup.audited, engine=engine)
         self._here = Here(tasks, agent, places, setup.identity, engine=engine, watched=True)
         self._supplying = threading.Lock()
-        self._over, self._supply = self._supplied()
+        self._over, self.supply = self._supplied()
 
     def _supplied(self) -> tuple[threading.Event, AbstractContextManager[None]]:
         """Images are fetched from now on, until the event is set and the block left."""
@@ -128,13 +128,16 @@ class Worker:
         return self._here.reap()
 
     def end(self) -> None:
+        with self._supplying:
+            self._over.set()
+            self.supply.__exit__(None, None, None)
         self._here.close()
 
     def close_all(self) -> None:
         with self._supplying:
             self._over.set()  # wakes who waits for an image
-            self._supply.__exit__(None, None, None)
-            self._over, self._supply = self._supplied()
+            self.supply.__exit__(None, None, None)
+            self._over, self.supply = self._supplied()
         self._here.close_all()
         self._release()
 

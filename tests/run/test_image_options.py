@@ -15,7 +15,7 @@ from aem_harness.api.sites import AtATime, Driver, Where, opened
 from aem_harness.commands.options import Machines, grouped
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run import cluster, places
+from aem_harness.harness.run import cluster, flow
 from aem_harness.harness.run.flow import Supply
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.submission import Submission
@@ -58,7 +58,7 @@ def test_a_node_of_a_cluster_pulls_from_the_mirror_of_the_command(monkeypatch):
         return ImageRef(name=task.instance.image, digest="sha256:1", source="pulled")
 
     monkeypatch.setattr(cluster, "nodes_of", nodes_of)
-    monkeypatch.setattr(places, "ensure_image", ensure_image)
+    monkeypatch.setattr(flow, "ensure_image", ensure_image)
     identity, where = (
         Identity(RunConfig(arm="a", agent="gold"), {"aem.run": "x"}, "d1"),
         Where((), "auto", Supply(mirror="m.local")),
@@ -70,4 +70,5 @@ def test_a_node_of_a_cluster_pulls_from_the_mirror_of_the_command(monkeypatch):
             assert digest == "sha256:1"
     finally:
         node._here._watch.close()  # type: ignore[union-attr]
+        node.supply.__exit__(None, None, None)
     assert pulled == ["m.local"]
