@@ -214,13 +214,12 @@ def sites(kind: str, request: pytest.FixtureRequest, engines: list[MoreEngine]) 
 KINDS = pytest.mark.parametrize("kind", ["pool", "ray"])
 
 
-@KINDS
 def test_predictions_get_the_verdicts_of_one_engine_also_when_one_is_killed(
-    kind, rows_and_engines, engines, run_alone, alone, tmp_path, request
+    rows_and_engines, engines, cluster, run_alone, alone, tmp_path
 ) -> None:
     rows = rows_and_engines[0]
     words = ["grade", run_alone / "predictions.jsonl", "--set", rows, "--no-canary", "-w", "3", "--out", tmp_path / "g"]
-    grading = aem(*words, *sites(kind, request, engines))
+    grading = aem(*words, "--ray", cluster.address)
     when(lambda: bool(engines[1].containers()))
     engines[1].kill()
     ended(grading)
