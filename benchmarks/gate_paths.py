@@ -278,9 +278,9 @@ def orders(tries: int, trials: int, *, reruns: bool, seed: int = 0) -> dict[str,
         given = every == name
         admitted = sum(_admitted(alone.orders, tries))
         out |= {
-            f"{name.lower()}, ledger": given[:, :admitted, 0].any(axis=1).mean(),
-            f"{name.lower()}, no ledger": given[:, :, 0].any(axis=1).mean(),
-            f"{name.lower()}, --orders": given[:, : sum(_admitted(tries, tries)), 1].any(axis=1).mean(),
+            f"{name.lower()}, ledger": float(given[:, :admitted, 0].any(axis=1).mean()),
+            f"{name.lower()}, no ledger": float(given[:, :, 0].any(axis=1).mean()),
+            f"{name.lower()}, --orders": float(given[:, : sum(_admitted(tries, tries)), 1].any(axis=1).mean()),
         }
     return out
 
