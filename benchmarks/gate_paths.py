@@ -264,7 +264,7 @@ def orders(tries: int, trials: int, *, reruns: bool, seed: int = 0) -> dict[str,
         q = SURFACES["deepswe"](rng, 500)
         stored = Arm("baseline", tasks, (0, 1, 2, 3), draw(q, 4, rng))
         by_seed = draw(lowered(q, 0.03), 4, rng)
-        said = []
+        said: list[list[str]] = []
         for _ in range(tries):
             if reruns:
                 by_seed = draw(lowered(q, 0.03), 4, rng)
