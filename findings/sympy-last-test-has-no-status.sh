@@ -20,7 +20,7 @@ from sympy.testing.runtests import PyTestReporter, SymPyTests
 
 tests = SymPyTests(PyTestReporter(verbose=True, colors=False), "", False)
 tests._testfiles = [sys.argv[1]]
-sys.exit(0 if tests.test(sort=False) else 1)
+sys.exit(0 if tests.test(sort=True) else 1)
 PYTHON
 venv/bin/python run.py "$folder/tests/test_two.py" > log.txt
 grep '^test_' log.txt
