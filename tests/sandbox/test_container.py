@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -136,14 +137,15 @@ def hold(name: str) -> subprocess.Popen[str]:
 
 def test_closing_all_ends_whoever_starts_or_works_in_a_container_at_once(base, unique):
     """Whatever a thread is at: making the container, connecting to it, waiting for an answer."""
-    name = unique("closing")
+    name, over = unique("closing"), threading.Event()
 
     def work():
         with contextlib.suppress(EnvironmentFault), Sandbox(base, workdir="/", labels={"aem.test": name}) as one:
-            while True:
+            while not over.is_set():
                 one.execute("true")
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as stack:
+        stack.callback(over.set)  # of a test that fails, no thread may work for ever
         for pause in (0.0, 0.25, 0.5, 0.75):
             threads = [pool.submit(work) for _ in range(8)]
             time.sleep(pause)
