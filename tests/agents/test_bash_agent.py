@@ -276,7 +276,7 @@ def test_any_command_is_an_observation(repository, command):
 )
 def test_a_misbehaving_server_never_causes_the_wrong_kind_of_failure(repository, script):
     """Whatever mixture a server serves: two faults in a row are a fault, three malformed replies in a row a format
-    error, and otherwise the rollout ends by handing in."""
+    error, and otherwise the rollout ends by handing in. A connection that ends before its second reply is no fault."""
     moves = iter(script)
 
     def answer(handler, request):
@@ -304,7 +304,11 @@ def test_a_misbehaving_server_never_causes_the_wrong_kind_of_failure(repository,
             ended = ExitStatus.FAULT
     expected = ExitStatus.SUBMITTED
     malformed = in_a_row = 0
+    used = False  # the connection that this call goes over has brought a whole reply before
     for move in script:
+        closed_while_idle, used = used and move == "reset", move not in ("reset", "half")
+        if closed_while_idle:
+            continue
         in_a_row = in_a_row + 1 if move in faults else 0
         if in_a_row == QUICK.attempts:
             expected = ExitStatus.FAULT

@@ -67,7 +67,7 @@ def test_an_imported_image_gets_the_name_that_podman_drops_and_its_id_as_identit
 
 def test_a_registry_that_does_not_answer_is_no_missing_image(podman: str) -> None:
     with pytest.raises(EnvironmentFault, match="cannot be pulled") as caught:
-        images._pull("localhost:1/nobody/nothing:latest", build.silent)
+        images._pull("localhost:1/nobody/nothing:latest", None, build.silent)
     assert "connection refused" in str(caught.value)
     assert "\n" not in str(caught.value)
 

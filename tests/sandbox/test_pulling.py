@@ -26,7 +26,7 @@ def test_the_end_of_a_run_ends_pulls_and_the_wait_for_a_registry_that_limits_the
     monkeypatch.setattr(images, "PULL_PAUSE", 600.0)
     began = time.monotonic()
     with pytest.raises(PullEnded):
-        images._pull("x:1", say)
+        images._pull("x:1", None, say)
     assert time.monotonic() - began < 120
     assert images._pulls == set()
 
