@@ -1,10 +1,11 @@
 """Images that a run fetches as it needs them, from a real registry whose link is slow, or away for a while."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
-import tempfile
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,15 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
         pytest.skip(str(error))
 
 
+def ballast() -> bytes:
+    """The archive of an image with one file of random bytes."""
+    archive, file = io.BytesIO(), tarfile.TarInfo("ballast")
+    file.size = SIZE
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(file, io.BytesIO(os.urandom(SIZE)))
+    return archive.getvalue()
+
+
 @pytest.fixture
 def images(link: Link, unique: Callable[[str], str]) -> Iterator[list[str]]:
     """Five images that are in the registry and not in the engine."""
@@ -53,10 +63,8 @@ def images(link: Link, unique: Callable[[str], str]) -> Iterator[list[str]]:
     link.rate = None
     names = [f"{link.address}/aem/{unique('flow')}:1" for _ in range(5)]
     for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "ballast").write_bytes(os.urandom(SIZE))
-            (Path(folder) / "Dockerfile").write_text("FROM scratch\nCOPY ballast /ballast\n")
-            client().images.build(path=folder, tag=name, rm=True, forcerm=True)
+        # Imported with its name: what a build has not named yet may be removed by another test's clean-up.
+        client().api.import_image_from_data(ballast(), *name.rsplit(":", 1))
         client().images.push(name)
         client().images.remove(name)
     yield names
