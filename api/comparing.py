@@ -98,18 +98,6 @@ def compare_checked(
     return comparison.model_copy(update={"sensitivity": tuple(lines)}), compared
 
 
-def as_registered(comparison: "Comparison", compared: "Outcomes", plan: Path, options: "Options") -> "Comparison":
-    """The comparison with a note on every deviation from the registration in the file `plan`."""
-    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
-
-    registered = read_registration(plan)
-    arms = [arm.arm for arm in comparison.arms]
-    found = deviations(
-        registered, compared, arms=arms, against=options.against, level=options.level, margin=options.margin
-    )
-    return comparison.model_copy(update={"registration": note_of(registered, found)})
-
-
 def plan(
     difference: float | None = None,
     *,

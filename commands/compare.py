@@ -142,9 +142,10 @@ def compare(
     """
     if not how.instances:
         import_pandas()
-    from aem_harness.api.comparing import as_registered, compare_checked, read
+    from aem_harness.api.comparing import compare_checked, read
     from aem_harness.commands.methods import as_methods
     from aem_harness.harness.compare.pairs import all_pairs as every_pair
+    from aem_harness.harness.compare.registration import as_registered
     from aem_harness.harness.compare.sensitivity import task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError

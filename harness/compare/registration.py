@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,6 +13,10 @@ from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.errors import ConfigError, DataError, listed
 from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.types import Record
+
+if TYPE_CHECKING:
+    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.records import Comparison
 
 TESTS = {
     "these tasks": "stratified permutation, exact (McNemar's at one rollout a task); Holm over contrasts",
@@ -94,6 +99,13 @@ def note_of(plan: Registration, found: Sequence[str]) -> str:
     """`as registered (3f2a..., 2026-01-02)`, or every deviation."""
     name = f"{plan.digest[:12]}, {plan.created_at[:10]}"
     return f"not as registered ({name}): {'; '.join(found)}" if found else f"as registered ({name})"
+
+
+def as_registered(comparison: "Comparison", compared: Outcomes, file: Path, options: "Options") -> "Comparison":
+    """The comparison with a note on every deviation from the registration in `file`."""
+    plan, arms = read_registration(file), [arm.arm for arm in comparison.arms]
+    found = deviations(plan, compared, arms=arms, against=options.against, level=options.level, margin=options.margin)
+    return comparison.model_copy(update={"registration": note_of(plan, found)})
 
 
 def _deviations(

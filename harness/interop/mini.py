@@ -11,6 +11,7 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop.files import table
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 from aem_harness.harness.interop.trajectories import read_trajectory
 
@@ -45,12 +46,8 @@ def read(source: Source) -> list[Row]:
 
 def left_out(info: Mapping[str, Any]) -> list[str]:
     """The sampling settings of a trajectory's configuration that litellm did not send to a server of one's own."""
-    model: Any = info
-    for key in ("config", "model"):
-        model = model.get(key) if isinstance(model, Mapping) else None
-    asked = model.get("model_kwargs") if isinstance(model, Mapping) else None
-    if not isinstance(model, Mapping) or not isinstance(asked, Mapping):
-        return []
+    model = table(table(info.get("config")).get("model"))
+    asked = table(model.get("model_kwargs"))
     name = str(model.get("model_name"))
     taken_for_another = name.startswith("openai/") and "gpt-5" in name and "api_base" in asked
     return [one for one in UNSENT if one in asked] if taken_for_another and asked.get("drop_params") else []

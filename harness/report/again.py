@@ -76,7 +76,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     """Read the arms, compare them, and write the table down."""
     from aem_harness import __version__
     from aem_harness.harness.compare.compare import Options, compare
-    from aem_harness.harness.compare.registration import deviations, note_of, read_registration
+    from aem_harness.harness.compare.registration import as_registered
     from aem_harness.harness.report.formats import FORMATS
     from aem_harness.harness.report.paper import needs_trajectories, paper_table
     from aem_harness.harness.report.reference import reference
@@ -108,9 +108,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     )
     comparison = compare(outcomes, options.baseline, options=how)
     if options.registered:
-        plan, arms = read_registration(Path(options.registered)), [arm.arm for arm in comparison.arms]
-        found = deviations(plan, outcomes, arms=arms, against=how.against, level=how.level, margin=how.margin)
-        comparison = comparison.model_copy(update={"registration": note_of(plan, found)})
+        comparison = as_registered(comparison, outcomes, Path(options.registered), how)
     comparison = comparison.model_copy(update={"ends": options.ends})
     table = paper_table(
         comparison,
