@@ -23,10 +23,11 @@ class Identity:
     def of(cls, folder: Path, config: RunConfig | None = None) -> Self:
         """As run.json has it; `config` saves reading the settings."""
         run = read_json(folder / "run.json")
-        # The name of a run's folder is not unique; with the time of its start it is, on every machine.
-        own = hashlib.sha256(f"{run['run_id']} {run['created_at']}".encode()).hexdigest()[:16]
+        # Runs of one name may begin in the same second, and folders are copied: only the folder itself is one of a
+        # kind, and its inode is the same for every machine that has it mounted.
+        own = f"{run['run_id']} {run['created_at']} {folder.stat().st_ino}"
         return cls(
             config=config or RunConfig(**run["config"]),
-            labels={"aem.run": run["run_id"], RUN: own},
+            labels={"aem.run": run["run_id"], RUN: hashlib.sha256(own.encode()).hexdigest()[:16]},
             dataset_digest=run["dataset"]["digest"],
         )

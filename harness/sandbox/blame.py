@@ -3,7 +3,7 @@
 A policy must not be able to turn its failure into an infrastructure failure, which leaves the rate: by stopping or
 removing the shell, killing everything, filling its disk, or growing the work tree beyond what git can read in time. The
 rule is the grader's for limits: a control decides. Where a fresh container of the same image, under the same limits,
-does what this one twice cannot, the engine is well, and it was what ran in this one.
+does before and after what this one twice cannot, the engine is well, and it was what ran in this one.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,23 @@ def own_doing(sandbox: Sandbox, fault: AemError, work: Callable[[Sandbox], objec
     try:
         with sandbox.fresh() as control:
             work(control)
+            if _works(sandbox, work):
+                return False
+            work(control)  # the engine is still well: it was not that which failed in between
     except AemError:
         return False
+    return True
+
+
+def _works(sandbox: Sandbox, work: Callable[[Sandbox], object]) -> bool:
+    """Raises ContainerDied where the container is dead."""
     try:
         work(sandbox)
     except ContainerDied:
-        return False
+        raise
     except AemError:
-        return True
-    return False
+        return False
+    return True
 
 
 def probe(sandbox: Sandbox) -> None:

@@ -224,8 +224,8 @@ class Sandbox:
         folder, name = os.path.split(path)
         if len(data) <= SMALL:
             place = shlex.quote(path)
-            made = f"{{ mkdir -p {shlex.quote(folder or '/')} && rm -f {place} && cat > {place} && chmod 644 {place}; }}"
-            if self._given(data, made).returncode == 0:
+            made = f"mkdir -p {shlex.quote(folder or '/')} && rm -f {place} && cat > {place} && chmod 644 {place}"
+            if self._given(data, f"{{ {made}; }}").returncode == 0:
                 return
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -316,7 +316,7 @@ class Sandbox:
 
     def _revive(self, closed: ChannelClosed) -> Observation:
         """After the supervisor's end: a fault if the container is gone, else the command killed its own shell."""
-        from docker.errors import APIError
+        from docker.errors import APIError, NotFound
 
         container, channel = self._container, self._channel
         if container is None or channel is None:
@@ -325,7 +325,10 @@ class Sandbox:
         for pause in REVIVAL_PAUSES:  # a container that is dying is still reported as running for a moment
             time.sleep(pause)
             with boundary(EnvironmentFault, "the engine does not answer"):
-                container.reload()
+                try:
+                    container.reload()
+                except NotFound:
+                    raise ContainerDied("the container died: somebody else removed it") from None
             state = container.attrs["State"]
             if not state["Running"] and state["OOMKilled"]:
                 raise EnvironmentFault("the container died: it ran out of memory")

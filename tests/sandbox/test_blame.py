@@ -49,12 +49,25 @@ def test_a_container_that_the_engine_holds_for_a_moment_is_nobodys_doing(open_sa
     assert not own_doing(box, fault.value, probe)
 
 
-def test_a_container_killed_from_outside_is_nobodys_doing(open_sandbox):
+@pytest.mark.parametrize("ended", [("kill",), ("rm", "--force")], ids=" ".join)
+def test_a_container_ended_from_outside_is_nobodys_doing(open_sandbox, ended):
     box = open_sandbox()
-    docker("kill", box.id)
+    docker(*ended, box.id)
     with pytest.raises(ContainerDied) as fault:
         box.execute("echo on")
     assert not own_doing(box, fault.value, probe)
+
+
+def test_an_engine_that_fails_again_after_the_control_is_to_blame(open_sandbox):
+    box, calls = open_sandbox(), []
+
+    def work(sandbox):
+        calls.append(sandbox)
+        if len(calls) > 1:
+            raise EnvironmentFault("the engine does not answer")
+
+    assert not own_doing(box, EnvironmentFault("the engine does not answer"), work)
+    assert [one is box for one in calls] == [False, True, False]
 
 
 def test_where_a_fresh_container_does_not_work_either_the_engine_is_to_blame(open_sandbox):
