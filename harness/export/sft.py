@@ -1,6 +1,7 @@
 """Messages with rewards, one JSON object a line: what supervised fine-tuning and preference data are made from.
 
-`messages` are role and content (and tool calls where the policy made them), in the conversational form that TRL reads.
+`messages` are role and content (and tool calls where the policy made them, their arguments as objects), in the
+conversational form that TRL reads.
 `reward` is 1 for a resolved rollout and 0 for one that is not; lost rollouts have no reward and are left out. A reply
 without an action is an assistant message, followed by the complaint it got.
 """
@@ -52,4 +53,20 @@ def messages(one: Rollout) -> Iterator[dict[str, Any]]:
 
 
 def _calls(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: plain(message[key]) for key in ("tool_calls", "tool_call_id") if message.get(key)}
+    told = {key: plain(message[key]) for key in ("tool_calls", "tool_call_id") if message.get(key)}
+    if "tool_calls" in told:
+        told["tool_calls"] = [_with_object(call) for call in told["tool_calls"]]
+    return told
+
+
+def _with_object(call: Any) -> Any:
+    """The call with its arguments as an object: of text, templates make text in quotes once more, and trainers do not
+    read it as servers do (findings/trl-trains-on-tool-calls-in-quotes.sh). What is no object stays as it was said."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"])
+    except ValueError:
+        return call
+    return call | {"function": function | {"arguments": plain(arguments)}} if isinstance(arguments, dict) else call

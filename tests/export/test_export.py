@@ -155,6 +155,18 @@ def test_training_data_leaves_lost_rollouts_out_and_gives_malformed_replies_to_t
     assert rows[0]["messages"][2]["content"] == "I will think first."
 
 
+def test_arguments_of_tool_calls_are_trained_on_as_servers_read_them(run, tmp_path):
+    """Of JSON text some templates make a string in quotes (findings/trl-trains-on-tool-calls-in-quotes.sh)."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    trl = pytest.importorskip("trl")
+    export(run, "sft", tmp_path / "s.jsonl")
+    messages = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])["messages"]
+    template = (Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja").read_text()
+    ((text,), _) = render_jinja_template([messages], chat_template=template)
+    assert '{"name": "bash", "arguments": {"command": "ls"}}' in text
+
+
 def test_the_hubs_folder_is_loaded_by_datasets(run, tmp_path):
     import datasets
 
