@@ -25,6 +25,7 @@ if git rev-parse --git-dir > /dev/null 2>&1; then
   git rev-parse --verify --quiet HEAD > /dev/null || echo "unborn"
   git cat-file -e "$base^{{commit}}" 2> /dev/null || echo "no-base"
   [ -e .gitmodules ] && echo "submodules"
+  [ -n "$(git rev-parse --show-prefix)" ] && echo "below $(git rev-parse --show-toplevel)"
   [ -n "$(git status --porcelain --untracked-files=no 2>&1 | head -1)" ] && echo "dirty"
 fi
 unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL
@@ -59,6 +60,10 @@ def _findings(said: set[str], where: str, task: Task) -> Iterator[Finding]:
         yield finding(
             "warning", f"{where} is no git repository", "patches are made nevertheless; eval scripts that use git fail"
         )
+    elif above := sorted(line.removeprefix("below ") for line in said if line.startswith("below ")):
+        # findings/git-apply-below-the-top-of-a-repository-does-nothing.sh
+        remedy = "give it a repository of its own: `git apply` there leaves patches out, and says that it applied them"
+        yield finding("problem", f"{where} lies inside the git repository {above[0]}", remedy)
     elif "unborn" in said or "no-base" in said:
         commit = task.instance.base_commit[:12]
         yield finding("warning", f"{where} lacks the base commit {commit}", "check that image and row belong together")

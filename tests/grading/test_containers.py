@@ -227,6 +227,13 @@ def test_a_work_tree_that_takes_no_patch_at_all_is_infrastructure(task: Task, tm
     assert graded.cause.startswith("grading: no patch can be applied in /opt")
 
 
+def test_a_work_tree_inside_another_repository_is_infrastructure(task: Task, tmp_path: Path) -> None:
+    inside = task.instance.model_copy(update={"workdir": "/testbed/tests"})
+    graded = grade(task.model_copy(update={"instance": inside}), tiny.GOLD, tmp_path)
+    assert graded.outcome is Outcome.ERROR
+    assert graded.cause.startswith("grading: /testbed/tests lies inside another git repository")
+
+
 def saying(task: Task, command: str) -> Task:
     """The task with an eval script that runs one more command before the tests."""
     return task.model_copy(update={"eval_script": task.eval_script.replace("python -m", f"{command}\npython -m")})

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.docker
 
 REPOSITORY = r"""
 git init -q /odd; cd /odd; echo '*.npz filter=lfs' > .gitattributes; git add -A; git commit -qm base
-git config filter.lfs.clean cat; chown -R 1234 /odd
+git config filter.lfs.clean cat; mkdir inner; echo > inner/file; chown -R 1234 /odd
 """
 
 
@@ -43,3 +43,11 @@ def test_owner_filters_and_a_missing_base_commit_are_warnings(image):
 def test_a_work_tree_that_is_not_there_is_a_problem_and_one_without_git_is_not(image):
     assert findings(image, "/nowhere") == {"is empty": "problem"}
     assert findings(image, "/etc") == {"is no git repository": "warning"}
+
+
+def test_a_work_tree_inside_another_repository_is_a_problem(image):
+    """`git apply` does nothing there and ends with 0 (findings/git-apply-below-*.sh)."""
+    assert findings(image, "/odd/inner") == {
+        "lies inside the git repository /odd": "problem",
+        "belongs to user 1234": "warning",
+    }
