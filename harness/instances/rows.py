@@ -28,6 +28,8 @@ MOST = 200  # characters of an instance id: file systems take 255 for a name, an
 REQUIRED = ("instance_id", "repo", "base_commit", "problem_statement")  # text, not empty
 TEXT = ("patch", "test_patch")  # text, may be empty
 OPTIONAL = ("version", "hints_text", "created_at", "difficulty")  # text or null; empty where absent
+# findings/pandas-makes-version-1.10-of-a-row-1.1.sh
+NUMBERED = ": 1.10 and 1.1 are then one; read with dtype=False, pandas.read_json keeps the text"
 MOMENT = "created_at"  # text as published, a timestamp (parquet), or milliseconds since 1970 (pandas, datasets)
 TEST_LISTS = ("FAIL_TO_PASS", "PASS_TO_PASS")
 GRADING = ("image", "eval_script", "log_parser", "eval_type")  # absent from rows older than swebench 5
@@ -200,7 +202,8 @@ def _present(row: Row, name: str) -> Any:
 def _text(row: Row, name: str, *, empty: bool) -> str:
     value = _present(row, name)
     if not isinstance(value, str):
-        raise DataError(f"{name} must be text, is {_kind(value)}")
+        why = NUMBERED if name == "version" and _kind(value) == "a number" else ""
+        raise DataError(f"{name} must be text, is {_kind(value)}{why}")
     if not empty and not value.strip():
         raise DataError(f"{name} is empty")
     return value

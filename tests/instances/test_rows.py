@@ -67,6 +67,7 @@ def test_what_cannot_be_derived_is_said():
         ({"instance_id": "a" * 201}, "at most 200"),
         ({"instance_id": "../../etc"}, "instance_id must be letters, digits"),
         ({"instance_id": 3}, "instance_id must be text, is a number"),
+        ({"version": 1.1}, "version must be text, is a number: 1.10 and 1.1 are then one; read with dtype=False"),
         ({"base_commit": "HEAD; rm -rf /"}, "base_commit must be a hexadecimal commit id"),
         ({"repo": " "}, "repo is empty"),
         ({"patch": None}, "patch is null"),
