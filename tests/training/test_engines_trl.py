@@ -130,6 +130,20 @@ def test_turns_that_are_read_from_the_cache_are_those_of_a_conversation_read_ane
     assert batch["logprobs"] is None
 
 
+def test_rollouts_that_a_limit_ended_stay_out_of_the_loss_where_truncated_ones_shall(tmp_path):
+    """TRL itself takes for truncated what a reply's end token does not end (findings/trl-counts-*.sh)."""
+    from aem_harness.training.engines.trl import AemGRPOTrainer
+
+    def learned(steps, **arguments):
+        trainer = make_trainer(AemGRPOTrainer, tmp_path, settings(max_steps=steps, arguments=arguments))
+        batch = trainer.rollout_func([str(number) for number in range(8)], trainer)
+        return [any(mask) for mask in batch["env_mask"]]
+
+    assert learned(1) == [True] * 8
+    assert learned(1, mask_truncated_completions=True) == [False] * 8
+    assert any(learned(8, mask_truncated_completions=True))
+
+
 class OwnWeights:
     """In the place of TRL's vLLM: what its `generate` returns, by the trained model."""
 

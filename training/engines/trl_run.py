@@ -252,9 +252,15 @@ class Player:
             "completion_ids": [one.ids for one in played],
             # None: the sampler is the trained model itself, and there is nothing to correct for.
             "logprobs": [one.logprobs for one in played] if trainer.use_vllm else None,
-            "env_mask": [one.sampled for one in played],
+            "env_mask": [self._learned(one) for one in played],
             "reward": [one.episode.reward for one in played],
         }
+
+    def _learned(self, one: Played) -> list[int]:
+        """1 where the loss is to look. TRL takes a rollout for truncated only if its last reply is, and a limit ends it
+        after a whole reply (findings/trl-counts-a-rollout-cut-at-a-tool-result-as-whole.sh)."""
+        masked = self.config.arguments.get("mask_truncated_completions") and one.episode.status
+        return [0] * len(one.sampled) if masked and masked.at_a_limit else one.sampled
 
     def demonstrated(self, random: Random, skill: Skill, tokenizer: Any) -> Played:
         """A scripted episode on one of the tasks, as if the policy had played it."""
