@@ -165,7 +165,7 @@ def _listed(url: str, api_key: str | None, seconds: float = 10.0) -> dict[str, M
         except (openai.OpenAIError, OSError) as error:
             raise PolicyFault(
                 f"no OpenAI-compatible server answers at {base}{through(base)} ({line(error)}): "
-                "start one (aem serve NAME), or correct --endpoint"
+                "start one (aem serve NAME), wait until it has loaded, or correct --endpoint"
             ) from error
 
 

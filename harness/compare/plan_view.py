@@ -46,7 +46,7 @@ def _table(plan: Plan, question: Question, title: str) -> Table:
 def _legend(plan: Plan) -> Iterator[str]:
     found = f"finds: the smallest difference detected with {percent(plan.power, 0)} % power"
     if plan.margin is not None:
-        found += "; passes: chance that an equal candidate is shown to lose no more than that"
+        found += "; clears: the chance that an equal candidate is shown to lose no more than that"
     yield f"paired difference on {plan.tasks} tasks, in points; rollouts of both arms together. {found}"
     yield assumptions(plan)
 
