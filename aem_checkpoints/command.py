@@ -25,7 +25,7 @@ from aem_harness.aem_checkpoints.weights import setting
 from aem_harness.harness.errors import ConfigError
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
-Options = Mapping[str, str | int | float | bool]
+ServerOptions = Mapping[str, str | int | float | bool]
 
 _KILLED = "killed from outside: by the kernel, for lack of memory, or by a person"
 # What a dying server says, and what its user can do about it.
@@ -162,7 +162,7 @@ def arguments(entries: Sequence[Entry], registry: Registry, program: Program) ->
     return words
 
 
-def options(entry: Entry, registry: Registry, program: Program | None = None) -> Options:
+def options(entry: Entry, registry: Registry, program: Program | None = None) -> ServerOptions:
     """What vLLM is told beside the weights and their template; an adapter's card over its base model's.
 
     What depends on the build (`program`) changes no answer and is left out without one.

@@ -33,7 +33,7 @@ BUILT_IN: tuple[Prompt, ...] = tuple(
 
 
 @dataclass(frozen=True)
-class Answer:
+class Generation:
     """One reply: its tokens and their log-probabilities (nats)."""
 
     tokens: tuple[str, ...]
@@ -74,7 +74,7 @@ def measure(
     returns no log-probabilities (they carry the tokens).
     """
 
-    def answer(index: int) -> Answer:
+    def answer(index: int) -> Generation:
         return answer_to(url, model, prompts[index], max_tokens, temperature, seed=index)
 
     say(f"reference: {len(prompts)} prompts, one after the other")
@@ -89,7 +89,7 @@ def measure(
     return found
 
 
-def compare(concurrency: int, references: Sequence[Answer], replays: Sequence[Answer]) -> Divergence:
+def compare(concurrency: int, references: Sequence[Generation], replays: Sequence[Generation]) -> Divergence:
     """Where each replay first differs from its reference; one that is a prefix of the other differs at its end."""
     first: list[int] = []
     tokens = diverging = 0
@@ -126,7 +126,7 @@ def recorded_prefixes(run: Path, most: int) -> list[Prompt]:
     return prompts[:most]
 
 
-def answer_to(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: float, seed: int) -> Answer:
+def answer_to(url: str, model: str, prompt: Prompt, max_tokens: int, temperature: float, seed: int) -> Generation:
     """What a server says to one prompt; PolicyFault when it fails or returns no log-probabilities."""
     body = {
         "model": model,
@@ -140,7 +140,7 @@ def answer_to(url: str, model: str, prompt: Prompt, max_tokens: int, temperature
     answer = client.post(f"{client.root(url)}/v1/chat/completions", body)
     try:
         content = answer["choices"][0]["logprobs"]["content"] or ()
-        return Answer(
+        return Generation(
             tuple(str(token["token"]) for token in content), tuple(float(token["logprob"]) for token in content)
         )
     except (KeyError, IndexError, TypeError, ValueError):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CHOICES = "gold, empty, replay:NAME_OR_FILE, bash, deepswe, command:PROGRAM ARGS, or module.path:attribute"
 
-Options = TypeVar("Options", bound=Record)
+AgentOptions = TypeVar("AgentOptions", bound=Record)
 
 
 def build(
@@ -133,7 +133,9 @@ def _no_options(kind: str, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"agent {kind!r} takes no options, got {', '.join(options)}")
 
 
-def _options(record: type[Options], options: Mapping[str, Any], kind: str, *, where: str = "agent_options") -> Options:
+def _options(
+    record: type[AgentOptions], options: Mapping[str, Any], kind: str, *, where: str = "agent_options"
+) -> AgentOptions:
     with validating(ConfigError, where, hint=f" ({kind} takes {', '.join(record.model_fields)})"):
         return record(**options)
 

@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field
 
 from aem_harness.agents.budget import Budget, Meter
-from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, Answer, Tools
+from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, ToolResult, Tools
 from aem_harness.agents.messages import Message, called, ended, observed, plain, sent
 from aem_harness.agents.policy import ContextOverflow
 from aem_harness.harness.config import read_yaml
@@ -216,7 +216,7 @@ def before_call(reply: str) -> str:
     return (reply[: reply.index(block)] if block else reply).strip()
 
 
-def observation(name: str, answer: Answer) -> str:
+def observation(name: str, answer: ToolResult) -> str:
     """A tool's answer as the policy reads it; long command output loses its middle lines."""
     if name != "execute_bash":
         return f"Execution output of [{name}]:\n{answer.output}"

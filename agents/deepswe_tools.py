@@ -38,7 +38,7 @@ NAMES = ("file_editor", "execute_bash", "search", "finish")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ToolResult:
     """What a tool gave back: its output, the exit code as the scaffold words it, and the seconds it took."""
 
     output: str
@@ -59,7 +59,7 @@ class Tools:
         self._seconds = seconds
         self._history: dict[str, list[str]] = defaultdict(list)
 
-    def call(self, name: str, parameters: Mapping[str, str]) -> Answer:
+    def call(self, name: str, parameters: Mapping[str, str]) -> ToolResult:
         """Run one tool. Unknown names get an empty answer, as upstream. EnvironmentFault rises."""
         began = time.monotonic()
         if name == "execute_bash":
@@ -67,20 +67,20 @@ class Tools:
         elif name == "search":
             answer = self._search(parameters)
         elif name == "file_editor":
-            answer = Answer(self._edit(parameters))
+            answer = ToolResult(self._edit(parameters))
         else:
-            answer = Answer("", "-1")
-        return Answer(answer.output, answer.code, time.monotonic() - began)
+            answer = ToolResult("", "-1")
+        return ToolResult(answer.output, answer.code, time.monotonic() - began)
 
     # --- execute_bash -----------------------------------------------------------------------------------------------
 
-    def _bash(self, command: str) -> Answer:
+    def _bash(self, command: str) -> ToolResult:
         words = command.split()
         if not words or "\0" in command:
-            return Answer("ERROR: execute_bash needs a command\n", "Error: Exit code 1")
+            return ToolResult("ERROR: execute_bash needs a command\n", "Error: Exit code 1")
         if words[0] in BLOCKED:
             refusal = f"Bash command '{words[0]}' is not allowed. Please use a different command or tool.\n"
-            return Answer(refusal, "Error: Exit code 1")
+            return ToolResult(refusal, "Error: Exit code 1")
         # stdout and stderr apart, each bounded, with a mark between them that the command cannot know.
         mark = uuid.uuid4().hex
         clip = 'clip() { if [ "$(wc -c < "$1")" -gt 200000 ]; then head -c 100000 "$1"; echo; tail -c 100000 "$1"; '
@@ -91,45 +91,45 @@ class Tools:
         )
         seen = self._environment.execute(script, timeout=self._seconds)
         if seen.timed_out or seen.returncode == 124:
-            return Answer(f"The command took too long to execute (>{self._seconds:g}s)", "-1")
+            return ToolResult(f"The command took too long to execute (>{self._seconds:g}s)", "-1")
         out, _, err = seen.output.partition(f"\n{mark}\n")
         text = f"[STDOUT]\n\n{out.strip()} \n\n[STDERR]\n\n{err.strip()}\n"
         if seen.returncode == 0:
-            return Answer(re.sub(r"\x1b\[[0-9;]*m|\r", "", text))
-        return Answer(f"Error executing command:\n\n{text}", f"Error: Exit code {seen.returncode}")
+            return ToolResult(re.sub(r"\x1b\[[0-9;]*m|\r", "", text))
+        return ToolResult(f"Error executing command:\n\n{text}", f"Error: Exit code {seen.returncode}")
 
     # --- search -----------------------------------------------------------------------------------------------------
 
-    def _search(self, parameters: Mapping[str, str]) -> Answer:
+    def _search(self, parameters: Mapping[str, str]) -> ToolResult:
         term, path = parameters.get("search_term", ""), parameters.get("path", ".")
         if not term or "\0" in term + path:
-            return Answer("ERROR: search needs a search_term\n", "Error: Exit code 2")
+            return ToolResult("ERROR: search needs a search_term\n", "Error: Exit code 2")
         kind, real = self._kind(path)
         quoted = shlex.quote(term)
         if kind == "file":
             found = self._run(f"grep -n -e {quoted} -- {shlex.quote(real)}")
             if found.returncode == 1:
-                return Answer(f'No matches found for "{term}" in {real}\n')
+                return ToolResult(f'No matches found for "{term}" in {real}\n')
             if found.returncode:
-                return Answer(f"Error executing grep:\n{found.output}\n", f"Error: Exit code {found.returncode}")
-            return Answer(f'Matches for "{term}" in {real}:\n{found.output.strip()}\n')
+                return ToolResult(f"Error executing grep:\n{found.output}\n", f"Error: Exit code {found.returncode}")
+            return ToolResult(f'Matches for "{term}" in {real}:\n{found.output.strip()}\n')
         if kind != "directory":
-            return Answer(f"Directory '{real}' not found or not a directory.\n", "Error: Exit code 1")
+            return ToolResult(f"Directory '{real}' not found or not a directory.\n", "Error: Exit code 1")
         counted = self._run(
             f"cd {shlex.quote(real)} && grep -rFac --include='*.py' --exclude='.*' --exclude-dir='.?*' -e {quoted} . "
             "| grep -v ':0$'"
         )
         matches = [line.rpartition(":") for line in counted.output.splitlines() if line.rpartition(":")[2].isdigit()]
         if not matches:
-            return Answer(f'No matches found for "{term}" in {real}\n')
+            return ToolResult(f'No matches found for "{term}" in {real}\n')
         if len(matches) > 100:
-            return Answer(
+            return ToolResult(
                 f'More than {len(matches)} files matched for "{term}" in {real}. Please narrow your search.\n'
             )
         total = sum(int(count) for _, _, count in matches)
         lines = [f"{self._relative(f'{real}/{file[2:]}')} ({count} matches)" for file, _, count in matches]
         head, foot = f'Found {total} matches for "{term}" in {real}:', f'End of matches for "{term}" in {real}'
-        return Answer("\n".join([head, *lines, foot]) + "\n")
+        return ToolResult("\n".join([head, *lines, foot]) + "\n")
 
     def _relative(self, path: str) -> str:
         inside = path.removeprefix(f"{self._workdir.rstrip('/')}/")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.compare import CompareOptions
     from aem_harness.harness.compare.outcomes import Outcomes
     from aem_harness.harness.compare.records import Comparison, Components, Plan
     from aem_harness.harness.ends import Ends
@@ -19,7 +19,7 @@ Sources = str | Path | Sequence[str | Path]
 
 
 def outcomes(sources: Sources, *, instances: str = "", ends: "OwnEnds" = None) -> "pd.DataFrame":
-    """One row per rollout, with the columns of docs/outcomes.md: run folders, CSV files, or what `aem import` reads.
+    """One row per rollout, with the columns of `harness/schema.py`: run folders, CSV files, or what `aem import` reads.
 
     `FILE:ARM` picks an arm, `NAME=FILE` renames one. `instances` is a dataset that knows difficulty and issue date.
     `ends` overrides whose fault an end is, in all arms: a YAML file, or a mapping such as `{"exit_api": "model"}`.
@@ -41,7 +41,7 @@ def compare(
     baseline: str | None = None,
     *,
     instances: str = "",
-    options: "Options | None" = None,
+    options: "CompareOptions | None" = None,
     ends: "OwnEnds" = None,
 ) -> "Comparison":
     """Every arm against the baseline (by default the first): rates, paired differences, costs, behaviour, flips.
@@ -64,7 +64,7 @@ def compare_checked(
     outcomes: "Outcomes",
     baseline: str | None = None,
     *,
-    options: "Options",
+    options: "CompareOptions",
     ends: "OwnEnds" = None,
     quarantine: str | None = None,
     suspect: Sequence[str] = (),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aem_harness.api.comparing import OwnEnds
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.gate.config import GateConfig
-    from aem_harness.harness.gate.driver import Options
+    from aem_harness.harness.gate.driver import GateOptions
     from aem_harness.harness.gate.gate import Gate
     from aem_harness.harness.gate.live import ArmPlan, Live, Side
     from aem_harness.harness.gate.report import GateReport
@@ -57,7 +57,7 @@ def gate(
     *,
     sources: Sequence[str | Path] = (),
     tier: str = "nightly",
-    options: "Options | None" = None,
+    options: "GateOptions | None" = None,
     ends: "OwnEnds" = None,
     console: "Console | None" = None,
     **settings: Any,
@@ -73,10 +73,10 @@ def gate(
     """
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.gate.config import configure
-    from aem_harness.harness.gate.driver import Options
+    from aem_harness.harness.gate.driver import GateOptions
 
     config, names = configure(tier, **settings), [str(one) for one in sources]
-    options = options or Options()
+    options = options or GateOptions()
     if ends is not None:
         options = replace(options, ends=read_ends(ends))
     return decide(config, str(baseline), candidate, names, options, console or quiet())
@@ -87,7 +87,7 @@ def decide(
     baseline: str,
     candidate: "str | Path | Candidate",
     sources: Sequence[str],
-    options: "Options",
+    options: "GateOptions",
     console: "Console",
 ) -> "GateReport":
     """Find where the outcomes come from, and put them through the gate."""
@@ -106,7 +106,7 @@ def decide(
 # --- arms that are run ------------------------------------------------------------------------------------------------
 
 
-def live(baseline: str, candidate: Candidate, options: "Options", console: "Console") -> "Live":
+def live(baseline: str, candidate: Candidate, options: "GateOptions", console: "Console") -> "Live":
     """The candidate, or both arms, as a source that runs them. Raises ConfigError for settings that make no sense."""
     from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.gate.gate import BASELINE, CANDIDATE

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.gate.config import GateConfig
     from aem_harness.harness.gate.sequence import GateSequence
     from aem_harness.training.config import Settings
-    from aem_harness.training.watch import Verdict, Watch
+    from aem_harness.training.watch import GateRecord, GateSettings
 
 REGISTRY = "registry"  # folder of a run: the cards of its gated checkpoints, NAME-seedS@STEP
 
@@ -73,7 +73,7 @@ class Gatekeeper:
     was; an infrastructure fault raises, and `--resume` repeats the gate.
     """
 
-    def __init__(self, config: "Settings", watch: "Watch", out: Path, console: "Console") -> None:
+    def __init__(self, config: "Settings", watch: "GateSettings", out: Path, console: "Console") -> None:
         from aem_harness.training.watch import GATES
 
         self._config, self._watch, self._out, self._console = config, watch, out, console
@@ -119,11 +119,11 @@ class Gatekeeper:
                 "keep it, or train into another --out"
             )
 
-    def _gate(self, step: int, folder: Path) -> "Verdict":
+    def _gate(self, step: int, folder: Path) -> "GateRecord":
         from aem_harness.api.gating import Candidate, decide
-        from aem_harness.harness.gate.driver import Options
+        from aem_harness.harness.gate.driver import GateOptions
         from aem_harness.harness.run.store import now
-        from aem_harness.training.watch import Verdict
+        from aem_harness.training.watch import GateRecord
 
         watch, name, runs = self._watch, self._register(step, folder), self._gates / f"step-{step}"
         if lost_whole(runs):  # its losses are final for a gate, which would only say so again
@@ -140,7 +140,7 @@ class Gatekeeper:
                 out=runs,
             ),
             (),
-            Options(
+            GateOptions(
                 sequence=self._sequence,
                 # A run that is extended has more gates than its first settings said; any so many share the alpha.
                 window=begun.window if begun else max(2, len(watch.steps(self._config.steps))),
@@ -148,7 +148,7 @@ class Gatekeeper:
             ),
             self._console,
         )
-        verdict = Verdict(
+        verdict = GateRecord(
             step=step,
             checkpoint=name,
             verdict=report.verdict,
@@ -160,7 +160,7 @@ class Gatekeeper:
         self._write(verdict)
         return verdict
 
-    def _write(self, verdict: "Verdict") -> None:
+    def _write(self, verdict: "GateRecord") -> None:
         from aem_harness.harness.io import write_json_lines
         from aem_harness.training.watch import VERDICTS, verdicts
 

@@ -27,7 +27,7 @@ from aem_harness.training.config import RlConfig, find_config, load_config
 from aem_harness.training.environment import PROMPTS
 from aem_harness.training.folder import read_metrics
 from aem_harness.training.loss import logprobs_and_entropies
-from aem_harness.training.rollouts import Limits
+from aem_harness.training.rollouts import EpisodeLimits
 from aem_harness.training.run import train
 from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat
@@ -59,7 +59,7 @@ def side_by_side(config: RlConfig, pairs: int) -> None:
     torch.set_num_threads(1)
     model, tokenizer = load_policy(policy_folder(config.start))
     optimizer = torch.optim.AdamW(model.parameters(), 0.0)  # the weights stay: all updates are of one batch
-    limits = Limits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
+    limits = EpisodeLimits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
     pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.tasks))
     chat = Chat(tokenizer)
     rollouts, groups, _ = reference.sample(model, chat, Prompts.load(PROMPTS), pool, limits, config, 1)

@@ -53,7 +53,7 @@ def audit(
     ] = False,
     seed: Annotated[int, typer.Option(help="With --make-variants: another seed changes other literals.")] = 0,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: where the marks go.")
+        Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: file for the marks.")
     ] = Path("audit.json"),
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
     engine: options.Engines = None,

@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     group.command("list", epilog="Example: aem checkpoints list --registry checkpoints")(list_)
     group.command("show", epilog="Example: aem checkpoints show tiny-aem")(show)
     group.command("verify", epilog="Example: aem checkpoints verify 'deepswe-aem@50..250'")(verify)
-    group.command("diff", epilog="Example: aem checkpoints diff tiny-grpo tiny-aem, or of two run folders")(diff)
+    group.command("diff", epilog="Example: aem checkpoints diff tiny-grpo tiny-aem")(diff)
     app.add_typer(group, name="checkpoints")
 
 
@@ -167,7 +167,7 @@ def diff(
     right: Annotated[str, typer.Argument(help="Another of the same kind.")],
     registry: options.RegistryFolder = None,
 ) -> None:
-    """Show the differences between two cards, or between the server fingerprints of two runs."""
+    """Show the differences between two cards, or, of two run folders, between the fingerprints of their servers."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
+from aem_harness.commands.run import Retry
 
 if TYPE_CHECKING:
     from aem_harness.api.training_data import Prepared
@@ -47,15 +48,14 @@ def prepare(
         bool, typer.Option("--validate/--no-validate", help="Grade the gold patch and an unchanged tree of every row.")
     ] = True,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
-    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the tests of a row, in seconds.")] = 1800,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit for the tests of a row.")] = 1800,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
-    retry_infra: Annotated[
-        bool, typer.Option("--retry-infra", help="Also repeat gradings lost to infrastructure.")
-    ] = False,
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
+    retry_infra: Annotated[bool, typer.Option("--retry-infra", hidden=True)] = False,  # its earlier name
 ) -> None:
     """Make training rows of a published set: drop what is measured and what does not work, and certify the rest.
 
-    The same command continues. Exit code 3: some rows were lost to infrastructure and are in neither file's count.
+    The same command continues. Exit code 3: some rows were lost to infrastructure, and are neither kept nor dropped.
     """
     from rich.console import Console
 
@@ -72,7 +72,7 @@ def prepare(
         workers=workers,
         timeout=timeout,
         memory=memory,
-        retry_infrastructure=retry_infra,
+        retry_infrastructure=retry_infra or retry is Retry.infra,
         console=Console(stderr=True),
     )
     _say(prepared)
@@ -91,7 +91,7 @@ def _say(prepared: "Prepared") -> None:
     if prepared.pending:
         first, why = next(iter(prepared.pending.items()))
         typer.echo(
-            f"  {len(prepared.pending)} lost to infrastructure, the first {first}: {why}; --retry-infra tries again"
+            f"  {len(prepared.pending)} lost to infrastructure, the first {first}: {why}; --retry infra tries again"
         )
     if not certificate["validated"]:
         typer.echo("  not validated in containers (--validate)")
@@ -102,7 +102,7 @@ def _say(prepared: "Prepared") -> None:
 def show(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder written by `aem data prepare`.")],
 ) -> None:
-    """The certificate of prepared rows, checked against the rows beside it."""
+    """Show the certificate of prepared rows, checked against the rows beside it."""
     from aem_harness.api.training_data import ROWS
     from aem_harness.harness.instances.load import load_tasks
     from aem_harness.training.guard import certificate_of

@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="Format; see below.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File or folder to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE|FOLDER", help="File or folder to write, by the format.")
+    ],
     seed: Annotated[int | None, typer.Option(min=0, help="Only this seed of every task.")] = None,
 ) -> None:
     """Write a run for another tool: Inspect, Harbor, the SWE-bench leaderboard, mini-swe-agent, trainers, tables."""

@@ -104,9 +104,7 @@ class Arms:
     order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default: 0).")] = None
     orders: Annotated[
         int | None,
-        typer.Option(
-            help="In how many orders or runs this candidate may be gated, fixed before the first (default: 1)."
-        ),
+        typer.Option(help="Orders or runs in which this candidate may be gated, fixed before the first (default: 1)."),
     ] = None
     min_power: Annotated[
         float,
@@ -156,7 +154,9 @@ class Asked:
     ] = None
     launch_sd: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", min=0, help="Standard deviation of a rate between launches, if known."),
+        typer.Option(
+            metavar="POINTS", min=0, help="Known standard deviation of a rate between launches of its server."
+        ),
     ] = None
 
     def config(self, **settings: Any) -> "GateConfig":
@@ -203,7 +203,7 @@ class Run:
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set, where the baseline is a checkpoint.")
     ] = None
     arm: Annotated[str | None, typer.Option(metavar="NAME", help="Label of the candidate's run.")] = None
-    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per task at the most.")] = 4
+    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Maximum number of rollouts per task.")] = 4
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Run folder (default: results/gate-...)."),
@@ -245,7 +245,8 @@ class Output:
         typer.Option(metavar="FILE", help="State of a sequence of gates that share one false-alarm rate."),
     ] = None
     window: Annotated[
-        int | None, typer.Option(min=1, help="Consecutive gates that share the false-alarm rate (default: 7).")
+        int | None,
+        typer.Option(min=1, help="Number of consecutive gates that share the false-alarm rate (default: 7)."),
     ] = None
     ledger: Annotated[
         Path | None,
@@ -310,7 +311,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.gate.ci import published
-    from aem_harness.harness.gate.driver import Options
+    from aem_harness.harness.gate.driver import GateOptions
     from aem_harness.harness.gate.report import to_text
 
     config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
@@ -341,7 +342,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
             arms.baseline,
             candidate,
             arms.sources or (),
-            Options(
+            GateOptions(
                 history=arms.history or (),
                 fresh=arms.fresh,
                 common=arms.common,

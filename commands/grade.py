@@ -52,11 +52,18 @@ def grade(
     ] = "verified",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Run folder (default: results/<model>-<digest>); with --logs the CSV file."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER|FILE",
+            help="Run folder (default: results/<model>-<digest>); with --logs the CSV file (default: verdicts.csv).",
+        ),
     ] = None,
     ids: options.Ids = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
-    timeout: Annotated[float, typer.Option(min=1, help="Time limit for the tests of an instance, in seconds.")] = 1800,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Time limit for the tests of an instance.")
+    ] = 1800,
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
     retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
     canary: options.Canary = 0.05,

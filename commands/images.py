@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.types import Task
 
 GIB = 1 << 30
+Workers = Annotated[int, typer.Option("--workers", "-w", min=1, help="Images in parallel.")]
 
 
 @dataclass
@@ -69,7 +70,7 @@ def list_images(part: Part) -> None:
     console.print(f"{len(present)} of {len({task.instance.image for task in tasks})} images are present")
 
 
-def pull(part: Part, workers: options.Workers = 4, mirror: options.Mirror = None) -> None:
+def pull(part: Part, workers: Workers = 4, mirror: options.Mirror = None) -> None:
     """Pull images before a run."""
     _each(part, workers, "pulling", mirror)
 
@@ -140,7 +141,7 @@ def _one_by_one(work: "dict[str, Any]", do: Callable[[Any], str], verb: str) -> 
         raise typer.Exit(EXIT_INFRASTRUCTURE)
 
 
-def build(part: Part, workers: options.Workers = 2) -> None:
+def build(part: Part, workers: Workers = 2) -> None:
     """Build the images of a bundled set, or of a local file whose rows have a Dockerfile."""
     _each(part, workers, "building")
 

@@ -14,7 +14,7 @@ from typer.models import ArgumentInfo, OptionInfo
 if TYPE_CHECKING:
     from aem_harness.api.running import Tasks
     from aem_harness.api.sites import Where
-    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.compare import CompareOptions
     from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.run.origin import Reuse
 
@@ -139,7 +139,7 @@ Describe = Annotated[
     typer.Option(
         "--instances",
         metavar="NAME|FILE",
-        help="Dataset with difficulty and issue date of the tasks: a name, or a .jsonl file.",
+        help="Dataset that knows difficulty and issue date of the tasks: a name, or a .jsonl file.",
     ),
 ]
 Cutoff = Annotated[
@@ -148,17 +148,24 @@ Cutoff = Annotated[
 ]
 Calls = Annotated[
     str | None,
-    typer.Option(metavar="ARMS", help="FREE,WITHOUT[,FORCED]: arms that show needless, harmful and missed tool calls."),
+    typer.Option(
+        metavar="FREE,WITHOUT[,FORCED]",
+        help="Arms that may, cannot and must call a tool: which calls were needless, harmful or missed?",
+    ),
 ]
 Tax = Annotated[
-    str | None, typer.Option(metavar="ARMS", help="NATIVE,PROMPT,NULL,TOOL: arms that show the tool-use tax.")
+    str | None,
+    typer.Option(
+        metavar="NATIVE,PROMPT,NULL,TOOL",
+        help="Arms without tools, with their prompt, with idle tools, with tools: what do tools cost and gain?",
+    ),
 ]
 EndsFile = Annotated[
     Path | None,
     typer.Option(
         "--ends",
         metavar="FILE",
-        help="YAML file with lines `exit status: whose fault`, for all arms (docs/ends.md).",
+        help="YAML file that overrides whose fault an exit status is, in all arms (docs/ends.md).",
     ),
 ]
 
@@ -189,7 +196,7 @@ EvictOthers = Annotated[
     typer.Option(
         "--evict-others",
         envvar="AEM_EVICT_OTHERS",
-        help="Also remove images of the tasks that were there before the run.",
+        help="Also remove images of these tasks that the run did not fetch itself.",
     ),
 ]
 Mirror = Annotated[
@@ -254,13 +261,13 @@ class Comparing:
     cutoff: Cutoff = None
     ends: EndsFile = None
 
-    def options(self, *, trajectories: bool = True) -> "Options":
-        from aem_harness.harness.compare.compare import Options
+    def options(self, *, trajectories: bool = True) -> "CompareOptions":
+        from aem_harness.harness.compare.compare import CompareOptions
         from aem_harness.harness.errors import ConfigError
 
         if self.series and self.all_pairs:
             raise ConfigError("--series and --all-pairs ask for different comparisons: give one of them")
-        return Options(
+        return CompareOptions(
             level=self.level,
             against="all" if self.all_pairs else "previous" if self.series else "baseline",
             common=self.common,

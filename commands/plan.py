@@ -28,7 +28,7 @@ Examples:
 """
 
 
-class Surface(StrEnum):
+class SurfaceName(StrEnum):
     deepswe, autocoderover, temperature_0 = "deepswe", "autocoderover", "temperature-0"
 
 
@@ -43,7 +43,9 @@ class Target:
     tasks: Annotated[
         int | None, typer.Option(min=2, help="Number of tasks (default: that of the history, or 500).")
     ] = None
-    seeds: Annotated[int | None, typer.Option(min=1, help="Also show what this many seeds detect, and cost.")] = None
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", "-k", min=1, help="Also show what this many seeds detect, and cost.")
+    ] = None
     alpha: Annotated[float, typer.Option(metavar="RATE", min=0.0001, max=0.5, help="Two-sided error rate.")] = 0.05
     power: Annotated[
         float, typer.Option(metavar="SHARE", min=0.5, max=0.999, help="Power: the chance to detect it.")
@@ -56,19 +58,21 @@ class Assumed:
 
     PANEL: ClassVar[str] = "Assumptions"
 
-    surface: Annotated[Surface, typer.Option(help="Published results whose variance components are assumed.")] = (
-        Surface.deepswe
+    surface: Annotated[SurfaceName, typer.Option(help="Published results whose variance components are assumed.")] = (
+        SurfaceName.deepswe
     )
     history: Annotated[
         list[str] | None,
         typer.Option(metavar="RUN|FILE", help="Estimate the components from these results instead. Repeatable."),
     ] = None
-    rate: Annotated[float | None, typer.Option(metavar="PERCENT", min=0.1, max=99.9, help="Expected rate.")] = None
+    rate: Annotated[float | None, typer.Option(metavar="PERCENT", min=0.1, max=99.9, help="Expected resolve rate.")] = (
+        None
+    )
     noise: Annotated[
         float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Run noise, as a share of p (1 - p).")
     ] = None
-    seconds: Annotated[float | None, typer.Option(min=0, help="Wall-clock seconds per rollout.")] = None
-    workers: Annotated[int, typer.Option(min=1, help="Rollouts in parallel.")] = 16
+    seconds: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Wall-clock time per rollout.")] = None
+    workers: options.Workers = 16
     gpus: Annotated[float, typer.Option(min=0, help="GPUs in use, where the history has no GPU-seconds.")] = 1
 
     @property
@@ -90,7 +94,7 @@ class Allocated:
     budget: Annotated[
         int | None, typer.Option(min=1, help="With --allocate: rollouts per arm (default: 4 per task).")
     ] = None
-    at_least: Annotated[int, typer.Option(min=1, help="With --allocate: minimum of seeds per task.")] = 1
+    at_least: Annotated[int, typer.Option(min=1, help="With --allocate: minimum number of seeds per task.")] = 1
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Methods:
             help="Plan a comparison of methods whose training runs vary by this standard deviation.",
         ),
     ] = None
-    training_hours: Annotated[float, typer.Option(min=0, help="GPU-hours per training run.")] = 0
+    training_hours: Annotated[float, typer.Option(metavar="HOURS", min=0, help="GPU-hours per training run.")] = 0
 
 
 @dataclass

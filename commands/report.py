@@ -30,7 +30,9 @@ def report(
     arms: Annotated[list[str], typer.Argument(help="What `aem compare` takes; the first is the baseline.")],
     how: Comparing,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="HTML file to write.")] = Path("report.html"),
-    embed: Annotated[float, typer.Option(metavar="MB", min=0, help="Trajectories in the file, at the most.")] = 16.0,
+    embed: Annotated[
+        float, typer.Option(metavar="MB", min=0, help="Maximum size of the trajectories in the file.")
+    ] = 16.0,
     overview: Annotated[
         bool,
         typer.Option("--overview", help="Instead of a comparison: one page on all runs below the given folders."),

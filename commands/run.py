@@ -93,7 +93,7 @@ def run(
     retry: Annotated[Retry | None, typer.Option(help="Also repeat rollouts lost to infrastructure.")] = None,
     retry_seconds: Annotated[
         float | None,
-        typer.Option(min=1, help="Time limit for one model call, in seconds, retries included (default: 1800)."),
+        typer.Option(metavar="SECONDS", min=1, help="Time limit for one model call, retries included (default: 1800)."),
     ] = None,
     canary: options.Canary = 0.05,
     no_canary: options.NoCanary = False,

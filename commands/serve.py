@@ -40,7 +40,8 @@ def register(app: typer.Typer) -> None:
 def serve_(
     checkpoints: Annotated[list[str], typer.Argument(help="Registered checkpoints, or a series NAME@50..250.")],
     port: Annotated[
-        int | None, typer.Option(help="Port of the first server; others get the next ones (default: any free).")
+        int | None,
+        typer.Option(metavar="PORT", help="Port of the first server; others get the next ones (default: any free)."),
     ] = None,
     registry: options.RegistryFolder = None,
     log: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the servers log.")] = Path("logs"),
@@ -75,7 +76,7 @@ def determinism(
     run: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Use prefixes of this run's trajectories as prompts.")
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts, at the most.")] = 16,
+    prompts: Annotated[int, typer.Option(min=1, help="Maximum number of prompts.")] = 16,
     concurrency: Annotated[
         str, typer.Option(metavar="N,...", help="Numbers of concurrent requests to test.")
     ] = "1,8,32",

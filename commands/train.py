@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from aem_harness.commands import options
+
 EXAMPLES = """
 Examples:
 
@@ -33,15 +35,11 @@ def train(
     config: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="YAML file, or the name of a shipped one.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--config-value", "-c", metavar="KEY=VALUE", help="Override a setting: dotted.key=value. Repeatable."
-        ),
-    ] = None,
+    settings: options.Overrides = None,
     old_settings: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Run folder (default: results/training/NAME-seedN).")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Run folder (default: results/training/NAME-seedN)."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved step.")] = False,
     dry_run: Annotated[

@@ -48,7 +48,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class Effect:
     """A mean over worlds with its 95 % t-interval, and the smallest effect that 80 % power would have seen."""
 
     mean: float
@@ -105,39 +105,39 @@ def outcomes(curves: Curves) -> Outcomes:
     return result
 
 
-def difference(measured: Outcomes, outcome: str, of: str, minus: str | None) -> Answer:
+def difference(measured: Outcomes, outcome: str, of: str, minus: str | None) -> Effect:
     """Paired by world."""
     values = measured[of][outcome] - (measured[minus][outcome] if minus else 0.0)
     return answer(values)
 
 
-def answer(values: np.ndarray) -> Answer:
+def answer(values: np.ndarray) -> Effect:
     """t-interval and two-sided p of a mean over worlds."""
     from scipy.stats import t
 
     values = np.asarray(values, dtype=float)
     n, mean, error = len(values), float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5)
     if error == 0.0:
-        return Answer(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, 0.0, n)
+        return Effect(mean, mean, mean, 1.0 if mean == 0.0 else 0.0, 0.0, n)
     half = float(t.ppf(0.975, n - 1)) * error
     p = float(2 * t.sf(abs(mean) / error, n - 1))
-    return Answer(mean, mean - half, mean + half, p, POWER * error, n)
+    return Effect(mean, mean - half, mean + half, p, POWER * error, n)
 
 
-def answers(measured: Outcomes) -> list[tuple[Question, Answer, float]]:
+def answers(measured: Outcomes) -> list[tuple[Question, Effect, float]]:
     """Every question with its answer and its p by Holm."""
     given = [difference(measured, question.outcome, question.of, question.minus) for question in QUESTIONS]
     return list(zip(QUESTIONS, given, holm([one.p for one in given]), strict=True))
 
 
-def verdict(given: Answer, p: float) -> str:
+def verdict(given: Effect, p: float) -> str:
     """The sign, where Holm's p allows to name one."""
     if p >= 0.05:
         return "no difference detected"
     return "positive" if given.mean > 0 else "negative"
 
 
-def told(given: Answer, p: float) -> str:
+def told(given: Effect, p: float) -> str:
     """One line: the verdict, the interval, and what could have been seen."""
     return f"{verdict(given, p)}: {given} over {given.n} runs, p = {p:.2g}; 80 % power from {given.detectable:.4f}"
 

@@ -15,7 +15,7 @@ from aem_harness.training.aem import AemConfig
 from aem_harness.training.bases import Base, base_named
 from aem_harness.training.model import ModelConfig
 from aem_harness.training.verl_config import VerlConfig
-from aem_harness.training.watch import Watch
+from aem_harness.training.watch import GateSettings
 
 
 class Common(Record):
@@ -90,7 +90,7 @@ class RlConfig(Common):
     max_reply: int = Field(default=40, gt=0)
     tasks: int = Field(default=4000, gt=0)
     resampling_rounds: int = Field(default=4, gt=0, description="how often dynamic sampling may draw again")
-    gate: Watch | None = None
+    gate: GateSettings | None = None
 
     @model_validator(mode="after")
     def _ratio_can_differ_from_one(self) -> Self:
@@ -157,7 +157,7 @@ class TrlConfig(Record):
     )
     warm_start: WarmStart | None = Field(default=None, description="demonstrations first, into the same weights")
     report_to: tuple[str, ...] = Field(default=("tensorboard",), description="of transformers: also wandb, mlflow")
-    gate: Watch | None = None
+    gate: GateSettings | None = None
     arguments: Mapping[str, Any] = Field(default_factory=dict)
 
 

@@ -32,7 +32,7 @@ EDGE = 10  # steps that "early" and "late" average over
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanInterval:
     mean: float
     low: float
     high: float
@@ -65,15 +65,15 @@ def collect(runs: Path, arms: Sequence[str]) -> Curves:
     return by_arm
 
 
-def t_interval(values: Iterable[float]) -> Interval:
+def t_interval(values: Iterable[float]) -> MeanInterval:
     """Mean and 95 % t-interval; with one value the interval is unbounded."""
     from scipy.stats import t
 
     array = np.asarray(list(values), dtype=float)
     if len(array) < 2:
-        return Interval(float(array.mean()), -np.inf, np.inf, len(array))
+        return MeanInterval(float(array.mean()), -np.inf, np.inf, len(array))
     half = float(t.ppf(0.975, len(array) - 1)) * array.std(ddof=1) / np.sqrt(len(array))
-    return Interval(float(array.mean()), float(array.mean() - half), float(array.mean() + half), len(array))
+    return MeanInterval(float(array.mean()), float(array.mean() - half), float(array.mean() + half), len(array))
 
 
 def summarise(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:

@@ -19,13 +19,13 @@ from aem_harness.agents.templates import Prompts
 from aem_harness.harness.types import ExitStatus
 from aem_harness.training.functions import expression
 from aem_harness.training.shell import SUBMIT, MemoryEnvironment, Unsupported, safe_failures
-from aem_harness.training.tasks import Edit, Task, edits, mutants
+from aem_harness.training.tasks import BugFix, Edit, edits, mutants
 
 PROMPTS = "tiny-1"
 MAX_STEPS = 8
 
 
-def files_of(task: Task) -> dict[str, str]:
+def files_of(task: BugFix) -> dict[str, str]:
     """The task's two files as they lie in the project at the base commit."""
     return {
         f"lib/{task.name}.py": task.bug + "\n",
@@ -33,7 +33,7 @@ def files_of(task: Task) -> dict[str, str]:
     }
 
 
-def statement_of(task: Task) -> str:
+def statement_of(task: BugFix) -> str:
     """The problem statement of the task's instance."""
     return f"lib/{task.name}.py is wrong: {task.issue}"
 
@@ -42,7 +42,7 @@ def statement_of(task: Task) -> str:
 class Episode:
     """One rollout. `messages` grows as the policy's replies come in; `status` is None until it ends."""
 
-    task: Task
+    task: BugFix
     prompts: Prompts
     max_steps: int = MAX_STEPS
     messages: list[Mapping[str, str]] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Skill:
     attempts: int = 2
 
 
-def demonstration(task: Task, skill: Skill, random: Random, prompts: Prompts) -> Episode:
+def demonstration(task: BugFix, skill: Skill, random: Random, prompts: Prompts) -> Episode:
     """A scripted, imperfect rollout: read, edit, test, start over after a failure, submit. Really executed."""
     episode = Episode(task, prompts)
     for command in _script(episode, skill, random):
@@ -137,7 +137,7 @@ def _script(episode: Episode, skill: Skill, random: Random) -> Iterator[str]:
     yield SUBMIT
 
 
-def _wrong_edits(task: Task) -> list[Edit]:
+def _wrong_edits(task: BugFix) -> list[Edit]:
     """Single mutations of the buggy function that do not mend it."""
     changes = (edits(task.bug, mutant) for mutant in mutants(task.bug) if mutant != task.gold)
     return [change[0] for change in changes if len(change) == 1]

@@ -20,14 +20,14 @@ from aem_harness.agents.templates import Prompts
 from aem_harness.harness.compare.mcnemar import wilson
 from aem_harness.training import tasks
 from aem_harness.training.checkpoint import load_policy
-from aem_harness.training.curves import Interval, t_interval
+from aem_harness.training.curves import MeanInterval, t_interval
 from aem_harness.training.environment import PROMPTS
-from aem_harness.training.rollouts import Limits, play
+from aem_harness.training.rollouts import EpisodeLimits, play
 from aem_harness.training.tokenizer import Chat
 
 
 def rewards(
-    folder: Path, held_out: Sequence[tasks.Task], temperature: float, *, samples: int = 1, seed: int = 0
+    folder: Path, held_out: Sequence[tasks.BugFix], temperature: float, *, samples: int = 1, seed: int = 0
 ) -> list[float]:
     """Each task's mean reward over `samples` rollouts."""
     model, tokenizer = load_policy(folder)
@@ -36,7 +36,7 @@ def rewards(
         Chat(tokenizer),
         [task for task in held_out for _ in range(samples)],
         Prompts.load(PROMPTS),
-        limits=Limits(context=model.config.max_position_embeddings),
+        limits=EpisodeLimits(context=model.config.max_position_embeddings),
         temperature=temperature,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -44,11 +44,11 @@ def rewards(
     return [sum(found[start : start + samples]) / samples for start in range(0, len(found), samples)]
 
 
-def measure(folder: Path, held_out: Sequence[tasks.Task], samples: int) -> tuple[Interval, Interval]:
+def measure(folder: Path, held_out: Sequence[tasks.BugFix], samples: int) -> tuple[MeanInterval, MeanInterval]:
     """Greedy and sampled success."""
     greedy = rewards(folder, held_out, 0.0)
     share = sum(greedy) / len(greedy)
-    return Interval(share, *wilson(share, len(greedy)), n=len(greedy)), t_interval(
+    return MeanInterval(share, *wilson(share, len(greedy)), n=len(greedy)), t_interval(
         rewards(folder, held_out, 1.0, samples=samples)
     )
 

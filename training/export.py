@@ -23,7 +23,7 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.training.environment import files_of, statement_of
 from aem_harness.training.project import t
 from aem_harness.training.project.t import failures
-from aem_harness.training.tasks import TEST_SEED, Task, tasks
+from aem_harness.training.tasks import TEST_SEED, BugFix, tasks
 
 REPO = "aem/tiny-bugs"
 BUNDLED_SEED, BUNDLED_COUNT = 2, 40  # held-out tasks like those that trainers evaluate on, and none of them
@@ -48,7 +48,7 @@ RUN chmod -R u=rwX,go=rX . && git init -q && git add -A && {commit} git commit -
 _HEREDOC = "EOF_114329324912"
 
 
-def export_rows(chosen: Sequence[Task], folder: Path) -> Path:
+def export_rows(chosen: Sequence[BugFix], folder: Path) -> Path:
     """Write `rows.jsonl` and the image's build folder `project/` into `folder`; returns the rows' path.
 
     `aem run --set rows.jsonl` builds the image once. Raises ConfigError when two tasks share a name.
@@ -67,7 +67,7 @@ def export_rows(chosen: Sequence[Task], folder: Path) -> Path:
     return folder / "rows.jsonl"
 
 
-def project_files(chosen: Iterable[Task]) -> dict[str, str]:
+def project_files(chosen: Iterable[BugFix]) -> dict[str, str]:
     """The work tree at the base commit."""
     files = {"t.py": inspect.getsource(t)}
     for task in chosen:
@@ -75,7 +75,7 @@ def project_files(chosen: Iterable[Task]) -> dict[str, str]:
     return files
 
 
-def row_of(task: Task, commit: str, image: str) -> dict[str, Any]:
+def row_of(task: BugFix, commit: str, image: str) -> dict[str, Any]:
     """The instance of one task, in the row format of swebench 5."""
     module, tests = f"lib/{task.name}.py", f"tests/{task.name}.txt"
     visible = files_of(task)[tests]

@@ -19,8 +19,7 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import read_json
 from aem_harness.harness.types import Task
 from aem_harness.training.functions import skeleton
-from aem_harness.training.tasks import Task as BugFix
-from aem_harness.training.tasks import split_of
+from aem_harness.training.tasks import BugFix, split_of
 
 COMMIT = 7  # hexadecimal digits of a commit that are compared: some sets name no more
 KINDS = ("instance id", "repository and base commit", "problem statement")

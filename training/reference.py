@@ -29,7 +29,7 @@ from aem_harness.training.folder import Folder, enter, parent_of
 from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.loss import Loss, logprobs_and_entropies, policy_loss, token_mean
 from aem_harness.training.model import Model
-from aem_harness.training.rollouts import Limits, Rollout, play, tensors
+from aem_harness.training.rollouts import EpisodeLimits, Rollout, play, tensors
 from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat
 from aem_harness.training.watch import HELD, Watcher, due
@@ -75,7 +75,7 @@ def train(
     )
     pool = list(tasks.tasks("train", seed=tasks.TRAIN_SEED, count=config.tasks))
     held_out = list(tasks.tasks("test", seed=tasks.TEST_SEED, count=config.evaluate_tasks))
-    limits = Limits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
+    limits = EpisodeLimits(config.max_steps, config.max_reply, model.config.max_position_embeddings)
     with Folder(out, config, resume=resume) as folder:
         provenance = card(config, folder, limits, certify_bug_fixes(pool))
         enter(out, config, provenance)
@@ -126,8 +126,8 @@ def sample(
     model: Model,
     chat: Chat,
     prompts: Prompts,
-    pool: Sequence[tasks.Task],
-    limits: Limits,
+    pool: Sequence[tasks.BugFix],
+    limits: EpisodeLimits,
     config: RlConfig,
     step: int,
 ) -> tuple[list[Rollout], list[int], int]:
@@ -159,7 +159,7 @@ def sample(
 
 
 def make_batch(
-    rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, config: RlConfig, context: int = Limits.context
+    rollouts: Sequence[Rollout], groups: Sequence[int], pad: int, config: RlConfig, context: int = EpisodeLimits.context
 ) -> Batch:
     """Rollouts as tensors, their rewards as the base sees them, and whom the loss leaves out.
 
@@ -329,7 +329,13 @@ def sample_of(rollout: Rollout) -> dict[str, Any]:
 
 
 def evaluate(
-    model: Model, chat: Chat, prompts: Prompts, held_out: Sequence[tasks.Task], limits: Limits, *, seed: int = 0
+    model: Model,
+    chat: Chat,
+    prompts: Prompts,
+    held_out: Sequence[tasks.BugFix],
+    limits: EpisodeLimits,
+    *,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Share of held-out tasks solved, greedily and sampled once at temperature 1 (the same draws every time)."""
     generator = torch.Generator().manual_seed(seed)
@@ -341,7 +347,7 @@ def evaluate(
     return {"test_greedy": solved(0.0), "test_sampled": solved(1.0)}
 
 
-def card(config: RlConfig, folder: Folder, limits: Limits, certificate: Mapping[str, Any]) -> Card:
+def card(config: RlConfig, folder: Folder, limits: EpisodeLimits, certificate: Mapping[str, Any]) -> Card:
     """The checkpoint's provenance, as the registry keeps it."""
     return Card(
         name=config.name,
@@ -372,6 +378,6 @@ def training_of(config: Common, folder: Folder, certificate: Mapping[str, Any]) 
     )
 
 
-def scaffold(limits: Limits) -> Scaffold:
+def scaffold(limits: EpisodeLimits) -> Scaffold:
     """The agent that the policy was trained as. A reply without a command ended an episode there, so it does here."""
     return Scaffold(agent="bash", options={"prompts": PROMPTS, "steps": limits.steps, "format_errors": 1})

@@ -12,7 +12,7 @@ from torch import Tensor
 from aem_harness.agents.templates import Prompts
 from aem_harness.training.environment import Episode
 from aem_harness.training.model import Cache, Model, continue_rows
-from aem_harness.training.tasks import Task
+from aem_harness.training.tasks import BugFix
 from aem_harness.training.tokenizer import Chat
 
 
@@ -30,7 +30,7 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Limits:
+class EpisodeLimits:
     """Of one rollout: replies, ids in one reply, ids in the whole conversation."""
 
     steps: int = 8
@@ -42,10 +42,10 @@ class Limits:
 def play(
     model: Model,
     chat: Chat,
-    tasks: Sequence[Task],
+    tasks: Sequence[BugFix],
     prompts: Prompts,
     *,
-    limits: Limits,
+    limits: EpisodeLimits,
     temperature: float,
     generator: torch.Generator | None = None,
 ) -> list[Rollout]:

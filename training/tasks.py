@@ -34,7 +34,7 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Task:
+class BugFix:
     """`bug` is the source that the policy finds, `fix` the line that was mutated. Examples read `call == value`."""
 
     name: str
@@ -51,7 +51,7 @@ class Task:
         return next(failure for failure in failures(self.bug, self.visible) if failure)
 
 
-def tasks(split: Split, *, seed: int, count: int) -> Iterator[Task]:
+def tasks(split: Split, *, seed: int, count: int) -> Iterator[BugFix]:
     """`count` tasks of one split; the same seed gives the same tasks on every machine.
 
     No function comes twice. Test tasks have distinct names too, so that they can be modules of one project.
@@ -77,7 +77,7 @@ def split_of(skeleton: str) -> Split:
     return "test" if share < TEST_SHARE else "train"
 
 
-def make_task(function: functions.Function, random: Random) -> Task | None:
+def make_task(function: functions.Function, random: Random) -> BugFix | None:
     """A random mutation of the function with examples that show it; None where 60 random calls cannot."""
     mutant = random.choice(mutants(function.source))
     (fix,) = edits(mutant, function.source)
@@ -99,7 +99,7 @@ def make_task(function: functions.Function, random: Random) -> Task | None:
     if len(visible) < VISIBLE or len(telling_first) < HIDDEN:
         return None
     random.shuffle(visible)
-    return Task(
+    return BugFix(
         name=function.name,
         family=function.family,
         gold=function.source,

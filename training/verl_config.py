@@ -8,10 +8,10 @@ from pydantic import Field
 from aem_harness.harness.config import Limits
 from aem_harness.harness.types import Record
 from aem_harness.training.aem import AemConfig
-from aem_harness.training.watch import Watch
+from aem_harness.training.watch import GateSettings
 
 
-class Sandbox(Record):
+class SandboxSettings(Record):
     """Where the rollouts happen: which agent, on which instances, graded how long.
 
     `containers` bounds the rollouts at once of one of verl's agent workers, of which a node has several. `validation`
@@ -21,7 +21,7 @@ class Sandbox(Record):
     reward 0. With `record`, a folder that every node can write, every rollout leaves its trajectory and grading there.
     """
 
-    instances: str = Field("", description="SWE-bench-format rows: a file, or a name that `aem run --dataset` knows")
+    instances: str = Field("", description="SWE-bench-format rows: a file, or a name that `aem run --set` knows")
     validation: str = Field("", description="held-out rows, likewise; without them verl does not evaluate")
     agent: str = "bash"
     agent_options: Mapping[str, Any] = Field(default_factory=dict)
@@ -46,6 +46,6 @@ class VerlConfig(Record):
     steps: int = Field(gt=0)
     mode: Literal["sync", "colocate_async", "separate_async"] = "sync"
     aem: AemConfig | None = None
-    sandbox: Sandbox = Sandbox()
-    gate: Watch | None = None
+    sandbox: SandboxSettings = SandboxSettings()
+    gate: GateSettings | None = None
     verl: Mapping[str, Any] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ from aem_harness.training.folder import Folder, enter, parent_of
 from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.model import Model
 from aem_harness.training.reference import Report, evaluate, scaffold, score, training_of
-from aem_harness.training.rollouts import Limits, Rollout, demonstrated, tensors
+from aem_harness.training.rollouts import EpisodeLimits, Rollout, demonstrated, tensors
 from aem_harness.training.start import policy_folder
 from aem_harness.training.tokenizer import Chat, train_tokenizer
 
@@ -40,7 +40,7 @@ def train(config: WarmStartConfig, out: Path, *, resume: bool = False, report: R
     episodes = [demonstration(task, skill, random, prompts) for task in pool]
     model, tokenizer = load_policy(policy_folder(config.start)) if config.start else make_policy(episodes, config)
     chat = Chat(tokenizer)
-    limits = Limits(context=model.config.max_position_embeddings)
+    limits = EpisodeLimits(context=model.config.max_position_embeddings)
     rollouts = [demonstrated(episode, chat) for episode in episodes]
     rollouts = [rollout for rollout in rollouts if len(rollout.ids) <= limits.context]
     optimizers = make_optimizers(model, config)
@@ -123,7 +123,7 @@ def schedule(step: int, config: WarmStartConfig) -> float:
     return min(1.0, step / config.warmup) * (0.05 + 0.95 * cosine)
 
 
-def _card(config: WarmStartConfig, folder: Folder, limits: Limits, certificate: Mapping[str, Any]) -> Card:
+def _card(config: WarmStartConfig, folder: Folder, limits: EpisodeLimits, certificate: Mapping[str, Any]) -> Card:
     return Card(
         name=config.name,
         path=".",

@@ -23,7 +23,7 @@ VERDICTS = "gates.jsonl"
 _OF_THE_TRAINER = ("optimizer.*", "scheduler.*", "rng_state*", "trainer_state.json", "training_args.bin", "scaler.*")
 
 
-class Watch(Record):
+class GateSettings(Record):
     """When the policy is gated, on what, and what happens when it has become worse.
 
     `baseline` is a stored run on the same instances; without it the policy that training starts from is run first.
@@ -47,7 +47,7 @@ class Watch(Record):
         return sorted({*range(self.every, last + 1, self.every), last})
 
 
-class Verdict(Record):
+class GateRecord(Record):
     """One gate of a training run, as `gates.jsonl` keeps it."""
 
     step: int
@@ -65,26 +65,26 @@ class Regressed(AemError):
     exit_code = EXIT_BLOCK
 
 
-def verdicts(out: Path) -> list[Verdict]:
+def verdicts(out: Path) -> list[GateRecord]:
     """The gates of a run so far, in order of step."""
     file = out / VERDICTS
     lines = file.read_text().split("\n")[:-1] if file.is_file() else []  # a torn last line is no verdict
-    return sorted((Verdict.model_validate(json.loads(line)) for line in lines if line), key=lambda one: one.step)
+    return sorted((GateRecord.model_validate(json.loads(line)) for line in lines if line), key=lambda one: one.step)
 
 
-def due(watch: Watch | None, step: int, last: int, out: Path) -> bool:
+def due(watch: GateSettings | None, step: int, last: int, out: Path) -> bool:
     """Whether a step is to be gated and has not been."""
     return watch is not None and step in watch.steps(last) and step not in {one.step for one in verdicts(out)}
 
 
-def refuse_stopped(watch: Watch | None, out: Path) -> None:
+def refuse_stopped(watch: GateSettings | None, out: Path) -> None:
     """Raise Regressed for a run that a gate has stopped, unless it may now go on all the same."""
     blocked = [one for one in verdicts(out) if one.verdict == "BLOCK"]
     if watch and watch.on_regression == "stop" and blocked:
         raise Regressed(stopped(blocked[-1], out))
 
 
-def stopped(last: Verdict, out: Path) -> str:
+def stopped(last: GateRecord, out: Path) -> str:
     """What is said when a gate stops a training."""
     good = [one.checkpoint for one in verdicts(out) if one.verdict == "PASS"]
     last_good = f"; the last one that passed is {good[-1]}" if good else ""
@@ -105,7 +105,7 @@ def held(saved: Path, out: Path, step: int) -> Path:
     return folder
 
 
-def worst(found: Iterable[Verdict]) -> str:
+def worst(found: Iterable[GateRecord]) -> str:
     """The verdict that counts for a whole run: BLOCK where there is one."""
     words = {one.verdict for one in found}
     return next((word for word in ("BLOCK", "INCONCLUSIVE", "PASS") if word in words), "")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from aem_harness.aem_checkpoints.fallback.decoding import Answer, Ask
+from aem_harness.aem_checkpoints.fallback.decoding import Ask, Decoded
 from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served
 from aem_harness.harness.errors import validating
 from aem_harness.harness.types import Record
@@ -94,7 +94,7 @@ def tokens_body(query: Query, served: Served) -> dict[str, Any]:
     return {"count": len(ids), "max_model_len": served.context, "tokens": list(ids)}
 
 
-def chat_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
+def chat_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
     content = [
         {**_token(served, number, logprob), "top_logprobs": [_token(served, *other) for other in top]}
         for number, logprob, top in zip(reply.ids, reply.logprobs, reply.top, strict=ask.listed is not None)
@@ -106,7 +106,7 @@ def chat_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
     return _body("chat.completion", served, ask, reply, choice)
 
 
-def text_body(served: Served, ask: Ask, reply: Answer) -> dict[str, Any]:
+def text_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
     logprobs = {
         "tokens": [served.text(number) for number in reply.ids],
         "token_logprobs": reply.logprobs,
@@ -143,7 +143,7 @@ def _token(served: Served, number: int, logprob: float) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-def _body(kind: str, served: Served, ask: Ask, reply: Answer, choice: dict[str, Any]) -> dict[str, Any]:
+def _body(kind: str, served: Served, ask: Ask, reply: Decoded, choice: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "object": kind,

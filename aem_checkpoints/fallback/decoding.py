@@ -32,7 +32,7 @@ class Ask:
 
 
 @dataclass
-class Answer:
+class Decoded:
     """What came of it: sampled ids (an end token included), their log-probabilities (nats), and the top ones each."""
 
     ids: list[int] = field(default_factory=list)
@@ -45,13 +45,13 @@ class Answer:
 
 
 @torch.inference_mode()
-def answer(model: Any, tokenizer: Any, ends: frozenset[int], asks: Sequence[Ask]) -> list[Answer]:
+def answer(model: Any, tokenizer: Any, ends: frozenset[int], asks: Sequence[Ask]) -> list[Decoded]:
     """Decode all `asks` together until each has ended: by one of `ends`, a stop string, or its `max_tokens`.
 
     The same request with the same seed gives the same answer, up to what the batch around it does to floating-point
     sums.
     """
-    answers = [Answer() for _ in asks]
+    answers = [Decoded() for _ in asks]
     draws = [random.Random(ask.seed) for ask in asks]
     live = list(range(len(asks)))
     width = max(len(ask.ids) for ask in asks)
@@ -115,7 +115,7 @@ def _cut(logits_V: Tensor, ask: Ask) -> Tensor:
     return logits_V
 
 
-def _record(logits_B_V: Tensor, chosen_B: Tensor, asks: Sequence[Ask], answers: Sequence[Answer]) -> None:
+def _record(logits_B_V: Tensor, chosen_B: Tensor, asks: Sequence[Ask], answers: Sequence[Decoded]) -> None:
     ids = chosen_B.tolist()
     for reply, token in zip(answers, ids, strict=True):
         reply.ids.append(token)
@@ -131,7 +131,7 @@ def _record(logits_B_V: Tensor, chosen_B: Tensor, asks: Sequence[Ask], answers: 
             reply.top.append(list(zip(indices[row], values[row], strict=True))[: ask.listed])
 
 
-def _ended(reply: Answer, ask: Ask, tokenizer: Any, ends: frozenset[int]) -> bool:
+def _ended(reply: Decoded, ask: Ask, tokenizer: Any, ends: frozenset[int]) -> bool:
     """Whether the reply has ended; its text and the reason are set then. A stop string is left out of the text."""
     ended, full = reply.ids[-1] in ends, len(reply.ids) >= ask.max_tokens
     if ended or full or ask.stop:

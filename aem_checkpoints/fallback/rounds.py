@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from aem_harness.aem_checkpoints.fallback.decoding import Answer, Ask, answer
+from aem_harness.aem_checkpoints.fallback.decoding import Ask, Decoded, answer
 from aem_harness.aem_checkpoints.fallback.models import Served
 
 ROWS = 64  # in one round
@@ -16,7 +16,7 @@ ROWS = 64  # in one round
 class Waiting:
     served: Served
     ask: Ask
-    future: Future[Answer] = field(default_factory=Future)
+    future: Future[Decoded] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
 
 
@@ -26,7 +26,7 @@ class Rounds:
     def __init__(self) -> None:
         self._arriving: SimpleQueue[Waiting] = SimpleQueue()
 
-    def ask(self, served: Served, ask: Ask) -> Answer:
+    def ask(self, served: Served, ask: Ask) -> Decoded:
         """Wait for the answer; raises what decoding raised."""
         waiting = Waiting(served, ask)
         self._arriving.put(waiting)

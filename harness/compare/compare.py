@@ -36,7 +36,7 @@ DIVERSITY = Metric("behaviour", "diversity of seeds", "share", "", "1 - Jaccard 
 
 
 @dataclass(frozen=True)
-class Options:
+class CompareOptions:
     """What to compute beside rates and differences.
 
     against: the baseline of every contrast, the arm before it (a series of checkpoints), or every pair of arms.
@@ -62,13 +62,13 @@ def compare(
     outcomes: Outcomes,
     baseline: str | None = None,
     candidates: str | Sequence[str] = (),
-    options: Options | None = None,
+    options: CompareOptions | None = None,
 ) -> Comparison:
     """Every candidate against the baseline (by default the first arm), with all metrics that the table allows.
 
     Raises DataError when an arm is unknown, has no verdicts, or shares fewer than two tasks with its baseline.
     """
-    options = options or Options()
+    options = options or CompareOptions()
     baseline, names = _chosen(outcomes, baseline, [candidates] if isinstance(candidates, str) else candidates)
     table = outcomes.table
     read = Read()
@@ -156,7 +156,7 @@ def _chosen(outcomes: Outcomes, baseline: str | None, candidates: Sequence[str])
     return first, [first, *others]
 
 
-def _metrics(tables: Mapping[str, pd.DataFrame], baseline: str, read: Read, options: Options) -> list[MetricRow]:
+def _metrics(tables: Mapping[str, pd.DataFrame], baseline: str, read: Read, options: CompareOptions) -> list[MetricRow]:
     rows = metric_rows(tables, baseline, level=options.level, metrics=METRICS)
     spread = {arm: diversity(table, read) for arm, table in tables.items()}
     if all(len(values) > 1 for values in spread.values()):

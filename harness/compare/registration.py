@@ -15,7 +15,7 @@ from aem_harness.harness.io import read_json, write_json
 from aem_harness.harness.types import Record
 
 if TYPE_CHECKING:
-    from aem_harness.harness.compare.compare import Options
+    from aem_harness.harness.compare.compare import CompareOptions
     from aem_harness.harness.compare.records import Comparison
 
 TESTS = {
@@ -101,7 +101,7 @@ def note_of(plan: Registration, found: Sequence[str]) -> str:
     return f"not as registered ({name}): {'; '.join(found)}" if found else f"as registered ({name})"
 
 
-def as_registered(comparison: "Comparison", compared: Outcomes, file: Path, options: "Options") -> "Comparison":
+def as_registered(comparison: "Comparison", compared: Outcomes, file: Path, options: "CompareOptions") -> "Comparison":
     """The comparison with a note on every deviation from the registration in `file`."""
     plan, arms = read_registration(file), [arm.arm for arm in comparison.arms]
     found = deviations(plan, compared, arms=arms, against=options.against, level=options.level, margin=options.margin)

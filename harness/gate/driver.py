@@ -25,7 +25,7 @@ from aem_harness.harness.run.store import now
 
 
 @dataclass(frozen=True)
-class Options:
+class GateOptions:
     """What surrounds a gate: earlier checkpoints, permitted differences, the pinned baseline, and its sequence.
 
     `audited`: resolved rollouts that canaries caught tampering with their tests count as failures, in both arms; in an
@@ -97,7 +97,7 @@ class Source(Protocol):
     exhausted: str
     futility: float
 
-    def start(self, config: GateConfig, options: Options) -> Start:
+    def start(self, config: GateConfig, options: GateOptions) -> Start:
         """Do all checks that are possible before anything is spent."""
 
     def feed(self, gate: Gate) -> None:
@@ -110,14 +110,14 @@ class Source(Protocol):
 def drive(
     source: Source,
     config: GateConfig,
-    options: Options | None = None,
+    options: GateOptions | None = None,
     announce: Callable[[Gate], None] = lambda gate: None,
 ) -> GateReport:
     """Put the outcomes of `source` through a gate; `announce` is called with the gate before the first outcome.
 
     Raises ConfigError and DataError for invalid requests, DriftFault if the arms differ in more than their weights.
     """
-    options = options or Options()
+    options = options or GateOptions()
     start = source.start(config, options)
     if config.futility is None:
         config = config.model_copy(update={"futility": source.futility})

@@ -19,7 +19,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.driver import End, Options, Start, past_arms
+from aem_harness.harness.gate.driver import End, GateOptions, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.gate.table import audit_words, audited, check_pin, read_arm, refuse_drift, refuse_unaudited
 from aem_harness.harness.io import write_json
@@ -94,7 +94,7 @@ class Live:
     def fresh(self) -> bool:
         return len(self._plans) > 1
 
-    def start(self, config: GateConfig, options: Options) -> Start:
+    def start(self, config: GateConfig, options: GateOptions) -> Start:
         if options.ends is not None:
             raise ConfigError("--ends is for stored outcomes: run both arms, then gate their folders with it")
         self._config, self._options = config, options

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.ends import Ends
 from aem_harness.harness.gate.gate import Gate
@@ -27,7 +27,7 @@ def write_page(path: Path, gate: Gate, outcomes: Outcomes, arms: tuple[str, str]
     if gate.design.baseline is None:
         theirs &= keys.isin(used)
     shown = Outcomes(table[mine | theirs], outcomes.facts)
-    comparison = compare(shown, arms[0], options=Options(margin=gate.config.margin))
+    comparison = compare(shown, arms[0], options=CompareOptions(margin=gate.config.margin))
     stopped = [STOPPED] if gate.consumed < len(gate.order) else []
     comparison = comparison.model_copy(
         update={"warnings": [*stopped, *comparison.warnings], "ends": ends.overrides if ends else {}}

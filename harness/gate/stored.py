@@ -10,7 +10,7 @@ from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.driver import End, Options, Start, past_arms
+from aem_harness.harness.gate.driver import End, GateOptions, Start, past_arms
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
 from aem_harness.harness.gate.table import (
     audit_words,
@@ -38,7 +38,7 @@ class Stored:
         """From files and folders; without `sources`, baseline and candidate are themselves sources of one arm each."""
         return cls(*load_arms(sources, baseline, candidate, ends))
 
-    def start(self, config: GateConfig, options: Options) -> Start:
+    def start(self, config: GateConfig, options: GateOptions) -> Start:
         baseline, candidate = self._names
         if baseline == candidate and not options.fresh:
             raise ConfigError(

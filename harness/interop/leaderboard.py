@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import is_file, peek_json, strings
-from aem_harness.harness.interop.official import Verdict
+from aem_harness.harness.interop.official import ReportedVerdict
 from aem_harness.harness.interop.predictions import find_predictions, predictions_by_task, row
 from aem_harness.harness.io import read_json, read_text
 from aem_harness.harness.types import Outcome
@@ -68,7 +68,7 @@ def _submission(source: Source) -> list[Row]:
     rows: list[Row] = []
     for name in sorted(listed | set(predictions)):
         outcome = Outcome.RESOLVED if name in resolved else Outcome.EMPTY_PATCH if name in empty else Outcome.UNRESOLVED
-        verdict = Verdict("", "the submission has no log of it") if name in lost else Verdict(outcome)
+        verdict = ReportedVerdict("", "the submission has no log of it") if name in lost else ReportedVerdict(outcome)
         rows.append(row(source, name, predictions.get(name), verdict, _trajectory(source.path, name), arm))
     return rows
 

@@ -26,7 +26,7 @@ LISTS = {
 ENVIRONMENT = "infra_failure_ids"  # swebench 5: the log shows a fault that no patch can cause
 
 
-class Verdict(NamedTuple):
+class ReportedVerdict(NamedTuple):
     """Outcome ("" when there is none), why, and the word of `harness.ends` where there is no report to say more."""
 
     outcome: str
@@ -59,12 +59,12 @@ def arm_of(path: Path) -> str:
     return name.rpartition(".")[0] or name
 
 
-def row_of(verdict: Verdict) -> dict[str, Any]:
+def row_of(verdict: ReportedVerdict) -> dict[str, Any]:
     """The verdict as columns; none leaves both the outcome and `resolved` empty."""
     return {"outcome": verdict.outcome or None, "resolved": None, "cause": verdict.cause, "end": verdict.end or None}
 
 
-def read_verdicts(path: Path, problems: Problems | None = None, logs: Path | None = None) -> dict[str, Verdict]:
+def read_verdicts(path: Path, problems: Problems | None = None, logs: Path | None = None) -> dict[str, ReportedVerdict]:
     """The verdict on every instance that `path` knows of. Raises DataError where it is none of the three forms.
 
     `logs` is a folder of instances' logs, which tells the errors of a run report apart.
@@ -85,36 +85,38 @@ def read_verdicts(path: Path, problems: Problems | None = None, logs: Path | Non
     raise DataError(f"{path} is not a report of the official harness: it has no resolved_ids")
 
 
-def of_report(report: Mapping[str, Any]) -> Verdict:
+def of_report(report: Mapping[str, Any]) -> ReportedVerdict:
     """The verdict in one per-instance report."""
     if report.get("resolved"):
-        return Verdict(Outcome.RESOLVED)
+        return ReportedVerdict(Outcome.RESOLVED)
     if report.get("patch_is_None") or report.get("patch_exists") is False:
-        return Verdict(Outcome.EMPTY_PATCH)
+        return ReportedVerdict(Outcome.EMPTY_PATCH)
     if report.get("patch_successfully_applied") is False:
-        return Verdict(Outcome.NOT_APPLIED)
-    return Verdict(Outcome.UNRESOLVED)
+        return ReportedVerdict(Outcome.NOT_APPLIED)
+    return ReportedVerdict(Outcome.UNRESOLVED)
 
 
 # --- a run report ---------------------------------------------------------------------------------------------------
 
 
-def _run_report(report: Mapping[str, Any], path: Path, problems: Problems, logs: Path | None) -> dict[str, Verdict]:
-    verdicts: dict[str, Verdict] = {}
+def _run_report(
+    report: Mapping[str, Any], path: Path, problems: Problems, logs: Path | None
+) -> dict[str, ReportedVerdict]:
+    verdicts: dict[str, ReportedVerdict] = {}
     for key in ("submitted_ids", "completed_ids", "incomplete_ids", "pending_ids", "skipped_ids"):
         for name in strings(report.get(key)):
-            verdicts[name] = Verdict("", "the run report has no verdict on it")
+            verdicts[name] = ReportedVerdict("", "the run report has no verdict on it")
     said: dict[str, str] = {}
     for key, outcome in LISTS.items():
         for name in strings(report.get(key)):
             if name in said:
                 raise DataError(f"{path}: {name} is in {said[name]} and in {key}")
             said[name] = key
-            verdicts[name] = Verdict(outcome)
+            verdicts[name] = ReportedVerdict(outcome)
     reasons = table(report.get("failure_reasons"))
     environment = set(strings(report.get(ENVIRONMENT)))
     for name in strings(report.get("failed_ids")):
-        verdicts[name] = Verdict("", str(reasons.get(name, "")), "failed_ids")
+        verdicts[name] = ReportedVerdict("", str(reasons.get(name, "")), "failed_ids")
     for name in strings(report.get("error_ids")):
         if name not in said:
             verdicts[name] = _error(name, path, str(reasons.get(name, "")), name in environment, logs)
@@ -127,15 +129,15 @@ def _run_report(report: Mapping[str, Any], path: Path, problems: Problems, logs:
     return verdicts
 
 
-def _error(name: str, report: Path, reason: str, environment: bool, logs: Path | None) -> Verdict:
+def _error(name: str, report: Path, reason: str, environment: bool, logs: Path | None) -> ReportedVerdict:
     """Why the harness left no report of `name`, which its run report lists among the errors."""
     for folder in _log_folders(name, report, logs):
         return _folder_verdict(folder, Problems())
     if environment:
-        return Verdict("", reason, reason or ENVIRONMENT)
+        return ReportedVerdict("", reason, reason or ENVIRONMENT)
     if reason == "tests_timed_out":
-        return Verdict(Outcome.TEST_TIMEOUT, "the tests timed out")
-    return Verdict(Outcome.UNRESOLVED, reason or "the official harness counts it as an error", "error_ids")
+        return ReportedVerdict(Outcome.TEST_TIMEOUT, "the tests timed out")
+    return ReportedVerdict(Outcome.UNRESOLVED, reason or "the official harness counts it as an error", "error_ids")
 
 
 def _log_folders(name: str, report: Path, logs: Path | None) -> Iterator[Path]:
@@ -150,8 +152,8 @@ def _log_folders(name: str, report: Path, logs: Path | None) -> Iterator[Path]:
 # --- lines and folders of reports -----------------------------------------------------------------------------------
 
 
-def _line_verdicts(path: Path, problems: Problems) -> dict[str, Verdict]:
-    verdicts: dict[str, Verdict] = {}
+def _line_verdicts(path: Path, problems: Problems) -> dict[str, ReportedVerdict]:
+    verdicts: dict[str, ReportedVerdict] = {}
     for number, line in records(path, problems):
         name = line.get("instance_id")
         if not isinstance(name, str):
@@ -164,7 +166,7 @@ def _line_verdicts(path: Path, problems: Problems) -> dict[str, Verdict]:
         if isinstance(line.get("resolved"), bool | int):
             verdicts[name] = of_report(line)
         else:
-            verdicts[name] = Verdict("", "no verdict on its line")
+            verdicts[name] = ReportedVerdict("", "no verdict on its line")
     return verdicts
 
 
@@ -173,7 +175,7 @@ def _report_files(path: Path) -> Iterator[Path]:
         yield from path.glob(f"{depth}/report.json")
 
 
-def _folder_verdicts(path: Path, problems: Problems) -> Iterator[tuple[str, Verdict]]:
+def _folder_verdicts(path: Path, problems: Problems) -> Iterator[tuple[str, ReportedVerdict]]:
     folders = {file.parent for file in _report_files(path)}
     if not folders:
         return
@@ -185,21 +187,21 @@ def _folder_verdicts(path: Path, problems: Problems) -> Iterator[tuple[str, Verd
         yield folder.name, _folder_verdict(folder, problems)
 
 
-def _folder_verdict(folder: Path, problems: Problems) -> Verdict:
+def _folder_verdict(folder: Path, problems: Problems) -> ReportedVerdict:
     report = folder / "report.json"
     if report.is_file():
         try:
             written = read_json(report)
         except DataError as error:
             problems.add("have a report that is not JSON", folder.name)
-            return Verdict("", str(error))
+            return ReportedVerdict("", str(error))
         if not isinstance(written, dict) or not ("resolved" in written or isinstance(written.get(folder.name), dict)):
             raise DataError(f"{report} is no official report of {folder.name}, the instance its folder is named after")
         return of_report(written.get(folder.name, written))
     log = folder / LOG
     text = read_text(log) if log.is_file() else ""
     if "Patch Apply Failed" in text:
-        return Verdict(Outcome.NOT_APPLIED, "the patch did not apply")
+        return ReportedVerdict(Outcome.NOT_APPLIED, "the patch did not apply")
     if "Test timed out" in text or "Timeout error" in text:
-        return Verdict(Outcome.TEST_TIMEOUT, "the tests timed out")
-    return Verdict(Outcome.ERROR, "the harness left no report")
+        return ReportedVerdict(Outcome.TEST_TIMEOUT, "the tests timed out")
+    return ReportedVerdict(Outcome.ERROR, "the harness left no report")

@@ -14,7 +14,7 @@ from typing import Any
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import holds, peek_line, records, table
-from aem_harness.harness.interop.official import Verdict, read_verdicts, row_of
+from aem_harness.harness.interop.official import ReportedVerdict, read_verdicts, row_of
 from aem_harness.harness.interop.predictions import only_report
 from aem_harness.harness.overflow import names_overflow
 from aem_harness.harness.types import Outcome
@@ -69,7 +69,7 @@ def _attempt(line: Mapping[str, Any]) -> int:
     return attempt if isinstance(attempt, int) else 1
 
 
-def _verdicts(source: Source, file: Path, lines: Mapping[str, Mapping[str, Any]]) -> dict[str, Verdict]:
+def _verdicts(source: Source, file: Path, lines: Mapping[str, Mapping[str, Any]]) -> dict[str, ReportedVerdict]:
     """Verdicts of an official report; empty where the lines have their own. DataError where there are none at all."""
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
@@ -85,28 +85,28 @@ def _verdicts(source: Source, file: Path, lines: Mapping[str, Mapping[str, Any]]
     )
 
 
-def _own_verdict(line: Mapping[str, Any]) -> Verdict | None:
+def _own_verdict(line: Mapping[str, Any]) -> ReportedVerdict | None:
     report = table(table(line.get("test_result")).get("report")) or table(line.get("report"))
     if isinstance(line.get("resolved"), bool):
-        return Verdict(Outcome.RESOLVED if line["resolved"] else Outcome.UNRESOLVED)
+        return ReportedVerdict(Outcome.RESOLVED if line["resolved"] else Outcome.UNRESOLVED)
     if report.get("resolved"):
-        return Verdict(Outcome.RESOLVED)
+        return ReportedVerdict(Outcome.RESOLVED)
     if report.get("empty_generation"):
-        return Verdict(Outcome.EMPTY_PATCH)
+        return ReportedVerdict(Outcome.EMPTY_PATCH)
     if report.get("failed_apply_patch"):
-        return Verdict(Outcome.NOT_APPLIED)
+        return ReportedVerdict(Outcome.NOT_APPLIED)
     if report.get("test_timeout"):
-        return Verdict(Outcome.TEST_TIMEOUT)
+        return ReportedVerdict(Outcome.TEST_TIMEOUT)
     if report.get("error_eval"):
-        return Verdict("", "its evaluation failed")
-    return Verdict(Outcome.UNRESOLVED) if report.get("resolved") is False else None
+        return ReportedVerdict("", "its evaluation failed")
+    return ReportedVerdict(Outcome.UNRESOLVED) if report.get("resolved") is False else None
 
 
-def _row(line: Mapping[str, Any], verdict: Verdict | None, source: Source) -> dict[str, Any]:
+def _row(line: Mapping[str, Any], verdict: ReportedVerdict | None, source: Source) -> dict[str, Any]:
     patch = table(line.get("test_result")).get("git_patch")
-    verdict = verdict or _own_verdict(line) or Verdict("", "no verdict in the report")
+    verdict = verdict or _own_verdict(line) or ReportedVerdict("", "no verdict in the report")
     if not verdict.outcome and isinstance(patch, str) and not patch.strip():
-        verdict = Verdict(Outcome.EMPTY_PATCH)
+        verdict = ReportedVerdict(Outcome.EMPTY_PATCH)
     metrics, cost = table(line.get("metrics")), table(line.get("cost"))
     usage = table(metrics.get("accumulated_token_usage"))
     found = {

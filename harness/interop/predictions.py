@@ -9,7 +9,7 @@ from aem_harness.harness.errors import DataError
 from aem_harness.harness.grading.predictions import entries_of
 from aem_harness.harness.interop import Source
 from aem_harness.harness.interop.files import LINES, holds, is_file, peek_json, records
-from aem_harness.harness.interop.official import Verdict, read_verdicts, row_of
+from aem_harness.harness.interop.official import ReportedVerdict, read_verdicts, row_of
 from aem_harness.harness.interop.problems import Problems
 from aem_harness.harness.interop.trajectories import Trajectory, read_trajectory
 from aem_harness.harness.overflow import names_overflow
@@ -48,7 +48,7 @@ def find_predictions(folder: Path) -> Path | None:
     return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
-def find_verdicts(source: Source) -> dict[str, Verdict]:
+def find_verdicts(source: Source) -> dict[str, ReportedVerdict]:
     """The verdicts for a run: `source.reports`, or what lies beside it. Raises DataError saying how to get them."""
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
@@ -81,16 +81,16 @@ def row(
     source: Source,
     instance_id: str,
     prediction: Mapping[str, Any] | None,
-    verdict: Verdict | None,
+    verdict: ReportedVerdict | None,
     trajectory: Path | None,
     arm: str,
 ) -> dict[str, Any]:
     """One rollout from its prediction, its verdict and its trajectory, each of which may be missing or damaged."""
     patch = (prediction or {}).get("model_patch")
     patch = patch if isinstance(patch, str) else ""
-    verdict = verdict or Verdict("", "no verdict in the report")
+    verdict = verdict or ReportedVerdict("", "no verdict in the report")
     if not verdict.outcome and prediction is not None and not patch.strip():
-        verdict = Verdict(Outcome.EMPTY_PATCH)
+        verdict = ReportedVerdict(Outcome.EMPTY_PATCH)
     columns: dict[str, Any] = {"arm": arm, "instance_id": instance_id, "seed": source.seed, **row_of(verdict)}
     columns["patch_bytes"] = len(patch.encode("utf-8", "surrogatepass")) if prediction else None
     columns["model"] = (prediction or {}).get("model_name_or_path")

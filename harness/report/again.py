@@ -75,7 +75,7 @@ class MadeTable(Record):
 def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     """Read the arms, compare them, and write the table down."""
     from aem_harness import __version__
-    from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.compare.compare import CompareOptions, compare
     from aem_harness.harness.compare.registration import as_registered
     from aem_harness.harness.report.formats import FORMATS
     from aem_harness.harness.report.paper import needs_trajectories, paper_table
@@ -99,7 +99,7 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     )
     if options.two_way:
         return _written(_two_way(outcomes, options, inputs), inputs)
-    how = Options(
+    how = CompareOptions(
         level=options.level,
         against="all" if options.all_pairs else "previous" if options.series else "baseline",
         common=options.common,

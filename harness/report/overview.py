@@ -82,7 +82,7 @@ def by_dataset(states: Sequence[RunState]) -> dict[str, list[RunState]]:
 
 def newest_comparison(states: Sequence[RunState]) -> dict[str, str] | None:
     """The newest finished run against the finished run before it, in words; None where there are not two."""
-    from aem_harness.harness.compare.compare import Options, compare
+    from aem_harness.harness.compare.compare import CompareOptions, compare
     from aem_harness.harness.compare.outcomes import load
 
     finished = [state for state in states if state.status == "finished"]
@@ -93,7 +93,7 @@ def newest_comparison(states: Sequence[RunState]) -> dict[str, str] | None:
     names = [str(state.folder) if alike else state.folder.name for state in (before, after)]
     sources = [f"{name}={state.folder}" for name, state in zip(names, (before, after), strict=True)]
     try:
-        comparison = compare(load(sources), options=Options(trajectories=False))
+        comparison = compare(load(sources), options=CompareOptions(trajectories=False))
     except AemError as error:
         return {
             "headline": f"{after.folder} cannot be compared with {before.folder}",

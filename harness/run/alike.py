@@ -69,7 +69,7 @@ def alike(events: Iterable[Event], fewest: int = FEWEST) -> str:
     return f"{count} of {len(chosen)} rollouts ended in {found}" + f": {likely}" * bool(likely)
 
 
-class Watch:
+class AlikeWatch:
     """Checks the first `fewest` rollouts of an arm; 0: none. Raises Alike if they show an error."""
 
     def __init__(self, fewest: int, known: Iterable[Event] = ()) -> None:

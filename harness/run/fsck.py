@@ -20,7 +20,7 @@ JOURNAL = "journal.jsonl"
 
 
 @dataclass
-class Finding:
+class FsckResult:
     """What `check` found. `to_do` counts, per kind of work, what a continued run would do."""
 
     finished: int = 0
@@ -36,7 +36,7 @@ class Finding:
         return not (self.bad_lines or self.recovered or self.damaged)
 
 
-def check(run: Path, *, repair: bool = True) -> Finding:
+def check(run: Path, *, repair: bool = True) -> FsckResult:
     """Verify every hash of a run, and (with `repair`) rebuild its journal where lines are damaged or missing.
 
     Raises DataError when `run` is no run folder, ConfigError when another process is writing it.
@@ -44,7 +44,7 @@ def check(run: Path, *, repair: bool = True) -> Finding:
     if not (run / "run.json").is_file():
         raise DataError(f"{run} is not a run folder: it has no run.json")
     with locked(run):
-        finding = Finding()
+        finding = FsckResult()
         events = _lines(run / JOURNAL, finding)
         events += _unjournaled(run, events)
         finding.recovered = len(events) - sum(1 for event in events if not event.pop("_recovered", False))
@@ -54,7 +54,7 @@ def check(run: Path, *, repair: bool = True) -> Finding:
     return finding
 
 
-def _lines(journal: Path, finding: Finding) -> list[Event]:
+def _lines(journal: Path, finding: FsckResult) -> list[Event]:
     """The valid events of a journal, in order; the numbers of invalid lines go into `finding`."""
     events: list[Event] = []
     known: set[Key] = set()
@@ -106,7 +106,7 @@ def progress_of(events: Iterable[Event]) -> dict[Key, Progress]:
     return progress
 
 
-def _judge(run: Path, progress: Mapping[Key, Progress], finding: Finding) -> None:
+def _judge(run: Path, progress: Mapping[Key, Progress], finding: FsckResult) -> None:
     plan: Mapping[str, Any] = read_json(run / "run.json").get("plan") or {"instances": [], "seeds": 0}
     planned = [(instance, seed) for instance, seeds in seeds_of(plan).items() for seed in range(seeds)]
     finding.to_do["rollouts not run yet"] = sum(key not in progress for key in planned)

@@ -32,7 +32,7 @@ from aem_harness.harness.errors import (
     told_of,
 )
 from aem_harness.harness.io import read_json
-from aem_harness.harness.run.alike import Watch
+from aem_harness.harness.run.alike import AlikeWatch
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import GRADING_NEEDS, ROLLOUT_NEEDS, Breaker, Disk, Service
 from aem_harness.harness.run.places import Containers, Places
@@ -108,7 +108,7 @@ class Runner:
         Raises EnvironmentFault after too many faults in a row, and Alike when the first rollouts all end alike without
         having worked.
         """
-        watch = Watch(self.config.stop_alike, (known.rollout for known in self.store.progress.values()))
+        watch = AlikeWatch(self.config.stop_alike, (known.rollout for known in self.store.progress.values()))
         pending = self.store.pending(list(keys), retry_infrastructure=retry_infrastructure)
         if pending.rollouts:
             watch.check()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from aem_harness.api.grading import grade
     from aem_harness.api.running import Finished, Tasks, run
     from aem_harness.api.serving import Served
+    from aem_harness.harness.compare.compare import CompareOptions
+    from aem_harness.harness.gate.driver import GateOptions
     from aem_harness.harness.run.origin import Reuse
 
     __version__: str
@@ -35,14 +37,18 @@ _HOME = {
     "grade": "api.grading",
     "outcomes": "api.comparing",
     "compare": "api.comparing",
+    "CompareOptions": "harness.compare.compare",
     "plan": "api.comparing",
     "gate": "api.gating",
+    "GateOptions": "harness.gate.driver",
     "Candidate": "api.gating",
     "Served": "api.serving",
 }
 __all__ = [
     "Candidate",
+    "CompareOptions",
     "Finished",
+    "GateOptions",
     "Reuse",
     "Served",
     "Tasks",

@@ -13,7 +13,7 @@ import aem_harness
 from aem_harness.cli import app
 from aem_harness.harness.compare.records import Comparison, Plan
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.gate.driver import Options
+from aem_harness.harness.gate.driver import GateOptions
 from aem_harness.harness.gate.report import GateReport
 from tests.api.tables import write_table
 
@@ -58,7 +58,7 @@ def test_compare_takes_rows_of_ones_own_as_a_file_or_a_mapping_and_says_so(tmp_p
 
 
 def test_gate_gives_what_the_command_prints_as_json(table: Path, silence: pytest.CaptureFixture[str]) -> None:
-    found = aem_harness.gate("base", "worse", sources=[table], margin=0.05, options=Options(calibrated=False))
+    found = aem_harness.gate("base", "worse", sources=[table], margin=0.05, options=GateOptions(calibrated=False))
     assert isinstance(found, GateReport)
     assert not found.passed
     assert silence.readouterr() == ("", "")

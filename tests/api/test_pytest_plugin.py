@@ -8,12 +8,12 @@ from pathlib import Path
 from tests.api.tables import write_table
 
 TESTS = """
-from aem_harness.harness.gate.driver import Options
+from aem_harness.harness.gate.driver import GateOptions
 
-QUICK = {"sources": ["outcomes.csv"], "options": Options(calibrated=False)}
+QUICK = {"sources": ["outcomes.csv"], "options": GateOptions(calibrated=False)}
 
 def test_no_worse(aem_gate):
-    assert aem_gate("base", "base", sources=["outcomes.csv"], options=Options(calibrated=False, fresh=True)).verdict
+    assert aem_gate("base", "base", sources=["outcomes.csv"], options=GateOptions(calibrated=False, fresh=True)).verdict
 
 def test_much_worse(aem_gate):
     assert aem_gate("base", "worse", margin=0.05, **QUICK).passed

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aem_harness.aem_checkpoints.determinism import Answer, compare, recorded_prefixes
+from aem_harness.aem_checkpoints.determinism import Generation, compare, recorded_prefixes
 from aem_harness.harness.errors import DataError
 
-ANSWERS = st.lists(st.sampled_from("abc"), max_size=6).map(lambda t: Answer(tuple(t), tuple(-1.0 for _ in t)))
+ANSWERS = st.lists(st.sampled_from("abc"), max_size=6).map(lambda t: Generation(tuple(t), tuple(-1.0 for _ in t)))
 
 
-def answer(text: str, *logprobs: float) -> Answer:
-    return Answer(tuple(text), logprobs or tuple(-1.0 for _ in text))
+def answer(text: str, *logprobs: float) -> Generation:
+    return Generation(tuple(text), logprobs or tuple(-1.0 for _ in text))
 
 
 def test_everything_from_the_first_difference_on_diverges():

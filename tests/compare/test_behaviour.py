@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.compare.behaviour import diversity, first_divergence, with_features
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.drift import warnings
 from aem_harness.harness.compare.intervals import these_tasks
 from aem_harness.harness.compare.metrics import (
@@ -250,7 +250,7 @@ def test_needless_harmful_and_missed_calls_are_counted_from_paired_arms() -> Non
         rows += [("without", "x__y-1", seed, 1, 0), ("without", "x__y-2", seed, 0, 0)]
         rows += [("forced", "x__y-1", seed, 1, 1), ("forced", "x__y-2", seed, 1, 1)]
     table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved", "tool_calls"]), "made up")
-    found = compare(Outcomes(table), "free", options=Options(calls=("free", "without", "forced")))
+    found = compare(Outcomes(table), "free", options=CompareOptions(calls=("free", "without", "forced")))
     shares = {row.name: row.arms["free"].value for row in found.metrics if row.section == "tools"}
     assert shares == {"calls": 0.5, "needless calls": 0.5, "harmful calls": 0.0, "missed calls": 0.5}
 
@@ -262,7 +262,7 @@ def test_the_tool_use_tax_is_four_paired_differences() -> None:
         (arm, f"x__y-{i}", s, int(rng.random() < p)) for arm, p in levels.items() for i in range(100) for s in range(4)
     ]
     table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made up")
-    found = compare(Outcomes(table), "native", ["prompt", "null", "tool"], Options(tax=tuple(levels)))
+    found = compare(Outcomes(table), "native", ["prompt", "null", "tool"], CompareOptions(tax=tuple(levels)))
     parts = {one.label: one.difference.value for one in found.contrasts if one.label}
     assert list(parts) == ["format cost", "protocol tax", "execution gain", "net effect of tools"]
     assert parts["format cost"] + parts["protocol tax"] + parts["execution gain"] == pytest.approx(

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.contrast import contrast, judge_trials
 from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load, write_csv
@@ -43,9 +43,9 @@ def table(**arms: Trials) -> Outcomes:
 
 def test_four_of_four_to_one_of_four_on_every_task_is_worse() -> None:
     """Any-pass flips see nothing here, because every task still has one success."""
-    found = compare(table(base=counts([4] * 100, 4), new=counts([1] * 100, 4)), options=Options(margin=0.03)).contrasts[
-        0
-    ]
+    found = compare(
+        table(base=counts([4] * 100, 4), new=counts([1] * 100, 4)), options=CompareOptions(margin=0.03)
+    ).contrasts[0]
     assert found.difference.value == pytest.approx(-0.75)
     assert found.decision.verdict == "worse"
     assert "inferior" in [decision.verdict for decision in found.decisions]
@@ -207,8 +207,10 @@ def test_a_gain_that_others_lost_rollouts_could_undo_is_inconclusive_too() -> No
 def test_non_inferiority_of_many_candidates_is_corrected_for_being_many() -> None:
     base, new = with_moved(up=8, down=8)
     margin = 0.029
-    alone = compare(table(base=base, new=new), options=Options(margin=margin)).contrasts[0]
-    many = compare(table(base=base, **{f"new{i}": new for i in range(19)}), options=Options(margin=margin)).contrasts
+    alone = compare(table(base=base, new=new), options=CompareOptions(margin=margin)).contrasts[0]
+    many = compare(
+        table(base=base, **{f"new{i}": new for i in range(19)}), options=CompareOptions(margin=margin)
+    ).contrasts
     verdicts = [next(one.verdict for one in found.decisions if one.margin) for found in (alone, *many)]
     assert verdicts == ["non-inferior"] + ["inconclusive"] * 19
     assert all("Holm over 19" in one.decisions[1].reason for one in many)
@@ -261,7 +263,7 @@ def test_a_series_compares_each_checkpoint_with_the_one_before_and_corrects_its_
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 0.5, 200)
     arms = {f"step{i}": roll(np.clip(p + 0.04 * i, 0, 1), 4, rng) for i in range(4)}
-    found = compare(table(**arms), options=Options(against="previous"))
+    found = compare(table(**arms), options=CompareOptions(against="previous"))
     assert [(one.baseline, one.candidate) for one in found.contrasts] == [
         ("step0", "step1"), ("step1", "step2"), ("step2", "step3"),
     ]  # fmt: skip
@@ -349,7 +351,7 @@ def test_everything_that_is_shown_states_its_numbers_of_tasks_and_seeds_and_its_
 def test_non_inferiority_too_is_inconclusive_when_lost_rollouts_could_turn_it() -> None:
     base, equal = counts([0, 4] * 50, 4), counts([0, 4] * 50, 4)
     lossy = Trials(equal.solved, equal.rollouts, np.full(100, 1))
-    clear = compare(table(base=base, new=equal), options=Options(margin=0.03)).contrasts[0].decisions
-    unclear = compare(table(base=base, new=lossy), options=Options(margin=0.03)).contrasts[0].decisions
+    clear = compare(table(base=base, new=equal), options=CompareOptions(margin=0.03)).contrasts[0].decisions
+    unclear = compare(table(base=base, new=lossy), options=CompareOptions(margin=0.03)).contrasts[0].decisions
     assert next(one.verdict for one in clear if one.margin) == "non-inferior"
     assert next(one.verdict for one in unclear if one.margin) == "inconclusive"

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
@@ -26,7 +26,7 @@ def test_two_arms_alike_are_equivalent_and_two_apart_are_not() -> None:
     same, better = counts([0, 2, 4] * 60, 4), counts([1, 3, 4] * 60, 4)
     verdicts = {}
     for name, new in (("same", same), ("better", better)):
-        found = compare(table(base=same, new=new), options=Options(margin=0.05)).contrasts[0]
+        found = compare(table(base=same, new=new), options=CompareOptions(margin=0.05)).contrasts[0]
         verdicts[name] = [one.verdict for one in found.decisions if one.question == "these tasks"]
     assert verdicts["same"] == ["non-inferior", "not superior", "equivalent"]
     assert verdicts["better"] == ["non-inferior", "superior", "equivalence not shown"]
@@ -75,7 +75,7 @@ def test_a_gain_on_one_part_only_is_an_interaction_and_an_even_one_is_not() -> N
     number = outcomes.table["instance_id"].str.extract(r"(\d+)$")[0].astype(int)
     outcomes.table["difficulty"] = np.where(number % 2 == 0, "<15 min fix", "1-4 hours")
     outcomes.table["created_at"] = np.where(number % 2 == 0, "2023-05-01", "2024-05-01")
-    found = compare(outcomes, options=Options(cutoff="2024-01-01"))
+    found = compare(outcomes, options=CompareOptions(cutoff="2024-01-01"))
     p = {(one.candidate, one.by): one.p_holm for one in found.interactions}
     assert p["even", "difficulty"] > 0.5
     assert p["uneven", "difficulty"] < 1e-4
@@ -120,7 +120,7 @@ def test_a_series_has_bands_that_hold_for_all_steps_at_once() -> None:
         held += all(low <= p.mean() <= high for low, high in found.values())
     assert held >= 190 - 3 * np.sqrt(200 * 0.05 * 0.95)
     arms = {f"step{i}": counts([1, 2] * 20, 4) for i in range(3)}
-    assert set(compare(table(**arms), options=Options(against="previous")).bands) == set(arms)
+    assert set(compare(table(**arms), options=CompareOptions(against="previous")).bands) == set(arms)
     assert not compare(table(**arms)).bands
 
 
@@ -147,7 +147,7 @@ def test_a_cutoff_that_is_no_date_is_refused(cutoff: str) -> None:
     outcomes = table(base=counts([1, 2] * 10, 4), new=counts([2, 2] * 10, 4))
     outcomes.table["created_at"] = "2023-05-01"
     with pytest.raises(ConfigError, match="is no date: write YYYY-MM-DD"):
-        compare(outcomes, options=Options(cutoff=cutoff))
+        compare(outcomes, options=CompareOptions(cutoff=cutoff))
 
 
 def test_a_table_can_be_as_registered_with_a_margin_and_says_what_is_decided_by_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate import live
-from aem_harness.harness.gate.driver import Options
+from aem_harness.harness.gate.driver import GateOptions
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.grading.regrade import Regrade, digest_of
 from aem_harness.harness.instances.load import load
@@ -98,7 +98,7 @@ def baseline(tmp_path) -> Path:
 
 def gate(baseline: Path, out: Path, *, canary: float | None = 0.05, **options):
     candidate = Candidate(arm="cand", seeds=SEEDS, out=out, canary=canary)
-    settings = Options(calibrated=False, allow=ALLOWED, **options)
+    settings = GateOptions(calibrated=False, allow=ALLOWED, **options)
     return gating.gate(baseline, candidate, options=settings, margin=0.3)
 
 

@@ -21,7 +21,7 @@ from aem_harness.harness.ends import read_ends
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.gate.calibrate import lowered
 from aem_harness.harness.gate.config import GateConfig
-from aem_harness.harness.gate.driver import Options, past_arms
+from aem_harness.harness.gate.driver import GateOptions, past_arms
 from aem_harness.harness.gate.live import Live, Opening
 from tests.gate.worlds import drawn, surface
 
@@ -32,7 +32,7 @@ ARMS = {
     "broken": drawn("broken", lowered(Q, 0.25), 4, seed=3),
     "slightly": drawn("slightly", lowered(Q, 0.05), 4, seed=2),
 }
-QUIET = Options(calibrated=False)
+QUIET = GateOptions(calibrated=False)
 DOCS = Path(__file__).parents[2] / "docs" / "ci"
 
 
@@ -215,7 +215,7 @@ def test_arms_of_their_own_files_and_past_checkpoints_are_read_by_the_same_ends(
 def test_ends_for_a_candidate_that_is_run_are_refused_before_anything_is_spent(tmp_path):
     source = Live([], 1, Opening(list, list), Console(quiet=True), None)
     with pytest.raises(ConfigError, match=r"--ends .* stored outcomes"):
-        source.start(GateConfig(), Options(ends=read_ends({"exit_api": "model"})))
+        source.start(GateConfig(), GateOptions(ends=read_ends({"exit_api": "model"})))
 
 
 def test_a_baseline_run_beside_the_candidate_counts_twice(table, capsys):

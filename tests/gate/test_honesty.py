@@ -13,7 +13,7 @@ from aem_harness.harness.gate import stages
 from aem_harness.harness.gate.calibrate import Calibration, Scenario, Share, lowered
 from aem_harness.harness.gate.config import configure
 from aem_harness.harness.gate.design import design
-from aem_harness.harness.gate.driver import Options
+from aem_harness.harness.gate.driver import GateOptions
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.report import measured
 from aem_harness.harness.gate.sequence import open_sequence
@@ -34,7 +34,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 def judge(tmp_path, baseline, candidate, **settings):
     table = write(tmp_path / "o.csv", {"base": baseline, "cand": candidate})
-    options = settings.pop("options", Options(calibrated=False))
+    options = settings.pop("options", GateOptions(calibrated=False))
     return run_gate("base", "cand", sources=[table], options=options, **settings)
 
 
@@ -117,7 +117,7 @@ def test_intervals_carry_their_level_and_the_verdict_is_about_this_checkpoint(tm
 
 def test_a_gate_with_too_little_power_is_refused_before_it_begins(tmp_path):
     with pytest.raises(ConfigError, match="passes with a chance of"):
-        judge(tmp_path, BASE, SAME, margin=0.03, options=Options(least_chance=0.9, calibrated=False))
+        judge(tmp_path, BASE, SAME, margin=0.03, options=GateOptions(least_chance=0.9, calibrated=False))
 
 
 def test_junit_has_the_time_it_took(tmp_path):
@@ -152,7 +152,7 @@ def test_seeds_that_were_never_planned_are_not_lost(tmp_path):
         for i, q in enumerate(Q):
             lines += [f"{name},t{i:03d},{seed},{int(rng.random() < q)}" for seed in range(rng.integers(1, 6))]
     (tmp_path / "u.csv").write_text("\n".join(lines) + "\n")
-    found = run_gate("base", "cand", sources=[tmp_path / "u.csv"], margin=0.1, options=Options(calibrated=False))
+    found = run_gate("base", "cand", sources=[tmp_path / "u.csv"], margin=0.1, options=GateOptions(calibrated=False))
     assert (found.missing, found.missing_baseline) == (0, 0)
     assert found.planned == sum(line.startswith("cand") for line in lines)
     with pytest.raises(Exception, match="the same number of seeds"):
@@ -182,7 +182,7 @@ def test_orders_that_are_planned_share_alpha(tmp_path):
 
 def test_every_gate_is_written_down(tmp_path):
     ledger = tmp_path / "gates.jsonl"
-    options = Options(ledger=ledger, calibrated=False)
+    options = GateOptions(ledger=ledger, calibrated=False)
     for candidate in (SAME, drawn("c", Q, 4, seed=9)):
         judge(tmp_path, BASE, candidate, margin=0.05, options=options)
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
@@ -202,7 +202,7 @@ def test_an_older_sequence_keeps_its_rule(tmp_path):
 
 def test_an_empty_pin_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--pin is empty"):
-        judge(tmp_path, BASE, SAME, margin=0.05, options=Options(pin="", calibrated=False))
+        judge(tmp_path, BASE, SAME, margin=0.05, options=GateOptions(pin="", calibrated=False))
 
 
 def test_a_gate_called_from_python_prints_nothing(tmp_path, capfd):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.outcomes import Outcomes, load
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.compare.words import headline, interaction_lines, points
@@ -120,7 +120,7 @@ def test_nothing_in_a_trajectory_can_end_the_script(runs: list[Path], tmp_path: 
     write_json(trajectory, document)
     outcomes = load(arms)
     outcomes.table["cause"] = evil
-    text = build_report(compare(outcomes, options=Options(trajectories=False)), outcomes, tmp_path / "r.html")
+    text = build_report(compare(outcomes, options=CompareOptions(trajectories=False)), outcomes, tmp_path / "r.html")
     assert text.count("owned") == len(outcomes.table)  # the causes in the list's data, and there only as data
     assert "<script>document" not in text
     assert set(data_of(text)["rollouts"]["cause"]) == {evil}
@@ -131,7 +131,7 @@ def test_a_missing_trajectory_is_said_not_raised(runs: list[Path], tmp_path: Pat
     arms = [Path(shutil.copytree(run, tmp_path / run.name)) for run in runs]
     outcomes = load(arms)
     next(arms[0].glob("rollouts/*/0/*.traj.json")).unlink()
-    text = build_report(compare(outcomes, options=Options(trajectories=False)), outcomes, tmp_path / "r.html")
+    text = build_report(compare(outcomes, options=CompareOptions(trajectories=False)), outcomes, tmp_path / "r.html")
     assert sum("problem" in one for one in blobs_of(text)) == 1
 
 
@@ -184,7 +184,7 @@ def test_the_headline_names_the_better_arm(comparison: Comparison, page: Path) -
 
 def test_a_null_result_is_said_plainly(runs: list[Path], tmp_path: Path) -> None:
     both = load([f"first={runs[0]}", f"second={runs[0]}"])
-    same = compare(both, options=Options(trajectories=False))
+    same = compare(both, options=CompareOptions(trajectories=False))
     text = build_report(same, both, tmp_path / "r.html", embed=0)
     assert '<h1 class="">No difference detected between second and first</h1>' in text
     assert "the smallest difference this comparison could detect" in text
@@ -206,7 +206,7 @@ def test_numbers_in_the_page_are_the_records_numbers(comparison: Comparison, pag
 
 def test_a_series_gets_its_curve_and_a_pair_does_not(runs: list[Path], page: Path, tmp_path: Path) -> None:
     arms = load([f"step-{i}0={run}" for i, run in enumerate([*runs, runs[0]])])
-    comparison = compare(arms, options=Options(trajectories=False, against="previous"))
+    comparison = compare(arms, options=CompareOptions(trajectories=False, against="previous"))
     assert "<h3>Series</h3>" in build_report(comparison, arms, tmp_path / "r.html", embed=0)
     assert "<h3>Series</h3>" not in page.read_text()
 
@@ -217,7 +217,7 @@ def test_a_contrast_of_contamination_is_a_line_of_the_page(tmp_path: Path) -> No
     ]
     (tmp_path / "arms.csv").write_text("\n".join(["arm,instance_id,seed,resolved,created_at", *rows]) + "\n")
     arms = load([tmp_path / "arms.csv"])
-    found = compare(arms, options=Options(cutoff="2024-01-01"))
+    found = compare(arms, options=CompareOptions(cutoff="2024-01-01"))
     (line,) = [one for one in interaction_lines(found) if "issues before and from 2024-01-01" in one]
     assert line in html.unescape(build_report(found, arms, tmp_path / "r.html", embed=0))
 

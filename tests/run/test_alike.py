@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from aem_harness.harness.run.alike import Alike, Watch, alike, sign
+from aem_harness.harness.run.alike import Alike, AlikeWatch, alike, sign
 
 
 def event(status: str, *, commands: int = 0, patch: int = 0, fault: str = "", reason: str = "", **facts) -> dict:
@@ -30,15 +30,15 @@ def event(status: str, *, commands: int = 0, patch: int = 0, fault: str = "", re
     ],
 )
 def test_a_dozen_that_end_alike_stop_the_run_with_the_cause(one, remedy):
-    watch = Watch(12)
+    watch = AlikeWatch(12)
     for _ in range(11):
         watch.add(one)
     with pytest.raises(Alike, match=remedy) as caught:
         watch.add(one)
     assert caught.value.exit_code == 3
     with pytest.raises(Alike):
-        Watch(12, [one] * 12).check()
-    Watch(0, [one] * 12).check()
+        AlikeWatch(12, [one] * 12).check()
+    AlikeWatch(0, [one] * 12).check()
 
 
 HONEST = [
@@ -52,7 +52,7 @@ HONEST = [
 @pytest.mark.parametrize("one", HONEST)
 def test_rollouts_that_worked_are_a_result_however_they_ended(one):
     assert sign(one) == ""
-    Watch(12, [one] * 12).check()
+    AlikeWatch(12, [one] * 12).check()
 
 
 def test_two_that_differ_from_a_dozen_and_losses_to_faults_say_nothing():
@@ -61,7 +61,7 @@ def test_two_that_differ_from_a_dozen_and_losses_to_faults_say_nothing():
     assert not alike([bad] * 10 + [good] * 2)
     assert not alike([event("fault", fault="gone")] * 12)
     assert not alike([bad] * 2), "of two nothing can be said"
-    watch = Watch(12)
+    watch = AlikeWatch(12)
     for one in itertools.islice(itertools.cycle([good, bad]), 40):
         watch.add(one)
 

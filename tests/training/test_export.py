@@ -15,7 +15,7 @@ from aem_harness.training.checkpoint import load_policy
 from aem_harness.training.environment import Skill, demonstration
 from aem_harness.training.export import commit_of, export_rows, project_files
 from aem_harness.training.model import Cache, continue_rows
-from aem_harness.training.rollouts import Limits, play
+from aem_harness.training.rollouts import EpisodeLimits, play
 from aem_harness.training.tasks import tasks
 from aem_harness.training.tokenizer import Chat
 from tests.training.replies import Replies, Silent
@@ -112,7 +112,7 @@ class LocalPolicy:
         ids = self.tokenizer.apply_chat_template(
             [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
         )
-        room = min(Limits().reply, self.model.config.max_position_embeddings - len(ids))
+        room = min(EpisodeLimits().reply, self.model.config.max_position_embeddings - len(ids))
         cache = Cache(self.model.config, 1)
         (reply,) = continue_rows(self.model, cache, [ids], end=self.chat.end, room_B=[room], temperature=0.0)
         return Completion(content=self.chat.reply(reply))
@@ -132,7 +132,7 @@ def test_the_shipped_policy_gets_the_same_verdicts_in_containers_as_in_memory(bu
 
     folder = Path(__file__).parents[2] / "aem_checkpoints" / "tiny-aem"
     policy = LocalPolicy(folder)
-    limits = Limits(context=policy.model.config.max_position_embeddings)
+    limits = EpisodeLimits(context=policy.model.config.max_position_embeddings)
     in_memory = play(policy.model, policy.chat, bugs[1:4], PROMPTS, limits=limits, temperature=0.0)
     agent = BashAgent(policy, BashOptions(prompts="tiny-1", steps=limits.steps, format_errors=1))
     for number, (rollout, task) in enumerate(zip(in_memory, exported[1:4], strict=True)):

@@ -17,7 +17,7 @@ from aem_harness.training.checkpoint import load_policy, load_state
 from aem_harness.training.config import RlConfig, TrlConfig
 from aem_harness.training.folder import Folder, read_metrics
 from aem_harness.training.run import train
-from aem_harness.training.watch import VERDICTS, Regressed, Verdict, Watch, due, held, verdicts
+from aem_harness.training.watch import VERDICTS, GateRecord, GateSettings, Regressed, due, held, verdicts
 from benchmarks.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def config(**changes) -> RlConfig:
 
 
 def write(out: Path, step: int, verdict: str) -> None:
-    line = Verdict(
+    line = GateRecord(
         step=step, checkpoint=f"t-seed0@{step}", verdict=verdict, difference=-0.2, rollouts=9, reason="r", at=""
     )  # type: ignore[arg-type]
     with (out / VERDICTS).open("a") as file:
@@ -49,8 +49,8 @@ def write(out: Path, step: int, verdict: str) -> None:
 
 
 def test_the_steps_are_multiples_and_the_last_one():
-    assert Watch(every=2, set="tiny").steps(5) == [2, 4, 5]
-    assert Watch(every=9, set="tiny").steps(5) == [5]
+    assert GateSettings(every=2, set="tiny").steps(5) == [2, 4, 5]
+    assert GateSettings(every=9, set="tiny").steps(5) == [5]
 
 
 def test_a_verdict_that_was_torn_by_a_kill_is_none_and_its_step_is_due_again(tmp_path):
@@ -58,7 +58,10 @@ def test_a_verdict_that_was_torn_by_a_kill_is_none_and_its_step_is_due_again(tmp
     with (tmp_path / VERDICTS).open("a") as file:
         file.write('{"step": 4, "ver')
     assert [one.step for one in verdicts(tmp_path)] == [2]
-    assert (due(Watch(every=2, set="t"), 2, 4, tmp_path), due(Watch(every=2, set="t"), 4, 4, tmp_path)) == (False, True)
+    assert (
+        due(GateSettings(every=2, set="t"), 2, 4, tmp_path),
+        due(GateSettings(every=2, set="t"), 4, 4, tmp_path),
+    ) == (False, True)
 
 
 def test_the_reference_trainer_hands_over_loadable_checkpoints_and_can_go_on_from_each(tmp_path):

@@ -10,7 +10,7 @@ from aem_harness.agents.templates import Prompts
 from aem_harness.training.checkpoint import hf_config, load_policy, save_policy
 from aem_harness.training.environment import Skill, demonstration
 from aem_harness.training.model import Cache, Model, ModelConfig, continue_rows
-from aem_harness.training.rollouts import Limits, demonstrated, play, tensors
+from aem_harness.training.rollouts import EpisodeLimits, demonstrated, play, tensors
 from aem_harness.training.tasks import tasks
 from aem_harness.training.tokenizer import Chat, train_tokenizer
 
@@ -111,7 +111,7 @@ def test_the_loss_mask_covers_the_replies_and_their_end_tokens(tokenizer, episod
 def test_played_rollouts_record_exactly_what_the_policy_sampled(model, tokenizer):
     """Even a random policy: ids stay within the context, and sampled ids decode to the replies acted on."""
     chat = Chat(tokenizer)
-    limits = Limits(steps=3, reply=20, context=120)
+    limits = EpisodeLimits(steps=3, reply=20, context=120)
     chosen = [task for task in tasks("train", seed=0, count=6) for _ in range(2)]
     generator = torch.Generator().manual_seed(0)
     rollouts = play(model, chat, chosen, PROMPTS, limits=limits, temperature=1.0, generator=generator)

@@ -28,7 +28,7 @@ from aem_harness.training.config import RlConfig, WarmStartConfig, find_config, 
 from aem_harness.training.environment import Skill, demonstration
 from aem_harness.training.folder import read_metrics
 from aem_harness.training.loss import logprobs_and_entropies
-from aem_harness.training.rollouts import Limits, demonstrated
+from aem_harness.training.rollouts import EpisodeLimits, demonstrated
 from aem_harness.training.run import slow_here, train
 from aem_harness.training.start import policy_folder
 from aem_harness.training.tasks import tasks
@@ -179,7 +179,7 @@ def test_every_base_trains_with_modulation(tmp_path):
 def played(policy, settings, step=1):
     model, tokenizer = policy
     pool = list(tasks("train", seed=0, count=settings.tasks))
-    limits = Limits(settings.max_steps, settings.max_reply, 512)
+    limits = EpisodeLimits(settings.max_steps, settings.max_reply, 512)
     return reference.sample(model, Chat(tokenizer), Prompts.load("tiny-1"), pool, limits, settings, step)
 
 
@@ -300,7 +300,7 @@ def test_played_and_rescored_log_probabilities_agree(policy):
     model, tokenizer = policy
     chat = Chat(tokenizer)
     pool = list(tasks("test", seed=3, count=6))
-    rollouts = reference.play(model, chat, pool, Prompts.load("tiny-1"), limits=Limits(), temperature=0.0)
+    rollouts = reference.play(model, chat, pool, Prompts.load("tiny-1"), limits=EpisodeLimits(), temperature=0.0)
     inputs, targets, mask = reference.tensors(rollouts, chat.pad)
     with torch.no_grad():
         logits = model(inputs)
@@ -316,7 +316,7 @@ def test_scoring_a_few_rows_at_a_time_is_scoring_the_whole_batch(policy):
     chosen = [task for task in tasks("train", seed=3, count=5) for _ in range(4)]  # more rows than go at once
     generator = torch.Generator().manual_seed(0)
     rollouts = reference.play(
-        model, chat, chosen, Prompts.load("tiny-1"), limits=Limits(), temperature=1.0, generator=generator
+        model, chat, chosen, Prompts.load("tiny-1"), limits=EpisodeLimits(), temperature=1.0, generator=generator
     )
     inputs, targets, mask = reference.tensors(rollouts, chat.pad)
     with torch.no_grad():

@@ -28,7 +28,7 @@ from aem_harness.training.environment import PROMPTS, Episode, Skill, demonstrat
 from aem_harness.training.folder import enter, parent_of, refuse
 from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.reference import scaffold
-from aem_harness.training.rollouts import Limits
+from aem_harness.training.rollouts import EpisodeLimits
 from aem_harness.training.start import policy_or_hub
 from aem_harness.training.watch import Watcher, due, held
 
@@ -508,6 +508,6 @@ def card(config: TrlConfig, certificate: Mapping[str, Any]) -> Card:
             certificate=certificate,
         ),
         serving=Serving(max_model_len=config.context),
-        scaffold=scaffold(Limits(config.max_steps, config.max_reply, config.context)),
+        scaffold=scaffold(EpisodeLimits(config.max_steps, config.max_reply, config.context)),
         sampling={"temperature": config.temperature, "max_tokens": config.max_reply, "logprobs": 20},
     )

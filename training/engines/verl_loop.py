@@ -31,11 +31,11 @@ from aem_harness.agents.policy import ContextOverflow
 from aem_harness.harness.errors import ConfigError, DataError, GradingFault, PolicyFault, boundary
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.trajectory import TrajectoryWriter
-from aem_harness.harness.sandbox.container import Sandbox as Container
+from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.images import ensure_image
 from aem_harness.harness.sandbox.reaping import reap
 from aem_harness.harness.types import Completion, ExitStatus, Outcome, Prediction, Task
-from aem_harness.training.verl_config import Sandbox
+from aem_harness.training.verl_config import SandboxSettings
 
 THINKING_ENDS = "</think>"
 
@@ -141,7 +141,7 @@ class SandboxAgentLoop(AgentLoopBase):
     """`aem_sandbox`: one rollout. The dataset's rows carry it in `task` (`verl_run.write_rows`)."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        sandbox = Sandbox.model_validate(OmegaConf.to_container(self.config.aem.sandbox, resolve=True))
+        sandbox = SandboxSettings.model_validate(OmegaConf.to_container(self.config.aem.sandbox, resolve=True))
         task = Task.model_validate_json(kwargs["task"])
         loop, request = asyncio.get_running_loop(), uuid4().hex
 
@@ -196,13 +196,13 @@ def reaped() -> int:
     return reap()
 
 
-def rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place: Path | None = None) -> Result:
+def rollout(task: Task, policy: TokenPolicy, sandbox: SandboxSettings, seed: int, place: Path | None = None) -> Result:
     """Drive the agent in a fresh container and grade its patch in another; faults are raised."""
     with slots(sandbox.containers):
         return _rollout(task, policy, sandbox, seed, place)
 
 
-def _rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place: Path | None) -> Result:
+def _rollout(task: Task, policy: TokenPolicy, sandbox: SandboxSettings, seed: int, place: Path | None) -> Result:
     with _once:
         reaped()
     labels = {"aem.run": "verl", "aem.instance": task.instance_id}
@@ -212,7 +212,7 @@ def _rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         record, started = TrajectoryWriter(folder, task.instance_id), time.monotonic()
-        with Container(
+        with Sandbox(
             task.instance.image, workdir=task.instance.workdir, limits=sandbox.limits, labels=labels
         ) as environment:
             ended = agent.run(task.instance, environment, record, seed=seed)
@@ -228,7 +228,7 @@ def _rollout(task: Task, policy: TokenPolicy, sandbox: Sandbox, seed: int, place
     return Result(policy, ended.status, float(grade.resolved), seconds_agent - policy.seconds, grade.seconds)
 
 
-def output_of(result: Result, sandbox: Sandbox) -> AgentLoopOutput:
+def output_of(result: Result, sandbox: SandboxSettings) -> AgentLoopOutput:
     """What verl trains on."""
     policy, room = result.policy, result.policy.room
     filtered = sandbox.compact_filtering and result.status.at_a_limit

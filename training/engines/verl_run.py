@@ -24,7 +24,7 @@ from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.io import write_text
 from aem_harness.harness.types import Task
 from aem_harness.training.engines import verl_scale
-from aem_harness.training.engines.verl_scale import Finding
+from aem_harness.training.engines.verl_scale import FitFinding
 from aem_harness.training.folder import enter, parent_of
 from aem_harness.training.guard import certificate_of
 from aem_harness.training.start import policy_or_hub
@@ -335,13 +335,13 @@ def write_parquet(tasks: Sequence[Task], file: Path) -> None:
 # --- the check ----------------------------------------------------------------------------------------------------
 
 
-def check(config: VerlConfig, out: Path) -> list[Finding]:
+def check(config: VerlConfig, out: Path) -> list[FitFinding]:
     """Everything the run relies on, in the order in which it would be needed. Raises ConfigError without verl."""
     require_verl()
     composed = compose(config, out)
     return [
-        Finding(f"verl {_version()}", "" if _version() == VERSION else f"the plug-in is written against {VERSION}"),
-        Finding("configuration of ppo_trainer composed and validated"),
+        FitFinding(f"verl {_version()}", "" if _version() == VERSION else f"the plug-in is written against {VERSION}"),
+        FitFinding("configuration of ppo_trainer composed and validated"),
         *_plugin(composed),
         *(_hook(*hook) for hook in HOOKS),
         *_fields(),
@@ -350,7 +350,7 @@ def check(config: VerlConfig, out: Path) -> list[Finding]:
     ]
 
 
-def refuse_misfit(findings: Iterable[Finding]) -> None:
+def refuse_misfit(findings: Iterable[FitFinding]) -> None:
     """Raise ConfigError if the installed verl lacks something that the plug-in hooks into."""
     broken = [f"{finding.what} ({finding.problem})" for finding in findings if finding.problem and finding.hook]
     if broken:
@@ -363,16 +363,16 @@ def _version() -> str:
     return version("verl")
 
 
-def _plugin(composed: Any) -> Iterator[Finding]:
+def _plugin(composed: Any) -> Iterator[FitFinding]:
     """The plug-in as verl finds it, and that what the configuration names was registered by it."""
     found = [point for point in entry_points(group="verl.plugins") if point.value == PLUGIN]
-    yield Finding(
+    yield FitFinding(
         "entry point verl.plugins", "" if found else "aem-harness is not installed here, as it must be on every node"
     )
     try:
         import_module(PLUGIN)
     except Exception as error:
-        yield Finding(f"plug-in {PLUGIN}", f"{type(error).__name__}: {error}")
+        yield FitFinding(f"plug-in {PLUGIN}", f"{type(error).__name__}: {error}")
         return
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
@@ -385,55 +385,55 @@ def _plugin(composed: Any) -> Iterator[Finding]:
         ("advantage estimator", estimator, ADV_ESTIMATOR_REGISTRY),
         ("advantage estimator", "aem", ADV_ESTIMATOR_REGISTRY),
     ):
-        yield Finding(f"{what} {name}", "" if name in registry else "not registered")
+        yield FitFinding(f"{what} {name}", "" if name in registry else "not registered")
 
 
-def _hook(module: str, path: str, parameters: Iterable[str]) -> Finding:
+def _hook(module: str, path: str, parameters: Iterable[str]) -> FitFinding:
     what = f"{module}.{path}"
     try:
         target: Any = import_module(module)
         for part in path.split("."):
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
-        return Finding(what, str(error))
+        return FitFinding(what, str(error))
     try:
         known = inspect.signature(inspect.unwrap(target)).parameters if parameters else {}
     except ValueError as error:
-        return Finding(what, str(error))
+        return FitFinding(what, str(error))
     lacking = [name for name in parameters if name not in known]
-    return Finding(what, f"takes no {', '.join(lacking)}" if lacking else "")
+    return FitFinding(what, f"takes no {', '.join(lacking)}" if lacking else "")
 
 
-def _fields() -> Iterator[Finding]:
+def _fields() -> Iterator[FitFinding]:
     from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     lacking = [name for name in OUTPUT_FIELDS if name not in AgentLoopOutput.model_fields]
-    yield Finding("fields of AgentLoopOutput", f"no {', '.join(lacking)}" if lacking else "")
+    yield FitFinding("fields of AgentLoopOutput", f"no {', '.join(lacking)}" if lacking else "")
     for method, words in FIELDS:
         source = inspect.getsource(getattr(PPOTrainer, method))
         lacking = [word for word in words if word not in source]
-        yield Finding(f"fields of PPOTrainer.{method}", f"no {', '.join(lacking)}" if lacking else "")
+        yield FitFinding(f"fields of PPOTrainer.{method}", f"no {', '.join(lacking)}" if lacking else "")
 
 
-def _here(config: VerlConfig, composed: Any) -> Iterator[Finding]:
+def _here(config: VerlConfig, composed: Any) -> Iterator[FitFinding]:
     """What a launch needs and a check does not."""
     import torch
 
     wanted, seen = composed.trainer.n_gpus_per_node * composed.trainer.nnodes, torch.cuda.device_count()
     cluster = os.environ.get("RAY_ADDRESS", "")
     enough = bool(cluster) or seen >= wanted
-    yield Finding(
+    yield FitFinding(
         f"{wanted} GPUs ({composed.trainer.nnodes} nodes)",
         "" if enough else f"{seen} here, and RAY_ADDRESS names no cluster",
         hook=False,
     )
     server = composed.actor_rollout_ref.rollout.name
-    yield Finding(f"rollout server {server}", "" if find_spec(server) else f"pip install {server}", hook=False)
-    yield Finding(f"policy {config.start}", _policy(config.start), hook=False)
-    yield Finding("a container engine", "" if shutil.which("docker") else "install Docker on every node", hook=False)
+    yield FitFinding(f"rollout server {server}", "" if find_spec(server) else f"pip install {server}", hook=False)
+    yield FitFinding(f"policy {config.start}", _policy(config.start), hook=False)
+    yield FitFinding("a container engine", "" if shutil.which("docker") else "install Docker on every node", hook=False)
     instances = config.sandbox.instances
-    yield Finding(f"instances {instances}".rstrip(), _instances(config), hook=False)
+    yield FitFinding(f"instances {instances}".rstrip(), _instances(config), hook=False)
 
 
 def _tasks(source: str) -> list[Task]:

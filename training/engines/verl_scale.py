@@ -21,7 +21,7 @@ THOUGHT = "a thought that only this reply has"
 
 
 @dataclass(frozen=True)
-class Finding:
+class FitFinding:
     """One thing that was looked at. `hook` findings decide whether verl fits; of the others, `advice` is no obstacle,
     and the rest says whether it can run here."""
 
@@ -31,11 +31,11 @@ class Finding:
     advice: bool = False
 
 
-def advice(what: str, problem: str = "") -> Finding:
-    return Finding(what, problem, hook=False, advice=True)
+def advice(what: str, problem: str = "") -> FitFinding:
+    return FitFinding(what, problem, hook=False, advice=True)
 
 
-def findings(config: VerlConfig, composed: Any, tasks: list[Task]) -> Iterator[Finding]:
+def findings(config: VerlConfig, composed: Any, tasks: list[Task]) -> Iterator[FitFinding]:
     """Everything that can be counted, in the order in which it would go wrong. `tasks` may be empty: not known yet."""
     yield from _lengths(composed)
     yield from _advantages(composed)
@@ -49,26 +49,26 @@ def findings(config: VerlConfig, composed: Any, tasks: list[Task]) -> Iterator[F
     yield from _template(config, composed)
 
 
-def _lengths(composed: Any) -> Iterator[Finding]:
+def _lengths(composed: Any) -> Iterator[FitFinding]:
     """A rollout must fit the server's context and, whole, into what the actor takes at once."""
     actor, rollout, data = composed.actor_rollout_ref.actor, composed.actor_rollout_ref.rollout, composed.data
     whole = data.max_prompt_length + data.max_response_length
     room = rollout.max_model_len
     what = f"a rollout of {whole} tokens"
     if room is not None and room < whole:
-        yield Finding(what, f"rollout.max_model_len is {room}: give it at least {whole}")
+        yield FitFinding(what, f"rollout.max_model_len is {room}: give it at least {whole}")
     if actor.use_dynamic_bsz:
         most = actor.ppo_max_token_len_per_gpu * actor.get("ulysses_sequence_parallel_size", 1)
         if most < whole:
-            yield Finding(
+            yield FitFinding(
                 what, f"actor.ppo_max_token_len_per_gpu times the sequence-parallel size is {most}: at least {whole}"
             )
             return
     if room is None or room >= whole:
-        yield Finding(what)
+        yield FitFinding(what)
 
 
-def _advantages(composed: Any) -> Iterator[Finding]:
+def _advantages(composed: Any) -> Iterator[FitFinding]:
     """Whitening over tokens moves what a group baseline had made 0 (findings/verl-whitening-*.sh)."""
     if (name := composed.algorithm.adv_estimator) == "reinforce_plus_plus_baseline":
         yield advice(
@@ -78,10 +78,10 @@ def _advantages(composed: Any) -> Iterator[Finding]:
         )
 
 
-def _saving(config: VerlConfig, composed: Any) -> Iterator[Finding]:
+def _saving(config: VerlConfig, composed: Any) -> Iterator[FitFinding]:
     trainer = composed.trainer
     if trainer.save_freq <= 0:
-        yield Finding("checkpoints", "trainer.save_freq is not positive, so none is written: set it")
+        yield FitFinding("checkpoints", "trainer.save_freq is not positive, so none is written: set it")
         return
     most = -(-config.steps // trainer.save_freq)
     kept = trainer.max_actor_ckpt_to_keep
@@ -94,20 +94,20 @@ def _saving(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     )
 
 
-def _evaluation(config: VerlConfig, composed: Any) -> Finding:
+def _evaluation(config: VerlConfig, composed: Any) -> FitFinding:
     evaluates = composed.trainer.test_freq > 0 or composed.trainer.val_before_train
     if evaluates and not config.sandbox.validation:
-        return Finding(
+        return FitFinding(
             "evaluation during training",
             "it would run on the training rows: name held-out ones in sandbox.validation, or set trainer.test_freq "
             "to -1 and trainer.val_before_train to false",
         )
     if not evaluates and config.gate is None:
         return advice("evaluation during training", "there is none: trainer.test_freq, or a section gate")
-    return Finding("evaluation during training", hook=False)
+    return FitFinding("evaluation during training", hook=False)
 
 
-def _schedule(composed: Any) -> Finding:
+def _schedule(composed: Any) -> FitFinding:
     """With a gate verl is started once a part, and each time told a later last step, which a schedule reads."""
     optim = composed.actor_rollout_ref.actor.optim
     kind, ratio = optim.get("lr_scheduler_type", "constant"), optim.get("lr_warmup_steps_ratio", 0.0)
@@ -115,10 +115,10 @@ def _schedule(composed: Any) -> Finding:
         "the learning rate depends on the number of steps, which a gate gives verl piece by piece: use a constant one, "
         "with lr_warmup_steps instead of a ratio"
     )  # fmt: skip
-    return Finding("learning rate under a gate", wrong)
+    return FitFinding("learning rate under a gate", wrong)
 
 
-def _containers(config: VerlConfig, composed: Any) -> Iterator[Finding]:
+def _containers(config: VerlConfig, composed: Any) -> Iterator[FitFinding]:
     """verl gives worker i the node i modulo nodes; a worker starts all of its rollouts at once."""
     nodes, workers = composed.trainer.nnodes, composed.actor_rollout_ref.rollout.agent.num_workers
     if workers < nodes:
@@ -146,7 +146,7 @@ def _containers(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     )
 
 
-def _images(composed: Any, tasks: list[Task]) -> Iterator[Finding]:
+def _images(composed: Any, tasks: list[Task]) -> Iterator[FitFinding]:
     if not tasks:
         return
     names = {task.instance.image for task in tasks}
@@ -167,15 +167,15 @@ def _engine_folder() -> Path:
     return next((path for path in (Path("/var/lib/docker"), Path("/var/lib/containers")) if path.is_dir()), Path("/"))
 
 
-def _waiting(config: VerlConfig) -> Finding:
+def _waiting(config: VerlConfig) -> FitFinding:
     """A rollout that waits for tokens or tests for ever holds its whole batch."""
-    return Finding(
+    return FitFinding(
         f"waits: {config.sandbox.token_timeout:g} s for a reply's tokens, {config.sandbox.grade_timeout:g} s for tests",
         hook=False,
     )
 
 
-def _template(config: VerlConfig, composed: Any) -> Iterator[Finding]:
+def _template(config: VerlConfig, composed: Any) -> Iterator[FitFinding]:
     """Training keeps every id as it was sampled; a server at evaluation renders the whole conversation anew."""
     what = "chat template at training and at evaluation"
     if composed.actor_rollout_ref.model.get("custom_chat_template"):
@@ -191,7 +191,7 @@ def _template(config: VerlConfig, composed: Any) -> Iterator[Finding]:
     except Exception:  # the policy's own finding says what is missing
         return
     if not tokenizer.chat_template:
-        yield Finding(what, f"the tokenizer of {config.start} has none: add chat_template.jinja to it")
+        yield FitFinding(what, f"the tokenizer of {config.start} has none: add chat_template.jinja to it")
         return
     yield advice(what, forgets(tokenizer))
 
