@@ -1,11 +1,13 @@
 """`aem audit`: grades resolved rollouts again with canaries, and with held-out variants of their tests."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +34,27 @@ Make held-out variants of the listed tests; `aem audit RUN...` then runs them on
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=EXAMPLES)(audit)
+    app.command(epilog=EXAMPLES)(grouped(audit))
+
+
+@dataclass
+class Instead:
+    """What is done instead of an audit of runs."""
+
+    PANEL: ClassVar[str] = "Instead of runs"
+
+    trajectories: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Check trajectories of other tools (.traj, .traj.json)."),
+    ] = None
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: file for the marks.")
+    ] = Path("audit.json")
+    make_variants: Annotated[
+        bool,
+        typer.Option("--make-variants", help="Make variants of the listed tests of --set, and validate them."),
+    ] = False
+    seed: Annotated[int, typer.Option(help="With --make-variants: another seed changes other literals.")] = 0
 
 
 def audit(
@@ -41,23 +63,10 @@ def audit(
     dataset: Annotated[
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
     ] = None,
-    trajectories: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Instead of runs: check trajectories of other tools (.traj, .traj.json)."),
-    ] = None,
-    make_variants: Annotated[
-        bool,
-        typer.Option(
-            "--make-variants", help="Instead of runs: make variants of the listed tests of --set, and validate them."
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(help="With --make-variants: another seed changes other literals.")] = 0,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="With --trajectories: file for the marks.")
-    ] = Path("audit.json"),
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
-    engine: options.Engines = None,
-    ray: options.RayCluster = None,
+    *,
+    sites: options.Sites,
+    instead: Instead,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
 
@@ -72,21 +81,21 @@ def audit(
     from aem_harness.api.running import choose
     from aem_harness.harness.errors import ConfigError
 
-    if [bool(folders), trajectories is not None, make_variants].count(True) != 1:
+    if [bool(folders), instead.trajectories is not None, instead.make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
-    where = options.where(engine, ray)
+    where = sites.where()
     if not folders and not where.here:
         raise ConfigError(
             f"only audits of run folders use other engines: remove {options.named(where)}"
-            + ", or set DOCKER_HOST to the engine that makes variants" * make_variants
+            + ", or set DOCKER_HOST to the engine that makes variants" * instead.make_variants
         )
     console = Console(stderr=True)
-    if make_variants:
+    if instead.make_variants:
         if dataset is None:
             raise ConfigError("--make-variants needs a task set: add --set")
-        _make_variants(choose(dataset, console).tasks, seed)
-    elif trajectories is not None:
-        _audit_trajectories(trajectories, out)
+        _make_variants(choose(dataset, console).tasks, instead.seed)
+    elif instead.trajectories is not None:
+        _audit_trajectories(instead.trajectories, instead.out)
     for folder in folders or ():
         audit_folder(folder, dataset, console, share=canary, workers=workers, where=where)
 

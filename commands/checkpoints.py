@@ -1,13 +1,15 @@
 """`aem checkpoints`: the registry of policies, as plain files."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 ADD = """
 The output of aem train, with its card; a folder of full weights; an adapter on it (its base model is read from
@@ -39,7 +41,7 @@ class Kind(StrEnum):
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Register, list, verify and compare checkpoints.", no_args_is_help=True)
-    group.command("add", epilog=ADD)(add)
+    group.command("add", epilog=ADD)(grouped(add))
     group.command("list", epilog="Example: aem checkpoints list --registry checkpoints")(list_)
     group.command("show", epilog="Example: aem checkpoints show tiny-aem")(show)
     group.command("verify", epilog="Example: aem checkpoints verify 'deepswe-aem@50..250'")(verify)
@@ -47,25 +49,43 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="checkpoints")
 
 
-def add(
-    name: Annotated[str, typer.Argument(help="NAME, NAME@STEP for one of a series, or 'NAME@*' for all steps.")],
-    path: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder with safetensors files.")] = None,
+@dataclass
+class Weights:
+    """Where the weights are."""
+
+    PANEL: ClassVar[str] = "Weights"
+
+    path: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder with safetensors files.")] = None
     gguf: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="GGUF file; its dequantised weights are written beside the card."),
-    ] = None,
-    hub: Annotated[str | None, typer.Option(metavar="ID", help="Hub id, instead of a folder.")] = None,
-    revision: Annotated[str | None, typer.Option(metavar="COMMIT|TAG", help="Revision at the hub.")] = None,
-    method: Annotated[Kind | None, typer.Option(help="Its role in comparisons.")] = None,
+    ] = None
+    hub: Annotated[str | None, typer.Option(metavar="ID", help="Hub id, instead of a folder.")] = None
+    revision: Annotated[str | None, typer.Option(metavar="COMMIT|TAG", help="Revision at the hub.")] = None
     base_model: Annotated[
         str | None, typer.Option(metavar="NAME|FOLDER|ID", help="For an adapter: its base model.")
-    ] = None,
-    parent: Annotated[str | None, typer.Option(metavar="NAME", help="Checkpoint that training started from.")] = None,
-    licence: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="Licence of the weights.")] = None,
+    ] = None
+
+
+@dataclass
+class Origin:
+    """Where the policy comes from."""
+
+    PANEL: ClassVar[str] = "Where it comes from"
+
+    method: Annotated[Kind | None, typer.Option(help="Its role in comparisons.")] = None
+    parent: Annotated[str | None, typer.Option(metavar="NAME", help="Checkpoint that training started from.")] = None
+    licence: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="Licence of the weights.")] = None
     from_card: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Copy serving, scaffold, sampling and licence from this checkpoint."),
-    ] = None,
+    ] = None
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="NAME, NAME@STEP for one of a series, or 'NAME@*' for all steps.")],
+    weights: Weights,
+    origin: Origin,
     overrides: options.Overrides = None,
     registry: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write the card into.")] = Path(
         "checkpoints"
@@ -77,28 +97,29 @@ def add(
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.harness.config import set_dotted
 
-    if gguf:
+    path = weights.path
+    if weights.gguf:
         from aem_harness.aem_checkpoints.gguf import convert
         from aem_harness.harness.errors import ConfigError
 
-        if path or hub:
+        if path or weights.hub:
             raise ConfigError("give one of --gguf, --path and --hub")
         path = registry / name / "weights"
-        convert(gguf, path)
+        convert(weights.gguf, path)
     given = {
         "path": str(path) if path else None,
-        "hub": hub,
-        "revision": revision,
-        "base_model": base_model,
-        "parent": parent,
-        "licence": licence,
+        "hub": weights.hub,
+        "revision": weights.revision,
+        "base_model": weights.base_model,
+        "parent": origin.parent,
+        "licence": origin.licence,
     }
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     lent: dict[str, Any] = {}
-    if from_card:
+    if origin.from_card:
         known = Registry(registry if registry.is_dir() else None)
-        lent = adding.lent(known.get(from_card).card)
-    for override in [*([f"method.kind={method.value}"] if method else []), *(overrides or ())]:
+        lent = adding.lent(known.get(origin.from_card).card)
+    for override in [*([f"method.kind={origin.method.value}"] if origin.method else []), *(overrides or ())]:
         set_dotted(values, override)
     for card in adding.cards(name, values, registry, lent):
         typer.echo(adding.add(card, registry, replace=replace))

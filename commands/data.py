@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
-from aem_harness.commands.run import Retry
+from aem_harness.commands.options import Retry, grouped
 
 if TYPE_CHECKING:
     from aem_harness.api.training_data import Prepared
@@ -26,7 +26,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     data = typer.Typer(help="Prepare training rows: SWE-Gym, SWE-smith, R2E-Gym, NeMo Gym.", no_args_is_help=True)
-    data.command("prepare", epilog=EXAMPLES)(prepare)
+    data.command("prepare", epilog=EXAMPLES)(grouped(prepare))
     data.command("show", epilog="Example: aem data show data/swe-gym")(show)
     app.add_typer(data, name="data")
 
@@ -35,11 +35,6 @@ def prepare(
     source: Annotated[str, typer.Argument(metavar="FILE|NAME", help="Rows: a file, a folder, or a name of the hub.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder for rows and certificate.")],
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of a hub set or of a folder.")] = "train",
-    ids: options.Ids = None,
-    repos: options.Repos = None,
-    slice_: options.Slice = None,
-    sample: options.Sample = None,
-    sample_seed: options.SampleSeed = 0,
     held_out: Annotated[
         list[str] | None,
         typer.Option("--held-out", metavar="NAME|FILE", help="Also leave out the tasks of this set. Repeatable."),
@@ -47,10 +42,9 @@ def prepare(
     validate: Annotated[
         bool, typer.Option("--validate/--no-validate", help="Grade the gold patch and an unchanged tree of every row.")
     ] = True,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit for the tests of a row.")] = 1800,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
-    retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
+    *,
+    selecting: options.Selecting,
+    grading: options.Grading,
     retry_infra: Annotated[bool, typer.Option("--retry-infra", hidden=True)] = False,  # its earlier name
 ) -> None:
     """Make training rows of a published set: drop what is measured and what does not work, and certify the rest.
@@ -59,20 +53,19 @@ def prepare(
     """
     from rich.console import Console
 
-    from aem_harness.api.running import Tasks
     from aem_harness.api.training_data import prepare as run
 
     prepared = run(
         source,
         out,
         split=split,
-        tasks=Tasks(ids or (), repos or (), (), slice_ or "", sample, sample_seed),
+        tasks=selecting.tasks(),
         held_out=held_out or (),
         validate=validate,
-        workers=workers,
-        timeout=timeout,
-        memory=memory,
-        retry_infrastructure=retry_infra or retry is Retry.infra,
+        workers=grading.workers,
+        timeout=grading.timeout,
+        memory=grading.memory,
+        retry_infrastructure=retry_infra or grading.retry is Retry.infra,
         console=Console(stderr=True),
     )
     _say(prepared)

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from aem_harness.commands.options import ConfigFile, Engines, Overrides, RayCluster, where
+from aem_harness.commands.options import ConfigFile, Overrides, Sites, grouped
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog="Example: aem doctor --set verified --endpoint http://localhost:8000/v1")(doctor)
+    app.command(epilog="Example: aem doctor --set verified --endpoint http://localhost:8000/v1")(grouped(doctor))
 
 
 def doctor(
@@ -21,10 +21,10 @@ def doctor(
         list[str] | None, typer.Option(metavar="URL", help="Model server to check. Repeatable.")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name, if the server has several.")] = None,
-    engine: Engines = None,
-    ray: RayCluster = None,
     config_file: ConfigFile = None,
     overrides: Overrides = None,
+    *,
+    sites: Sites,
 ) -> None:
     """Check engine, disk, grader, dataset and endpoints, and name a remedy for each problem.
 
@@ -42,7 +42,7 @@ def doctor(
     console = Console()
     style = {"ok": "green", "warning": "yellow", "problem": "red"}
     worst = "ok"
-    for finding in chain(examinations(where(engine, ray), dataset), asked):
+    for finding in chain(examinations(sites.where(), dataset), asked):
         console.print(
             f"[{style[finding.level]}]{finding.level:<8}[/] {finding.what:<9} {finding.detail}",
             highlight=False,

@@ -1,6 +1,7 @@
 """`aem grade`: predictions of any tool in fresh containers, or stored test output without containers."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,8 +9,7 @@ import typer
 
 from aem_harness.commands import options
 from aem_harness.commands.ending import conclude
-from aem_harness.commands.options import grouped
-from aem_harness.commands.run import Retry
+from aem_harness.commands.options import Retry, grouped
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, ConfigError, counted
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(grouped(grade))
 
 
-def grade(
-    predictions: Annotated[
-        Path | None, typer.Argument(help="Predictions in the official format: .json or .jsonl, also gzipped.")
-    ] = None,
+@dataclass
+class Asked:
+    """What is graded, and where the verdicts go."""
+
     logs: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER", help="Test output to grade again: <run>/<model>/<instance>/ or <instance>/<submission>/."
         ),
-    ] = None,
+    ] = None
     dataset: Annotated[
         str,
         typer.Option(
@@ -49,7 +49,7 @@ def grade(
             metavar="NAME|FILE",
             help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
         ),
-    ] = "verified",
+    ] = "verified"
     out: Annotated[
         Path | None,
         typer.Option(
@@ -58,47 +58,53 @@ def grade(
             metavar="FOLDER|FILE",
             help="Run folder (default: results/<model>-<digest>); with --logs the CSV file (default: verdicts.csv).",
         ),
-    ] = None,
-    ids: options.Ids = None,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="Time limit for the tests of an instance.")
-    ] = 1800,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g",
-    retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None,
-    canary: options.Canary = 0.05,
-    no_canary: options.NoCanary = False,
-    reuse_from: options.ReuseFrom = None,
-    reuse_check: options.ReuseCheck = None,
-    *,
-    machines: options.Machines,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")
-    ] = False,
+    ] = None
+    ids: options.Ids = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, but start no container.")] = (
+        False
+    )
     add_markers: Annotated[
         bool, typer.Option("--add-markers", help="With --logs: add the test markers that logs of 2024 lack.")
-    ] = False,
+    ] = False
+
+
+def grade(
+    predictions: Annotated[
+        Path | None, typer.Argument(help="Predictions in the official format: .json or .jsonl, also gzipped.")
+    ] = None,
+    *,
+    asked: Asked,
+    grading: options.Grading,
+    rechecking: options.Rechecking,
+    machines: options.Machines,
 ) -> None:
     """Score patches with the official grader: in fresh containers, or from stored test output (--logs)."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    if (predictions is None) == (logs is None):
+    console, where = Console(stderr=True), machines.where()
+    if (predictions is None) == (asked.logs is None):
         raise ConfigError("give either a predictions file or --logs FOLDER")
-    where = machines.where()
-    if logs is not None:
+    if asked.logs is not None:
         if not where.here:
             raise ConfigError(f"--logs starts no container: remove {options.named(where)}")
-        _grade_logs(logs, out or Path("verdicts.csv"), dataset, console, add_markers=add_markers)
+        out = asked.out or Path("verdicts.csv")
+        _grade_logs(asked.logs, out, asked.dataset, console, add_markers=asked.add_markers)
         return
     assert predictions is not None
     from aem_harness.api.grading import grade_all, known, refuse
     from aem_harness.api.running import Tasks, choose
 
-    selection = choose(dataset, console, Tasks(ids=ids or ()))
+    selection = choose(asked.dataset, console, Tasks(ids=asked.ids or ()))
     chosen = known(predictions, selection, console)
-    if dry_run:
-        refuse(chosen, selection, dataset=dataset, out=out, timeout=timeout, memory=memory)
+    if asked.dry_run:
+        refuse(
+            chosen,
+            selection,
+            dataset=asked.dataset,
+            out=asked.out,
+            timeout=grading.timeout,
+            memory=grading.memory,
+        )
         empty = sum(not prediction.model_patch for prediction in chosen)
         tasks = counted(len(selection.tasks), "instance")
         typer.echo(f"{counted(len(chosen), 'prediction')} for {tasks}, {empty} of them empty")
@@ -107,14 +113,14 @@ def grade(
         chosen,
         selection,
         console,
-        dataset=dataset,
-        out=out,
-        workers=workers,
-        timeout=timeout,
-        memory=memory,
-        retry_infrastructure=retry is Retry.infra,
-        canary=None if no_canary else canary,
-        reuse=options.reuse(False, reuse_from, reuse_check),
+        dataset=asked.dataset,
+        out=asked.out,
+        workers=grading.workers,
+        timeout=grading.timeout,
+        memory=grading.memory,
+        retry_infrastructure=grading.retry is Retry.infra,
+        canary=rechecking.share,
+        reuse=rechecking.reuse(),
         where=where,
     )
     if missing := len(selection.tasks) - len(chosen):

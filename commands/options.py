@@ -4,9 +4,10 @@ import inspect
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
@@ -170,18 +171,6 @@ EndsFile = Annotated[
 ]
 
 
-def reuse(verdicts: bool, runs: "list[Path] | None", check: float | None) -> "Reuse | None":
-    """Which verdicts are reused; None where the options ask for none. Raises ConfigError for a check of nothing."""
-    from aem_harness.harness.errors import ConfigError
-    from aem_harness.harness.run.origin import CHECK, Reuse
-
-    if verdicts or runs:
-        return Reuse(runs or (), CHECK if check is None else check)
-    if check is not None:
-        raise ConfigError("--reuse-check without verdicts to reuse: give --reuse-verdicts or --reuse-from RUN as well")
-    return None
-
-
 DiskBudget = Annotated[
     str | None,
     typer.Option(
@@ -210,9 +199,15 @@ Mirror = Annotated[
 ]
 
 
+class Retry(StrEnum):
+    infra = "infra"
+
+
 @dataclass
 class Selecting:
-    """Which tasks of a set: what `aem run` and `aem instances list` share."""
+    """Which tasks of a set: what `aem run`, `aem instances list` and `aem data prepare` share."""
+
+    PANEL: ClassVar[str] = "Tasks of the set"
 
     ids: Ids = None
     repos: Repos = None
@@ -229,11 +224,64 @@ class Selecting:
 
 
 @dataclass
-class Machines:
-    """Where containers are, and how images get there: what `aem run`, `aem grade` and `aem gate` share."""
+class Grading:
+    """How patches are graded in containers: what `aem grade` and `aem data prepare` share."""
+
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 4
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Time limit for the tests of an instance.")
+    ] = 1800
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory limit of a container, for example 8g.")] = "4g"
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat gradings lost to infrastructure.")] = None
+
+
+@dataclass
+class Rechecking:
+    """What is graded twice, and what is not: what `aem run` and `aem grade` share."""
+
+    PANEL: ClassVar[str] = "Canaries and reused verdicts"
+
+    canary: Canary = 0.05
+    no_canary: NoCanary = False
+    reuse_from: ReuseFrom = None
+    reuse_check: ReuseCheck = None
+
+    @property
+    def share(self) -> float | None:
+        """The share of the unmarked resolved rollouts that get canaries; None: no rollout does."""
+        return None if self.no_canary else self.canary
+
+    def reuse(self, *, verdicts: bool = False) -> "Reuse | None":
+        """Which verdicts are reused; None where the options ask for none. Raises ConfigError for a check of nothing."""
+        from aem_harness.harness.errors import ConfigError
+        from aem_harness.harness.run.origin import CHECK, Reuse
+
+        if verdicts or self.reuse_from:
+            return Reuse(self.reuse_from or (), CHECK if self.reuse_check is None else self.reuse_check)
+        if self.reuse_check is not None:
+            raise ConfigError(
+                "--reuse-check without verdicts to reuse: give --reuse-verdicts or --reuse-from RUN as well"
+            )
+        return None
+
+
+@dataclass
+class Sites:
+    """Where containers are: what all commands share that work on other engines."""
 
     engine: Engines = None
     ray: RayCluster = None
+
+    def where(self) -> "Where":
+        return where(self.engine, self.ray)
+
+
+@dataclass
+class Machines(Sites):
+    """Where containers are, and how images get there: what `aem run`, `aem grade` and `aem gate` share."""
+
+    PANEL: ClassVar[str] = "Engines and images"
+
     disk_budget: DiskBudget = None
     evict_others: EvictOthers = False
     mirror: Mirror = None
@@ -246,8 +294,8 @@ class Machines:
 
 
 @dataclass
-class Comparing:
-    """How arms are compared: what `aem compare` and `aem report` share."""
+class Pairing:
+    """Which arms are compared with which, and how sure: what `aem compare`, `aem report` and `aem table` share."""
 
     baseline: Baseline = None
     series: Series = False
@@ -256,17 +304,27 @@ class Comparing:
     level: Level = 0.95
     margin: Margin = None
     instances: Describe = None
-    calls: Calls = None
-    tax: Tax = None
-    cutoff: Cutoff = None
     ends: EndsFile = None
 
-    def options(self, *, trajectories: bool = True) -> "CompareOptions":
-        from aem_harness.harness.compare.compare import CompareOptions
+    def refuse_contradictions(self) -> None:
         from aem_harness.harness.errors import ConfigError
 
         if self.series and self.all_pairs:
             raise ConfigError("--series and --all-pairs ask for different comparisons: give one of them")
+
+
+@dataclass
+class Comparing(Pairing):
+    """How arms are compared: what `aem compare` and `aem report` share."""
+
+    calls: Calls = None
+    tax: Tax = None
+    cutoff: Cutoff = None
+
+    def options(self, *, trajectories: bool = True) -> "CompareOptions":
+        from aem_harness.harness.compare.compare import CompareOptions
+
+        self.refuse_contradictions()
         return CompareOptions(
             level=self.level,
             against="all" if self.all_pairs else "previous" if self.series else "baseline",

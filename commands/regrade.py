@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +23,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    app.command(epilog=EXAMPLES)(regrade)
+    app.command(epilog=EXAMPLES)(grouped(regrade))
 
 
 def regrade(
@@ -41,8 +42,8 @@ def regrade(
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
-    engine: options.Engines = None,
-    ray: options.RayCluster = None,
+    *,
+    sites: options.Sites,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
@@ -58,7 +59,7 @@ def regrade(
     from aem_harness.harness.errors import ConfigError, DataError
     from aem_harness.harness.io import write_text
 
-    where = options.where(engine, ray)
+    where = sites.where()
     for folder in folders:
         if not (folder / "run.json").is_file():
             raise DataError(f"{folder} is not a run folder: it has no run.json")

@@ -1,20 +1,15 @@
 """`aem run`: rollouts and their grading; `aem show`: one trajectory in the terminal."""
 
 from contextlib import nullcontext
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from aem_harness.commands import options
 from aem_harness.commands.ending import conclude
-from aem_harness.commands.options import grouped
-
-
-class Retry(StrEnum):
-    infra = "infra"
-
+from aem_harness.commands.options import Retry, grouped
 
 RUN_EXAMPLES = """
 Does this machine resolve every gold patch?
@@ -46,13 +41,16 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: aem show results/gold-1a2b3c4d5e6f django__django-11066 --seed 0")(show)
 
 
-def run(
+@dataclass
+class Asked:
+    """What is run."""
+
     agent: Annotated[
         str | None,
         typer.Option(
             metavar="AGENT", help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute."
         ),
-    ] = None,
+    ] = None
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -60,50 +58,72 @@ def run(
             metavar="NAME|FILE",
             help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
         ),
-    ] = None,
+    ] = None
     arm: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of this arm in comparisons (default: the agent).")
-    ] = None,
-    seeds: options.Seeds = 1,
-    out: options.Out = None,
+    ] = None
+    seeds: options.Seeds = 1
+    allocation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV file from `aem plan --allocate`: seeds per instance, instead of --seeds."
+        ),
+    ] = None
+    out: options.Out = None
+    config_file: options.ConfigFile = None
+    overrides: options.Overrides = None
+    retry: Annotated[Retry | None, typer.Option(help="Also repeat rollouts lost to infrastructure.")] = None
+
+
+@dataclass
+class Model:
+    """The model that the agent asks."""
+
+    PANEL: ClassVar[str] = "Model"
+
     endpoint: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible server. Repeatable.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None,
+    ] = None
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None
     checkpoint: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[@STEPS]",
             help="Registered checkpoint, or a series NAME@50..250. It is served for the run, unless --endpoint is.",
         ),
-    ] = None,
-    registry: options.RegistryFolder = None,
-    config_file: options.ConfigFile = None,
-    overrides: options.Overrides = None,
-    *,
-    selecting: options.Selecting,
-    workers: options.Workers = 4,
-    grade_workers: options.GradeWorkers = 2,
-    allocation: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV file from `aem plan --allocate`: seeds per instance, instead of --seeds."
-        ),
-    ] = None,
-    retry: Annotated[Retry | None, typer.Option(help="Also repeat rollouts lost to infrastructure.")] = None,
+    ] = None
+    registry: options.RegistryFolder = None
     retry_seconds: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", min=1, help="Time limit for one model call, retries included (default: 1800)."),
-    ] = None,
-    canary: options.Canary = 0.05,
-    no_canary: options.NoCanary = False,
+    ] = None
+
+
+@dataclass
+class Rechecking(options.Rechecking):
+    """What is graded twice, and what is not."""
+
     reuse_verdicts: Annotated[
         bool, typer.Option("--reuse-verdicts", help="Grade equal patches of an instance once (docs/grading.md).")
-    ] = False,
-    reuse_from: options.ReuseFrom = None,
-    reuse_check: options.ReuseCheck = None,
+    ] = False
+
+
+@dataclass
+class Pace:
+    """How much at a time, and who may watch."""
+
+    workers: options.Workers = 4
+    grade_workers: options.GradeWorkers = 2
+    metrics_port: options.MetricsPort = None
+
+
+def run(
+    asked: Asked,
+    pace: Pace,
+    selecting: options.Selecting,
+    model: Model,
+    rechecking: Rechecking,
     machines: options.Machines,
-    metrics_port: options.MetricsPort = None,
 ) -> None:
     """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
     from rich.console import Console
@@ -112,39 +132,39 @@ def run(
     from aem_harness.api.serving import find
     from aem_harness.harness.errors import ConfigError
 
-    console = Console(stderr=True)
-    names = [entry.card.name for entry in find(checkpoint, registry)] if checkpoint else [None]
-    if len(names) > 1 and (out or endpoint or arm):
+    console, checkpoint = Console(stderr=True), model.checkpoint
+    names = [entry.card.name for entry in find(checkpoint, model.registry)] if checkpoint else [None]
+    if len(names) > 1 and (asked.out or model.endpoint or asked.arm):
         raise ConfigError(
             f"{checkpoint} names {len(names)} checkpoints, and each has its own server and run folder: remove --out, "
             "--arm and --endpoint, or name one step"
         )
-    if allocation and seeds > 1:
+    if asked.allocation and asked.seeds > 1:
         raise ConfigError("--allocation sets the seeds of every instance: remove --seeds")
     code = 0
     for name in names:  # a step that loses rollouts does not stop the others
         finished = perform(
-            agent,
-            dataset,
-            arm=arm,
-            seeds=seeds,
+            asked.agent,
+            asked.dataset,
+            arm=asked.arm,
+            seeds=asked.seeds,
             tasks=selecting.tasks(),
-            out=out,
-            endpoint=endpoint or (),
-            model=model,
+            out=asked.out,
+            endpoint=model.endpoint or (),
+            model=model.model,
             checkpoint=name,
-            registry=registry,
-            allocation=allocation,
-            workers=workers,
-            grade_workers=grade_workers,
-            retry_infrastructure=retry is Retry.infra,
-            retry_seconds=retry_seconds,
-            canary=None if no_canary else canary,
-            reuse=options.reuse(reuse_verdicts, reuse_from, reuse_check),
+            registry=model.registry,
+            allocation=asked.allocation,
+            workers=pace.workers,
+            grade_workers=pace.grade_workers,
+            retry_infrastructure=asked.retry is Retry.infra,
+            retry_seconds=model.retry_seconds,
+            canary=rechecking.share,
+            reuse=rechecking.reuse(verdicts=rechecking.reuse_verdicts),
             where=machines.where(),
-            metrics_port=metrics_port,
-            config=config_file,
-            overrides=overrides or (),
+            metrics_port=pace.metrics_port,
+            config=asked.config_file,
+            overrides=asked.overrides or (),
             console=console,
         )
         code = conclude(finished, console) or code

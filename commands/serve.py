@@ -1,13 +1,15 @@
 """`aem serve`: servers for registered checkpoints; `aem determinism`: how reproducible a server is."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from aem_harness.api.serving import card_defaults, connect, find, serve
 from aem_harness.commands import options
+from aem_harness.commands.options import grouped
 
 if TYPE_CHECKING:
     from aem_harness.aem_checkpoints.determinism import Divergence
@@ -34,7 +36,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     app.command("serve", epilog=SERVE)(serve_)
-    app.command(epilog=DETERMINISM)(determinism)
+    app.command(epilog=DETERMINISM)(grouped(determinism))
 
 
 def serve_(
@@ -69,20 +71,41 @@ def serve_(
     raise PolicyFault(f"a server crashed again after its restart: {failed}")
 
 
+@dataclass
+class Load:
+    """What the server is asked, and how much at once."""
+
+    PANEL: ClassVar[str] = "Requests"
+
+    run: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Use prefixes of this run's trajectories as prompts.")
+    ] = None
+    prompts: Annotated[int, typer.Option(min=1, help="Maximum number of prompts.")] = 16
+    concurrency: Annotated[str, typer.Option(metavar="N,...", help="Numbers of concurrent requests to test.")] = (
+        "1,8,32"
+    )
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 128
+    temperature: Annotated[float, typer.Option(min=0, help="0: greedy; else each prompt has a fixed seed.")] = 0.0
+
+    @property
+    def levels(self) -> list[int]:
+        from aem_harness.harness.errors import ConfigError
+
+        try:
+            return [int(level) for level in self.concurrency.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"--concurrency {self.concurrency}: numbers separated by commas, for example 1,8,32"
+            ) from None
+
+
 def determinism(
     checkpoint: Annotated[str | None, typer.Argument(help="Registered checkpoint to serve and test.")] = None,
     endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Instead: a running server.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None,
-    run: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Use prefixes of this run's trajectories as prompts.")
-    ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="Maximum number of prompts.")] = 16,
-    concurrency: Annotated[
-        str, typer.Option(metavar="N,...", help="Numbers of concurrent requests to test.")
-    ] = "1,8,32",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0, help="0: greedy; else each prompt has a fixed seed.")] = 0.0,
     registry: options.RegistryFolder = None,
+    *,
+    load: Load,
 ) -> None:
     """Send a server the same prompts again, alone and concurrently, and report how far its tokens diverge."""
     from rich.console import Console
@@ -92,11 +115,8 @@ def determinism(
 
     if bool(checkpoint) == bool(endpoint):
         raise ConfigError("give a checkpoint or --endpoint URL, not both")
-    try:
-        levels = [int(level) for level in concurrency.split(",")]
-    except ValueError:
-        raise ConfigError(f"--concurrency {concurrency}: numbers separated by commas, for example 1,8,32") from None
-    asked = recorded_prefixes(run, prompts) if run else BUILT_IN[:prompts]
+    levels = load.levels
+    asked = recorded_prefixes(load.run, load.prompts) if load.run else BUILT_IN[: load.prompts]
     entry = find(checkpoint, registry)[0] if checkpoint else None
     sampling = card_defaults(entry)["sampling"] if entry else {}
     console = Console(stderr=True)
@@ -115,8 +135,8 @@ def determinism(
             connected.policy.model,
             asked,
             levels,
-            max_tokens=max_tokens,
-            temperature=temperature,
+            max_tokens=load.max_tokens,
+            temperature=load.temperature,
             say=lambda line: console.print(f"[dim]{line}[/]"),
         )
     _print(found)
