@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import Key
     from aem_harness.harness.types import Grade, Prediction, Task
+
+
+@dataclass(frozen=True)
+class How:
+    """How patches are graded: containers at a time, seconds for the tests of one instance, memory of a container."""
+
+    workers: int = 4
+    timeout: float = 1800
+    memory: str = "4g"
+    retry_infrastructure: bool = False
 
 
 def grade(
@@ -47,12 +58,9 @@ def grade(
         known(Path(predictions), selection, console),
         selection,
         console,
+        How(workers, timeout, memory, retry_infrastructure),
         dataset=dataset,
         out=Path(out) if out else None,
-        workers=workers,
-        timeout=timeout,
-        memory=memory,
-        retry_infrastructure=retry_infrastructure,
         canary=canary,
         reuse=reuse,
         where=where,
@@ -80,13 +88,10 @@ def grade_all(
     predictions: "Sequence[Prediction]",
     selection: Selection,
     console: "Console",
+    how: How,
     *,
     dataset: str,
     out: Path | None,
-    workers: int,
-    timeout: float,
-    memory: str,
-    retry_infrastructure: bool,
     canary: float | None,
     reuse: "Reuse | None" = None,
     where: Where = HERE,
@@ -96,7 +101,7 @@ def grade_all(
 
     if reuse and not where.here:
         raise ConfigError("verdicts of equal predictions are reused with the local engine alone: remove --reuse-from")
-    config, folder = _as_run(predictions, dataset=dataset, out=out, timeout=timeout, memory=memory)
+    config, folder = _as_run(predictions, how, dataset, out)
     with open_run(folder, config, selection, Submission(), seeds=1) as store:
         enter(store, predictions)
         return perform(
@@ -105,8 +110,8 @@ def grade_all(
             Driver(Submission()),
             [(prediction.instance_id, 0) for prediction in predictions],
             console,
-            AtATime(1, workers, "grade_workers"),
-            retry_infrastructure=retry_infrastructure,
+            AtATime(1, how.workers, "grade_workers"),
+            retry_infrastructure=how.retry_infrastructure,
             canary=canary,
             reuse=reuse,
             where=where,
@@ -116,21 +121,18 @@ def grade_all(
 def refuse(
     predictions: "Sequence[Prediction]",
     selection: Selection,
+    how: How,
     *,
     dataset: str,
     out: Path | None,
-    timeout: float,
-    memory: str,
 ) -> None:
     """Raise what `grade_all` would raise before its first container; writes nothing."""
-    config, folder = _as_run(predictions, dataset=dataset, out=out, timeout=timeout, memory=memory)
+    config, folder = _as_run(predictions, how, dataset, out)
     if (folder / "run.json").is_file():
         enter_run(folder, config, selection, 1).__exit__()
 
 
-def _as_run(
-    predictions: "Sequence[Prediction]", *, dataset: str, out: Path | None, timeout: float, memory: str
-) -> "tuple[RunConfig, Path]":
+def _as_run(predictions: "Sequence[Prediction]", how: How, dataset: str, out: Path | None) -> "tuple[RunConfig, Path]":
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.run.submission import Submission
 
@@ -138,7 +140,11 @@ def _as_run(
     if len(models) > 1:
         raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
     config = RunConfig.load(
-        arm=models.pop(), dataset=dataset, agent=Submission.name, grade_timeout=timeout, limits={"memory": memory}
+        arm=models.pop(),
+        dataset=dataset,
+        agent=Submission.name,
+        grade_timeout=how.timeout,
+        limits={"memory": how.memory},
     )
     folder = out or Path("results") / f"{config.arm.replace('/', '__')}-{config.digest}"
     return config, folder

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aem_harness.api.grading import How, grade_all
 from aem_harness.api.running import Selection, Tasks, quiet
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, AemError, DataError
 from aem_harness.harness.io import write_json, write_json_lines
@@ -99,10 +100,7 @@ def prepare(
             folder / "validation",
             console,
             pending,
-            workers=workers,
-            timeout=timeout,
-            memory=memory,
-            retry_infrastructure=retry_infrastructure,
+            How(workers, timeout, memory, retry_infrastructure),
         )
         dropped += failed
     elif kept:
@@ -189,14 +187,9 @@ def _validated(
     folder: Path,
     console: "Console",
     pending: dict[str, str],
-    *,
-    workers: int,
-    timeout: float,
-    memory: str,
-    retry_infrastructure: bool,
+    how: How,
 ) -> "tuple[list[Task], list[Dropped], dict[str, Any]]":
     """The tasks that the gold patch resolves and an unchanged tree does not, graded officially."""
-    from aem_harness.api.grading import grade_all
     from aem_harness.harness.grading.official import grader_version
     from aem_harness.harness.types import Prediction
 
@@ -214,12 +207,9 @@ def _validated(
             predictions,
             Selection(list(tasks), loaded),
             console,
+            how,
             dataset=loaded.name,
             out=folder / arm,
-            workers=workers,
-            timeout=timeout,
-            memory=memory,
-            retry_infrastructure=retry_infrastructure,
             canary=None,
         )
         graded[arm] = _grades(folder / arm)

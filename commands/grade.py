@@ -91,20 +91,14 @@ def grade(
         _grade_logs(asked.logs, out, asked.dataset, console, add_markers=asked.add_markers)
         return
     assert predictions is not None
-    from aem_harness.api.grading import grade_all, known, refuse
+    from aem_harness.api.grading import How, grade_all, known, refuse
     from aem_harness.api.running import Tasks, choose
 
+    how = How(grading.workers, grading.timeout, grading.memory, grading.retry is Retry.infra)
     selection = choose(asked.dataset, console, Tasks(ids=asked.ids or ()))
     chosen = known(predictions, selection, console)
     if asked.dry_run:
-        refuse(
-            chosen,
-            selection,
-            dataset=asked.dataset,
-            out=asked.out,
-            timeout=grading.timeout,
-            memory=grading.memory,
-        )
+        refuse(chosen, selection, how, dataset=asked.dataset, out=asked.out)
         empty = sum(not prediction.model_patch for prediction in chosen)
         tasks = counted(len(selection.tasks), "instance")
         typer.echo(f"{counted(len(chosen), 'prediction')} for {tasks}, {empty} of them empty")
@@ -113,12 +107,9 @@ def grade(
         chosen,
         selection,
         console,
+        how,
         dataset=asked.dataset,
         out=asked.out,
-        workers=grading.workers,
-        timeout=grading.timeout,
-        memory=grading.memory,
-        retry_infrastructure=grading.retry is Retry.infra,
         canary=rechecking.share,
         reuse=rechecking.reuse(),
         where=where,
