@@ -182,6 +182,28 @@ def make_batch(
     return Batch(inputs_B_T, targets_B_T, loss_mask_B_T, rewards_B, torch.tensor(groups), kept_B)
 
 
+def _modulated(
+    base_B: Tensor, logprobs_B_T: Tensor, entropies_B_T: Tensor, batch: Batch, config: RlConfig, step: int
+) -> aem.Modulation:
+    """The base's advantages, by the old policy's log-probabilities and entropies, as the configuration has them."""
+    settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
+    if settings.shuffle_seed is not None:
+        settings = settings.model_copy(update={"shuffle_seed": hash((settings.shuffle_seed, step)) & 0xFFFFFFFF})
+    relatives = {
+        "empg": lambda: baselines.empg(base_B, entropies_B_T, batch.loss_mask_B_T),
+        "repo_r": lambda: baselines.repo_r(base_B, logprobs_B_T, batch.loss_mask_B_T),
+    }
+    return aem.modulate(
+        relatives[config.baseline]() if config.baseline else base_B,
+        entropies_B_T,
+        batch.loss_mask_B_T,
+        batch.groups_B,
+        settings,
+        kept_B=batch.kept_B,
+        logprobs_B_T=logprobs_B_T,
+    )
+
+
 def update(
     model: Model,
     optimizer: torch.optim.Optimizer,
@@ -209,22 +231,7 @@ def update(
     old_logprobs_B_T, old_entropies_B_T = (values.detach() for values in first_B_T)
     base_B = base_advantages(base, batch.rewards_B, batch.groups_B)
     started = time.perf_counter()
-    settings = config.aem or aem.AemConfig(lam=0.0)  # lambda 0 is the base itself; its statistics are worth seeing too
-    if settings.shuffle_seed is not None:
-        settings = settings.model_copy(update={"shuffle_seed": hash((settings.shuffle_seed, step)) & 0xFFFFFFFF})
-    relatives = {
-        "empg": lambda: baselines.empg(base_B, old_entropies_B_T, batch.loss_mask_B_T),
-        "repo_r": lambda: baselines.repo_r(base_B, old_logprobs_B_T, batch.loss_mask_B_T),
-    }
-    modulation = aem.modulate(
-        relatives[config.baseline]() if config.baseline else base_B,
-        old_entropies_B_T,
-        batch.loss_mask_B_T,
-        batch.groups_B,
-        settings,
-        kept_B=batch.kept_B,
-        logprobs_B_T=old_logprobs_B_T,
-    )
+    modulation = _modulated(base_B, old_logprobs_B_T, old_entropies_B_T, batch, config, step)
     seconds_aem = time.perf_counter() - started
     states_N = diagnostics.shared_states(batch.inputs_B_T, modulation.spans, before=1)
     reference_B_T = None
