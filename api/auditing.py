@@ -25,15 +25,13 @@ def audit_folder(
     from aem_harness.api.sites import AtATime, Driver, opened
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import DataError
-    from aem_harness.harness.io import read_json
+    from aem_harness.harness.run.folder import run_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.store import locked, read_journal
     from aem_harness.harness.run.submission import Submission
 
-    if not (folder / "run.json").is_file():
-        raise DataError(f"{folder} is not a run folder: it has no run.json")
-    run = read_json(folder / "run.json")
+    run = run_json(folder)
     config = RunConfig(**run["config"])
     name = dataset or config.dataset
     chosen = {task.instance_id: task for task in choose(name, console).tasks}

@@ -138,7 +138,9 @@ def _as_run(predictions: "Sequence[Prediction]", how: How, dataset: str, out: Pa
 
     models = {prediction.model_name_or_path for prediction in predictions}
     if len(models) > 1:
-        raise DataError(f"one model at a time: the file holds predictions of {', '.join(sorted(models))}")
+        raise DataError(
+            f"one model at a time: the file holds predictions of {', '.join(sorted(models))}; give each a file"
+        )
     config = RunConfig.load(
         arm=models.pop(),
         dataset=dataset,

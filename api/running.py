@@ -266,7 +266,9 @@ def allocated(selection: Selection, path: Path, folder: Path) -> "tuple[Selectio
         )
     tasks = [task for task in selection.tasks if task.instance_id in seeds]
     if not tasks:
-        raise ConfigError(f"none of the {len(selection.tasks)} selected instances is in {path}")
+        raise ConfigError(
+            f"none of the {len(selection.tasks)} selected instances is in {path}: select those that it names"
+        )
     seeds = {task.instance_id: seeds[task.instance_id] for task in tasks}
     if (folder / "run.json").is_file():
         refuse_later_allocation(seeds, read_json(folder / "run.json")["plan"], folder)

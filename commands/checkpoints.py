@@ -180,7 +180,10 @@ def verify(
         here = "as registered" if entry.folder else "on the hub, not verified here"
         typer.echo("\n".join(problems) or f"{entry.card.name}: {here}")
     if bad:
-        raise DataError(f"{bad} of {len(entries)} checkpoints do not match their cards")
+        raise DataError(
+            f"{bad} of {len(entries)} checkpoints do not match their cards: copy the files again, or "
+            "register them anew (aem checkpoints add NAME --replace)"
+        )
 
 
 def diff(

@@ -56,13 +56,13 @@ def regrade(
     from aem_harness.harness.compare.grader import noise_of
     from aem_harness.harness.compare.sensitivity import unresolved_by_gold
     from aem_harness.harness.compare.words import grader_words
-    from aem_harness.harness.errors import ConfigError, DataError
+    from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.io import write_text
+    from aem_harness.harness.run.folder import require_run
 
     where = sites.where()
     for folder in folders:
-        if not (folder / "run.json").is_file():
-            raise DataError(f"{folder} is not a run folder: it has no run.json")
+        require_run(folder)
     if (quarantine is not None or release is not None) and not where.here:
         option = "--quarantine" if quarantine is not None else "--release"
         raise ConfigError(f"{option} starts no container: remove {options.named(where)}")
@@ -86,12 +86,12 @@ def _by_release(folder: Path, python: Path, dataset: str | None, console: "Conso
     from aem_harness.api.running import choose
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import counted, listed
-    from aem_harness.harness.io import read_json
+    from aem_harness.harness.run.folder import run_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.regrading import by_release
     from aem_harness.harness.run.store import read_journal
 
-    config = RunConfig(**read_json(folder / "run.json")["config"])
+    config = RunConfig(**run_json(folder)["config"])
     tasks = {task.instance_id: task for task in choose(dataset or config.dataset, console).tasks}
     found = by_release(folder, tasks, progress_of(read_journal(folder)), python)
     was, now = (f"{100 * rate:.1f} %" for rate in found.rates)

@@ -128,7 +128,7 @@ def verify_(run: Run) -> None:
     for problem in problems:
         typer.echo(f"{run}: {problem}")
     if problems:
-        raise DataError(f"{run}: {len(problems)} files are not as they were archived")
+        raise DataError(f"{run}: {len(problems)} files are not as they were archived: restore the archive again")
     typer.echo(f"{run}: every file is as it was archived")
 
 

@@ -42,7 +42,7 @@ def without(outcomes: Outcomes, tasks: tuple[str, ...]) -> Outcomes:
     """The outcomes of all arms without these tasks."""
     table = outcomes.table[~outcomes.table["instance_id"].isin(tasks)]
     if table.empty:
-        raise DataError("no task is left")
+        raise DataError("no task is left: the arms have none but those that are to be left out")
     return Outcomes(table.reset_index(drop=True), outcomes.facts, outcomes.notes)
 
 

@@ -48,7 +48,7 @@ def from_history(table: pd.DataFrame, base: Components) -> Components:
     arms = list(dict.fromkeys(table["arm"]))
     scored = table[table["resolved"].notna()]
     if scored.empty:
-        raise DataError("the history has no verdicts to learn from")
+        raise DataError("the history has no verdicts to learn from: give --history a run that was graded")
     components = base.model_copy(update={"source": f"history of {', '.join(arms)}", **_costs(table)})
     components = components.model_copy(update={"rate": float(np.mean([_rate(scored, arm) for arm in arms]))})
     repeated = [noise for arm in arms if (noise := _noise(scored[scored["arm"] == arm])) is not None]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.io import read_json
+from aem_harness.harness.run.folder import require_run, run_json
 from aem_harness.harness.run.listing import newest
 from aem_harness.harness.run.store import read_journal, read_patch
 from aem_harness.harness.run.trajectory import read_document
@@ -124,11 +124,10 @@ def export(folder: Path, to: str, out: Path, seed: int | None = None) -> Written
     exists, and DataError where the folder is no run."""
     if to not in FORMATS:
         raise ConfigError(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
-    if not (folder / "run.json").is_file():
-        raise DataError(f"{folder} is not a run folder: it has no run.json")
+    require_run(folder)
     if out.exists():
         raise ConfigError(f"{out} exists already; choose another --out")
-    run = Run(folder, read_json(folder / "run.json"), seed)
+    run = Run(folder, run_json(folder), seed)
     if next(run.rollouts(), None) is None:
         of = "" if seed is None else f" with seed {seed}"
         raise DataError(f"{folder} has no finished rollout{of}")

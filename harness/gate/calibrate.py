@@ -102,8 +102,8 @@ def calibrate(
     rate = float(np.mean([surface(first).mean() for _ in range(50)]))
     if rate <= config.margin:
         raise ConfigError(
-            f"the surface resolves {100 * rate:.1f} %, so a drop of {100 * config.margin:g} points is impossible; "
-            f"choose a margin below {100 * rate:.1f}"
+            f"the simulated baseline resolves {100 * rate:.1f} %, so a drop of {100 * config.margin:g} points is "
+            f"impossible; choose a margin below {100 * rate:.1f}"
         )
     wanted = (0.05, 0.10, 0.20) if drops is None else drops
     drops = sorted({0.0, config.margin, *(drop for drop in wanted if drop < rate)})
@@ -166,7 +166,7 @@ def able(surface: Surface, drop: float, rng: np.random.Generator) -> Floats:
         q = surface(rng)
         if q.mean() >= drop:
             return q
-    raise ConfigError(f"hardly any draw of this surface resolves {100 * drop:g} % of so few tasks; give it more tasks")
+    raise ConfigError(f"hardly any simulated baseline of so few tasks resolves {100 * drop:g} %: give more --tasks")
 
 
 def lowered(q: Floats, drop: float) -> Floats:

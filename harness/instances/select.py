@@ -41,7 +41,9 @@ def select(
     if sample is not None:
         tasks = _sample(tasks, sample, sample_seed)
     if not tasks:
-        raise ConfigError("the selection is empty: no instance passes all of its filters")
+        raise ConfigError(
+            "the selection is empty: no instance passes all of its filters; `aem instances list` shows what there is"
+        )
     return list(tasks)
 
 

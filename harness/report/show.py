@@ -17,6 +17,7 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import read_json
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.report.why import cause, end_words, failing, printable, read_tests
+from aem_harness.harness.run.folder import require_run, run_json
 from aem_harness.harness.run.store import read_patch
 from aem_harness.harness.run.trajectory import read_document
 from aem_harness.harness.types import Outcome
@@ -34,9 +35,8 @@ def rollout_view(run: Path, instance: str, seed: int, gold: str | None = None) -
 
 
 def find_rollout(run: Path, instance: str, seed: int) -> Path:
-    """The folder of a finished rollout; ConfigError says what there is where it is not."""
-    if not (run / "run.json").exists():
-        raise ConfigError(f"{run} is not a run folder: it has no run.json")
+    """The folder of a finished rollout. ConfigError names those that there are, DataError where there is no run."""
+    require_run(run)
     known = sorted(path.name for path in (run / "rollouts").glob("*") if path.is_dir())
     matches = [name for name in known if name == instance] or [name for name in known if name.endswith(instance)]
     if len(matches) != 1:
@@ -55,9 +55,7 @@ def reference_patch(run: Path, instance: str) -> str:
     """The gold patch of an instance of a run, from the dataset that the run names."""
     from aem_harness.harness.instances.load import load
 
-    if not (run / "run.json").exists():
-        raise ConfigError(f"{run} is not a run folder: it has no run.json")
-    facts = read_json(run / "run.json")
+    facts = run_json(run)
     names = [name for name in facts["plan"]["instances"] if name == instance or name.endswith(instance)]
     tasks = {task.instance_id: task for task in load(facts["config"]["dataset"]).tasks}
     for name in names:

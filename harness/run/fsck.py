@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import DataError
 from aem_harness.harness.io import make_durable, read_json, write_text
+from aem_harness.harness.run.folder import require_run
 from aem_harness.harness.run.seeds import seeds_of
 from aem_harness.harness.run.store import GRADE_EVENT, ROLLOUT_EVENT, Event, Key, Progress, damage_of, event_in, locked
 
@@ -41,8 +41,7 @@ def check(run: Path, *, repair: bool = True) -> FsckResult:
 
     Raises DataError when `run` is no run folder, ConfigError when another process is writing it.
     """
-    if not (run / "run.json").is_file():
-        raise DataError(f"{run} is not a run folder: it has no run.json")
+    require_run(run)
     with locked(run):
         finding = FsckResult()
         events = _lines(run / JOURNAL, finding)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.io import read_json
+from aem_harness.harness.run.folder import run_json
 from aem_harness.harness.run.schedule import Durations, makespan
 from aem_harness.harness.run.seeds import seeds_of
 from aem_harness.harness.run.store import Key, Progress, read_journal
@@ -91,9 +91,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 def read_state(folder: Path, *, sizes: bool = False) -> RunState:
     """The state in run.json and the journal; DataError if the folder is no run. `sizes`: count its bytes too."""
-    if not (folder / "run.json").is_file():
-        raise DataError(f"{folder} is not a run folder: it has no run.json")
-    run = read_json(folder / "run.json")
+    run = run_json(folder)
     try:
         plan = seeds_of(run["plan"])
         events = list(read_journal(folder)) if (folder / "journal.jsonl").exists() else []

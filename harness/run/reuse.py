@@ -26,6 +26,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.verdict import on_test_results
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.auditing import drawn
+from aem_harness.harness.run.folder import run_json
 from aem_harness.harness.run.listing import newest
 from aem_harness.harness.run.origin import Reuse, flipped
 from aem_harness.harness.run.proof import Files, damage
@@ -219,9 +220,7 @@ def refuse_others(reuse: Reuse, config: RunConfig, dataset_digest: str) -> None:
     if not 0 <= reuse.check <= 1:
         raise ConfigError(f"the share of reusable verdicts to check must be between 0 and 1, is {reuse.check:g}")
     for folder in map(Path, reuse.runs):
-        if not (folder / "run.json").is_file():
-            raise DataError(f"{folder} is not a run folder: it has no run.json")
-        run = read_json(folder / "run.json")
+        run = run_json(folder)
         theirs, ours = run.get("config", {}), config.model_dump(mode="json")
         grader = f"swebench {run.get('versions', {}).get('swebench')}"
         facts = {
