@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from aem_harness.cli import app
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -55,6 +57,60 @@ def test_the_reference_holds_the_help_of_every_command():
     typed = re.findall(r"^  (-.*?)(?:  |$)", page, re.MULTILINE)
     assert len(typed) > 100
     assert not [option for option in typed if re.search(r"<(str|int|float|path|list)", option)], "types as placeholders"
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listed.split() if "/instances/" not in name]
+
+
+AEM = typer.main.get_command(app)
+
+
+def command_of(words: list[str]) -> tuple[str, set[str]]:
+    """The command that words after `aem` begin with, and the options that it takes."""
+    node, name = AEM, list[str]()
+    for word in words:
+        below = getattr(node, "commands", {}).get(word)
+        if below is None:
+            break
+        node, name = below, [*name, word]
+    options = {option for one in (*node.params, *AEM.params) for option in (*one.opts, *one.secondary_opts)}
+    return " ".join(name), options | {"--help"}
+
+
+def test_every_option_that_a_page_gives_to_a_command_exists():
+    seen, unknown = 0, []
+    for page in tracked("*.md", "*.yml", "*.sh"):
+        text = page.read_text().replace("\\\n", " ")
+        for found in re.finditer(r"\baem ([a-z][^`|;#&()\n\"]*)", text):
+            words = found[1].split()
+            name, options = command_of(words)
+            given = [word.split("=")[0].rstrip(".,:") for word in words if name]
+            given = [word for word in given if re.fullmatch(r"--[a-z][a-z-]*|-[a-z]", word)]
+            seen += len(given)
+            unknown += [f"{page.relative_to(ROOT)}: aem {name} {word}" for word in given if word not in options]
+    assert seen > 200
+    assert not unknown
+
+
+PRODUCT = tracked(
+    *(f"{folder}/*.py" for folder in ("agents", "aem_checkpoints", "api", "commands", "harness", "training"))
+)
+# Files of other projects, and one that the reader is to write.
+ELSEWHERE = {"harness/utils.py", "harness/interop/NAME.py"}
+
+
+def test_every_file_that_a_page_or_a_docstring_names_is_there():
+    folders = "agents|aem_checkpoints|api|benchmarks|commands|docs|examples|findings|harness|tests|training"
+    named = re.compile(rf"(?<![\w/.-])(?:{folders})/[\w./*-]+\.(?:csv|ipynb|md|pl|png|py|sh|svg|ya?ml)\b")
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in (*tracked("*.md", "*.toml", "Makefile"), *PRODUCT)
+        for name in named.findall(page.read_text())
+        if name not in ELSEWHERE and not any(ROOT.glob(name))
+    ]
+    assert not missing
 
 
 def test_every_finding_says_what_was_guessed_and_what_happens():
