@@ -15,9 +15,7 @@ def look_at_endpoint(url: str, model: str = "", sampling: Mapping[str, Any] | No
     try:
         served = served_models(url)
     except AemError as error:
-        yield Finding(
-            level="problem", what="endpoint", detail=str(error), remedy="vllm serve ..., or correct --endpoint"
-        )
+        yield _problem("endpoint", error)
         return
     chosen = model or served[0] if served else model
     yield Finding(level="ok", what="endpoint", detail=f"{base_url(url)} serves {', '.join(served)}{through(url)}")
@@ -25,14 +23,18 @@ def look_at_endpoint(url: str, model: str = "", sampling: Mapping[str, Any] | No
     yield from _tools(url, chosen, [BASH_TOOL])
 
 
+def _problem(what: str, error: AemError) -> Finding:
+    """An error as a finding: its line ends in a colon and the remedy."""
+    detail, _, remedy = str(error).rpartition(": ")
+    return Finding(level="problem", what=what, detail=detail, remedy=remedy)
+
+
 def _context(url: str, model: str, max_tokens: Any) -> Iterator[Finding]:
     limit = max_tokens if isinstance(max_tokens, int) else None
     try:
         size = check_context(url, None, model, limit)
     except AemError as error:
-        yield Finding(
-            level="problem", what="context", detail=str(error), remedy="-c sampling.max_tokens=N, or --max-model-len"
-        )
+        yield _problem("context", error)
         return
     if size is None:
         detail = f"{model}: the server does not report its context length, so max_tokens cannot be checked"

@@ -201,7 +201,7 @@ def _dataset(source: str) -> "tuple[Finding, list[Task]]":
     try:
         loaded = load(source)
     except AemError as error:
-        remedy = "give a reachable hub or a local file with --set"
+        remedy = "give --set a name that the hub has, or a local file"
         return Finding(level="problem", what="dataset", detail=str(error), remedy=remedy), []
     bad = len(loaded.problems)
     found = Finding(
