@@ -66,9 +66,12 @@ def _version(show: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log to stderr; -vv in detail.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", metavar="", count=True, help="Log to stderr; -vv in detail.")
+    ] = 0,
     log_file: Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Also log to this file.")] = None,
 ) -> None:
     if verbose:

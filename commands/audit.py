@@ -15,17 +15,15 @@ if TYPE_CHECKING:
     from aem_harness.harness.types import Task
 
 EXAMPLES = """
-Grade every marked rollout again, and one in five of the other resolved ones:
+Grade every marked rollout again, and one in five of the other resolved ones; every resolved rollout:
 
-  aem audit results/base-1a2b3c4d5e6f results/candidate-0f1e2d3c4b5a --canary 0.2
+  aem audit results/base-* results/candidate-* --canary 0.2
+
+  aem audit results/candidate-0f1e2d3c4b5a --canary 1
 
 Check the commands in trajectories of other tools:
 
   aem audit --trajectories trajs/ --out audit.json
-
-Every resolved rollout:
-
-  aem audit results/candidate-0f1e2d3c4b5a --canary 1
 
 Make held-out variants of the listed tests; `aem audit RUN...` then runs them on every resolved rollout:
 

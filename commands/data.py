@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from aem_harness.api.training_data import Prepared
 
 EXAMPLES = """
-Examples:
+Rows of a file, and of the Hugging Face hub (split train), tried in containers:
 
-  aem data prepare swe-gym.parquet --out data/swe-gym                 rows of a file, tried in containers
+  aem data prepare swe-gym.parquet --out data/swe-gym
 
-  aem data prepare SWE-Gym/SWE-Gym --out data/swe-gym --slice 0:100   from the Hugging Face hub, split train
+  aem data prepare SWE-Gym/SWE-Gym --out data/swe-gym --slice 0:100
 
-  aem data prepare r2e.jsonl --out data/r2e --held-out nightly.jsonl  also apart from your own held-out set
+Also apart from a held-out set of your own:
+
+  aem data prepare r2e.jsonl --out data/r2e --held-out nightly.jsonl
+
+Then, to train on them:
 
   aem train --config deepswe-aem -c sandbox.instances=data/swe-gym/rows.jsonl
 """

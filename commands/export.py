@@ -12,7 +12,7 @@ Examples:
 
   aem export results/base-1a2b3c4d5e6f --to inspect --out base.eval
 
-  aem export results/base-1a2b3c4d5e6f --to swebench-experiments --seed 0 --out 20261129_my-model
+  aem export results/base --to swebench-experiments --seed 0 --out 20261129_me
 
   aem export results/base-1a2b3c4d5e6f --to sft --out rollouts.jsonl
 

@@ -14,17 +14,23 @@ if TYPE_CHECKING:
     from aem_harness.harness.gate.config import GateConfig
 
 GATE_EXAMPLES = """
-Examples:
+Stored outcomes of both arms:
 
-  aem gate --from outcomes.csv --baseline step-0 --candidate step-200 --margin 3
+  aem gate --from outcomes.csv --baseline step-0 --candidate step-200
 
-  aem gate --baseline results/base --candidate results/step-200 --tier nightly --sequence gates.json --junit gate.xml
+Two run folders, with a report for CI:
 
-  aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok --pin sha256:5f1c...
+  aem gate --baseline results/base --candidate results/new --junit gate.xml
 
-  aem gate --baseline results/base --checkpoint step-200 --seeds 4       run the candidate, only as far as needed
+A budget in tokens:
 
-  aem gate --fresh --baseline step-0 --checkpoint step-200 --set verified      run both, in pairs
+  aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok
+
+Run the candidate, only as far as needed; run both, in pairs:
+
+  aem gate --baseline results/base --checkpoint step-200 --seeds 4
+
+  aem gate --fresh --baseline step-0 --checkpoint step-200 --set verified
 
 Exit codes: 0 PASS, 1 BLOCK, 2 INCONCLUSIVE, 3 no verdict (infrastructure failed, or the arms differ in more than
 their weights), 4 usage.

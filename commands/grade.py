@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """
-Examples:
+Grade in fresh containers (the same command continues), or only check the file:
 
-  aem grade preds.json --set verified -w 4                grade in fresh containers; the same command continues
+  aem grade preds.json --set verified -w 4
 
-  aem grade preds.json --set verified --dry-run           only check the file
+  aem grade preds.json --set verified --dry-run
 
-  aem grade --logs logs/ --out verdicts.csv               grade stored test output again, without containers
+Grade stored test output again, without containers:
+
+  aem grade --logs logs/ --out verdicts.csv
 """
 
 

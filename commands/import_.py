@@ -9,15 +9,17 @@ from aem_harness.commands.options import EndsFile, warn
 from aem_harness.harness.errors import counted
 
 EXAMPLES = """
-Examples:
+Trajectories with an official report, and a folder of official logs:
 
-  aem import runs/gpt-5-mini --reports gpt-5-mini.my-run.json --arm gpt-5-mini --out gpt.csv
+  aem import runs/gpt-5-mini --reports gpt-5-mini.my-run.json --out gpt.csv
 
-  aem import logs/run_evaluation/my-run/my-model --format swebench --arm mine --out mine.csv
+  aem import logs/run_evaluation/my-run/my-model --arm mine --out mine.csv
 
   aem compare gpt.csv mine.csv
 
-  aem import runs.csv --columns instance=task,arm=study+model,seed=run --out runs-as-outcomes.csv
+A CSV file with columns of its own:
+
+  aem import runs.csv --columns instance=task,arm=study+model --out ours.csv
 
 Formats: auto (by content), run (a run folder of aem), csv, leaderboard, inspect, harbor, nemo, openhands,
 mini-swe-agent, swe-agent, swebench.

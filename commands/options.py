@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -344,12 +345,14 @@ PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "P
 def name_values(app: typer.Typer) -> None:
     """Give every option of `app` a placeholder by its type, and every argument one by its name, of a list in singular.
 
-    Choices and ranges stay as typer shows them.
+    Choices and ranges stay as typer shows them. Prose is left to the terminal to wrap.
     """
     commands = [*app.registered_commands]
     for group in app.registered_groups:
         commands += group.typer_instance.registered_commands if group.typer_instance else []
     for command in commands:
+        command.help = flowing(command.help or inspect.getdoc(command.callback) or "")
+        command.epilog = flowing(command.epilog or "")
         for parameter in inspect.signature(command.callback).parameters.values() if command.callback else ():
             kind, *notes = get_args(parameter.annotation) or [None]
             inner = [one for one in (kind, *get_args(kind)) if one is not type(None)]
@@ -361,6 +364,11 @@ def name_values(app: typer.Typer) -> None:
                 if isinstance(note, ArgumentInfo) and note.metavar is None:
                     many = any(get_origin(one) is list for one in (kind, *get_args(kind)))
                     note.metavar = (parameter.name.removesuffix("s") if many else parameter.name).upper()
+
+
+def flowing(text: str) -> str:
+    """The text with one line for each paragraph; lines that begin with a space stay lines of their own."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
 
 
 def warn(notes: Iterable[str]) -> None:

@@ -14,17 +14,23 @@ if TYPE_CHECKING:
     from aem_harness.harness.compare.records import Plan
 
 EXAMPLES = """
-Examples:
+Seeds that detect +1.4 points; whether 4 seeds can show non-inferiority by 2 points, and at what cost:
 
-  aem plan --difference 1.4                                seeds that detect +1.4 points
+  aem plan --difference 1.4
 
-  aem plan --margin 2 --seeds 4 --workers 64 --gpus 8      can 4 seeds show non-inferiority, at what cost
+  aem plan --margin 2 --seeds 4 --workers 64 --gpus 8
 
-  aem plan --difference 1.4 --run-sd 0.9 --training-hours 400     training runs per method, and rollouts of each
+Training runs per method, and rollouts of each:
 
-  aem plan --register plan.json --set verified --seeds 4 --margin 2 --arm base --arm aem      then: compare --registered
+  aem plan --difference 1.4 --run-sd 0.9 --training-hours 400
 
-  aem plan --history results/base --difference 3 --allocate seeds.csv --budget 2000
+A plan that is fixed before there are outcomes, for --registered of `aem compare`, `aem table` and `aem gate`:
+
+  aem plan --register plan.json --set verified --seeds 4 --arm base --arm aem
+
+More seeds where outcomes vary:
+
+  aem plan --history results/base --allocate seeds.csv --budget 2000
 """
 
 

@@ -12,13 +12,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXAMPLES = """
-Examples:
+The patches of changed tasks, and 40 others of each run:
 
-  aem regrade results/base results/aem --times 3          patches of changed tasks, and 40 others of each run
+  aem regrade results/base results/aem --times 3
 
-  aem regrade results/base results/aem --release old/bin/python    their logs, by the swebench installed there
+Their stored logs, read by the swebench that is installed elsewhere:
 
-  aem regrade results/gold --quarantine quarantine.txt    tasks whose gold patch does not resolve here
+  aem regrade results/base results/aem --release old/bin/python
+
+The tasks whose gold patch does not resolve on this machine:
+
+  aem regrade results/gold --quarantine quarantine.txt
 """
 
 

@@ -9,13 +9,15 @@ from aem_harness.commands.lean import import_pandas
 from aem_harness.commands.options import Comparing, grouped, warn
 
 EXAMPLES = """
-Examples:
+A comparison; checkpoints of one training, each against the one before:
 
   aem report results/base results/aem --out report.html
 
-  aem report results/base results/step-* --series --instances verified --out series.html
+  aem report results/base results/step-* --series --out series.html
 
-  aem report results --overview --out overview.html        all runs: rates over time, gates, cost by day
+All runs: rates over time, gates, cost by day:
+
+  aem report results --overview --out overview.html
 
 The file needs no server and no network. Trajectories are packed into it up to --embed, those of changed tasks
 first; the others are links to the run folders.

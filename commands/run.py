@@ -30,7 +30,7 @@ More seeds for tasks whose outcome varies, as an earlier run showed:
 
   aem plan --history results/base --allocate seeds.csv --budget 2000
 
-  aem run --endpoint http://localhost:8000/v1 --set verified --allocation seeds.csv
+  aem run --checkpoint deepswe-aem@250 --set verified --allocation seeds.csv
 
 The same command continues. --retry infra also repeats what was lost to infrastructure.
 """

@@ -15,22 +15,24 @@ if TYPE_CHECKING:
     from aem_harness.aem_checkpoints.determinism import Divergence
 
 SERVE = """
-One checkpoint; an adapter and its base model on one server; two full checkpoints, one server each:
+One checkpoint; an adapter and its base model on one server; two full checkpoints, on ports 8000 and 8001:
 
   aem serve tiny-aem --port 8000
 
   aem serve qwen-base qwen-aem
 
-  aem serve tiny-grpo tiny-aem --port 8000       # and 8001
+  aem serve tiny-grpo tiny-aem --port 8000
 
-Then, elsewhere: aem run --endpoint http://127.0.0.1:8000/v1 --checkpoint tiny-aem
+Then, elsewhere:
+
+  aem run --endpoint http://127.0.0.1:8000/v1 --checkpoint tiny-aem
 """
 DETERMINISM = """
-Examples:
+A registered checkpoint; a running server, with the prompts of a run:
 
   aem determinism tiny-aem --concurrency 1,8,32
 
-  aem determinism --endpoint http://127.0.0.1:8000/v1 --run results/tiny-aem-1a2b3c4d5e6f --max-tokens 256
+  aem determinism --endpoint http://127.0.0.1:8000/v1 --run results/tiny-aem
 """
 
 

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
     from aem_harness.harness.report.again import MadeTable, TableOptions
 
 EXAMPLES = """
-Examples:
+LaTeX into a file; other columns; published figures beside:
 
-  aem table results/base results/aem --format latex --out paper/main.tex
+  aem table results/base results/aem --out paper/main.tex
 
-  aem table results/base results/aem --columns resolved,resolved-like,difference,p,tokens-per-resolved
+  aem table results/base results/aem --columns resolved,resolved-like,p
 
-  aem table results/base results/aem --instances verified --columns resolved,difficulty --reference aem-paper
+  aem table results/base results/aem --reference aem-paper
 
-  aem table results/* --two-way scaffold,model       rates by both, gains, and the interaction test
+Rates by two columns, gains, and the interaction test:
 
-  aem table --again paper/main.tex                   the same bytes again, or one line on what has changed
+  aem table results/* --two-way scaffold,model
 
-  aem table --again paper/main.tex runs/base runs/aem        the same on another machine, with the folders there
+The same bytes again, or one line on what has changed; on another machine, with the folders there:
+
+  aem table --again paper/main.tex
+
+  aem table --again paper/main.tex runs/base runs/aem
 
 Columns: tasks seeds rollouts lost resolved resolved-like official highest difference difference-like p p-like moved
 verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of `aem compare` by its name with dashes

@@ -9,21 +9,25 @@ import typer
 from aem_harness.commands import options
 
 EXAMPLES = """
-Examples:
+The supervised start of the tiny policies, minutes on a CPU; GRPO with entropy modulation, other seed and strength:
 
-  aem train --config tiny-warm-start                            supervised start of the tiny policies, minutes on a CPU
+  aem train --config tiny-warm-start
 
-  aem train --config tiny-aem -c seed=3 -c aem.lam=0.5          GRPO with entropy modulation, other seed and strength
+  aem train --config tiny-aem -c seed=3 -c aem.lam=0.5
+
+The same task under TRL's GRPOTrainer; a 64-GPU run on verl, checked without a GPU:
+
+  aem train --config tiny-trl
+
+  aem train --config deepswe-aem --dry-run
+
+A killed run continues from its last saved step, and gives the same numbers:
 
   aem train --config my.yaml --out results/training/mine --resume
 
-  aem train --config tiny-trl                                   the same task under TRL's GRPOTrainer
+The effect of these settings, in six arms of 64 runs:
 
-  aem train --config deepswe-aem --dry-run                      a 64-GPU run on verl, checked without a GPU
-
-  aem train --verify-method -c method.lam=2 -c base=dapo        the effect of these settings, in six arms of 64 runs
-
-With --resume, a killed run continues from its last saved step and gives the same numbers.
+  aem train --verify-method -c method.lam=2 -c base=dapo
 """
 
 

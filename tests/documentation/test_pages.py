@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,20 @@ def command_of(words: list[str]) -> tuple[str, set[str]]:
         node, name = below, [*name, word]
     options = {option for one in (*node.params, *AEM.params) for option in (*one.opts, *one.secondary_opts)}
     return " ".join(name), options | {"--help"}
+
+
+def leaves(name: str, node: object) -> Iterator[tuple[str, object]]:
+    yield name, node
+    for below, command in getattr(node, "commands", {}).items():
+        yield from leaves(f"{name} {below}", command)
+
+
+def test_examples_of_help_fit_a_terminal_of_80_columns_and_prose_is_left_to_it():
+    for name, command in leaves("aem", AEM):
+        lines = [*(command.epilog or "").splitlines(), *(command.help or "").splitlines()]
+        assert not [line for line in lines if line.startswith(" ") and len(line) > 78], name
+        pairs = pairwise(lines)
+        assert not [after for before, after in pairs if before[-1:].strip() and after[:1].islower()], name
 
 
 def test_every_option_that_a_page_gives_to_a_command_exists():
