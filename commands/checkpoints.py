@@ -132,7 +132,10 @@ def list_(registry: options.RegistryFolder = None) -> None:
 
     from aem_harness.aem_checkpoints.registry import Registry
 
-    table = Table("name", "weights", "method", "step", "parent or base", "licence", "where", box=box.SIMPLE_HEAD)
+    table = Table(
+        "name", "weights", "method", "step", "parent or base", "licence", box=box.SIMPLE_HEAD, show_edge=False
+    )
+    table.add_column("where", overflow="fold")
     for entry in Registry(registry).entries():
         card = entry.card
         method = " ".join(dict.fromkeys(part for part in (card.method.kind, card.method.base) if part))

@@ -17,6 +17,7 @@ from aem_harness.harness.compare.words import (
     adjusted_p,
     amount,
     bracket,
+    distinct,
     ends_words,
     grader_words,
     headline,
@@ -125,7 +126,7 @@ def _contrasts(comparison: Comparison) -> Table:
     names = [f"{level} these", f"{level} like", "p these", "p like", "up/down"]
     names = ["points", *names]
     same = {contrast.baseline for contrast in comparison.contrasts} == {comparison.baseline}
-    title = "Difference in points" + (f" to {comparison.baseline}" if same else "") + ", paired by task"
+    title = "Difference in points" + (f" from {comparison.baseline}" if same else "") + ", paired by task"
     title += f" (n = {min(counts)})" if len(counts) == 1 else ""
     table = table_of(title + (", p adjusted (Holm)" if many else ""), "candidate" if same else "pair", names)
     for contrast in comparison.contrasts:
@@ -264,11 +265,11 @@ def _rows(
         others = [mean for other, mean in means.items() if other != arm]
         yield escape(name), [*others, means[arm], *cells]
         return
-    first = True
+    first, names = True, distinct(list(means))
     for arm, mean in means.items():
         cells, differs = changes.get(arm, (["", "", ""] if changes else [], True))
         if differs or len(changes) <= MANY:
-            yield escape(name) if first else "", [escape(short(arm)), mean, *cells]
+            yield escape(name) if first else "", [escape(names[arm]), mean, *cells]
             first = False
 
 

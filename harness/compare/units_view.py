@@ -73,7 +73,7 @@ def _components(comparison: RunComparison) -> Table:
 def _contrasts(comparison: RunComparison) -> Table:
     level = f"{100 * comparison.level:g} %"
     names = ["runs", "points", f"{level} these tasks", f"{level} like these", "p (t)", "p perm."]
-    table = table_of(f"Difference in points to {comparison.baseline}, over training runs", "method", names)
+    table = table_of(f"Difference in points from {comparison.baseline}, over training runs", "method", names)
     for one in comparison.contrasts:
         many = one.p_holm if len(comparison.contrasts) > 1 else None
         cells = [f"{one.runs[0]} + {one.runs[1]}", points(one.difference), bracket(one.these, signed=True)]

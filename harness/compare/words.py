@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Flip, GraderNoise, Interval, MetricRow
 from aem_harness.harness.run.origin import reuse_line
@@ -87,6 +88,28 @@ def about_times(comparison: Comparison, rows: Iterable[MetricRow]) -> str:
 def short(arm: str, most: int = 16) -> str:
     """An arm's name as a column head: long ones keep both ends."""
     return arm if len(arm) <= most else f"{arm[: most // 2 - 1]}…{arm[-most // 2 :]}"
+
+
+def distinct(arms: Sequence[str], most: int = 16) -> dict[str, str]:
+    """Short names by which all arms can be told apart: where their ends are alike, without what all have in common."""
+    for parts in (lambda names: names, _own_parts):
+        made = {arm: short(part, most) for arm, part in zip(arms, parts(arms), strict=True)}
+        if len(set(made.values())) == len(made) and "" not in made.values():
+            return made
+    return {arm: arm for arm in arms}
+
+
+def _own_parts(names: Sequence[str]) -> list[str]:
+    """Names without the words that all of them begin and end with; words end at separators."""
+    words = [re.findall(r"[^-_./: ]*[-_./: ]*", name)[:-1] for name in names]
+    head = _alike(words)
+    tail = _alike([line[head:][::-1] for line in words])
+    return ["".join(line[head : len(line) - tail]).rstrip("-_./: ") for line in words]
+
+
+def _alike(lines: Sequence[Sequence[str]]) -> int:
+    """How many first words are the same in all lines."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*lines, strict=False)))
 
 
 def stacked(arm: str, most: int = 10) -> str:

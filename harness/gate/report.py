@@ -219,7 +219,8 @@ def details(result: GateReport) -> list[tuple[str, str]]:
     out.append(("design", f"{size}, baseline {stored}; {_chance(result)}"))
     out.append(("rollouts", f"{result.rollouts} of {result.planned} used, {result.planned - result.rollouts} saved"))
     if result.tokens or result.gpu_hours:
-        out.append(("spent", f"{result.tokens:,.0f} tokens, {result.gpu_hours:.3g} GPU-hours"))
+        known = f", {result.gpu_hours:.3g} GPU-hours" if result.gpu_hours else ""  # 0: of servers that do not say
+        out.append(("spent", f"{result.tokens:,.0f} tokens{known}"))
     if result.missing or result.missing_baseline:
         text = (
             f"{result.missing} of the candidate, {result.missing_baseline} of the baseline; counted as the worst case "
@@ -260,7 +261,7 @@ def chances(gate: Gate) -> str:
     """The forecast before the first rollout."""
     arms = 1 if gate.design.baseline is not None else 2
     text = (
-        f"planned: {gate.most * arms} rollouts at the most; an equal checkpoint passes with a chance of "
+        f"planned: at most {gate.most * arms} rollouts; an equal checkpoint passes with a chance of "
         f"{_percent(gate.chance)}"
     )
     if gate.chance < 0.5:

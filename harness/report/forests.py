@@ -80,7 +80,7 @@ def differences(comparison: Comparison, number: dict[str, int]) -> Forest:
     caption = "Paired by task." + (
         " p adjusted over the differences (Holm); alone: before it." if len(rows) > 1 else ""
     )
-    title = "Difference" + (f" to {comparison.baseline}" if one_baseline(comparison) else "") + ", points"
+    title = "Difference" + (f" from {comparison.baseline}" if one_baseline(comparison) else "") + ", points"
     return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), ("candidate", "tasks moved"))
 
 
@@ -123,7 +123,7 @@ def _part(groups: Sequence[Group], arm: str, baseline: str, number: int) -> Fore
                 arm=number,
             )
         )
-    caption = f"Difference of {arm} to {baseline} in points, on these tasks; p adjusted over the parts (Holm); "
+    caption = f"Difference of {arm} from {baseline} in points, on these tasks; p adjusted over the parts (Holm); "
     caption += "alone: before it, as the intervals."
     title = f"By {by}, {arm} − {baseline}"
     return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from aem_harness.harness.compare.words import short
+from aem_harness.harness.compare.words import distinct
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 40, 92, 12, 40
@@ -125,9 +125,10 @@ def _labels(series: Sequence[Series], py: Callable[[float], float]) -> list[str]
         wanted = py(one.points[-1][1]) + 3.5
         places.append(max(wanted, places[-1] + GAP) if places else wanted)
     excess = max(0.0, places[-1] - (HEIGHT - BOTTOM + 4)) if places else 0.0
+    names = distinct(list(dict.fromkeys(one.label for one in order)), 15)
     return [
         f'<text class="label a{one.arm % COLOURS}" x="{WIDTH - RIGHT + 8}" y="{y - excess:.1f}">'
-        f"{escape(short(one.label, 15))}</text>"
+        f"{escape(names[one.label])}</text>"
         for one, y in zip(order, places, strict=True)
     ]
 

@@ -18,6 +18,7 @@ from aem_harness.harness.compare.pairs import all_pairs
 from aem_harness.harness.compare.records import Comparison
 from aem_harness.harness.compare.simulate import draw_world, roll
 from aem_harness.harness.compare.values import Trials
+from aem_harness.harness.compare.words import distinct
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import normalise
 
@@ -355,3 +356,16 @@ def test_non_inferiority_too_is_inconclusive_when_lost_rollouts_could_turn_it() 
     unclear = compare(table(base=base, new=lossy), options=CompareOptions(margin=0.03)).contrasts[0].decisions
     assert next(one.verdict for one in clear if one.margin) == "non-inferior"
     assert next(one.verdict for one in unclear if one.margin) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("arms", "shown"),
+    [
+        (["base", "aem"], ["base", "aem"]),
+        (["qwen3-8b-grpo-step-200", "qwen3-8b-aem-step-200"], ["grpo", "aem"]),
+        (["qwen3-8b-step-200", "qwen3-8b-aem-step-200"], ["qwen3-8b-step-200", "qwen3-8b-aem-step-200"]),
+        (["x" * 40, "x" * 41], ["x" * 40, "x" * 41]),
+    ],
+)
+def test_arms_whose_long_names_begin_and_end_alike_can_be_told_apart(arms, shown) -> None:
+    assert list(distinct(arms, 15).values()) == shown
