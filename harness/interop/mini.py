@@ -5,15 +5,13 @@ as exit status: whose fault that is, `harness.ends` says.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop import Row, Source
 from aem_harness.harness.interop.files import table
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
-from aem_harness.harness.interop.trajectories import read_trajectory
+from aem_harness.harness.interop.trajectories import Trajectory
 
 # What litellm 1.110.2 leaves out for a model whose name has gpt-5 in it (findings/litellm-drops-sampling-*.sh).
 UNSENT = ("temperature", "top_p", "stop", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
@@ -31,17 +29,22 @@ def read(source: Source) -> list[Row]:
     predictions = predictions_by_task(file, source.problems) if file else {}
     verdicts = find_verdicts(source)
     arm = source.arm or folder.name
-    for file in sorted(folder.glob("*/*.traj.json"))[:1]:  # all rollouts of a folder have one configuration
-        with suppress(DataError):
-            if unsent := left_out(read_trajectory(file).info):
-                source.problems.note(
-                    f"{source.path}: by the model's name litellm leaves out {', '.join(unsent)} of what was asked, so "
-                    "these rollouts were probably sampled as their server likes"
-                )
-    return [
-        row(source, name, predictions.get(name), verdicts.get(name), folder / name / f"{name}.traj.json", arm)
+    unsent: list[list[str]] = []
+
+    def look(trajectory: Trajectory) -> None:
+        if not unsent:  # all rollouts of a folder have one configuration
+            unsent.append(left_out(trajectory.info))
+
+    rows: list[Row] = [
+        row(source, name, predictions.get(name), verdicts.get(name), folder / name / f"{name}.traj.json", arm, look)
         for name in sorted({*predictions, *verdicts})
     ]
+    if any(unsent):
+        source.problems.note(
+            f"{source.path}: by the model's name litellm leaves out {', '.join(unsent[0])} of what was asked, so "
+            "these rollouts were probably sampled as their server likes"
+        )
+    return rows
 
 
 def left_out(info: Mapping[str, Any]) -> list[str]:

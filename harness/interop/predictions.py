@@ -1,6 +1,6 @@
 """Predictions files (.json by instance or as a list, .jsonl), joined with verdicts and trajectories."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,12 @@ def row(
     verdict: ReportedVerdict | None,
     trajectory: Path | None,
     arm: str,
+    look: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> dict[str, Any]:
-    """One rollout from its prediction, its verdict and its trajectory, each of which may be missing or damaged."""
+    """One rollout from its prediction, its verdict and its trajectory, each of which may be missing or damaged.
+
+    `look` is given the trajectory when it is read, which takes long enough to do it once.
+    """
     patch = (prediction or {}).get("model_patch")
     patch = patch if isinstance(patch, str) else ""
     verdict = verdict or ReportedVerdict("", "no verdict in the report")
@@ -96,7 +100,9 @@ def row(
     columns["model"] = (prediction or {}).get("model_name_or_path")
     if trajectory is not None and is_file(trajectory):
         try:
-            columns |= _of_trajectory(read_trajectory(trajectory), source.ends) | {"trajectory": str(trajectory)}
+            read = read_trajectory(trajectory)
+            look(read)
+            columns |= _of_trajectory(read, source.ends) | {"trajectory": str(trajectory)}
         except DataError as error:  # the verdict does not depend on it
             source.problems.note(f"{error}: its steps, tokens and end are not known")
     return columns

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.compare.outcomes import import_outcomes, load
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.interop import trajectories
 from aem_harness.harness.interop.official import of_report, read_verdicts
 from aem_harness.harness.interop.trajectories import read_trajectory
 
@@ -136,6 +137,19 @@ def test_settings_that_a_client_left_out_by_the_name_of_the_model_are_named(
         file.write_text(json.dumps(read))
     notes = import_outcomes(mini_folder).notes
     assert any("litellm leaves out temperature of what was asked" in note for note in notes) == said
+
+
+def test_each_trajectory_of_a_folder_is_parsed_once(mini_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parse = trajectories.parse_trajectory
+
+    def counted(path: Path, document: object) -> trajectories.Trajectory:
+        read.append(path.name)
+        return parse(path, document)
+
+    monkeypatch.setattr(trajectories, "parse_trajectory", counted)
+    import_outcomes(mini_folder)
+    assert sorted(read) == sorted(path.name for path in mini_folder.glob("*/*.traj.json"))
 
 
 def test_predictions_without_verdicts_say_how_to_get_them(mini_folder: Path) -> None:
