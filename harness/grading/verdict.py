@@ -10,6 +10,7 @@ Whose fault a failed run is:
 | official report says resolved | RESOLVED | whatever else happened, every listed test passed |
 | a limit of the container was reached, by gold too | ERROR | the limit is ours: the official harness sets none |
 | the container's disk was full, with gold too | ERROR | the disk is the host's |
+| a time limit in the eval script, for gold too | ERROR | seconds of a clock measure the machine as well as the patch |
 | any other ERROR below, and gold gets its verdict | UNRESOLVED | what a patch does to its container is its own doing |
 | time limit reached | TEST_TIMEOUT | an outcome of its own; the official harness writes no report either |
 | listed tests failed, were skipped or missing | UNRESOLVED | the official reading |
@@ -36,6 +37,7 @@ BAD_WORDS = (PATCH_FAILED, ">>>>> Reset Failed", ">>>>> Tests Errored", LEGACY_T
 _TIMED_OUT = re.compile(r"Timeout error: (\d+(?:\.\d+)?) seconds exceeded\.\s*\Z")
 _FAILURES = re.compile(r"\d+ of \d+ (FAIL|PASS)_TO_PASS( and \d+ of \d+ PASS_TO_PASS)? failed")  # see _failures
 _EXIT_STATUS = re.compile(r">>>>> Test Exit Code:\s*(-?\d+)")
+_TIMEOUT = "124"  # the exit status of coreutils' `timeout` when it has ended what it ran
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def judge(report: Mapping[str, Any], log: str, witness: Witness | None = None) -
         return Verdict(Outcome.ERROR, "no space left on the container's disk")
     if timeout := _TIMED_OUT.search(log):
         return Verdict(Outcome.TEST_TIMEOUT, f"tests ran longer than {timeout[1]} s")
+    if witness and _exit_status(log) == _TIMEOUT:
+        return Verdict(Outcome.ERROR, f"a time limit of the eval script ended its tests (exit status {_TIMEOUT})")
     if report["patch_successfully_applied"]:
         return Verdict(Outcome.UNRESOLVED, _failures(report["tests_status"]))
     return _without_results(report, log, witness)
@@ -105,12 +109,15 @@ def _without_results(report: Mapping[str, Any], log: str, witness: Witness | Non
             return Verdict(Outcome.UNRESOLVED, "test output was cut off at its bound")
         return Verdict(Outcome.UNRESOLVED, "the eval script was ended from inside the container")
     flag = f" (swebench: {report['infra_failure_reason']})" if report.get("infra_failure_reason") else ""
-    status = _EXIT_STATUS.search(log)
-    if status and status[1] != "0":
-        return Verdict(
-            Outcome.UNRESOLVED, f"tests exited with status {status[1]} but the log shows no failed test{flag}"
-        )
+    if (status := _exit_status(log)) and status != "0":
+        return Verdict(Outcome.UNRESOLVED, f"tests exited with status {status} but the log shows no failed test{flag}")
     return Verdict(Outcome.UNRESOLVED, f"no test result in the log{flag}")
+
+
+def _exit_status(log: str) -> str:
+    """The exit status of the tests as the log has it; empty where it has none."""
+    status = _EXIT_STATUS.search(log)
+    return status[1] if status else ""
 
 
 def on_test_results(outcome: Outcome, cause: str) -> bool:

@@ -83,6 +83,20 @@ def test_a_conftest_that_keeps_every_test_from_running_is_the_patchs_doing(task:
         assert graded.cause == "tests exited with status 4 but the log shows no failed test (swebench: missing_module)"
 
 
+@pytest.mark.parametrize("results", ["", "PASSED tests/test_blueprints.py::test_blueprint_specific_error_handling\n"])
+def test_a_time_limit_of_the_eval_script_itself_is_put_to_the_control_of_gold(
+    task: Task, log: str, results: str
+) -> None:
+    """A machine that was slow enough counted against the policy. A stored log has its official reading."""
+    ended = f"{log.split(START)[0]}{START}'\n{results}+ : '{END}'\n>>>>> Test Exit Code: 124\n"
+    graded = grade(task, ended, Witness())
+    assert (graded.outcome, "a time limit of the eval script" in graded.cause) == (Outcome.ERROR, True)
+    assert grade(task, ended).outcome is Outcome.UNRESOLVED
+    assert grade(task, log.replace(END, f"{END}'\n>>>>> Test Exit Code: 1\n+ : '", 1), Witness()).outcome is (
+        Outcome.UNRESOLVED
+    )
+
+
 def test_a_log_that_claims_success_while_the_tests_failed_is_rejected(task: Task, log: str) -> None:
     forged = log.replace(END, f"{END}'\n>>>>> Test Exit Code: 1\n+ : '", 1)
     graded = grade(task, forged)

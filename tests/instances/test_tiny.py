@@ -85,7 +85,25 @@ def test_an_edit_that_runs_forever_is_unresolved_within_the_runner_s_own_limit(e
     limited = "\ntimeout 20 python t.py "
     assert all(limited in one.eval_script for one in SET.tasks)
     task = task.model_copy(update={"eval_script": task.eval_script.replace(limited, limited.replace("20", "3"))})
-    assert official.grade(task, prediction, folder=tmp_path, timeout=300).outcome is Outcome.UNRESOLVED
+    grade = official.grade(task, prediction, folder=tmp_path, timeout=300)
+    assert grade.outcome is Outcome.UNRESOLVED
+    assert grade.cause.endswith("ended its tests (exit status 124); the gold patch has no such trouble")
+    assert (tmp_path / official.REPORT).is_file(), "as the official harness writes one"
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_a_machine_that_is_too_slow_for_the_runner_s_own_limit_is_no_failure_of_the_patch(engine, tmp_path):
+    task = SET.tasks[0]
+    limited = "\ntimeout 20 python t.py "
+    slow = task.eval_script.replace(limited, limited.replace("python", "sh -c 'sleep 60' python").replace("20", "1"))
+    assert slow != task.eval_script
+    task = task.model_copy(update={"eval_script": slow})
+    prediction = Prediction(instance_id=task.instance_id, model_name_or_path="good", model_patch=task.patch)
+    grade = official.grade(task, prediction, folder=tmp_path, timeout=300)
+    assert grade.outcome is Outcome.ERROR
+    assert "a time limit of the eval script ended its tests" in grade.cause
+    assert not (tmp_path / official.REPORT).exists()
 
 
 def _path(task: Task) -> str:
