@@ -42,6 +42,14 @@ class Layout:
         """The images in it, by their names."""
         return [entry["annotations"][NAME] for entry in self._entries()]
 
+    def complete(self, name: str) -> bool:
+        """Has it all blobs of an image, in their full length? Their content is checked when they are loaded."""
+        try:
+            manifest = self._manifest(name)
+            return all(self._has(one) for one in (manifest["config"], *manifest["layers"]))
+        except (DataError, KeyError):
+            return False
+
     def image_id(self, name: str) -> str:
         """The id that an image of the folder has in an engine: the digest of its configuration."""
         return str(self._manifest(name)["config"]["digest"])
@@ -129,7 +137,7 @@ class Layout:
         added, layers = 0, []
         known: dict[str, Any] = self._known()
         for path, unpacked in zip(about["Layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
-            if unpacked not in known or not self._blob(known[unpacked]["digest"]).is_file():
+            if unpacked not in known or not self._has(known[unpacked]):
                 known[unpacked] = self._packed(parts[path], unpacked)
                 added += known[unpacked]["size"]
             layers.append({"mediaType": LAYER, **known[unpacked]})
@@ -144,6 +152,10 @@ class Layout:
         others = [one for one in self._entries() if one["annotations"][NAME] != name]
         write_json(self.folder / "index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*others, entry]})
         return added
+
+    def _has(self, blob: Mapping[str, Any]) -> bool:
+        path = self._blob(blob["digest"])
+        return path.is_file() and path.stat().st_size == blob["size"]
 
     def _known(self) -> dict[str, Any]:
         path = self.folder / KNOWN
@@ -192,7 +204,9 @@ class Layout:
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}: save the image again") from None
         if f"sha256:{seen.hexdigest()}" != digest:
-            raise DataError(f"{path} is damaged: its content does not match its digest; save the image again")
+            raise DataError(
+                f"{path} is damaged: its content does not match its digest; remove it, and save the image again"
+            )
         return path
 
 

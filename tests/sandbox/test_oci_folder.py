@@ -53,6 +53,32 @@ def saved(content: bytes) -> bytes:
     return archive.getvalue()
 
 
+@pytest.mark.parametrize("how", ["missing", "cut"])
+def test_a_blob_that_is_missing_or_cut_makes_its_image_incomplete_and_saving_again_repairs_it(
+    tmp_path, monkeypatch, how
+) -> None:
+    """The remedy that was named, to save the image again, said that it was there."""
+
+    def image(name: str) -> SimpleNamespace:
+        return SimpleNamespace(save=lambda named: iter([saved(b"the same")]))
+
+    monkeypatch.setattr(oci, "client", lambda: SimpleNamespace(images=SimpleNamespace(get=image)))
+    layout = Layout(tmp_path)
+    layout.save("x:1")
+    blobs = list((tmp_path / "blobs" / "sha256").iterdir())
+    assert len(blobs) == 3
+    for blob in blobs:
+        assert layout.complete("x:1")
+        if how == "cut":
+            blob.write_bytes(blob.read_bytes()[:-1])
+        else:
+            blob.unlink()
+        assert not layout.complete("x:1"), blob
+        layout.save("x:1")
+    assert layout.complete("x:1")
+    assert not layout.complete("y:1")
+
+
 def test_one_process_at_a_time_saves_into_a_folder_and_removes_what_a_killed_one_left(tmp_path, monkeypatch) -> None:
     """Two at once each wrote the index that they had read, so that an image of the other was missing in it."""
     others: list[str] = []
