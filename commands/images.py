@@ -89,7 +89,7 @@ def save(
     have = set(layout.names())
 
     def one(task: "Task") -> str:
-        if task.instance.image in have:
+        if task.instance.image in have and layout.complete(task.instance.image):
             return "was there"
         ensure_image(task, mirror=mirror)
         return f"{layout.save(task.instance.image) / 1e6:.0f} MB"
@@ -150,6 +150,7 @@ def prune(
     part: Part,
     base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
+    mirror: options.Mirror = None,
 ) -> None:
     """Remove the images of a task set, also those of earlier recipes. Images in use stay."""
     from rich.console import Console
@@ -157,7 +158,7 @@ def prune(
     from aem_harness.harness.sandbox.images import prune as remove
 
     console = Console()
-    removed = remove(part.tasks(), base=base, whole=part.whole, dry_run=dry_run)
+    removed = remove(part.tasks(), base=base, whole=part.whole, dry_run=dry_run, mirror=mirror)
     if dry_run:
         typer.echo("\n".join(removed))
     console.print(f"{'would remove' if dry_run else 'removed'} {len(removed)} of the images of {part.dataset}")

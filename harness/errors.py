@@ -52,6 +52,10 @@ class ImageAway(EnvironmentFault):
     """An image cannot be had at one engine, whose registry is away: the work is done elsewhere, at no cost."""
 
 
+class ImageNowhere(ImageAway):
+    """An image that one engine has not and finds in no registry: another one may have it."""
+
+
 class NoSite(EnvironmentFault):
     """No engine or machine is left that work could be done at: the run ends, and nothing of it counts as lost."""
 

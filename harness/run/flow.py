@@ -7,7 +7,8 @@ is left. Who needs an image waits for it here, and holds it while working with i
 is waited for (harness/run/outages.py). A missing image fails those alone who need it.
 
 Every engine has a flow of its own. What an engine of several will work on is not known ahead, so there images are
-fetched when someone waits for them. If its registry stays away, they are sent elsewhere (ImageAway).
+fetched when someone waits for them. If its registry stays away, or has no such image, who waits is sent elsewhere
+(ImageAway).
 
 Ours to remove are images that a run of this user has fetched (harness/sandbox/fetched.py).
 """
@@ -26,16 +27,32 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import IO
 
-from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, ImageAway, fault_in, in_one_line
+from aem_harness.harness.errors import (
+    AemError,
+    ConfigError,
+    EnvironmentFault,
+    ImageAway,
+    ImageNowhere,
+    fault_in,
+    in_one_line,
+)
 from aem_harness.harness.io import cache_folder
 from aem_harness.harness.locks import Held, lock
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current, on_this_machine
-from aem_harness.harness.sandbox.images import ensure_image, find, ref_of
+from aem_harness.harness.sandbox.images import ensure_image, find, names_of, ref_of
 from aem_harness.harness.sandbox.layers import layers_of
-from aem_harness.harness.sandbox.pull import MIRROR, NoImage, Pull, PullEnded, RegistryAway, split
+from aem_harness.harness.sandbox.pull import (
+    MIRROR,
+    NoImage,
+    Pull,
+    PullEnded,
+    RegistryAway,
+    at_mirror,
+    mirror_or_default,
+)
 from aem_harness.harness.types import ImageRef, Task
 
 logger = logging.getLogger(__name__)
@@ -83,6 +100,7 @@ class Missed:
     image: str
     mirror: str | None = None
     engine: Engine = HERE
+    digest: str = ""
 
 
 class Registry:
@@ -97,7 +115,7 @@ class Registry:
     def probe(self) -> str:
         try:
             with at(self.last.engine):
-                Pull(self.last.image, mirror=self.last.mirror).run()
+                Pull(self.last.image, digest=self.last.digest, mirror=self.last.mirror).run()
         except RegistryAway as fault:
             return str(fault)
         except AemError:
@@ -210,7 +228,8 @@ class Flow:
             try:
                 while name not in self._shelf.present:
                     if fault := self._broken or self._failed.get(name):
-                        raise fault
+                        several = self._engine is not HERE and isinstance(fault, NoImage)
+                        raise ImageNowhere(str(fault)) if several else fault
                     if stop.is_set() or self._over.is_set():
                         raise EnvironmentFault(f"image {name} is not here, and the run ends")
                     if current().gone:
@@ -347,28 +366,31 @@ class Flow:
             self._pull(name)
 
     def _pull(self, name: str) -> None:
-        known = self._refs.get(name)
-        pinned = f"{split(name)[0]}@{known.digest}" if known and known.source == "pulled" else name
+        known, mirror = self._refs.get(name), self._supply.mirror
+        digest = known.digest if known and known.source == "pulled" and "@" not in name else ""
+        ours: bool | None = None  # or a person's own, under the mirror's name
         try:
             while not self._over.is_set() and (source := self._source()):
                 began = time.monotonic()
-                pull = Pull(pinned, mirror=self._supply.mirror, grew=lambda size: self._grew(name, size))
+                pull = Pull(name, digest=digest, mirror=mirror, grew=lambda size: self._grew(name, size))
                 with self._changed:
                     self._pulls[name] = pull
                 try:
+                    if ours is None:
+                        ours = not self._at_mirror(name)
                     pull.run()
-                    if pinned != name:
-                        client().images.get(pinned).tag(*split(name))
-                    self._here(name, ours=True, compressed=pull.size)
+                    self._here(name, ours=ours, compressed=pull.size)
                     logger.info("image %s is here after %.1f s", name, time.monotonic() - began)
                     return
                 except PullEnded:
                     return
                 except RegistryAway as fault:
-                    source.registry.last = Missed(pinned, self._supply.mirror, self._engine)
+                    source.registry.last = Missed(name, mirror, self._engine, digest)
                     self._away.setdefault(name, (began, str(fault)))
                     source.breaker.trip(REGISTRY, str(fault))
-                    source.breaker.ready((REGISTRY,))
+                    if not source.breaker.ready((REGISTRY,)) and not source.stop.is_set():  # it was away for too long
+                        self._cannot(name, fault)
+                        return
                 except NoImage as fault:
                     self._cannot(name, fault)
                     return
@@ -389,6 +411,11 @@ class Flow:
                 self._away.pop(name, None)
                 self._shelf.not_coming(name)  # if it is not here: the next run would wait for it for ever
                 self._changed.notify_all()
+
+    def _at_mirror(self, name: str) -> bool:
+        """Is the image here under its mirror's name, so that a person has fetched it?"""
+        mirror = mirror_or_default(self._supply.mirror)
+        return bool(mirror) and "@" not in name and find(at_mirror(name, mirror)) is not None
 
     def _cannot(self, name: str, fault: AemError) -> None:
         with self._changed:
@@ -443,12 +470,13 @@ class Flow:
             self._shelf.gone(name)  # from now on who needs it waits for it
         try:
             with _unused(name):
-                for tag in [name, *self._pinned(name)]:
+                image = find(name)
+                for one in () if image is None else names_of(image, name, self._supply.mirror):
                     with suppress(ImageNotFound):
-                        client().images.remove(tag)
+                        client().images.remove(one)
             fetched.forget(name)  # who fetches it next says whose it is
             logger.info("image %s was removed", name)
-        except (DockerException, Held, OSError) as error:
+        except (DockerException, EnvironmentFault, Held, OSError) as error:
             logger.info("image %s stays: %s", name, error)
             with suppress(AemError):
                 if find(name) is not None:
@@ -457,13 +485,6 @@ class Flow:
                         if name not in self._shelf.kept:
                             self._stuck.add(name)
                             self._shelf.kept.add(name)
-
-    def _pinned(self, name: str) -> list[str]:
-        with suppress(AemError):
-            image = find(name)
-            if image is not None:
-                return [one for one in image.attrs.get("RepoDigests") or [] if one.rpartition("@")[0] == split(name)[0]]
-        return []
 
 
 _flows: dict[tuple[Supply, str], Flow] = {}

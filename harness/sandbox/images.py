@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.build import BASE, RECIPE, Say, build_folder, silent
 from aem_harness.harness.sandbox.engine import client, current
-from aem_harness.harness.sandbox.pull import Pull, PullEnded, RegistryAway
+from aem_harness.harness.sandbox.pull import Pull, PullEnded, RegistryAway, at_mirror, mirror_or_default, split
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
 PULL_TRIES = 4
@@ -72,23 +73,32 @@ def all_here(names: Iterable[str]) -> bool:
     return all(name in have or f"{name}:latest" in have for name in names)
 
 
-def prune(tasks: Iterable[Task], *, base: bool = False, whole: bool = False, dry_run: bool = False) -> list[str]:
+def prune(
+    tasks: Iterable[Task],
+    *,
+    base: bool = False,
+    whole: bool = False,
+    dry_run: bool = False,
+    mirror: str | None = None,
+) -> list[str]:
     """Remove the images of `tasks` and with `base` the base image; returns their names. Images in use stay.
 
     `whole` says that `tasks` are a whole set: images of it that were built here under an earlier tag then go too.
-    `dry_run` removes nothing.
+    `dry_run` removes nothing. `mirror` (as for `Pull`) is where they may have been pulled from.
     """
     from docker.errors import APIError, ImageNotFound
 
     names = [*dict.fromkeys(task.instance.image for task in tasks), *([BASE] if base else [])]
     removed: list[str] = []
-    for name in [*(name for name in names if find(name) is not None), *(_earlier(names) if whole else [])]:
-        try:
-            if not dry_run:
-                client().images.remove(name)
-            removed.append(name)
-        except ImageNotFound:
+    for name in [*names, *(_earlier(names) if whole else [])]:
+        image = find(name)
+        if image is None:
             continue
+        try:
+            for one in () if dry_run else names_of(image, name, mirror):
+                with suppress(ImageNotFound):
+                    client().images.remove(one)
+            removed.append(name)
         except APIError as error:
             if error.status_code != 409:  # in use by a container, or a layer of another image
                 raise EnvironmentFault(f"cannot remove {name}: {error.explanation}") from None
@@ -145,6 +155,19 @@ def find(name: str) -> Any:
             return client().images.get(name)
         except ImageNotFound:
             return None
+
+
+def names_of(image: Any, name: str, mirror: str | None) -> list[str]:
+    """All by which an image is held that was pulled as `name`, from its registry or from a mirror; its name is last.
+
+    An image is gone, and its disk free, once none is left.
+    """
+    there = mirror_or_default(mirror)
+    other, tag = split(at_mirror(name, there)) if there else ("", "")
+    places = {split(name)[0], other}
+    tags = [one for one in image.attrs.get("RepoTags") or () if one == f"{other}:{tag}"]
+    digests = [one for one in image.attrs.get("RepoDigests") or () if one.rpartition("@")[0] in places]
+    return [one for one in (*tags, *digests) if one != name] + [name]
 
 
 def ref_of(name: str, source: ImageSource) -> ImageRef:

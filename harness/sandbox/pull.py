@@ -54,10 +54,15 @@ def at_mirror(name: str, mirror: str) -> str:
     return f"{mirror.removeprefix('https://').removeprefix('http://').rstrip('/')}/{path}"
 
 
+def mirror_or_default(mirror: str | None) -> str:
+    """The mirror to ask: None means the one that AEM_IMAGE_MIRROR names; empty where none is to be asked."""
+    return os.environ.get(MIRROR, "") if mirror is None else mirror
+
+
 class Pull:
     """A pull of `name`, from a `mirror` if there is one, under its own name all the same.
 
-    `mirror` None: the one that AEM_IMAGE_MIRROR names, if it does.
+    `mirror` as for `mirror_or_default`. `digest` is the content that is wanted, whatever the name stands for by now.
 
     `run` raises NoImage, RegistryAway, DiskFault, PullEnded, or EnvironmentFault (the engine). `say` is told each step;
     `grew(bytes)` the compressed size of all layers known so far that are not here yet; `arrived` is set when all is
@@ -68,12 +73,15 @@ class Pull:
         self,
         name: str,
         *,
+        digest: str = "",
         mirror: str | None = None,
         say: Callable[[str], None] = lambda line: None,
         grew: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.name = name
-        self._mirror = os.environ.get(MIRROR, "") if mirror is None else mirror
+        self._mirror = mirror_or_default(mirror)
+        there = at_mirror(name, self._mirror) if self._mirror else name
+        self._there = f"{split(there)[0]}@{digest}" if digest else there
         self.arrived = threading.Event()
         self._say, self._grew = say, grew
         self._ended = threading.Event()
@@ -88,10 +96,14 @@ class Pull:
 
     def run(self) -> None:
         try:
-            there = at_mirror(self.name, self._mirror) if self._mirror else self.name
-            self._pull(there)
-            if self._mirror:
-                self._rename(there)
+            if self._mirror and "@" in self.name:
+                raise NoImage(
+                    f"image {self.name} cannot come from a mirror: its name is a digest, under which an engine finds "
+                    "only what came from there; set the mirror in the engine, or name the image by a tag"
+                )
+            self._pull()
+            if self._there != self.name:
+                self._rename()
         finally:
             self.arrived.set()
 
@@ -108,27 +120,27 @@ class Pull:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _pull(self, name: str) -> None:
+    def _pull(self) -> None:
         from docker.errors import DockerException
         from urllib3.exceptions import HTTPError  # of a stream that breaks off
 
-        repository, tag = split(name)
+        repository, tag = split(self._there)
         engine = None
         try:
             engine = current().connect(timeout=600)
             engine.api.hooks["response"] = [self._begun]
             for step in engine.api.pull(repository, tag=tag, stream=True, decode=True):
                 if self._ended.is_set():
-                    raise PullEnded(f"the pull of {name} was ended")
+                    raise PullEnded(f"the pull of {self.name} was ended")
                 if "error" in step:
-                    raise _why(name, " ".join(str(step["error"]).split()))
-                self._follow(name, step)
+                    raise self._why(" ".join(str(step["error"]).split()))
+                self._follow(step)
             if self._ended.is_set():  # a closed stream looks like one that is over
-                raise PullEnded(f"the pull of {name} was ended")
+                raise PullEnded(f"the pull of {self.name} was ended")
         except (DockerException, HTTPError, OSError) as error:
             if self._ended.is_set():
-                raise PullEnded(f"the pull of {name} was ended") from None
-            raise _why(name, explained(error), error) from None
+                raise PullEnded(f"the pull of {self.name} was ended") from None
+            raise self._why(explained(error), error) from None
         finally:
             if engine is not None:
                 engine.close()
@@ -138,10 +150,14 @@ class Pull:
 
         self._stream = CancellableStream(iter(()), response)
 
-    def _follow(self, name: str, step: dict[str, Any]) -> None:
+    def _why(self, words: str, error: Exception | None = None) -> EnvironmentFault | DiskFault:
+        """What a failed pull means. It names the image by its own name: by that, the losses to one image are one."""
+        return _why(self.name, words if self._there == self.name else f"{words}, asked for as {self._there}", error)
+
+    def _follow(self, step: dict[str, Any]) -> None:
         layer, status = step.get("id"), step.get("status", "")
         if "progress" in step:
-            self._say(f"{name}: {status} {step['progress']}")
+            self._say(f"{self.name}: {status} {step['progress']}")
         if not layer or status.startswith("Pulling from"):
             return
         self._layers[layer] = status
@@ -154,15 +170,14 @@ class Pull:
         else:
             self.arrived.clear()
 
-    def _rename(self, there: str) -> None:
-        """Give an image from a mirror its own name; a pinned one is known by its digest, which stays the same."""
+    def _rename(self) -> None:
+        """Give an image that came from a mirror, or by its digest, its own name."""
         from docker.errors import DockerException
 
         try:
-            image = client().images.get(there)
-            image.tag(*split(self.name))
+            client().images.get(self._there).tag(*split(self.name))
         except (DockerException, OSError) as error:
-            raise EnvironmentFault(f"image {there} cannot be named {self.name}: {explained(error)}") from None
+            raise EnvironmentFault(f"image {self._there} cannot be named {self.name}: {explained(error)}") from None
 
 
 def _why(name: str, words: str, error: Exception | None = None) -> EnvironmentFault | DiskFault:

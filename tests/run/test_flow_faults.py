@@ -14,7 +14,7 @@ import pytest
 
 from aem_harness.api.running import Selection, open_run
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault, ImageAway
+from aem_harness.harness.errors import EnvironmentFault, ImageAway, ImageNowhere
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
 from aem_harness.harness.run.flow import Flow, Registry, Source, Supply, _unused
@@ -63,21 +63,11 @@ class Images:
             self.here.discard(name)
             self.removed.append(name)
 
-        def named(digest: str) -> Callable[..., None]:
-            def tag(repository: str, name: str) -> None:  # an image that was pulled by its digest
-                self.here.discard(digest)
-                self.here.add(f"{repository}:{name}")
-
-            return tag
-
         monkeypatch.setattr(flow, "Pull", Pull)
         monkeypatch.setattr(flow, "find", find)
         monkeypatch.setattr(flow, "ref_of", lambda name, source: ImageRef(name=name, digest="sha256:1", source=source))
         monkeypatch.setattr(flow, "layers_of", lambda image: {str(image.id): 10})
-        engine = SimpleNamespace(
-            images=SimpleNamespace(remove=remove, get=lambda name: SimpleNamespace(tag=named(name)))
-        )
-        monkeypatch.setattr(flow, "client", lambda: engine)
+        monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(images=SimpleNamespace(remove=remove)))
 
     def _fail(self, what: str) -> None:
         if self.fails.get(what):
@@ -392,6 +382,58 @@ def test_work_of_an_engine_whose_registry_stays_away_is_sent_elsewhere_and_the_i
             assert ref.name == "image-1:1"
     late.cancel()
     assert not stop.is_set()
+
+
+def test_an_image_that_one_engine_of_a_pool_finds_nowhere_is_another_s_to_work_with(tasks, images):
+    """It may have been loaded into that one alone: its rollouts were lost."""
+    stop, several = threading.Event(), [NoImage("image image-1:1 is nowhere")]
+    images.fails["pull image-1:1"] = several
+    late = threading.Timer(20, stop.set)
+    late.start()
+    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, ENGINE, ahead=False)
+    with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
+        with pytest.raises(ImageNowhere, match="image-1:1 is nowhere"), made.hold(tasks[0], stop):
+            pass
+        with made.hold(tasks[1], stop) as ref:
+            assert ref.name == "image-2:1"
+    late.cancel()
+
+
+def test_who_waits_for_an_image_is_told_when_its_registry_was_away_for_too_long(tasks, images, monkeypatch):
+    """Where no run looked at the outage, as after one, it was asked for again and again, without a pause, for ever."""
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
+    asked = 0
+
+    class Away(list):
+        def pop(self, *_):
+            nonlocal asked
+            asked += 1
+            return RegistryAway("no route")
+
+    images.fails["pull image-1:1"] = Away([True])
+    registry, stop, said = Registry(), threading.Event(), list[str]()
+    breaker = Breaker({flow.REGISTRY: registry}, patience=0.3, say=said.append, stop=stop)
+    late = threading.Timer(20, stop.set)
+    late.start()
+    with Flow(Supply()).join(Source(list, breaker, registry, stop)) as made:
+        for _ in range(2):
+            with pytest.raises(RegistryAway, match="no route"), made.hold(tasks[0], stop):
+                pass
+        with made.hold(tasks[1], stop) as ref:
+            assert ref.name == "image-2:1"
+    late.cancel()
+    assert asked < 20
+    assert not stop.is_set()
+
+
+def test_an_image_that_a_person_has_under_a_mirror_s_name_stays(tasks, images):
+    """It was named anew, taken for the run's own, and removed."""
+    images.here.add("m.local/library/image-1:1")
+    with joined(Flow(Supply(budget=15, mirror="m.local")), tasks) as use:
+        for task in tasks:
+            use(task)
+    assert "image-1:1" not in images.removed
+    assert "image-2:1" in images.removed
 
 
 def test_the_free_disk_of_an_engine_on_another_machine_is_not_that_of_this_one(monkeypatch):
