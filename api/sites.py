@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.outages import Service
     from aem_harness.harness.run.places import Places
+    from aem_harness.harness.run.pool import Pool
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.sandbox.engine import Engine
     from aem_harness.harness.types import Agent, Task
@@ -163,6 +164,7 @@ def opened(
 
         setup = Setup(identity, driver.recipe, audited, where.supply)
         with nodes_of(where.ray, setup, tasks, slots_of, tell) as pool:
+            _tell_of_architectures(pool, tell)
             yield Opened(pool, at_a_time.workers, at_a_time.grade_workers)
         return
     slots = _slots(where.engines, at_a_time)
@@ -174,6 +176,7 @@ def opened(
             members.append(Place(site, {"rollout": rollouts, "grade": gradings}))
         pool = stack.enter_context(Pool(members, tasks, tell=tell, patience=identity.config.outage_seconds))
         _refuse_twice([place.site.engine for place in members if place.up])  # type: ignore[attr-defined]
+        _tell_of_architectures(pool, tell)
         yield Opened(pool, sum(one for one, _ in slots), sum(one for _, one in slots))
 
 
@@ -244,6 +247,20 @@ def _slots(given: Sequence[str], at_a_time: AtATime) -> list[tuple[int, int]]:
         return [(max(1, round(at_a_time.workers / len(own))), slots) for slots in mains]
     total = sum(mains)
     return [(slots, max(1, round(at_a_time.grade_workers * slots / total))) for slots in mains]
+
+
+def _tell_of_architectures(pool: "Pool", tell: Callable[[str], None]) -> None:
+    """Say where engines differ in what verdicts may depend on."""
+    found: dict[str, str] = {}
+    for place in pool.places:
+        if place.up and (one := place.site.architecture()):
+            found.setdefault(one, place.site.name)
+    if len(found) > 1:
+        which = ", ".join(f"{name}: {one}" for one, name in found.items())
+        tell(
+            f"engines of different architectures work together ({which}): each needs images of its own, and verdicts "
+            "may depend on it; the journal has the architecture of each grade"
+        )
 
 
 def _refuse_twice(found: "Sequence[Engine]") -> None:

@@ -8,6 +8,7 @@ from aem_harness.harness.errors import AemError, EnvironmentFault
 from aem_harness.harness.finding import Finding
 from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.container import Sandbox
+from aem_harness.harness.sandbox.engine import architecture
 from aem_harness.harness.sandbox.images import ensure_image, find, local_images
 from aem_harness.harness.sandbox.worktree import GIT
 from aem_harness.harness.types import Task
@@ -91,15 +92,36 @@ def unusable(tasks: Sequence[Task], limits: Limits, *, fetch: bool = True, mirro
         try:
             if not fetch and find(task.instance.image) is None:
                 continue
-            if fetch and ensure_image(task, mirror=mirror).source == "pulled":
-                fetched.note(task.instance.image, str(find(task.instance.image).id))
-            problems = [finding for finding in look(task, limits) if finding.level == "problem"]
+            pulled = fetch and ensure_image(task, mirror=mirror).source == "pulled"
+            if pulled and (image := find(task.instance.image)) is not None:  # another run may remove it at once
+                fetched.note(task.instance.image, str(image.id))
         except EnvironmentFault:
             return ""
-        if not problems:
-            return ""
-        why = f"{problems[0].detail}; {problems[0].remedy}"
+        try:
+            problems = [finding for finding in look(task, limits) if finding.level == "problem"]
+            if not problems:
+                return ""
+            why = f"{problems[0].detail}; {problems[0].remedy}"
+        except EnvironmentFault:
+            why = _foreign(task.instance.image)
+            if not why:
+                return ""
     return why
+
+
+def _foreign(name: str) -> str:
+    """What is to be said of an image that starts no container, if it is for another architecture than the engine's."""
+    try:
+        image, ours = find(name), architecture()
+    except Exception:  # the engine does not answer: others see to that
+        return ""
+    its = image.attrs.get("Architecture") if image is not None else ""
+    if not its or not ours or its == ours:
+        return ""
+    return (
+        f"no container of {name} starts: the image is for {its}, and the engine for {ours}; take images for {ours}, or "
+        "install an emulator on the engine's machine (Debian: qemu-user-static)"
+    )
 
 
 def look_at_images(tasks: Sequence[Task], limits: Limits | None = None) -> Iterator[Finding]:

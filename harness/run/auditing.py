@@ -99,9 +99,17 @@ class Auditor:
         except ImageAway:
             raise
         except AemError as error:
-            found = Regrade(state="unaudited", reason=str(error), patch_sha256=digest_of(patch))
+            return unaudited(folder, error, self._name)
         write_json(folder / self._name, found.model_dump(mode="json"))
         return found
+
+
+def unaudited(folder: Path, fault: AemError, name: str) -> Regrade:
+    """The finding, also written, that the resolved rollout in `folder` could not be graded again."""
+    patch = read_patch(folder / official.PATCH)
+    found = Regrade(state="unaudited", reason=str(fault), patch_sha256=digest_of(patch))
+    write_json(folder / name, found.model_dump(mode="json"))
+    return found
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from aem_harness.harness.errors import (
     DiskFault,
     EnvironmentFault,
     ImageAway,
+    ImageNowhere,
     SiteLost,
     fault_in,
     in_one_line,
@@ -77,7 +78,7 @@ def versions() -> dict[str, str]:
 
 
 class Worker:
-    """The actor of one node. Each result is ("done", value, blob of files), or ("lost" or "away", why, b"")."""
+    """The actor of one node. Each result is ("done", value, blob of files), or (why not, words, b"")."""
 
     def __init__(self, setup: Setup, tasks: Mapping[str, Task], address: str) -> None:
         agent, self._release = setup.make(tasks, address)
@@ -158,7 +159,7 @@ def _worked(files: Mapping[str, bytes], work: Callable[[Path], Any]) -> tuple[st
         if isinstance(fault, SiteLost) or (isinstance(fault, DiskFault) and full()):
             return "lost", str(fault), b""
         if isinstance(fault, ImageAway):
-            return "away", str(fault), b""
+            return "nowhere" if isinstance(fault, ImageNowhere) else "away", str(fault), b""
         raise
 
 
@@ -301,8 +302,8 @@ class Node:
         state, value, blob = self._ask(method, *arguments)
         if state == "lost":
             raise SiteLost(value)
-        if state == "away":
-            raise ImageAway(value)
+        if state in ("away", "nowhere"):
+            raise (ImageAway if state == "away" else ImageNowhere)(value)
         unpack(blob, folder)
         return value
 

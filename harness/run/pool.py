@@ -2,7 +2,7 @@
 
 A task goes where its image is if a slot is free there, else where most slots are free. Waiting work is served in order
 of arrival; work lost with its site keeps its turn. A lost site is tried again at intervals, and takes part once it is
-back. A site whose registry is away keeps its other work, and what needs the missing image goes elsewhere.
+back. A site whose registry is away, or has not an image, keeps its other work, and what needs the image goes elsewhere.
 """
 
 import itertools
@@ -17,9 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, ImageAway, NoSite, SiteLost, in_one_line
+from aem_harness.harness.errors import (
+    AemError,
+    EnvironmentFault,
+    ImageAway,
+    ImageNowhere,
+    NoSite,
+    SiteLost,
+    in_one_line,
+)
 from aem_harness.harness.grading.regrade import Regrade
-from aem_harness.harness.run.auditing import CANARY
+from aem_harness.harness.run.auditing import CANARY, unaudited
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.run.rollout import Worked
 from aem_harness.harness.run.sites import Member
@@ -106,7 +114,10 @@ class Pool:
         return gradings  # a site's slots count whole gradings
 
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
-        return self._anywhere("grade", task, lambda site: site.audit(task, folder, name))
+        try:
+            return self._anywhere("grade", task, lambda site: site.audit(task, folder, name))
+        except ImageNowhere as fault:
+            return unaudited(folder, fault, name)
 
     def architecture(self) -> str:
         found = {place.site.architecture() for place in self._up()}
@@ -171,13 +182,19 @@ class Pool:
     def _anywhere(self, kind: Kind, task: Task, work: Callable[[Member], Result]) -> Result:
         ticket, image = next(self._tickets), task.instance.image
         losses, since = 0, 0.0  # when the image could first not be had
+        without: list[Place] = []  # that neither have the image nor find it
         while losses < LOSSES:
-            place = self._take(kind, image, ticket)
+            place = self._take(kind, image, ticket, without)
             try:
                 return work(place.site)
             except SiteLost as lost:
                 losses, place.lost = losses + 1, place.lost + 1
                 self._lose(place, lost)
+            except ImageNowhere as missing:
+                self._lacks(place, image, missing)
+                without.append(place)
+                if all(one in without for one in self._up()):
+                    raise
             except ImageAway as away:
                 self._lacks(place, image, away)
                 since = since or time.monotonic()
@@ -196,7 +213,7 @@ class Pool:
             "leave it out until then; nothing was lost"
         )
 
-    def _take(self, kind: Kind, image: str, ticket: int) -> Place:
+    def _take(self, kind: Kind, image: str, ticket: int, without: Sequence[Place] = ()) -> Place:
         waiting = self._waiting[kind]
         with self._changed:
             waiting.add(ticket)
@@ -205,7 +222,7 @@ class Pool:
                 while True:
                     if self._ended != ended:
                         raise Stopped("everything was ended")
-                    if ticket == min(waiting) and (place := self._best(kind, image)):
+                    if ticket == min(waiting) and (place := self._best(kind, image, without)):
                         place.busy[kind] += 1
                         place.images.add(image)  # from now on, or soon: others of this task go there too
                         return place
@@ -221,8 +238,9 @@ class Pool:
                 waiting.discard(ticket)
                 self._changed.notify_all()
 
-    def _best(self, kind: Kind, image: str) -> Place | None:
-        up = [place for place in self.places if place.up]
+    def _best(self, kind: Kind, image: str, without: Sequence[Place] = ()) -> Place | None:
+        up = [place for place in self.places if place.up and place not in without]
+        up = up or [place for place in self.places if place.up]  # those left have gone away meanwhile
         able = [place for place in up if time.monotonic() >= place.lacking.get(image, 0.0)]
         free = [place for place in able or up if place.free(kind) > 0]
         return max(free, key=lambda place: (image in place.images, place.free(kind)), default=None)

@@ -13,9 +13,17 @@ import pytest
 from rich.console import Console
 
 from aem_harness.api.running import Selection, open_run, perform
-from aem_harness.api.sites import AtATime, Driver, Where, _slots, engines, split
+from aem_harness.api.sites import AtATime, Driver, Where, _slots, _tell_of_architectures, engines, split
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault, ImageAway, NoSite, SiteLost
+from aem_harness.harness.errors import (
+    AemError,
+    ConfigError,
+    EnvironmentFault,
+    ImageAway,
+    ImageNowhere,
+    NoSite,
+    SiteLost,
+)
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import sites
 from aem_harness.harness.run.identity import Identity
@@ -24,9 +32,10 @@ from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.sites import Here
 from aem_harness.harness.run.store import read_journal
 from aem_harness.harness.sandbox.engine import Engine
-from aem_harness.harness.types import Prediction
+from aem_harness.harness.types import Grade, Outcome, Prediction
 from tests.run.faulty import Doubler, Folders, Injector
 
+IDENTITY = Identity(RunConfig(arm="a", agent="doubler"), {"aem.run-id": "x"}, "")
 KEYS = [(f"folder__number-{n}", seed) for seed in range(2) for n in range(1, 21)]
 
 
@@ -202,6 +211,79 @@ def test_an_image_that_no_site_can_get_ends_the_run_in_the_end_and_nothing_is_lo
         with Pool(places, tasks, patience=0.5) as pool, pytest.raises(NoSite, match="no route to the registry"):
             Runner(store, tasks, agent, workers=2, grade_workers=2, site=pool).run(KEYS)
         assert not store.progress
+
+
+def test_an_image_that_one_site_alone_has_is_worked_with_there_and_one_that_none_has_costs_its_own_work(
+    tmp_path, selection
+):
+    """Loaded into one engine of several and in no registry: what came to another one was lost."""
+    agent, tasks = Doubler(Injector({})), tasks_of(selection)
+    nowhere = KEYS[4][0]
+
+    class Holding(Machine):
+        def rollout(self, scratch, instance_id, seed, attempt):
+            self.require(instance_id)
+            return super().rollout(scratch, instance_id, seed, attempt)
+
+        def require(self, instance_id):
+            if instance_id == nowhere or (self.name == "a") == (list(tasks).index(instance_id) % 2 == 0):
+                raise ImageNowhere(f"image {tasks[instance_id].instance.image} is nowhere")
+
+        def audit(self, task, folder, name="canary.json"):
+            self.require(task.instance_id)
+
+    with open_run(tmp_path / "r", RunConfig(arm="a", agent="doubler", infra_retries=1), selection, agent, 2) as store:
+        identity = Identity.of(store.folder)
+        places = [Place(Holding(name, tasks, identity), {"rollout": 2, "grade": 1}) for name in "ab"]
+        with Pool(places, tasks) as pool:
+            Runner(store, tasks, agent, workers=4, grade_workers=2, site=pool).run(KEYS)
+            folder = store.rollout_folder(*KEYS[0])
+            found = pool.audit(tasks[nowhere], folder)
+        lost = {key for key, known in store.progress.items() if known.rollout["fault"]}
+        assert lost == {(nowhere, 0), (nowhere, 1)}
+        assert {known.rollout["attempt"] for key, known in store.progress.items() if key not in lost} == {0}
+        assert len(store.progress) == len(KEYS)
+    assert (found.state, "is nowhere" in found.reason) == ("unaudited", True)
+    assert (folder / "canary.json").is_file()
+
+
+@pytest.mark.parametrize("wrong", ["no space left on device", ""])
+def test_an_engine_that_answers_and_starts_no_container_is_a_lost_site(tmp_path, selection, monkeypatch, wrong):
+    """It lost one rollout after the other, was free for the next at once, and so ended the run."""
+
+    class Full(Folders):
+        def grade(self, task, *_: Any) -> Any:
+            return Grade(instance_id=task.instance_id, outcome=Outcome.ERROR, cause="environment: cannot start")
+
+    task = selection.tasks[0]
+    engine = Engine("unix:///nowhere")
+    site = Here({}, Doubler(Injector({})), Full(Injector({})), IDENTITY, engine=engine)
+    site._watch = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(sites, "SETTLING", 0.0)
+    monkeypatch.setattr(sites, "why_no_start", lambda: wrong)
+    monkeypatch.setattr(sites, "answers", lambda engine: True)
+    monkeypatch.setattr(sites, "remove_left", lambda: None)
+    monkeypatch.setattr(sites, "reap", lambda run: 0)
+    prediction = Prediction(instance_id=task.instance_id, model_name_or_path="a", model_patch="x")
+    if wrong:
+        with pytest.raises(SiteLost, match="starts no container: no space left"):
+            site.grade(task, prediction, tmp_path, None)
+    else:
+        assert site.grade(task, prediction, tmp_path, None).outcome is Outcome.ERROR, "it was the container's own"
+    assert site.returned() == (not wrong)
+
+
+def test_engines_of_different_architectures_are_said_once_and_for_all(selection):
+    tasks, said = tasks_of(selection), list[str]()
+    machines = [Machine(name, tasks, IDENTITY) for name in "abc"]
+    for machine, one in zip(machines, ("amd64", "arm64", "amd64"), strict=True):
+        machine.architecture = lambda one=one: one
+    for several in (machines[::2], machines):
+        with Pool([Place(machine, {"rollout": 1, "grade": 1}) for machine in several], tasks) as pool:
+            _tell_of_architectures(pool, said.append)
+            assert pool.architecture() == ("amd64" if len(several) == 2 else "")
+    [line] = said
+    assert "(a: amd64, b: arm64)" in line
 
 
 def test_slots_are_each_machines_own(tmp_path, selection):
