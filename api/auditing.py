@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from aem_harness.api.sites import Where
     from aem_harness.harness.grading.heldout import HeldOut
+    from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.types import Task
 
 
@@ -49,23 +50,35 @@ def audit_folder(
             audit(folder, [*tasks.values()], config, progress, console, share=share, **how)
 
 
-def make_variants(tasks: "Sequence[Task]", seed: int) -> "Iterator[tuple[Task, HeldOut | str]]":
+def make_variants(
+    tasks: "Sequence[Task]", seed: int, supply: "Supply | None" = None
+) -> "Iterator[tuple[Task, HeldOut | str]]":
     """Make and validate the held-out variants of each task, or give the reason why that failed.
 
-    Variants that exist for this seed are kept.
+    Variants that exist for this seed are kept. `supply` says how images get here; None: as the environment says.
     """
+    from aem_harness.harness.config import RunConfig
     from aem_harness.harness.errors import AemError
     from aem_harness.harness.grading import heldout
+    from aem_harness.harness.io import cache_folder
+    from aem_harness.harness.run.identity import Identity
+    from aem_harness.harness.run.sites import Here, containers, supplied
+    from aem_harness.harness.run.submission import Submission
 
-    for task in tasks:
-        found = heldout.stored(task)
-        if found is None or found.seed != seed:
-            try:
-                found = heldout.make(task, seed=seed)
-            except AemError as error:
-                yield task, f"{error.boundary}: {error}"
-                continue
-        yield task, found
+    identity = Identity(RunConfig(arm="variants", agent=Submission.name), {}, "")
+    places = containers(identity, supply)
+    site = Here({}, Submission(), places, identity)
+    with supplied(site, cache_folder("variants"), identity.config.outage_seconds):
+        for task in tasks:
+            found = heldout.stored(task)
+            if found is None or found.seed != seed:
+                try:
+                    with places.image(task):
+                        found = heldout.make(task, seed=seed)
+                except AemError as error:
+                    yield task, f"{error.boundary}: {error}"
+                    continue
+            yield task, found
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.api.running import Tasks, audit, choose, driving, enter_run, quiet
+from aem_harness.api.running import Tasks, audit, choose, driving, enter_run, quiet, require
 from aem_harness.api.serving import Served, card_defaults, one_checkpoint
 from aem_harness.api.sites import AtATime, Driver, Opened, Where, opened
 
@@ -157,7 +157,7 @@ class _Arms:
         return self._selection.tasks
 
     @contextmanager
-    def open(self, plan: "ArmPlan", config: "GateConfig") -> "Iterator[Side]":
+    def open(self, plan: "ArmPlan", gate: "Gate") -> "Iterator[Side]":
         """One arm, ready to run: its server is up, its folder open; both are closed with the block.
 
         Canaries come once the server is down, or where they decide, before the grade of each resolved rollout is known.
@@ -174,7 +174,8 @@ class _Arms:
         if plan.role == BASELINE:
             served = Served(how.baseline.endpoints or served.endpoints, how.baseline.model)
         entry = one_checkpoint(run.checkpoint, how.registry) if run.checkpoint else None
-        if config.budget is not None and config.budget.unit == "gpu_hours" and not _knows_gpus(entry, how, served):
+        budget = gate.config.budget
+        if budget is not None and budget.unit == "gpu_hours" and not _knows_gpus(entry, how, served):
             raise ConfigError(
                 f"the budget is in GPU-hours, but how many GPUs serve {run.arm} is unknown: its card does not say, "
                 "or it is behind --endpoint; add --gpus, or give the budget in rollouts or tokens (800, 20Mtok)"
@@ -182,6 +183,8 @@ class _Arms:
         check(run.agent, options=run.agent_options, sampling=run.sampling, served=bool(served.endpoints or entry))
         with ExitStack() as stack:  # settings and lock first, and only then a server
             store = stack.enter_context(enter_run(plan.folder, run, self._selection, how.seeds))
+            if to_do := store.pending(list(gate.order)).rollouts:
+                require(self._selection, (name for name, _, _ in to_do), run, how.where)
             if self._audited and unseen(store.folder, store.progress):
                 with self._opened(store, Driver(Submission())) as early:
                     self._audit(store, early.site)  # what an earlier gate left without

@@ -170,9 +170,11 @@ def regrade(
     from aem_harness.api.sites import opened
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.io import read_json
+    from aem_harness.harness.report.live import warner
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.regrading import graded_keys, read_regrades, regrade_patches
+    from aem_harness.harness.run.sites import supplied
     from aem_harness.harness.run.store import locked, read_journal
     from aem_harness.harness.run.submission import Submission
 
@@ -198,18 +200,19 @@ def regrade(
                 def grade(task: "Task", prediction: "Prediction", scratch: Path, site: "Site" = site) -> "Grade":
                     return site.grade(task, prediction, scratch, None)
 
-                regrade_patches(
-                    folder,
-                    tasks,
-                    progress,
-                    keys,
-                    config,
-                    times=times,
-                    workers=there.grade_workers,
-                    tell=tell,
-                    grade=grade,
-                    end=site.close_all,
-                )
+                with supplied(site, folder, config.outage_seconds, warner(console)) as end:
+                    regrade_patches(
+                        folder,
+                        tasks,
+                        progress,
+                        keys,
+                        config,
+                        times=times,
+                        workers=there.grade_workers,
+                        tell=tell,
+                        grade=grade,
+                        end=end,
+                    )
     return [one for folder in folders for one in read_regrades(folder)]
 
 

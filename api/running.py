@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from aem_harness.harness.run.origin import Reuse
     from aem_harness.harness.run.places import Places
     from aem_harness.harness.run.reuse import Verdicts
-    from aem_harness.harness.run.runner import Runner
     from aem_harness.harness.run.sites import Site
     from aem_harness.harness.run.store import Key, Progress, RunStore
     from aem_harness.harness.types import Agent, Task
@@ -384,11 +383,10 @@ def perform(
         if known:
             known.architecture = here.site.architecture()
         _say_what_is_found(store, here.site.reap(), console)
-        runner = _run(store, selection, driver, keys, console, here, known, retry_infrastructure=retry_infrastructure)
+        _run(store, selection, driver, keys, console, here, known, retry_infrastructure=retry_infrastructure)
         if canary is not None:
             how: dict[str, Any] = {"share": canary, "workers": here.grade_workers, "site": here.site}
-            with runner.supplied():
-                audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
+            audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
     return _finished(store, keys)
 
 
@@ -412,7 +410,7 @@ def _run(
     verdicts: "Verdicts | None",
     *,
     retry_infrastructure: bool,
-) -> "Runner":
+) -> None:
     """Roll out and grade what is pending, under a live view; the reports are written however it ends."""
     from aem_harness.harness.facts.kept import Keeper
     from aem_harness.harness.report.live import RunView, warner
@@ -451,7 +449,6 @@ def _run(
             runner.run(keys, retry_infrastructure=retry_infrastructure)
         finally:
             write_reports(store.folder, selection.tasks, store.progress)
-    return runner
 
 
 def _finished(store: "RunStore", keys: "Sequence[Key]") -> Finished:
@@ -502,8 +499,8 @@ def audit(
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
 
-    how = _regrading(config, workers, _telling(console, "canaries"), site)
-    found = audit_run(folder, tasks, progress, how, share=share, again=again)
+    with _regrading(folder, config, workers, _telling(console, "canaries"), site, console) as how:
+        found = audit_run(folder, tasks, progress, how, share=share, again=again)
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
 
@@ -522,19 +519,32 @@ def audit_variants(
     from aem_harness.harness.run.auditing import variants_line
     from aem_harness.harness.run.reports import run_variants
 
-    keys = run_variants(folder, tasks, progress, _regrading(config, workers, _telling(console, "variants"), site))
+    with _regrading(folder, config, workers, _telling(console, "variants"), site, console) as how:
+        keys = run_variants(folder, tasks, progress, how)
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
 
 
+@contextmanager
 def _regrading(
-    config: "RunConfig", workers: int, tell: "Callable[[Key, Regrade], None]", site: "Site | None"
-) -> "Regrading":
-    """How a run is graded again: at its site, or in the local engine."""
+    folder: Path,
+    config: "RunConfig",
+    workers: int,
+    tell: "Callable[[Key, Regrade], None]",
+    site: "Site | None",
+    console: "Console",
+) -> "Iterator[Regrading]":
+    """How a run is graded again: at its site, where images are fetched meanwhile, or in the local engine."""
+    from aem_harness.harness.report.live import warner
     from aem_harness.harness.run.auditing import Regrading
+    from aem_harness.harness.run.sites import supplied
 
     how = Regrading(workers, config.grade_timeout, config.limits, tell)
-    return replace(how, audit=site.audit, end=site.close_all) if site else how
+    if site is None:
+        yield how
+        return
+    with supplied(site, folder, config.outage_seconds, warner(console)) as end:
+        yield replace(how, audit=site.audit, end=end)
 
 
 def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":

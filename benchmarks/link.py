@@ -23,11 +23,14 @@ BURST = 1.0  # seconds of late sending that are made up for: a busy machine wake
 
 
 class Link:
-    """A TCP proxy to `target`. `rate`: bytes per second towards the client, over all connections; None for no limit."""
+    """A TCP proxy to `target`. `rate`: bytes per second towards the client, over all connections; None for no limit.
+
+    `sent` counts bytes while there is a rate, `refused` connections while it is away.
+    """
 
     def __init__(self, target: tuple[str, int], rate: float | None = None) -> None:
-        self.rate, self.sent = rate, 0
-        self._target, self._next = target, 0.0
+        self.rate, self.sent, self.refused = rate, 0, 0
+        self.target, self._next = target, 0.0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -58,10 +61,11 @@ class Link:
             except OSError:
                 return
             if self._away:
+                self.refused += 1
                 client.close()
                 continue
             try:
-                server = socket.create_connection(self._target)
+                server = socket.create_connection(self.target)
             except OSError:
                 client.close()
                 continue

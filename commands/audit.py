@@ -12,6 +12,7 @@ from aem_harness.commands.options import grouped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.types import Task
 
 EXAMPLES = """
@@ -63,7 +64,7 @@ def audit(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
     *,
-    sites: options.Sites,
+    machines: options.Machines,
     instead: Instead,
 ) -> None:
     """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
@@ -81,7 +82,7 @@ def audit(
 
     if [bool(folders), instead.trajectories is not None, instead.make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
-    where = sites.where()
+    where = machines.where()
     if not folders and not where.here:
         raise ConfigError(
             f"only audits of run folders use other engines: remove {options.named(where)}"
@@ -91,20 +92,20 @@ def audit(
     if instead.make_variants:
         if dataset is None:
             raise ConfigError("--make-variants needs a task set: add --set")
-        _make_variants(choose(dataset, console).tasks, instead.seed)
+        _make_variants(choose(dataset, console).tasks, instead.seed, where.supply)
     elif instead.trajectories is not None:
         _audit_trajectories(instead.trajectories, instead.out)
     for folder in folders or ():
         audit_folder(folder, dataset, console, share=canary, workers=workers, where=where)
 
 
-def _make_variants(tasks: "Sequence[Task]", seed: int) -> None:
+def _make_variants(tasks: "Sequence[Task]", seed: int, supply: "Supply | None") -> None:
     """Print one line per instance."""
     from aem_harness.api.auditing import make_variants
     from aem_harness.harness.errors import EnvironmentFault
 
     having, failed = 0, ""
-    for task, found in make_variants(tasks, seed):
+    for task, found in make_variants(tasks, seed, supply):
         if isinstance(found, str):
             failed = f"{task.instance_id}: {found}"
             typer.echo(failed)

@@ -279,7 +279,7 @@ class Sites:
 
 @dataclass
 class Machines(Sites):
-    """Where containers are, and how images get there: what `aem run`, `aem grade` and `aem gate` share."""
+    """Where containers are, and how images get there: what all commands share that grade on other engines."""
 
     PANEL: ClassVar[str] = "Engines and images"
 

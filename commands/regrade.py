@@ -47,7 +47,7 @@ def regrade(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
     *,
-    sites: options.Sites,
+    machines: options.Machines,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
@@ -64,7 +64,7 @@ def regrade(
     from aem_harness.harness.io import write_text
     from aem_harness.harness.run.folder import require_run
 
-    where = sites.where()
+    where = machines.where()
     for folder in folders:
         require_run(folder)
     if (quarantine is not None or release is not None) and not where.here:

@@ -69,10 +69,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Opening:
-    """How to set up a run, which the engine does not know: the tasks of some ids, and an arm with its server up."""
+    """How to set up a run, which the engine does not know: the tasks of some ids, and an arm of a gate with its server
+    up."""
 
     choose: Callable[[Sequence[str] | None], list[Task]]
-    arm: Callable[[ArmPlan, GateConfig], AbstractContextManager[Side]]
+    arm: Callable[[ArmPlan, Gate], AbstractContextManager[Side]]
 
 
 class Live:
@@ -124,7 +125,7 @@ class Live:
 
     def feed(self, gate: Gate) -> None:
         with ExitStack() as stack:
-            sides = [stack.enter_context(self._opening.arm(plan, gate.config)) for plan in self._plans]
+            sides = [stack.enter_context(self._opening.arm(plan, gate)) for plan in self._plans]
             self._accepted()
             for key in gate.order:
                 for side in sides:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import AemError, DataError, NoSite
 from aem_harness.harness.io import cut_torn
 from aem_harness.harness.run.store import PATCH, Key, Progress, read_patch
 from aem_harness.harness.types import Grade, Outcome, Prediction, Record, Task
@@ -67,9 +67,9 @@ def regrade_patches(
 ) -> None:
     """Grade the patches of `keys` (with whether their task moved) until each has `times` gradings after its first.
 
-    `grade` does it for a prediction, with a folder for its files; `end` ends what is under way when all is interrupted.
-    Existing results are kept, except those that were lost to infrastructure; each new one is stored as soon as it
-    exists.
+    `grade` does it for a prediction, with a folder for its files, and a fault of it costs that one alone; `end` ends
+    what is under way when all is interrupted. Existing results are kept, except those that were lost to infrastructure;
+    each new one is stored as soon as it exists.
     """
     cut_torn(folder / REGRADES)
     sound = [one for one in read_regrades(folder) if one.now is not Outcome.ERROR]
@@ -80,7 +80,12 @@ def regrade_patches(
         (instance, seed), moved, time, patch, digest = work
         with tempfile.TemporaryDirectory() as scratch:
             prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
-            graded = grade(tasks[instance], prediction, Path(scratch))
+            try:
+                graded = grade(tasks[instance], prediction, Path(scratch))
+            except NoSite:
+                raise
+            except AemError as fault:  # an image that cannot be had
+                graded = Grade(instance_id=instance, outcome=Outcome.ERROR, cause=f"{fault.boundary}: {fault}")
         if interrupted.is_set():
             return
         state = progress[instance, seed]

@@ -11,9 +11,8 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -99,8 +98,8 @@ class Runner:
         self._view = threading.Lock()
         identity = Identity.of(store.folder, store.config)
         self._site = site or Here(tasks, agent, places or Containers(identity), identity)
-        self._services, self._say = {**self._site.services(), "host": Disk(store.folder), **services}, say
-        self._breaker = Breaker(self._services, patience=self.config.outage_seconds, say=say, stop=self.stop)
+        services = {**self._site.services(), "host": Disk(store.folder), **services}
+        self._breaker = Breaker(services, patience=self.config.outage_seconds, say=say, stop=self.stop)
 
     def run(self, keys: Sequence[Key], *, retry_infrastructure: bool = False) -> None:
         """Do what is pending among `keys`, in their order.
@@ -180,17 +179,6 @@ class Runner:
                 while running := [future for future in rolling | grading if not future.done()]:
                     self._site.close_all()  # repeatedly: another container may just be starting
                     wait(running, timeout=0.5)
-
-    @contextmanager
-    def supplied(self) -> Iterator[None]:
-        """Inside the block, after the run, images that are needed again are fetched within the same budget."""
-        stop = threading.Event()
-        breaker = Breaker(self._services, patience=self.config.outage_seconds, say=self._say, stop=stop)
-        try:
-            with self._site.supply(list, breaker, stop):
-                yield
-        finally:
-            stop.set()
 
     def _rollout(self, instance_id: str, seed: int, attempt: int) -> Event | None:
         while self._breaker.ready(ROLLOUT_NEEDS):

@@ -7,22 +7,23 @@ so that there is one journal, with every result once.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from aem_harness.harness.errors import AemError, EnvironmentFault, ImageAway, SiteLost, boundary
+from aem_harness.harness.errors import AemError, EnvironmentFault, ImageAway, SiteLost, boundary, told_of
 from aem_harness.harness.grading.regrade import Regrade
 from aem_harness.harness.run.auditing import CANARY, Auditor
 from aem_harness.harness.run.flow import REGISTRY, Supply
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.outages import Breaker, Service
+from aem_harness.harness.run.outages import Breaker, Disk, Service
 from aem_harness.harness.run.places import AuditedContainers, Containers, Places
 from aem_harness.harness.run.rollout import Rollouts, Worked
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client
 from aem_harness.harness.sandbox.reaping import RUN, reap, remove_left
+from aem_harness.harness.sandbox.trial import why_no_start
 from aem_harness.harness.sandbox.watch import Watch, answers
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
 
@@ -117,12 +118,13 @@ class Here:
     def rollout(self, scratch: Path, instance_id: str, seed: int, attempt: int) -> Worked | None:
         rollouts = Rollouts(self._tasks, self._agent, self._places, self._stop)
         return self._there(
-            lambda: rollouts.work(scratch, instance_id, seed, attempt), lambda worked: worked and worked.fault
+            lambda: rollouts.work(scratch, instance_id, seed, attempt), lambda worked: worked.fault if worked else None
         )
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
         return self._there(
-            lambda: self._places.grade(task, prediction, folder, left), lambda grade: grade.outcome is Outcome.ERROR
+            lambda: self._places.grade(task, prediction, folder, left),
+            lambda grade: told_of(grade.cause) if grade.outcome is Outcome.ERROR else None,
         )
 
     def ahead(self, gradings: int) -> int:
@@ -131,7 +133,8 @@ class Here:
     def audit(self, task: Task, folder: Path, name: str = CANARY) -> Regrade:
         auditor = self._auditors.setdefault(name, auditor_of(self._identity, name))
         return self._there(
-            lambda: auditor.audit(task, folder, self._places.image(task)), lambda found: found.state == "unaudited"
+            lambda: auditor.audit(task, folder, self._places.image(task)),
+            lambda found: told_of(found.reason) if found.state == "unaudited" else None,
         )
 
     def architecture(self) -> str:
@@ -166,6 +169,8 @@ class Here:
             return False
         with at(self.engine):
             remove_left()
+            if why_no_start():
+                return False
         self.reap()
         return True
 
@@ -177,7 +182,12 @@ class Here:
             with suppress(AemError), at(self.engine):
                 reap(self._identity.labels[RUN], own=True)
 
-    def _there(self, work: Callable[[], Result], failed: Callable[[Result], object]) -> Result:
+    def _there(self, work: Callable[[], Result], failed: Callable[[Result], AemError | None]) -> Result:
+        """What `work` results in at the engine. `failed` says which fault of the infrastructure a result tells of.
+
+        Raises SiteLost where the engine went away meanwhile, or answers and starts no container: it would lose one
+        piece of work after the other, and so be free for the next.
+        """
         if self._watch is None:
             return work()
         if self.engine.gone:
@@ -186,15 +196,19 @@ class Here:
         try:
             with at(self.engine):
                 result = work()
-            bad = bool(failed(result))
+            fault = failed(result)
         except Exception:
             if self._went_since(losses, stop):
                 raise SiteLost(f"{self.name} went away") from None
             raise
-        if self._went_since(losses, stop if bad else None):
+        if self._went_since(losses, stop if fault else None):
             raise SiteLost(f"{self.name} went away")
-        if isinstance(fault := getattr(result, "fault", None), ImageAway):
+        if isinstance(fault, ImageAway):
             raise fault
+        if isinstance(fault, EnvironmentFault) and not stop.is_set():
+            with at(self.engine):
+                if why := why_no_start():
+                    raise SiteLost(f"{self.name} starts no container: {why}")
         return result
 
     def _went_since(self, losses: int, settle: threading.Event | None) -> bool:
@@ -202,6 +216,29 @@ class Here:
         if settle is not None and self.engine.losses == losses:
             settle.wait(SETTLING)
         return self.engine.losses != losses
+
+
+@contextmanager
+def supplied(
+    site: Site, folder: Path, patience: float, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Callable[[], None]]:
+    """Inside the block, images that are waited for are fetched, and removed within the budget, though no run goes on.
+
+    `folder` is where results go; a registry, engine or disk that is away is waited for, for `patience` seconds. Yields
+    what ends all that is under way there, the waiting for images with it.
+    """
+    stop = threading.Event()
+    services = {**site.services(), "host": Disk(folder)}
+
+    def end() -> None:
+        stop.set()
+        site.close_all()
+
+    try:
+        with site.supply(list, Breaker(services, patience=patience, say=say, stop=stop), stop):
+            yield end
+    finally:
+        stop.set()
 
 
 def auditor_of(identity: Identity, name: str = CANARY) -> Auditor:

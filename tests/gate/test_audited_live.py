@@ -16,8 +16,9 @@ from aem_harness.agents.scripted import EmptyAgent
 from aem_harness.api import gating
 from aem_harness.api.gating import Candidate
 from aem_harness.api.running import Selection, open_run
+from aem_harness.harness import preflight
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.gate import live
 from aem_harness.harness.gate.driver import GateOptions
 from aem_harness.harness.gate.gate import Gate
@@ -58,6 +59,7 @@ def regraded(monkeypatch, tmp_path) -> Counter:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(auditing, "Regrader", Regrader)
     monkeypatch.setattr(live, "reap", lambda: 0)
+    monkeypatch.setattr(preflight, "unusable", lambda *_, **__: "")
     monkeypatch.setattr(places.Containers, "image", lambda self, task: nullcontext("sha256:none"))
     monkeypatch.setattr(places.Containers, "open", lambda self, task: folders.open(task))
     monkeypatch.setattr(places.Containers, "grade", grade)
@@ -117,6 +119,24 @@ def test_after_the_verdict_a_sample_is_graded_again_and_the_verdict_is_the_offic
     assert 0 < regraded["cheat"] < len(resolved(tmp_path / "cheat"))
     summary = read_json(tmp_path / "cheat" / "canaries.json")
     assert summary["found_others"] == summary["others_regraded"] == regraded["cheat"]
+
+
+def test_an_image_in_which_no_rollout_can_work_ends_a_gate_before_a_server_and_a_rollout(
+    baseline, tmp_path, monkeypatch
+):
+    """Every rollout of it was lost, one after the other, until the run gave up."""
+    looked: list[str] = []
+
+    def unusable(tasks, limits, *, mirror):
+        looked.extend(task.instance_id for task in tasks)
+        return "/testbed of some/image:1: no git; install it in the image: patches need it"
+
+    monkeypatch.setattr(preflight, "unusable", unusable)
+    monkeypatch.setattr(gating, "driving", None)
+    with pytest.raises(EnvironmentFault, match="no git; install it"):
+        gate(baseline, tmp_path / "cand")
+    assert looked
+    assert list((tmp_path / "cand" / "rollouts").iterdir()) == []
 
 
 def test_without_canaries_nothing_is_graded_again(baseline, tmp_path, regraded):

@@ -20,16 +20,20 @@ from aem_harness.api.running import Selection, open_run
 from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.grading import official
+from aem_harness.harness.grading.regrade import Regrade, digest_of
 from aem_harness.harness.instances.load import load
-from aem_harness.harness.run import flow, outages
+from aem_harness.harness.run import auditing, flow, outages
 from aem_harness.harness.run.flow import Supply, size_of
 from aem_harness.harness.run.identity import Identity
+from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.places import Containers
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.store import RunStore, read_journal
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.sandbox.images import local_images
-from aem_harness.harness.types import Task
+from aem_harness.harness.sandbox.pull import split
+from aem_harness.harness.types import Grade, Outcome, Task
 from benchmarks.link import Link, registry
 from tests.run.faulty import Doubler, Folders, Injector
 
@@ -69,8 +73,8 @@ def images(link: Link, unique: Callable[[str], str]) -> Iterator[list[str]]:
         client().images.remove(name)
     yield names
     link.back()
-    for name in names:
-        subprocess.run(["docker", "image", "rm", "--force", name], capture_output=True)
+    if left := sorted(on_disk(names)):
+        subprocess.run(["docker", "image", "rm", "--force", *left], capture_output=True)
 
 
 @pytest.fixture(autouse=True)
@@ -106,13 +110,29 @@ class Looking(Doubler):
 
     def run(self, instance: Any, environment: Any, record: Any, *, seed: int) -> Any:
         time.sleep(self.seconds)
-        self.most = max(self.most, len(here(self.names)))
+        self.most = max(self.most, len(on_disk(self.names)))
         return super().run(instance, environment, record, seed=seed)
 
 
 def here(names: Sequence[str]) -> set[str]:
     """Those of the images that are in the engine at one moment: asked for one by one, others come and go meanwhile."""
     return {tag for image in client().api.images() for tag in image.get("RepoTags") or ()} & set(names)
+
+
+def on_disk(names: Sequence[str]) -> set[str]:
+    """The ids of those images that the engine has, under whatever registry's name."""
+    paths = {name.rpartition(":")[0].partition("/")[2] for name in names}
+
+    def refers(image: Any) -> bool:
+        known = [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
+        return any(split(one)[0].partition("/")[2] in paths for one in known)
+
+    return {image["Id"] for image in client().api.images() if refers(image)}
+
+
+def mirrored(names: Sequence[str]) -> list[str]:
+    """The same images by names of a registry that does not exist."""
+    return [f"registry.example.invalid/{name.partition('/')[2]}" for name in names]
 
 
 def tasks_of(names: Sequence[str]) -> Selection:
@@ -131,9 +151,16 @@ def tasks_of(names: Sequence[str]) -> Selection:
 
 
 def run(
-    folder: Path, names: Sequence[str], supply: Supply, *, seeds: int = 2, hear: Callable[[str], object] = len
+    folder: Path,
+    names: Sequence[str],
+    supply: Supply,
+    *,
+    seeds: int = 2,
+    hear: Callable[[str], object] = len,
+    together: bool = True,
 ) -> tuple[Any, list[str]]:
-    """Run it all, the rollouts of one instance after the other; the agent, and what was said of outages.
+    """Run it all, the rollouts of one instance `together`, or one seed after the other; the agent, and what was said of
+    outages.
 
     `hear` is called with each line of the latter, when it is said.
     """
@@ -144,6 +171,7 @@ def run(
         hear(line)
 
     keys = [(task.instance_id, seed) for task in selection.tasks for seed in range(seeds)]
+    keys = keys if together else sorted(keys, key=lambda key: key[1])
     with open_run(folder, RunConfig(arm="a", agent="doubler"), selection, agent, seeds) as store:
         tasks = {task.instance_id: task for task in selection.tasks}
         places = Pulled(store, supply)
@@ -173,6 +201,95 @@ def test_a_run_stays_within_its_disk_budget_and_leaves_the_users_own_images(tmp_
     assert images[2] not in here(images), "it was allowed to go once it was done with"
 
 
+def test_a_budget_holds_for_images_of_a_mirror_and_they_are_fetched_again_as_they_were(tmp_path, images, link):
+    """They stayed under the mirror's name: nothing was freed. By its digest, none could be given its own name again."""
+    names, before = mirrored(images), link.sent
+    link.rate = 1e9
+    agent, _ = run(tmp_path / "r", names, Supply(budget=2.2 * SIZE, mirror=link.address), together=False)
+    assert graded(tmp_path / "r") == 10
+    assert losses(tmp_path / "r") == set()
+    assert agent.most <= 2
+    assert len(on_disk(names)) <= 2
+    assert link.sent - before > 7 * SIZE, "what had to go was fetched again"
+    digests = {(e["instance_id"], e["image_digest"]) for e in read_journal(tmp_path / "r") if e["event"] == "rollout"}
+    assert len(digests) == 5, "the same for both seeds"
+
+
+def test_an_image_that_a_mirror_serves_otherwise_by_now_is_fetched_again_as_it_was(images, link):
+    [task, other] = tasks_of(mirrored(images)[:2]).tasks
+    stop = threading.Event()
+    late = threading.Timer(60, stop.set)
+    late.start()
+    source = flow.Source(list, Breaker({}, patience=1.0), flow.Registry(), stop)
+    with flow.Flow(Supply(budget=1.1 * SIZE, mirror=link.address)).join(source) as made:
+        with made.hold(task, stop) as ref:
+            first = ref
+        repository, tag = images[0].rsplit(":", 1)
+        client().api.import_image_from_data(ballast(), repository, tag)
+        client().images.push(images[0])
+        client().images.remove(images[0])
+        with made.hold(other, stop):
+            assert not here([task.instance.image])
+        with made.hold(task, stop) as again:
+            assert again == first
+    late.cancel()
+
+
+def test_a_budget_that_is_smaller_than_any_image_leaves_one_at_a_time(tmp_path, images):
+    agent, _ = run(tmp_path / "r", images, Supply(budget=0.1 * SIZE))
+    assert graded(tmp_path / "r") == 10
+    assert losses(tmp_path / "r") == set()
+    assert agent.most == 1
+
+
+@pytest.mark.parametrize("command", ["regrade", "audit"])
+def test_what_is_graded_again_heeds_mirror_and_budget_and_waits_for_the_registry(
+    tmp_path, images, link, monkeypatch, command
+):
+    """Its images came from the public registry, or filled the disk."""
+    names, budget = mirrored(images), 2.2 * SIZE
+    run(tmp_path / "r", names, Supply(budget=budget, mirror=link.address), seeds=1)
+    for name in on_disk(names):
+        client().images.remove(name, force=True)
+    seen: list[int] = []
+
+    def grade(task: Task, prediction: Any, **_: Any) -> Grade:
+        seen.append(len(on_disk(names)))
+        return Grade(instance_id=task.instance_id, outcome=Outcome.RESOLVED)
+
+    class Regrader:
+        def __init__(self, task: Task, **_: Any) -> None: ...
+
+        def regrade(self, patch: str, passed: Any) -> Regrade:
+            seen.append(len(on_disk(names)))
+            return Regrade(state="clean", patch_sha256=digest_of(patch))
+
+    monkeypatch.setattr(official, "grade", grade)
+    monkeypatch.setattr(auditing, "Regrader", Regrader)
+    for report in (tmp_path / "r").glob("rollouts/*/*"):
+        (report / "report.json").write_text("{}")
+    monkeypatch.setattr(flow, "_flows", {})
+    words = ["--canary", "1"] if command == "audit" else []
+    words += ["--disk-budget", "2.2MB", "--mirror", link.address, "-w", "3"]
+    link.away()
+    before = link.refused
+
+    def return_once_missed() -> None:
+        while link.refused == before:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        link.back()
+
+    threading.Thread(target=return_once_missed, daemon=True).start()
+    dataset = rows(tmp_path / "rows.jsonl", names)
+    done = CliRunner().invoke(app, [command, str(tmp_path / "r"), "--set", str(dataset), *words])
+    assert done.exit_code == 0, done.output
+    assert "the image registry is away" in done.output
+    assert len(seen) == {"regrade": 5, "audit": 3}[command]
+    assert 1 <= max(seen) <= 2
+    assert len(on_disk(names)) <= 2
+
+
 def test_without_a_budget_each_image_is_fetched_once_and_stays(tmp_path, images, link):
     link.rate, before = 1e9, link.sent
     run(tmp_path / "r", images, Supply(), seeds=3)
@@ -191,9 +308,11 @@ def test_a_registry_that_is_away_for_some_seconds_is_waited_for(tmp_path, images
     assert "the image registry is back" in said[1]
 
 
-def test_a_missing_image_costs_its_own_rollouts_alone_however_many_seeds(tmp_path, images, link):
+@pytest.mark.parametrize("by", ["registry", "mirror"])
+def test_a_missing_image_costs_its_own_rollouts_alone_however_many_seeds(tmp_path, images, link, by):
     names = [f"{link.address}/aem/never-pushed:1", *images[:2]]
-    run(tmp_path / "r", names, Supply(), seeds=8)
+    supply = Supply(mirror=link.address) if by == "mirror" else Supply()
+    run(tmp_path / "r", mirrored(names) if by == "mirror" else names, supply, seeds=8)
     assert losses(tmp_path / "r") == {"x__y-1"}
     assert graded(tmp_path / "r") == 16
     fault = next(event["fault"] for event in read_journal(tmp_path / "r") if event.get("fault"))
@@ -206,7 +325,7 @@ def rows(path: Path, names: Sequence[str]) -> Path:
 
     row = json.loads((Path(load.__code__.co_filename).parent / "tiny" / "rows.jsonl").read_text().splitlines()[0])
     row = {key: value for key, value in row.items() if key != "dockerfile"}
-    lines = [json.dumps({**row, "instance_id": f"x__y-{n}", "image": name}) for n, name in enumerate(names)]
+    lines = [json.dumps({**row, "instance_id": f"x__y-{n}", "image": name}) for n, name in enumerate(names, start=1)]
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -238,6 +357,17 @@ def test_images_come_from_a_mirror_under_their_own_names(tmp_path, images, link,
         assert len(local_images(tasks_of([f"{owner}/{name}"]).tasks)) == 1
     finally:
         subprocess.run(["docker", "image", "rm", "--force", f"{owner}/{name}"], capture_output=True)
+
+
+def test_images_that_came_from_a_mirror_are_pruned_with_all_their_names(tmp_path, images, link):
+    """They lost their own names alone, and stayed."""
+    names = mirrored(images)
+    dataset, mirror = str(rows(tmp_path / "rows.jsonl", names)), ["--mirror", link.address]
+    assert CliRunner().invoke(app, ["images", "pull", "--set", dataset, *mirror]).exit_code == 0
+    assert len(on_disk(names)) == 5
+    done = CliRunner().invoke(app, ["images", "prune", "--set", dataset, *mirror])
+    assert "removed 5 of the images" in done.output
+    assert on_disk(names) == set()
 
 
 @pytest.mark.slow

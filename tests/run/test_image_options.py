@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aem_harness.api.sites import AtATime, Driver, Where, opened
+from aem_harness.cli import app as all_commands
 from aem_harness.commands.options import Machines, grouped
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.instances.load import load
@@ -43,15 +45,23 @@ def test_options_for_images_and_their_variables_say_the_same_and_change_no_envir
     assert [where.supply for where in seen] == [Supply(budget=5e9, others=True, mirror="mirror.local")]
 
 
+@pytest.mark.parametrize("name", ["run", "grade", "gate", "audit", "regrade"])
+def test_every_command_that_works_in_containers_of_tasks_takes_the_options(name):
+    """Two of them had other options for engines, and none for images."""
+    command = typer.main.get_command(all_commands).commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {"--engine", "--ray", *WORDS[::3], "--evict-others"} - known == set()
+
+
 def test_a_node_of_a_cluster_pulls_from_the_mirror_of_the_command(monkeypatch):
     """It was a variable of the driver's environment, which nodes do not have: they asked the public registry."""
     task = load("tiny").tasks[0]
     tasks, sent, pulled = {task.instance_id: task}, list[bytes](), list[str | None]()
 
     @contextmanager
-    def nodes_of(address: str, setup: Any, *_: Any) -> Iterator[None]:
+    def nodes_of(address: str, setup: Any, *_: Any) -> Iterator[Any]:
         sent.append(pickle.dumps(setup))
-        yield
+        yield SimpleNamespace(places=[])
 
     def ensure_image(task: Any, *, mirror: str | None) -> ImageRef:
         pulled.append(mirror)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from aem_harness.harness.run.regrading import read_regrades
 from aem_harness.harness.run.store import read_journal
+from benchmarks.link import Link, registry
 from tests.run.more_engines import MoreEngine, more_engines, small_set
 
 ROOT = Path(__file__).parents[2]
@@ -175,12 +177,22 @@ def nodes(rows_and_engines) -> Iterator[Any]:
             made.shutdown()
 
 
+@pytest.fixture(scope="module")
+def mirrors() -> Iterator[list[Link]]:
+    """Each node's own link to the registry that a test may start."""
+    made = [Link(("127.0.0.1", 1)) for _ in range(3)]
+    yield made
+    for link in made:
+        link.close()
+
+
 @pytest.fixture
-def cluster(nodes, engines) -> Any:
-    """Three nodes, each with an engine of its own, all alive."""
+def cluster(nodes, engines, mirrors, tmp_path_factory) -> Any:
+    """Three nodes, each with an engine and a mirror of its own, all alive."""
     for n, engine in enumerate(engines):
         if n not in nodes.members:
             own = {"DOCKER_HOST": engine.address, "PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+            own |= {"AEM_IMAGE_MIRROR": mirrors[n].address, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
             nodes.members[n] = nodes.add_node(
                 num_cpus=1, object_store_memory=100 << 20, include_dashboard=False, env_vars=own
             )
@@ -355,3 +367,83 @@ def test_a_ray_cluster_gives_the_results_of_one_engine_whatever_dies(
     both = ended(aem("doctor", *pool(engines[:2]), "--set", rows))
     assert both.count("a container starts") == 2
     assert f"there ({engines[0].address}: 1, {engines[1].address}: 1)" in both
+
+
+OWN = 4_000_000  # bytes that each image has for itself
+
+
+def images_of_their_own(rows: Path, engine: MoreEngine, at: Link, folder: Path) -> tuple[Path, dict[str, str], int]:
+    """The rows with an image each, which the registry alone has; their ids by name, and the bytes that all share."""
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    client, base = engine.client(), lines[0]["image"]
+    names: dict[str, str] = {}
+    for n in range(len(lines)):
+        path = f"aem/{base.rpartition('-')[2].partition(':')[0]}-{n}:1"
+        context = folder / str(n)
+        context.mkdir()
+        (context / "own").write_bytes(os.urandom(OWN))
+        (context / "Dockerfile").write_text(f"FROM {base}\nCOPY own /own\n")
+        image, _ = client.images.build(path=str(context), tag=f"{at.address}/{path}", rm=True, forcerm=True)
+        client.images.push(f"{at.address}/{path}")
+        client.images.remove(f"{at.address}/{path}")
+        names[f"registry.example.invalid/{path}"] = image.id
+    shared = int(client.images.get(base).attrs["Size"])
+    client.close()
+    moved = folder / "rows.jsonl"
+    changed = [{**row, "image": name} for row, name in zip(lines, names, strict=True)]
+    moved.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    return moved, names, shared
+
+
+def test_nodes_with_room_for_one_image_and_one_whose_registry_goes_away_lose_nothing(
+    rows_and_engines, engines, cluster, mirrors, alone, tmp_path
+) -> None:
+    out = tmp_path / "run"
+
+    def there(engine: MoreEngine) -> int:
+        client = engine.client()
+        try:
+            return sum(bool({*(image.get("RepoTags") or ())} & {*names}) for image in client.api.images())
+        finally:
+            client.close()
+
+    try:
+        made = registry(tmp_path / "registry")
+        with made as first:
+            for link in mirrors:
+                link.target = first.target
+            rows, names, shared = images_of_their_own(rows_and_engines[0], engines[0], first, tmp_path)
+            began = time.time()
+            budget = ("--disk-budget", str(shared + int(1.5 * OWN)))
+            asked = command(rows, out, "--ray", cluster.address, *budget, latency=0.6)
+            running = subprocess.Popen(asked, env=environment(), stderr=subprocess.PIPE, text=True)
+            when(lambda: there(engines[1]) > 0)
+            mirrors[1].away()
+            when(lambda: mirrors[1].refused > 0)
+            since, most = time.monotonic(), 0
+            while running.poll() is None:
+                most = max(most, *(there(engine) for engine in engines))
+                if time.monotonic() - since > 4:
+                    mirrors[1].back()
+            _, said = running.communicate()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert running.returncode == 0, said
+    assert results(out) == alone, "nothing is lost, nothing is there twice"
+    assert most == 1, "no node had room for two"
+    removed = {one for engine in engines for one in removals(engine, began)}
+    assert len(removed & {*names.values()}) >= len(names) - len(engines)
+    assert len(begun(out)) == TASKS * SEEDS, "a registry that is away for seconds sends no work elsewhere"
+    nothing_left(engines)
+
+
+def removals(engine: MoreEngine, since: float) -> list[str]:
+    """The ids of images that an engine has removed."""
+    client = engine.client()
+    try:
+        seen = client.api.events(
+            since=since, until=time.time(), decode=True, filters={"type": "image", "event": ["delete"]}
+        )
+        return [event["Actor"]["ID"] for event in seen]
+    finally:
+        client.close()
