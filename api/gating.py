@@ -32,7 +32,8 @@ class Candidate:
     `gpus` are those behind its servers, if they do not say so themselves; `baseline` is where a fresh baseline is.
     `canary` is the share of the resolved rollouts without marks that are graded again with canaries after the verdict,
     beside all marked ones (None: nothing is); where the gate decides on audited outcomes, all are, before they count.
-    `where` its containers are.
+    `where` its containers are. `overrides` are `key=value` settings that change no outcome; those that may are the
+    baseline's.
     """
 
     checkpoint: str | None = None
@@ -49,6 +50,7 @@ class Candidate:
     where: Where = field(default_factory=Where)
     served: Served = field(default_factory=Served)
     baseline: Served = field(default_factory=Served)
+    overrides: Sequence[str] = ()
 
 
 def gate(
@@ -120,7 +122,7 @@ def live(baseline: str, candidate: Candidate, options: "GateOptions", console: "
             raise ConfigError(
                 "--pin is for stored outcomes, and a fresh baseline has none yet: remove one of the two options"
             )
-        theirs = baseline_config(baseline, candidate.dataset, candidate.registry)
+        theirs = _overridden(baseline_config(baseline, candidate.dataset, candidate.registry), candidate.overrides)
         mine = candidate_config(theirs, candidate)
         parent = candidate.out or Path("results") / f"gate-{theirs.arm}-{mine.arm}-{mine.digest}"
         plans = [
@@ -274,7 +276,20 @@ def candidate_config(baseline: "RunConfig | Path", candidate: Candidate) -> "Run
     config = RunConfig.load(defaults=changed)
     if config.arm == known["arm"]:
         raise ConfigError(f"both arms would be called {config.arm!r}; name the candidate with --arm")
-    return config
+    return _overridden(config, candidate.overrides)
+
+
+def _overridden(config: "RunConfig", overrides: Sequence[str]) -> "RunConfig":
+    from aem_harness.harness.config import UNCOUNTED, RunConfig
+    from aem_harness.harness.errors import ConfigError
+
+    changed = RunConfig.load(overrides=overrides, defaults=config.model_dump(mode="json"))
+    if changed.digest != config.digest:
+        raise ConfigError(
+            f"-c {' -c '.join(overrides)}: both arms of a gate have the baseline's settings, so that only the policy "
+            f"differs; what can be set here is {' and '.join(sorted(UNCOUNTED))}"
+        )
+    return changed
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -209,6 +209,15 @@ class Run:
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set, where the baseline is a checkpoint.")
     ] = None
     arm: Annotated[str | None, typer.Option(metavar="NAME", help="Label of the candidate's run.")] = None
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config-value",
+            "-c",
+            metavar="KEY=VALUE",
+            help="outage_seconds=N or stop_alike=N; all other settings are the baseline's.",
+        ),
+    ] = None
     seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Maximum number of rollouts per task.")] = 4
     out: Annotated[
         Path | None,
@@ -322,8 +331,8 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
 
     config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
     where = machines.where()
-    if arms.candidate and not where.here:
-        raise ConfigError(f"the outcomes of {arms.candidate} are there already: remove {options.named(where)}")
+    if arms.candidate and (ignored := [*options.given(run), *options.given(machines)]):
+        raise ConfigError(f"the outcomes of {arms.candidate} are there already: remove {', '.join(ignored)}")
     if arms.registered:
         _as_registered(arms, config, run)
     with published(output.junit, output.summary) as reports:
@@ -332,6 +341,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
             agent=run.agent,
             arm=run.arm,
             dataset=run.dataset,
+            overrides=run.overrides or (),
             seeds=run.seeds,
             workers=run.workers,
             grade_workers=run.grade_workers,

@@ -392,6 +392,18 @@ def named(where: "Where") -> str:
     return "--ray" if where.ray else "--engine"
 
 
+def given(group: Any) -> list[str]:
+    """The options of a dataclass (see `grouped`) that were given something else than their default."""
+    annotations = get_type_hints(type(group), include_extras=True)
+    found = []
+    for one in fields(group):
+        if getattr(group, one.name) != one.default:
+            declared = get_args(annotations[one.name])[1]
+            named = [word for word in (declared.default, *(declared.param_decls or ())) if str(word).startswith("--")]
+            found.append(named[0] if named else f"--{one.name.replace('_', '-')}")
+    return found
+
+
 def names(text: str | None) -> tuple[str, ...]:
     """The parts of a comma-separated option."""
     return tuple(text.split(",")) if text else ()

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from aem_harness.harness.compare.outcomes import ArmFacts
+from aem_harness.harness.config import UNCOUNTED
 from aem_harness.harness.errors import listed
 
 STAMPS = ("grader", "dataset", "scaffold")
@@ -66,11 +67,14 @@ def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
         by_arm = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
         if key in LATER and not all(by_arm[arm] not in ("", "not set") for arm in by_arm):
             continue  # older runs did not record it: unknown is no difference
+        if key in _NO_OUTCOME:
+            continue
         if len({str(value) for value in by_arm.values()}) > 1:
             yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in by_arm.items())
 
 
 _COMPARED = {"config", "agent", "dataset", "versions", "fingerprint"}
+_NO_OUTCOME = {f"config.{name}" for name in UNCOUNTED}
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

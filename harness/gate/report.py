@@ -305,7 +305,7 @@ def to_text(result: GateReport) -> str:
         lines += ["", f"  {counted(len(result.flips), 'task')} changed; probably real:{'' if sure else ' none'}"]
         lines += [
             f"  {flip.instance_id}  {' -> '.join(_counts(flip))}  "
-            f"{'worse' if flip.p_worse > flip.p_better else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
+            f"{'worse' if flip.change < 0 else 'better'} {max(flip.p_worse, flip.p_better):.2f}"
             for flip in sure[:5]
         ]
     lines.append("")
@@ -335,8 +335,8 @@ def to_markdown(result: GateReport) -> str:
         ),
         "",
     ]
-    worse = [flip for flip in result.flips if flip.p_worse >= flip.p_better]
-    better = [flip for flip in result.flips if flip.p_worse < flip.p_better]
+    worse = [flip for flip in result.flips if flip.change < 0]  # the probabilities may both be 0
+    better = [flip for flip in result.flips if flip.change > 0]
     for title, some, probability in (("worse", worse, "p_worse"), ("better", better, "p_better")):
         if not some:
             continue

@@ -287,6 +287,14 @@ def test_a_default_temperature_that_differs_is_a_loud_warning_and_the_weights_ar
     assert not any("checkpoint" in line or "model" in line for line in found)
 
 
+def test_settings_that_change_no_outcome_are_no_difference() -> None:
+    table = made_up()
+    tables = {arm: table[table["arm"] == arm] for arm in "ab"}
+    patient = facts("b", config=facts("b").config | {"stop_alike": 0, "outage_seconds": 7200})
+    found = warnings(tables, {"a": facts("a", config=facts("a").config | {"stop_alike": 12}), "b": patient})
+    assert not any("stop_alike" in line or "outage_seconds" in line for line in found)
+
+
 def test_two_checkpoints_that_answer_the_canaries_alike_are_suspected_of_being_one() -> None:
     table = made_up()
     tables = {arm: table[table["arm"] == arm] for arm in "ab"}

@@ -4,7 +4,7 @@ Agents, gradings and regrades are scripted: the official grader resolves everyth
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import product
 from pathlib import Path
@@ -98,8 +98,8 @@ def baseline(tmp_path) -> Path:
     return tmp_path / "base"
 
 
-def gate(baseline: Path, out: Path, *, canary: float | None = 0.05, **options):
-    candidate = Candidate(arm="cand", seeds=SEEDS, out=out, canary=canary)
+def gate(baseline: Path, out: Path, *, canary: float | None = 0.05, overrides: Sequence[str] = (), **options):
+    candidate = Candidate(arm="cand", seeds=SEEDS, out=out, canary=canary, overrides=overrides)
     settings = GateOptions(calibrated=False, allow=ALLOWED, **options)
     return gating.gate(baseline, candidate, options=settings, margin=0.3)
 
@@ -198,3 +198,14 @@ def test_a_stored_baseline_must_be_audited_as_fully_as_the_candidate_will_be(bas
 def test_audited_outcomes_without_canaries_are_refused(baseline, tmp_path):
     with pytest.raises(ConfigError, match="--no-canary"):
         gate(baseline, tmp_path / "cand", canary=None, audited=True)
+
+
+def test_a_candidate_may_go_on_past_rollouts_that_end_alike(baseline, tmp_path, regraded):
+    found = gate(baseline, tmp_path / "cand", overrides=["stop_alike=0", "outage_seconds=9"])
+    assert found.verdict == "PASS"
+    assert read_json(tmp_path / "cand" / "run.json")["config"]["stop_alike"] == 0
+
+
+def test_a_candidate_with_other_settings_than_its_baseline_is_refused(baseline, tmp_path):
+    with pytest.raises(ConfigError, match=r"sampling.temperature=0: both arms .* outage_seconds and stop_alike"):
+        gate(baseline, tmp_path / "cand", overrides=["sampling.temperature=0"])

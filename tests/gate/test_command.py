@@ -351,6 +351,28 @@ def test_the_summary_has_verdict_interval_path_and_flips(table, tmp_path):
     assert re.search(r"\| owner__repo-\d+ \| 4/4 \| 0/1 \|", text)
 
 
+def test_the_summary_calls_a_task_worse_or_better_by_its_rates(tmp_path):
+    """Two draws of one truth: each change is noise, both its probabilities are 0 and do not say which way it went."""
+    arms = {name: drawn(name, surface(40), 4, seed=seed) for name, seed in (("base", 1), ("new", 101))}
+    table, summary = write(tmp_path / "o.csv", arms), tmp_path / "gate.md"
+    gate(table, "new", "--margin", 30, "--summary", summary)
+    parts = re.findall(r"tasks? (worse|better)</summary>(.*?)</details>", summary.read_text(), re.DOTALL)
+    counts = {title: re.findall(r"\| (\d)/(\d) \| (\d)/(\d) \|", rows) for title, rows in parts}
+    signs = {
+        title: {np.sign(int(c) / int(d) - int(a) / int(b)) for a, b, c, d in some} for title, some in counts.items()
+    }
+    assert signs == {"worse": {-1}, "better": {1}}
+
+
+@pytest.mark.parametrize(
+    "words", [("--checkpoint", "x"), ("--seeds", 2), ("-c", "stop_alike=0"), ("--engine", "local")]
+)
+def test_options_of_a_run_are_refused_where_the_candidate_was_run_already(table, words, capsys):
+    assert gate(table, "same", *words) == 4
+    option = "--config-value" if words[0] == "-c" else words[0]
+    assert f"the outcomes of same are there already: remove {option}\n" in capsys.readouterr().err
+
+
 def test_github_gets_a_job_summary_and_step_outputs(table, tmp_path, monkeypatch):
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
         monkeypatch.setenv(name, str(tmp_path / name))
