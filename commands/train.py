@@ -112,7 +112,7 @@ def _change(checkpoint: Path) -> str:
             "warning: no weight differs from the start's, so this checkpoint is the policy that training began with; "
             "updates too small for the precision that weights are stored in are lost"
         )
-    return f"weights: {changed:.1%} differ from the start's"
+    return f"weights: {f'{changed:.1%}' if changed >= 0.001 else 'less than 0.1%'} differ from the start's"
 
 
 def _verify(name: str | None, settings: Sequence[str], folder: Path, console: Any) -> None:

@@ -145,7 +145,7 @@ def _truth(text: str) -> bool:
 
 def _count(text: str) -> int:
     number = float(text)
-    if number < 0 or number != int(number):
+    if not 0 <= number < 2**63 or number != int(number):
         raise ValueError(text)
     return int(number)
 
@@ -173,7 +173,10 @@ def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
         return pd.Series([None] * len(raw), index=raw.index, dtype=dtype)
     if _plain(raw[name], kind):
         return raw[name].astype(dtype)
-    number, seen = pd.factorize(raw[name].astype(object))  # columns repeat few values many times
+    values = raw[name].astype(object)
+    if values.map(type).isin((list, dict)).any():  # of another tool
+        values = values.map(lambda value: str(value) if isinstance(value, list | dict) else value)
+    number, seen = pd.factorize(values)  # columns repeat few values many times
     read_once = np.empty(len(seen) + 1, dtype=object)  # the last one is of what is empty, whose number is -1
     for place, value in enumerate(seen):
         text = str(value).strip()

@@ -147,6 +147,11 @@ def enter(path: Path, config: Settings, card: Card) -> None:
     write_text(path / CARD, card.to_yaml())
 
 
+def is_main() -> bool:
+    """Whether this process writes the run's files: the first of those that a launcher started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def parent_of(start: str) -> str:
     """The name of the policy in the folder `start`: a registry's, or that of the run which ended there."""
     folder = Path(start)

@@ -1,14 +1,18 @@
 """From a configuration to the trainer that serves it."""
 
+import logging
 from pathlib import Path
 
 from aem_harness.aem_checkpoints.card import CARD, read_card
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import write_text
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
+from aem_harness.training.folder import is_main
 from aem_harness.training.reference import Report
 from aem_harness.training.verl_config import VerlConfig
 from aem_harness.training.watch import Watcher, refuse_stopped
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -27,7 +31,11 @@ def train(
     ConfigError for such a section without one: what is not asked cannot pass.
     """
     checkpoint = _trained(config, out, resume=resume, report=report, watcher=watcher)
-    _note_change(checkpoint, getattr(config, "start", None))
+    if is_main():
+        try:
+            _note_change(checkpoint, getattr(config, "start", None))
+        except Exception as error:  # the start may be gone by now: that costs the note, not the training
+            logger.warning("%s: which share of the weights has changed is not known", checkpoint, exc_info=error)
     return checkpoint
 
 

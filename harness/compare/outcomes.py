@@ -221,7 +221,7 @@ def read_run(folder: Path) -> Outcomes:
         "outcome": [outcome for outcome, _, _ in verdicts],
         "cause": [cause for _, cause, _ in verdicts],
         "reuse": [reuse for _, _, reuse in verdicts],
-        "trajectory": [_trajectory(f"{folder}/rollouts", *key) for key in keys],
+        "trajectory": [_trajectory(str(folder / "rollouts"), *key) for key in keys],
     }
     return Outcomes(normalise(pd.DataFrame(columns), str(folder)), {facts.arm: facts})
 

@@ -30,6 +30,8 @@ def open_arrays(path: Path, version: int) -> np.lib.npyio.NpzFile:
     file = np.load(path, allow_pickle=False)
     if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
         raise ValueError("it holds no arrays by name")
+    if any(one.compress_type != zipfile.ZIP_STORED for one in file.zip.infolist()):
+        raise ValueError("it is compressed, which none that is written here is")
     if wrong := file.zip.testzip():
         raise ValueError(f"{wrong} has changed")
     if int(file["version"]) != version:

@@ -1,7 +1,8 @@
 """What a run's journal says of the newest attempt of every rollout, in columns: parsed once, then kept beside it.
 
-The journal decides. Kept columns are used only while they have the digest of the journal's bytes; columns that are
-missing, stale or damaged are read from it again. A process killed at any moment leaves whole columns or none.
+The journal decides. Kept columns are used only while they have the digest of the journal's bytes and are the columns
+that this version asks for; those that are missing, stale or damaged are read from it again. A process killed at any
+moment leaves whole columns or none.
 """
 
 import hashlib
@@ -15,15 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aem_harness.harness.errors import DataError, in_one_line
 from aem_harness.harness.facts.arrays import DAMAGE, FOLDER, read_arrays, write_arrays
 from aem_harness.harness.run.origin import reuse_of
-from aem_harness.harness.run.store import Digest, Key, read_journal, trajectory_digest, uncollected
+from aem_harness.harness.run.store import Digest, Event, Key, read_journal, trajectory_digest, uncollected
 from aem_harness.harness.schema import COLUMNS
 
 logger = logging.getLogger(__name__)
 
 FILE = "journal.npz"
-VERSION = 1  # of what the columns mean; those of another one are read again
+VERSION = 2  # of what the columns mean; those of another one are read again
 _TOLD = tuple(name for name in COLUMNS if name not in ("instance_id", "seed", "resolved", "outcome", "cause", "reuse"))
 
 
@@ -60,13 +62,13 @@ def read_newest(run: Path) -> Newest:
     try:
         arrays = read_arrays(path, VERSION)
         with (run / "journal.jsonl").open("rb") as journal:
-            if arrays["digest"].tobytes() == hashlib.file_digest(journal, "sha256").digest():
+            if arrays["digest"].tobytes() == hashlib.file_digest(journal, _digest).digest():
                 return _unpacked(arrays)
     except FileNotFoundError:
         pass
     except DAMAGE as error:
         logger.warning("%s is damaged and is not used (%s)", path, error)
-    digest = hashlib.sha256()
+    digest = _digest()
     with uncollected():
         rollouts, grades = _newest(run, digest)
         keys = list(rollouts)
@@ -74,6 +76,11 @@ def read_newest(run: Path) -> Newest:
     del rollouts, grades
     write_arrays(path, VERSION, {"digest": np.frombuffer(digest.digest(), np.uint8), **_packed(newest)})
     return newest
+
+
+def _digest() -> Any:
+    """A digest for the journal's bytes. It begins with the names of the columns: another version may ask for others."""
+    return hashlib.sha256(json.dumps(_TOLD).encode())
 
 
 # --- from the journal -----------------------------------------------------------------------------------------------
@@ -85,16 +92,26 @@ _Grade = tuple[Any, Any, Any]  # outcome, cause, reuse
 def _newest(run: Path, digest: Digest) -> tuple[dict[Key, _Rollout], dict[Key, _Grade]]:
     rollouts: dict[Key, _Rollout] = {}
     grades: dict[Key, _Grade] = {}
-    for event in read_journal(run, digest):
-        key = event["instance_id"], event["seed"]
-        if event["event"] == "rollout":
-            fault = event.get("fault")
-            words = f"{fault['boundary']}: {fault['message']}" if fault else None
-            rollouts[key] = (*map(event.get, _TOLD), words, trajectory_digest(event) or None)
-            grades.pop(key, None)  # an earlier attempt's
-        elif event["event"] == "grade":
-            grades[key] = event["outcome"], event.get("cause"), reuse_of(event)
+    try:
+        for event in read_journal(run, digest):
+            _take(event, rollouts, grades)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{run / 'journal.jsonl'}: an entry is none of a run ({in_one_line(error)}); "
+            f"`aem fsck {run}` rebuilds it from the folders"
+        ) from None
     return rollouts, grades
+
+
+def _take(event: Event, rollouts: dict[Key, _Rollout], grades: dict[Key, _Grade]) -> None:
+    key = event["instance_id"], event["seed"]
+    if event["event"] == "rollout":
+        fault = event.get("fault")
+        words = f"{fault['boundary']}: {fault['message']}" if fault else None
+        rollouts[key] = (*map(event.get, _TOLD), words, trajectory_digest(event) or None)
+        grades.pop(key, None)  # an earlier attempt's
+    elif event["event"] == "grade":
+        grades[key] = event["outcome"], event.get("cause"), reuse_of(event)
 
 
 def _columns(rollouts: Sequence[_Rollout], grades: Sequence[_Grade | None]) -> dict[str, NDArray[Any]]:
@@ -112,9 +129,7 @@ def _array(values: Sequence[Any]) -> NDArray[Any]:
         return np.array(values, np.int64)
     if kinds <= {int, float, type(None)} and all(abs(value) < 2**53 for value in values if type(value) is int):
         return np.array([np.nan if value is None else value for value in values], np.float64)
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
+    return _objects(values)
 
 
 # --- as arrays without objects --------------------------------------------------------------------------------------
@@ -124,7 +139,7 @@ def _packed(newest: Newest) -> dict[str, NDArray[Any]]:
     """Texts repeat, so a column of them is numbers, and every text once, as JSON: it holds any text that Python can."""
     out: dict[str, NDArray[Any]] = {
         "instance_id": _json([name for name, _ in newest.keys]),
-        "seed": np.array([seed for _, seed in newest.keys], np.int64),
+        "seed": _json([seed for _, seed in newest.keys]),
     }
     for name, values in newest.columns.items():
         if values.dtype != object:
@@ -148,14 +163,12 @@ def _unpacked(arrays: dict[str, NDArray[Any]]) -> Newest:
             columns[name] = _objects([*_parsed(values), None])[arrays[f"which {name}"]]
         elif kind == "any":
             columns[name] = _objects(_parsed(values))
-    names = _parsed(arrays["instance_id"])
-    return Newest(list(zip(names, arrays["seed"].tolist(), strict=True)), columns)
+    names, seeds = _parsed(arrays["instance_id"]), _parsed(arrays["seed"])
+    return Newest(list(zip(names, seeds, strict=True)), columns)
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
+    return np.fromiter(values, dtype=object, count=len(values))  # lists of one length would become a matrix elsewhere
 
 
 def _json(value: Any) -> NDArray[Any]:

@@ -7,7 +7,6 @@ once, in `aem_harness.harness.compare.ledger`. A record that cannot be read cost
 `source.problems`.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -78,7 +77,7 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
 
 
 def _sound(row: Row) -> dict[str, Any]:
-    """The row without measurements that are none (text, negative, not finite): a verdict does not depend on them."""
+    """The row without measurements that are none (text, negative, beyond 63 bits): no verdict depends on them."""
     return {"resolved": None} | {name: None if _odd(name, value) else value for name, value in row.items()}
 
 
@@ -86,5 +85,5 @@ def _odd(name: str, value: Any) -> bool:
     kind = COLUMNS[name].kind if name in COLUMNS and name not in KEY else "text"
     if kind not in ("count", "number") or value is None:
         return False
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
     return not sound or (kind == "count" and value != int(value))

@@ -13,8 +13,12 @@ from aem_harness.harness.interop.files import table
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 from aem_harness.harness.interop.trajectories import Trajectory
 
-# What litellm 1.110.2 leaves out for a model whose name has gpt-5 in it (findings/litellm-drops-sampling-*.sh).
-UNSENT = ("temperature", "top_p", "stop", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty")
+# What litellm 1.110.2 leaves out for a model whose name has one of these in it (findings/litellm-drops-sampling-*.sh).
+TAKEN_FOR_ANOTHER = ("gpt-5", "gpt-6")
+UNSENT = (
+    *("temperature", "top_p", "stop", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty"),
+    "logit_bias",
+)
 
 
 def matches(path: Path) -> bool:
@@ -50,7 +54,10 @@ def read(source: Source) -> list[Row]:
 def left_out(info: Mapping[str, Any]) -> list[str]:
     """The sampling settings of a trajectory's configuration that litellm did not send to a server of one's own."""
     model = table(table(info.get("config")).get("model"))
-    asked = table(model.get("model_kwargs"))
+    asked = {name: value for name, value in table(model.get("model_kwargs")).items() if value is not None}
     name = str(model.get("model_name"))
-    taken_for_another = name.startswith("openai/") and "gpt-5" in name and "api_base" in asked
-    return [one for one in UNSENT if one in asked] if taken_for_another and asked.get("drop_params") else []
+    another = any(one in name for one in TAKEN_FOR_ANOTHER) and "gpt-5-chat" not in name.rpartition("/")[2]
+    own_server = name.startswith("openai/") and not asked.keys().isdisjoint(("api_base", "base_url"))
+    if not (another and own_server and asked.get("drop_params")):
+        return []
+    return [one for one in UNSENT if one in asked and not (one == "temperature" and asked[one] == 1)]  # 1 is sent

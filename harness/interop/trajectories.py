@@ -81,7 +81,7 @@ def parse_trajectory(path: Path, document: Any) -> Trajectory:
         instance_id=raw.get("instance_id") or path.name.removesuffix(".json").removesuffix(".traj"),
         turns=turns,
         exit_status=str(info.get("exit_status") or ""),
-        submission=info.get("submission"),
+        submission=submission if isinstance(submission := info.get("submission"), str) else None,
         prompt_tokens=_sum([turn.prompt_tokens for turn in turns], _count(stats.get("tokens_sent"))),
         completion_tokens=_sum([turn.completion_tokens for turn in turns], _count(stats.get("tokens_received"))),
         cost=stats.get("instance_cost"),
@@ -102,7 +102,7 @@ def _mini_turns(messages: list[Any]) -> Iterator[Turn]:
             commands = _commands(text, message, extra)
             yield _mini_turn(text, commands, extra, {}, malformed=bool(extra.get("malformed")))
         elif message.get("object") == "response":  # the Responses API: one message holds a list of output items
-            items = [table(item) for item in message.get("output") or ()]
+            items = [table(item) for item in output] if isinstance(output := message.get("output"), list) else []
             text = "".join(_text(item.get("content")) for item in items if item.get("type") == "message")
             calls = [{"function": item} for item in items if item.get("type") == "function_call"]
             commands = _commands(text, {"tool_calls": calls}, extra)
@@ -129,8 +129,8 @@ def _mini_turn(
         text=text,
         commands=commands,
         malformed=malformed,
-        entropy=extra.get("mean_entropy"),
-        surprisal=extra.get("surprisal"),
+        entropy=_number(extra.get("mean_entropy")),
+        surprisal=_number(extra.get("surprisal")),
         prompt_tokens=prompt,
         completion_tokens=completion,
     )
@@ -138,7 +138,13 @@ def _mini_turn(
 
 def _count(value: Any) -> int | None:
     """`value` where it is a number of tokens."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53 else None
+
+
+def _number(value: Any) -> float | None:
+    """`value` where it is a finite number."""
+    sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1000
+    return float(value) if sound else None
 
 
 def _commands(text: str, message: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, ...]:
@@ -154,7 +160,7 @@ def _argument(call: Mapping[str, Any]) -> str:
     try:
         said = arguments if isinstance(arguments, dict) else json.loads(arguments)
         return str(said["command"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return str(arguments)
 
 

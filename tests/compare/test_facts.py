@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import load, write_csv
+from aem_harness.harness.errors import DataError
 from aem_harness.harness.facts import journal, kept
 from aem_harness.harness.facts.arrays import FOLDER
 from aem_harness.harness.facts.features import FEATURES, sketch
@@ -239,11 +240,63 @@ def test_any_value_of_a_journal_comes_back_as_it_was(tmp_path, value):
     assert shown[0][0] == value or (value is None and np.isnan(shown[0][0]))
 
 
+def test_lists_of_one_length_in_a_journal_stay_lists(tmp_path):
+    events = [{"event": "rollout", "instance_id": "t", "seed": seed, "steps": [seed, "a"]} for seed in range(2)]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    for _ in ("parsed", "kept"):
+        assert journal.read_newest(tmp_path).columns["steps"].tolist() == [[0, "a"], [1, "a"]]
+
+
+@pytest.mark.parametrize("seed", ["0", 2**70, None])
+def test_a_seed_that_is_none_is_the_same_to_every_reader(tmp_path, seed):
+    (tmp_path / "journal.jsonl").write_text(json.dumps({"event": "rollout", "instance_id": "t", "seed": seed}) + "\n")
+    for _ in ("parsed", "kept"):
+        assert journal.read_newest(tmp_path).keys == [("t", seed)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "5",
+            "null",
+            "[]",
+            "{}",
+            '{"event": "rollout", "seed": 0}',
+            '{"event": "grade", "instance_id": "t", "seed": 0}',
+        ),
+        '{"event": "rollout", "instance_id": "t", "seed": [0]}',
+        '{"event": "rollout", "instance_id": "t", "seed": 0, "fault": "gone"}',
+        '{"event": "rollout", "instance_id": "t", "seed": 0, "files": ["patch.diff"]}',
+    ],
+)
+def test_a_line_that_is_no_event_is_named_with_the_remedy(runs, line):
+    with (runs[0] / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match=f"{runs[0].name}/journal.jsonl: an entry is none of a run .*aem fsck"):
+        load(runs)
+
+
+def test_columns_that_another_version_asked_for_are_read_again(runs, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(journal, "_TOLD", tuple(name for name in journal._TOLD if name != "steps"))
+        assert load(runs).table["steps"].isna().all()
+    assert load(runs).table["steps"].notna().all()
+
+
+def test_a_run_is_read_from_inside_its_folder_as_from_elsewhere(runs, monkeypatch):
+    first = shown(runs).replace(f"{runs[0]}/rollouts", "rollouts")
+    monkeypatch.chdir(runs[0])
+    unreadable(monkeypatch)
+    assert shown([Path(), runs[1]]).replace('"source":"."', f'"source":"{runs[0]}"') == first
+
+
 READER = """
 import sys
 from pathlib import Path
 from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import load, write_csv
+from aem_harness.harness.errors import DataError
 from aem_harness.harness.facts import kept
 kept.BATCH = 2  # many writes, so that a kill meets one
 compare(load([Path(run) for run in sys.argv[1:]]))

@@ -123,20 +123,39 @@ def test_a_mini_swe_agent_folder_brings_steps_and_tokens_and_no_crash_as_failure
     assert "APIConnectionError" in crash["cause"]
 
 
+OWN = {"api_base": "http://localhost:8000/v1", "drop_params": True}
+
+
 @pytest.mark.parametrize(
-    ("name", "dropping", "said"),
-    [("openai/qwen-from-gpt-5", True, True), ("openai/qwen", True, False), ("openai/qwen-from-gpt-5", False, False)],
+    ("name", "asked", "unsent"),
+    [
+        ("openai/qwen-from-gpt-5", {"temperature": 0.7, "top_k": 20, **OWN}, "temperature"),
+        ("openai/qwen-from-gpt-6", {"temperature": 0.0, "top_p": 0.9, "top_k": 20, **OWN}, "temperature, top_p"),
+        (
+            "openai/qwen-from-gpt-5",
+            {"temperature": 0.7, "base_url": OWN["api_base"], "drop_params": True},
+            "temperature",
+        ),
+        ("openai/qwen-from-gpt-5", {"temperature": 1.0, "stop": ["x"], **OWN}, "stop"),  # 1 is what it takes
+        ("openai/qwen-from-gpt-5", {"temperature": 1, "top_p": None, **OWN}, ""),
+        ("openai/qwen-from-gpt-5-chat", {"temperature": 0.7, **OWN}, ""),
+        ("openai/qwen-from-gpt-5", {"temperature": 0.7, **OWN, "drop_params": False}, ""),
+        ("openai/gpt-5", {"temperature": 0.7, "drop_params": True}, ""),  # OpenAI's own
+        ("openai/qwen", {"temperature": 0.7, **OWN}, ""),
+    ],
 )
 def test_settings_that_a_client_left_out_by_the_name_of_the_model_are_named(
-    mini_folder: Path, name: str, dropping: bool, said: bool
+    mini_folder: Path, name: str, asked: dict, unsent: str
 ) -> None:
-    asked = {"temperature": 0.7, "top_k": 20, "api_base": "http://localhost:8000/v1", "drop_params": dropping}
     for file in mini_folder.glob("*/*.traj.json"):
         read = json.loads(file.read_text())
         read["info"]["config"] = {"model": {"model_name": name, "model_kwargs": asked}}
         file.write_text(json.dumps(read))
-    notes = import_outcomes(mini_folder).notes
-    assert any("litellm leaves out temperature of what was asked" in note for note in notes) == said
+    (mini_folder / "a").mkdir()
+    (mini_folder / "a" / "a.traj.json").write_text("{ torn")  # the first by name
+    said = [note for note in import_outcomes(mini_folder).notes if "litellm" in note]
+    assert len(said) == bool(unsent)
+    assert all(f"litellm leaves out {unsent} of what was asked" in note for note in said)
 
 
 def test_each_trajectory_of_a_folder_is_parsed_once(mini_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

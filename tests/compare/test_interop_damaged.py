@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
+from aem_harness.harness.compare.behaviour import with_features
 from aem_harness.harness.compare.outcomes import Outcomes, import_outcomes, load
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop.official import arm_of
@@ -221,6 +222,33 @@ def test_a_torn_trajectory_and_an_odd_measurement_cost_no_verdict(tmp_path: Path
     assert verdicts(found) == {"a": True, "b": True, long: True}
     (note,) = found.notes
     assert "a.traj.json" in note
+
+
+DEEP = "[" * 20_000
+ODD: dict[str, dict[str, Any]] = {
+    "entropy as text": {"extra": {"mean_entropy": "low", "surprisal": [1]}},
+    "numbers beyond all measure": {
+        "extra": {"mean_entropy": 10**400, "prompt_tokens": 10**400, "completion_tokens": 2**70}
+    },
+    "not numbers": {"extra": {"mean_entropy": float("nan"), "surprisal": float("-inf"), "completion_tokens": True}},
+    "arguments nested without end": {"tool_calls": [{"function": {"arguments": DEEP}}]},
+    "an output that is no list": {"role": "tool", "object": "response", "output": 5},
+}
+
+
+@pytest.mark.parametrize("form", ODD)
+def test_an_odd_value_in_a_trajectory_costs_itself_and_nothing_else(tmp_path: Path, form: str) -> None:
+    odd = {"role": "assistant", "content": "```bash\nls\n```"} | ODD[form]
+    good = {"role": "assistant", "content": "```bash\nls\n```", "extra": {"mean_entropy": 0.5, "completion_tokens": 7}}
+    for name in ("one", "two"):
+        entry = mini(tmp_path / name, "a", "Submitted", [odd, good], PATCH, submission=[PATCH])
+        write(tmp_path / name / "preds.json", {"a": entry | {"model_name_or_path": ["m"]}})
+        write(tmp_path / name / "m.r1.json", {"resolved_ids": ["a"]})
+    table, read, problems = with_features(load([tmp_path / "one", tmp_path / "two"]).table)
+    assert table["resolved"].all()
+    assert (len(read), problems) == (2, [])
+    assert table["entropy_late"].tolist() == [0.5, 0.5]
+    assert table["completion_tokens"].tolist() == [7, 7]
 
 
 def test_of_several_reports_beside_the_predictions_none_is_guessed(tmp_path: Path) -> None:

@@ -105,6 +105,13 @@ def test_the_last_attempt_of_a_rollout_counts_and_lost_ones_keep_their_row(tmp_p
     assert table.loc[("x__y-2", 1), "cause"] == "not run"
 
 
+@pytest.mark.parametrize("steps", [2**63, -1, 0.5, "many", [3], float("inf")])
+def test_a_count_that_is_none_is_named_with_its_row(tmp_path: Path, steps: object) -> None:
+    events = [rollout("x__y-1", 0), {**rollout("x__y-1", 1), "steps": steps}]
+    with pytest.raises(DataError, match=r"row 3: steps is .*whole number"):
+        load([run_folder(tmp_path / "r", "base", events)])
+
+
 def test_only_what_was_planned_is_missing_when_seeds_differ_by_task(tmp_path: Path) -> None:
     events = [
         rollout("x__y-1", 0),

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from aem_harness.aem_checkpoints.card import CARD, read_card
+from aem_harness.aem_checkpoints.card import CARD, Card, Training, read_card
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.agents.templates import Prompts
 from aem_harness.cli import app
+from aem_harness.commands.train import _change as change_shown
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.types import ExitStatus
 from aem_harness.training import reference
@@ -418,6 +419,35 @@ def test_a_training_whose_updates_are_rounded_away_says_that_nothing_has_changed
     assert result.exit_code == 0, result.output
     assert read_card(tmp_path / "o" / "checkpoint" / CARD).training.changed == 0
     assert "warning: no weight differs from the start's" in result.output
+
+
+@pytest.mark.parametrize("lost", ["gone", "damaged"])
+def test_a_start_that_is_lost_meanwhile_costs_the_note_on_changed_weights_and_not_the_training(tmp_path, lost):
+    start = shutil.copytree(START, tmp_path / "start")
+
+    def lose(_):
+        if lost == "gone":
+            shutil.rmtree(start, ignore_errors=True)
+        else:
+            (start / "model.safetensors").write_bytes(b"not weights")
+
+    checkpoint = train(config(start=str(start), steps=1), tmp_path / "o", report=lose)
+    card = read_card(checkpoint / CARD)
+    assert (card.training.step, card.training.changed) == (1, None)
+
+
+def test_of_several_processes_one_alone_writes_the_card(tmp_path, monkeypatch):
+    for rank, noted in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        checkpoint = train(config(steps=1), tmp_path / rank)
+        assert (read_card(checkpoint / CARD).training.changed is not None) == noted
+
+
+def test_few_changed_weights_are_not_shown_as_none(tmp_path):
+    for changed, shown in ((0.0004, "weights: less than 0.1% differ"), (0.123, "weights: 12.3% differ")):
+        card = Card(name="t", path=".", training=Training(changed=changed))
+        (tmp_path / CARD).write_text(card.to_yaml())
+        assert change_shown(tmp_path).startswith(shown)
 
 
 def test_only_values_count_as_changed_weights_and_an_adapter_is_not_compared_with_its_base(tmp_path):

@@ -25,7 +25,7 @@ from aem_harness.training import tasks
 from aem_harness.training.checkpoint import digest
 from aem_harness.training.config import TrlConfig, WarmStart
 from aem_harness.training.environment import PROMPTS, Episode, Skill, demonstration
-from aem_harness.training.folder import enter, parent_of, refuse
+from aem_harness.training.folder import enter, is_main, parent_of, refuse
 from aem_harness.training.guard import certify_bug_fixes
 from aem_harness.training.reference import scaffold
 from aem_harness.training.rollouts import EpisodeLimits
@@ -178,11 +178,6 @@ def refuse_several(config: TrlConfig) -> None:
             "gate: with several processes the others time out while one is gated; train in one process, or gate the "
             "checkpoints that it saves afterwards: aem checkpoints add NAME@* --path RUN/trl, then aem gate"
         )
-
-
-def is_main() -> bool:
-    """Whether this process writes the run's files: the first of those that a launcher started."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def step_of(checkpoint: Path | None) -> int | None:
