@@ -4,6 +4,7 @@ No library beyond numpy is needed to read them: one that reads Parquet takes mor
 thousand rollouts.
 """
 
+import json
 import logging
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from aem_harness.harness.io import replacing
 logger = logging.getLogger(__name__)
 
 FOLDER = "facts"
+NAMES = "names"  # the array that names them all
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile)  # what a damaged file can raise
 
 
@@ -36,6 +38,8 @@ def open_arrays(path: Path, version: int) -> np.lib.npyio.NpzFile:
         raise ValueError(f"{wrong} has changed")
     if int(file["version"]) != version:
         raise ValueError("it is of another version")
+    if set(json.loads(file[NAMES].tobytes())) != set(file.files):  # a damaged directory can hide some of them
+        raise ValueError("some of its arrays are missing")
     return file
 
 
@@ -50,7 +54,9 @@ def write_arrays(path: Path, version: int, arrays: Mapping[str, NDArray[Any]]) -
     try:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as out:
-            np.savez(out, allow_pickle=False, version=np.array(version), **arrays)
+            whole = {"version": np.array(version), **arrays}
+            names = np.frombuffer(json.dumps([NAMES, *whole]).encode(), np.uint8)
+            np.savez(out, allow_pickle=False, **{NAMES: names}, **whole)
     except (OSError, AemError) as error:
         logger.info("%s is not kept (%s)", path, error)
         return False

@@ -33,7 +33,7 @@ from aem_harness.harness.run.store import Event, Key, trajectory_digest
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of what the arrays mean; others are computed anew. (1 was Parquet.)
+VERSION = 3  # of what the arrays mean; others are computed anew. (1 was Parquet.)
 ROWS = 4096  # of a part
 BATCH = 512  # rows that are stored at once
 KEYS, ENTROPIES, USED, ACTIONS = "turn_keys", "turn_entropies", "used", "actions"
@@ -281,17 +281,20 @@ def write_rows(run: Path, rows: Sequence[Row]) -> bool:
     """Store `rows`, with those of parts that are not full; False if the folder cannot be written."""
     if not rows:
         return True
-    joined, small = [arrays_of(rows)], []
+    joined, done = [arrays_of(rows)], []
     for path in _parts(run):
-        with suppress(*DAMAGE), open_arrays(path, VERSION) as part:
-            if len(part["seed"]) + sum(len(one["seed"]) for one in joined) <= ROWS:
-                joined.insert(-1, dict(part))
-                small.append(path)
+        try:
+            with open_arrays(path, VERSION) as part:
+                if len(part["seed"]) + sum(len(one["seed"]) for one in joined) <= ROWS:
+                    joined.insert(-1, dict(part))
+                    done.append(path)
+        except DAMAGE:  # or of another version: nobody will use it
+            done.append(path)
     arrays = {name: np.concatenate([one[name] for one in joined]) for name in joined[-1]}
     if not write_arrays(run / FOLDER / f"trajectories-{os.urandom(8).hex()}.npz", VERSION, arrays):
         return False
     with suppress(OSError):
-        for path in (*small, *(run / FOLDER).glob("*.parquet")):  # which earlier versions wrote
+        for path in (*done, *(run / FOLDER).glob("*.parquet")):  # which earlier versions wrote
             path.unlink(missing_ok=True)
     return True
 

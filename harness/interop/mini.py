@@ -36,7 +36,7 @@ def read(source: Source) -> list[Row]:
     unsent: list[list[str]] = []
 
     def look(trajectory: Trajectory) -> None:
-        if not unsent:  # all rollouts of a folder have one configuration
+        if not unsent and "config" in trajectory.info:  # all rollouts of a folder have one configuration
             unsent.append(left_out(trajectory.info))
 
     rows: list[Row] = [

@@ -19,7 +19,7 @@ from aem_harness.harness.compare.compare import compare
 from aem_harness.harness.compare.outcomes import load, write_csv
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.facts import journal, kept
-from aem_harness.harness.facts.arrays import FOLDER
+from aem_harness.harness.facts.arrays import DAMAGE, FOLDER, read_arrays
 from aem_harness.harness.facts.features import FEATURES, sketch
 from aem_harness.harness.facts.kept import Keeper, journaled, read_facts
 from aem_harness.harness.interop.trajectories import read_trajectory
@@ -113,6 +113,26 @@ def test_whatever_byte_of_the_caches_is_damaged_the_figures_are_those_of_the_jou
             assert shown(runs) == first, place
 
 
+@pytest.mark.parametrize(("pattern", "version"), [(journal.FILE, journal.VERSION), ("traj*.npz", kept.VERSION)])
+def test_a_damaged_directory_hides_no_column(runs, pattern, version):
+    """A single byte of it makes a reader of ZIP archives skip all entries that follow, and find nothing wrong."""
+    shown(runs)
+    (file,) = (runs[0] / FOLDER).glob(pattern)
+    first, whole, found = read_arrays(file, version), file.read_bytes(), 0
+    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x08
+        file.write_bytes(damaged)
+        try:
+            held = read_arrays(file, version)
+        except DAMAGE:
+            found += 1
+        else:
+            assert held.keys() == first.keys(), place
+            assert all(np.array_equal(held[name], first[name], equal_nan=name == "features") for name in first), place
+    assert found > len(first)
+
+
 def test_facts_of_an_earlier_attempt_are_not_used_for_the_one_that_counts(runs):
     before, _ = read_facts(runs[0], trajectories(runs[0]))
     (key, path), *_ = trajectories(runs[0]).items()
@@ -169,6 +189,8 @@ def test_facts_of_an_earlier_version_are_computed_again_and_removed(runs):
     for part in parts(runs[0]):
         part.unlink()
     (runs[0] / FOLDER / "0123.parquet").write_bytes(b"PAR1")
+    (runs[0] / FOLDER / "trajectories-01.npz").write_bytes(b"PK damaged")
+    np.savez(runs[0] / FOLDER / "trajectories-02.npz", version=1, seed=np.zeros(1))
     assert shown(runs) == first
     assert [path.suffix for path in sorted((runs[0] / FOLDER).iterdir())] == [".npz", ".npz"]
 
