@@ -128,12 +128,14 @@ class Asked:
 
     PANEL: ClassVar[str] = "Margin, error rates and budget"
 
-    margin: Annotated[float | None, typer.Option(metavar="POINTS", help="Tolerated drop (default: 3; smoke: 10).")] = (
-        None
-    )
+    margin: Annotated[
+        float | None, typer.Option(metavar="POINTS", min=0, max=100, help="Tolerated drop (default: 3; smoke: 10).")
+    ] = None
     block_margin: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="BLOCK once the drop is shown to exceed this (default: the margin)."),
+        typer.Option(
+            metavar="POINTS", min=0, max=100, help="BLOCK once the drop is shown to exceed this (default: the margin)."
+        ),
     ] = None
     alpha: Annotated[
         float | None,

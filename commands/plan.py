@@ -42,9 +42,12 @@ class SurfaceName(StrEnum):
 class Target:
     """What a comparison has to show, and with which error rates."""
 
-    difference: Annotated[float | None, typer.Option(metavar="POINTS", min=0, help="Difference to detect.")] = None
+    difference: Annotated[
+        float | None, typer.Option(metavar="POINTS", min=0, max=100, help="Difference to detect.")
+    ] = None
     margin: Annotated[
-        float | None, typer.Option(metavar="POINTS", min=0, help="Margin within which to show non-inferiority.")
+        float | None,
+        typer.Option(metavar="POINTS", min=0, max=100, help="Margin within which to show non-inferiority."),
     ] = None
     tasks: Annotated[
         int | None, typer.Option(min=2, help="Number of tasks (default: that of the history, or 500).")

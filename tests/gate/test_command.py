@@ -138,6 +138,7 @@ def test_bad_outcomes_are_a_usage_error_that_names_what_is_wrong(table, damage, 
     ("words", "message"),
     [
         (("--margin", "0"), "gate settings: margin"),
+        (("--margin", "-1"), "Invalid value for '--margin'"),
         (("--budget", "much"), "write 800"),
         (("--budget", "5Mtok"), "no prompt_tokens and completion_tokens"),
         (("--pin", "sha256:00"), "not the pinned sha256:00"),
