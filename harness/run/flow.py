@@ -42,7 +42,7 @@ from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client, current, on_this_machine
-from aem_harness.harness.sandbox.images import ensure_image, find, names_of, ref_of
+from aem_harness.harness.sandbox.images import ensure_image, find, ref_of, remove
 from aem_harness.harness.sandbox.layers import layers_of
 from aem_harness.harness.sandbox.pull import (
     MIRROR,
@@ -462,7 +462,7 @@ class Flow:
 
     def _evict(self, name: str) -> None:
         """Remove an image that nobody holds; one that a container uses, or another run, stays."""
-        from docker.errors import DockerException, ImageNotFound
+        from docker.errors import DockerException
 
         with self._changed:
             if name in self._shelf.held:
@@ -471,9 +471,8 @@ class Flow:
         try:
             with _unused(name):
                 image = find(name)
-                for one in () if image is None else names_of(image, name, self._supply.mirror):
-                    with suppress(ImageNotFound):
-                        client().images.remove(one)
+                if image is not None:
+                    remove(image, name, self._supply.mirror)
             fetched.forget(name)  # who fetches it next says whose it is
             logger.info("image %s was removed", name)
         except (DockerException, EnvironmentFault, Held, OSError) as error:

@@ -22,6 +22,7 @@ from aem_harness.harness.run.places import AuditedContainers, Containers, Places
 from aem_harness.harness.run.rollout import Rollouts, Worked
 from aem_harness.harness.sandbox.container import Sandbox
 from aem_harness.harness.sandbox.engine import HERE, Engine, at, client
+from aem_harness.harness.sandbox.images import listed
 from aem_harness.harness.sandbox.reaping import RUN, reap, remove_left
 from aem_harness.harness.sandbox.trial import why_no_start
 from aem_harness.harness.sandbox.watch import Watch, answers
@@ -162,7 +163,7 @@ class Here:
     def images(self) -> set[str]:
         with at(self.engine), boundary(EnvironmentFault, f"{self.name} does not list its images"):
             # not docker-py's images.list(): it asks for each one, and fails for one that is removed meanwhile
-            return {tag for image in client().api.images() for tag in image.get("RepoTags") or ()}
+            return listed(client().api.images())
 
     def returned(self) -> bool:
         if self.engine.gone or not answers(self.engine):

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from aem_harness.harness.sandbox.engine import client, current
 from aem_harness.harness.sandbox.pull import Pull, PullEnded, RegistryAway, at_mirror, mirror_or_default, split
 from aem_harness.harness.types import ImageRef, ImageSource, Task
 
+_ADDED = ("docker.io/library/", "docker.io/", "localhost/")  # by Podman, to names without a registry
 PULL_TRIES = 4
 PULL_PAUSE = 20.0  # seconds before the second try, doubled each time: registries limit pulls for minutes, not hours
 
@@ -69,8 +69,14 @@ def all_here(names: Iterable[str]) -> bool:
     """Has the engine all these images? One question for any number of them."""
     with boundary(EnvironmentFault, "the Docker engine does not answer"):
         images = client().api.images()
-    have = {tag for image in images for tag in [*(image.get("RepoTags") or []), *(image.get("RepoDigests") or [])]}
+    have = listed(images)
     return all(name in have or f"{name}:latest" in have for name in names)
+
+
+def listed(images: Iterable[Any]) -> set[str]:
+    """The names in an engine's list of its images, also as tasks write them: Podman lists them with a registry."""
+    found = {name for image in images for name in (*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ()))}
+    return found | {name.removeprefix(prefix) for name in found for prefix in _ADDED if name.startswith(prefix)}
 
 
 def prune(
@@ -86,7 +92,7 @@ def prune(
     `whole` says that `tasks` are a whole set: images of it that were built here under an earlier tag then go too.
     `dry_run` removes nothing. `mirror` (as for `Pull`) is where they may have been pulled from.
     """
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import APIError
 
     names = [*dict.fromkeys(task.instance.image for task in tasks), *([BASE] if base else [])]
     removed: list[str] = []
@@ -95,9 +101,8 @@ def prune(
         if image is None:
             continue
         try:
-            for one in () if dry_run else names_of(image, name, mirror):
-                with suppress(ImageNotFound):
-                    client().images.remove(one)
+            if not dry_run:
+                remove(image, name, mirror)
             removed.append(name)
         except APIError as error:
             if error.status_code != 409:  # in use by a container, or a layer of another image
@@ -168,6 +173,21 @@ def names_of(image: Any, name: str, mirror: str | None) -> list[str]:
     tags = [one for one in image.attrs.get("RepoTags") or () if one == f"{other}:{tag}"]
     digests = [one for one in image.attrs.get("RepoDigests") or () if one.rpartition("@")[0] in places]
     return [one for one in (*tags, *digests) if one != name] + [name]
+
+
+def remove(image: Any, name: str, mirror: str | None) -> None:
+    """Remove an image that was pulled as `name`, with all its names. Raises APIError where something still uses it."""
+    from docker.errors import APIError, NotFound
+
+    for one in names_of(image, name, mirror):
+        try:
+            client().images.remove(one)
+        except NotFound:
+            continue
+        except APIError as error:
+            if one == name or "@" not in one or error.status_code == 409:
+                raise
+            continue  # Podman has no digest without a tag
 
 
 def ref_of(name: str, source: ImageSource) -> ImageRef:

@@ -22,6 +22,7 @@ from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.shelf import Shelf
 from aem_harness.harness.sandbox import fetched
+from aem_harness.harness.sandbox import images as sandbox_images
 from aem_harness.harness.sandbox.engine import Engine, at
 from aem_harness.harness.sandbox.pull import NoImage, RegistryAway
 from aem_harness.harness.types import ImageRef, Task
@@ -67,7 +68,7 @@ class Images:
         monkeypatch.setattr(flow, "find", find)
         monkeypatch.setattr(flow, "ref_of", lambda name, source: ImageRef(name=name, digest="sha256:1", source=source))
         monkeypatch.setattr(flow, "layers_of", lambda image: {str(image.id): 10})
-        monkeypatch.setattr(flow, "client", lambda: SimpleNamespace(images=SimpleNamespace(remove=remove)))
+        monkeypatch.setattr(sandbox_images, "client", lambda: SimpleNamespace(images=SimpleNamespace(remove=remove)))
 
     def _fail(self, what: str) -> None:
         if self.fails.get(what):

@@ -370,7 +370,7 @@ def test_an_engine_that_goes_away_before_a_container_is_there_is_a_lost_site_too
 def test_images_of_an_engine_are_listed_while_another_run_removes_some(monkeypatch, selection):
     class Client:
         class api:
-            images = staticmethod(lambda: [{"RepoTags": ["a:1", "b:1"]}, {"RepoTags": None}])
+            images = staticmethod(lambda: [{"RepoTags": ["a:1", "docker.io/b/c:1"]}, {"RepoTags": None}])
 
         class images:
             @staticmethod
@@ -379,7 +379,11 @@ def test_images_of_an_engine_are_listed_while_another_run_removes_some(monkeypat
 
     monkeypatch.setattr(sites, "client", Client)
     identity = Identity(RunConfig(arm="a", agent="doubler"), {}, "")
-    assert Here({}, Doubler(Injector({})), Folders(Injector({})), identity).images() == {"a:1", "b:1"}
+    assert Here({}, Doubler(Injector({})), Folders(Injector({})), identity).images() == {
+        "a:1",
+        "docker.io/b/c:1",
+        "b/c:1",
+    }, "Podman's too, as tasks name them"
 
 
 def test_the_end_of_a_run_reaches_work_at_a_site_that_went_away(selection):
