@@ -58,6 +58,7 @@ COLUMNS: Mapping[str, Column] = {
 }
 REQUIRED = ("arm", "instance_id", "seed", "resolved")
 KEY = ["arm", "instance_id", "seed"]
+NAMES = ("arm", "instance_id", "trajectory", "source")  # of folders and files, with whatever bytes they have
 
 _EMPTY = {"", "na", "nan", "none", "null", "<na>"}
 _TRUTH = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
@@ -139,6 +140,11 @@ def _require(ok: pd.Series, table: pd.DataFrame, source: str, wrong: str) -> Non
 # --- reading values -------------------------------------------------------------------------------------------------
 
 
+def writable(text: str) -> str:
+    """Text that any file can hold: half a surrogate pair, which JSON can hold, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _truth(text: str) -> bool:
     return _TRUTH[text.lower()]
 
@@ -182,8 +188,12 @@ def _typed(raw: pd.DataFrame, name: str, kind: str, source: str) -> pd.Series:
         text = str(value).strip()
         empty = not text if kind == "text" else text.lower() in _EMPTY  # an arm may well be called "null"
         try:
-            read_once[place] = None if empty else read(text)
+            read_once[place] = None if empty else read(text if name in NAMES else writable(text))
         except (ValueError, KeyError, OverflowError):
             row = int((number == place).argmax()) + 2
             raise DataError(f"{source} row {row}: {name} is {value!r}; {remedy}") from None
-    return pd.Series(read_once[number], index=raw.index, dtype=dtype)
+    try:
+        return pd.Series(read_once[number], index=raw.index, dtype=dtype)
+    except UnicodeEncodeError:  # names that are no text, where pandas keeps text in pyarrow
+        shown = [text if text is None else writable(text) for text in read_once]
+        return pd.Series(np.array(shown, dtype=object)[number], index=raw.index, dtype=dtype)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from aem_harness.harness.compare.columns import is_outcomes_csv, read_table, rename_columns
@@ -223,7 +224,11 @@ def read_run(folder: Path) -> Outcomes:
         "reuse": [reuse for _, _, reuse in verdicts],
         "trajectory": [_trajectory(str(folder / "rollouts"), *key) for key in keys],
     }
-    return Outcomes(normalise(pd.DataFrame(columns), str(folder)), {facts.arm: facts})
+    raw = {  # objects as they are: pandas would look what they could become, and not every text can be kept in pyarrow
+        name: values if isinstance(values, np.ndarray) and values.dtype != object else pd.Series(values, dtype=object)
+        for name, values in columns.items()
+    }
+    return Outcomes(normalise(pd.DataFrame(raw), str(folder)), {facts.arm: facts})
 
 
 def _verdict(
@@ -270,7 +275,9 @@ def read_csv(path: Path) -> pd.DataFrame:
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """The inverse of `read_csv`; columns that hold nothing are left out."""
     columns = [name for name in table.columns if name in REQUIRED or table[name].notna().any()]
-    table[columns].assign(resolved=table["resolved"].astype("Int64")).to_csv(path, index=False)
+    table[columns].assign(resolved=table["resolved"].astype("Int64")).to_csv(
+        path, index=False, errors="backslashreplace"
+    )
 
 
 # --- small things ---------------------------------------------------------------------------------------------------

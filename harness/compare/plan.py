@@ -10,6 +10,7 @@ from aem_harness.harness.compare.intervals import bell_mccaffrey_df
 from aem_harness.harness.compare.records import Allocation, Components, Plan, PlanRow, Question
 from aem_harness.harness.compare.simulate import VERIFIED_REPOS
 from aem_harness.harness.compare.values import Floats, Ints
+from aem_harness.harness.errors import DataError
 
 MOST_SEEDS = 512
 SHOWN = (1, 2, 4, 8, 16, 32)
@@ -31,6 +32,11 @@ def plan(
     A difference is detected by the two-sided test at `alpha`. A margin is for non-inferiority of an equal candidate,
     one-sided at alpha / 2. `shares` are the repositories' shares of the tasks, by default those of SWE-bench Verified.
     """
+    if not 0 < components.rate < 1:
+        raise DataError(
+            f"the history resolves {'every task' if components.rate else 'no task'}, which says nothing about how much "
+            "outcomes vary: give --rate"
+        )
     shares = _verified_shares() if shares is None else shares
     rows = [
         _row(components, tasks, k, alpha, power, shares, difference, margin)

@@ -17,12 +17,13 @@ from aem_harness.harness.ends import Ends, read_ends
 from aem_harness.harness.errors import DataError, listed
 from aem_harness.harness.interop.problems import Problems
 from aem_harness.harness.io import read_bytes
-from aem_harness.harness.schema import COLUMNS, KEY, REQUIRED
+from aem_harness.harness.schema import COLUMNS, KEY, REQUIRED, writable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
+PLACES = ("trajectory", "source")  # paths, with whatever bytes they have
 
 # In the order in which `auto` tries them, the most specific first: module and what it reads.
 FORMATS: dict[str, tuple[str, str]] = {
@@ -78,7 +79,9 @@ def read(source: Source, format: str = "auto") -> "pd.DataFrame":
 
 def _sound(row: Row) -> dict[str, Any]:
     """The row without measurements that are none (text, negative, beyond 63 bits): no verdict depends on them."""
-    return {"resolved": None} | {name: None if _odd(name, value) else value for name, value in row.items()}
+    sound = {name: None if _odd(name, value) else value for name, value in row.items()}
+    texts = {name: writable(value) for name, value in sound.items() if isinstance(value, str) and name not in PLACES}
+    return {"resolved": None, **sound, **texts}
 
 
 def _odd(name: str, value: Any) -> bool:

@@ -236,7 +236,7 @@ def outcome_digest(outcomes: Outcomes, arm: str, *, trajectories: bool = False) 
     parts = [table[columns].to_csv(index=False)]
     if trajectories:
         parts += [_sha(Path(path).read_bytes()) for path in table["trajectory"].dropna()]
-    return _sha("\n".join(parts).encode())[:16]
+    return _sha("\n".join(parts).encode("utf-8", "surrogatepass"))[:16]
 
 
 def _hash(value: Any) -> str:

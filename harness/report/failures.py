@@ -11,7 +11,7 @@ from rich.text import Text
 
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import read_json
-from aem_harness.harness.report.why import cause, read_tests
+from aem_harness.harness.report.why import cause, printable, read_tests
 from aem_harness.harness.run.listing import newest, read_state
 from aem_harness.harness.run.store import read_journal
 
@@ -73,11 +73,11 @@ def failures_view(run: Path, failures: Sequence[Failure], *, total: int, most: i
     table.add_column("tasks", justify="right", no_wrap=True)
     table.add_column("for example", overflow="fold")
     for name, group in grouped(failures):
-        names = [f"{one.name}{f': {one.reason}' if one.reason else ''}" for one in group]
+        names = [printable(f"{one.name}{f': {one.reason}' if one.reason else ''}") for one in group]
         more = f"\nand {len(names) - most} more" if len(names) > most else ""
         tasks = len({one.instance_id for one in group})
         share = f"{len(group)} ({100 * len(group) / total:.0f} %)"
-        table.add_row(name, share, str(tasks), Text("\n".join(names[:most]) + more, "dim"))
+        table.add_row(Text(printable(name)), share, str(tasks), Text("\n".join(names[:most]) + more, "dim"))
     return Group(title, table)
 
 

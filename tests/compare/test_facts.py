@@ -119,7 +119,8 @@ def test_a_damaged_directory_hides_no_column(runs, pattern, version):
     shown(runs)
     (file,) = (runs[0] / FOLDER).glob(pattern)
     first, whole, found = read_arrays(file, version), file.read_bytes(), 0
-    for place in range(whole.index(b"PK\x01\x02"), len(whole)):
+    begin, end = whole.index(b"PK\x01\x02"), len(whole)
+    for place in (*range(begin, begin + 200), *range(end - 22, end)):
         damaged = bytearray(whole)
         damaged[place] ^= 0x08
         file.write_bytes(damaged)
@@ -130,7 +131,7 @@ def test_a_damaged_directory_hides_no_column(runs, pattern, version):
         else:
             assert held.keys() == first.keys(), place
             assert all(np.array_equal(held[name], first[name], equal_nan=name == "features") for name in first), place
-    assert found > len(first)
+    assert found > 30
 
 
 def test_facts_of_an_earlier_attempt_are_not_used_for_the_one_that_counts(runs):

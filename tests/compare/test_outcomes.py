@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from aem_harness.cli import app
 from aem_harness.harness.compare.outcomes import combine, load, read_csv, write_csv
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import COLUMNS, normalise, repo_of
@@ -103,6 +105,27 @@ def test_the_last_attempt_of_a_rollout_counts_and_lost_ones_keep_their_row(tmp_p
     assert table["resolved"].isna().sum() == 3
     assert table.loc[("x__y-2", 0), "cause"] == "not graded"
     assert table.loc[("x__y-2", 1), "cause"] == "not run"
+
+
+def test_half_a_surrogate_pair_in_a_journal_can_be_written_wherever_it_is_shown(tmp_path: Path) -> None:
+    folders = []
+    for arm in ("base", "new"):
+        odd = "x__y-\udcff"  # an instance whose name is no UTF-8
+        lost = rollout(odd, 0, fault={"boundary": "policy", "message": "gone \ud800"})
+        solved = [one for task in ("x__y-1", "x__y-2") for one in (rollout(task, 0), grade(task, 0, "resolved"))]
+        facts = {"created_at": "2026-01-01T00:00:00+00:00", "dataset": {"name": "d"}, "config_digest": "c"}
+        folders.append(str(run_folder(tmp_path / arm, arm, [lost, *solved], **facts)))
+    assert load(folders).table["cause"].str.endswith("gone ?").sum() == 2
+    for words in (
+        ["compare", *folders, "--json"],
+        ["table", *folders, "--out", str(tmp_path / "t.md")],
+        ["report", *folders, "--out", str(tmp_path / "r.html")],
+        ["import", folders[0], "--out", str(tmp_path / "o.csv")],
+        ["failures", folders[0]],
+    ):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (words, result.output, result.exception)
+    assert "gone \ufffd" in result.output or "gone ?" in result.output
 
 
 @pytest.mark.parametrize("steps", [2**63, -1, 0.5, "many", [3], float("inf")])

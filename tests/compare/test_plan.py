@@ -13,6 +13,7 @@ from aem_harness.harness.compare.intervals import like_these, these_tasks
 from aem_harness.harness.compare.plan import allocate, costs, plan, power_of, standard_error
 from aem_harness.harness.compare.simulate import draw_world, roll
 from aem_harness.harness.compare.surface import PUBLIC, from_history, task_variances
+from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import normalise
 from tests.compare import scenarios as sim
 
@@ -133,6 +134,18 @@ def test_costs_add_up() -> None:
 def test_measured_gpu_seconds_are_planned_with() -> None:
     measured = DEEPSWE.model_copy(update={"gpu_seconds": 36.0})
     assert costs(measured, 1000, workers=10, gpus=8, tasks=500)["GPU hours"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("resolved", "said"), [(1, "every task"), (0, "no task")])
+def test_a_history_without_variation_asks_for_a_rate(tmp_path: Path, resolved: int, said: str) -> None:
+    rows = [("a", f"x__y-{task}", seed, resolved) for task in range(6) for seed in range(2)]
+    history = tmp_path / "history.csv"
+    pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]).to_csv(history, index=False)
+    words = ["plan", "--history", str(history), "--difference", "3"]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, DataError)
+    assert f"the history resolves {said}" in str(refused.exception)
+    assert CliRunner().invoke(app, [*words, "--rate", "40"]).exit_code == 0
 
 
 def test_the_allocation_is_written_for_every_task_of_the_history(tmp_path: Path) -> None:
