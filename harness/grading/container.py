@@ -17,7 +17,6 @@ PATCH_FILE, SCRIPT_FILE, LOG_FILE = "/tmp/patch.diff", "/eval.sh", "/eval.log"
 LOG_BOUND = 200 * 2**20  # bytes of test output kept; the longest real log of Verified is about 20 MB
 STEP_SECONDS = 600.0  # for each small step; only the eval script has the caller's time limit
 _RESET = "git checkout -- . ; git clean -fd"
-_SKIPPED = re.compile("^Skipped patch '", re.MULTILINE)  # of git apply --verbose, which then ends with 0
 
 # The script's output goes through a pipe, as in the official harness, into a file that `cat` writes at once and that
 # `ulimit -f` (KiB) bounds, for `cat` alone. Like the engine, which waits 2 s for output after a command ended, this
@@ -90,6 +89,10 @@ def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str],
     the container, not the patch, is what refuses.
     """
     environment.write_file(PATCH_FILE, patch)
+    # There git apply leaves a patch out and ends with 0; its words are no proof, since it quotes lines of the patch.
+    below = environment.execute("git rev-parse --show-prefix", timeout=STEP_SECONDS, cwd=workdir)
+    if below.returncode == 0 and below.output.strip():
+        raise GradingFault(f"{workdir} lies inside another git repository, where git leaves patches out")
     words = ""
     for attempt, command in enumerate(commands):
         if attempt:
@@ -98,8 +101,6 @@ def apply_patch(environment: Environment, patch: bytes, commands: Sequence[str],
         if step.timed_out:
             raise GradingFault(f"`{command}` did not end within {STEP_SECONDS:g} s")
         words = step.output
-        if step.returncode == 0 and _SKIPPED.search(words):
-            raise GradingFault(f"{workdir} lies inside another git repository, where git leaves patches out")
         if step.returncode == 0:
             return True, words + (_unmerged(environment, workdir) if attempt else "")
     if (

@@ -234,6 +234,12 @@ def test_a_work_tree_inside_another_repository_is_infrastructure(task: Task, tmp
     assert graded.cause.startswith("grading: /testbed/tests lies inside another git repository")
 
 
+def test_what_git_quotes_of_a_patch_is_not_taken_for_what_git_did(task: Task, tmp_path: Path) -> None:
+    added = "--- /dev/null\n+++ b/notes.txt\n@@ -0,0 +1 @@\n+Skipped patch 'notes.txt'.  \n"  # trailing blanks: quoted
+    graded = grade(task, f"{tiny.GOLD}{added}", tmp_path)
+    assert graded.outcome is Outcome.RESOLVED
+
+
 def saying(task: Task, command: str) -> Task:
     """The task with an eval script that runs one more command before the tests."""
     return task.model_copy(update={"eval_script": task.eval_script.replace("python -m", f"{command}\npython -m")})
