@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.errors import DataError
+from aem_harness.harness.instances.load import load
 from aem_harness.harness.sandbox.engine import client
 from aem_harness.harness.sandbox.oci import Layout
 
@@ -67,6 +68,27 @@ def test_a_damaged_blob_is_named_and_keeps_no_other_image(names, tmp_path):
     assert f"failed  {names[0]}" in done.output
     assert f"{own} is damaged" in done.output
     assert client().images.get(names[1])
+
+
+def test_the_same_command_repairs_a_folder_that_lacks_a_blob(names, tmp_path):
+    """It said that the image was there, and loading it that it was to be saved again."""
+    row = json.loads((Path(load.__code__.co_filename).parent / "tiny" / "rows.jsonl").read_text().splitlines()[0])
+    row.pop("dockerfile")
+    rows, folder = tmp_path / "rows.jsonl", tmp_path / "images"
+    lines = [{**row, "instance_id": f"x__y-{n}", "image": name} for n, name in enumerate(names)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def aem(*words: str) -> str:
+        return CliRunner().invoke(app, ["images", words[0], str(folder), *words[1:]]).output
+
+    assert aem("save", "--set", str(rows)).count("MB") == 2
+    own = min(layers(Layout(folder), names[0]), key=lambda layer: layer["size"])
+    (folder / "blobs" / "sha256" / own["digest"].partition(":")[2]).unlink()
+    again = aem("save", "--set", str(rows))
+    assert (again.count("MB"), again.count("was there")) == (1, 1)
+    for name in names:
+        client().images.remove(name)
+    assert aem("load").count("done") == 2
 
 
 def layers(layout: Layout, name: str) -> list[dict[str, str]]:

@@ -1,11 +1,13 @@
-"""An image for another architecture is said before the first rollout; no engine is needed."""
+"""What the look at an image before the first rollout says, and what it leaves to the run; no engine is needed."""
 
 from types import SimpleNamespace
 
 import pytest
 
+from aem_harness.api.running import Selection, require
+from aem_harness.api.sites import Where
 from aem_harness.harness import preflight
-from aem_harness.harness.config import Limits
+from aem_harness.harness.config import Limits, RunConfig
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.preflight import unusable
@@ -44,3 +46,13 @@ def test_an_image_that_another_run_removes_during_the_look_is_no_error(monkeypat
     monkeypatch.setattr(preflight, "look", look)
     monkeypatch.setattr(preflight, "architecture", lambda: "amd64")
     assert unusable(load("tiny").tasks[:1], Limits()) == ""
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_an_engine_that_is_gone_at_the_look_is_left_to_the_run_which_waits_for_it_or_works_elsewhere(
+    built: bool,
+) -> None:
+    tasks = [task if built else task.model_copy(update={"dockerfile": None}) for task in load("tiny").tasks[:3]]
+    selection = Selection(tasks, load("tiny"))
+    where = Where(("unix:///nowhere/docker.sock", "unix:///var/run/docker.sock"))
+    require(selection, [task.instance_id for task in tasks], RunConfig(arm="a", agent="gold"), where)
