@@ -156,7 +156,7 @@ function setUp() {
   byId("more").addEventListener("click", more);
   new IntersectionObserver((entries) => entries[0].isIntersecting && !byId("more").hidden && more(), { rootMargin: "400px" }).observe(byId("more"));
   const used = new Set(tasks.flatMap((task) => task.arms.flat().map((one) => one.outcome)));
-  byId("legend").textContent = "One mark a rollout, in the order of seeds: " +
+  byId("legend").textContent = "One mark per rollout, in the order of seeds: " +
     Object.entries(GLYPHS).filter(([name]) => used.has(name)).map(([name, glyph]) => `${glyph} ${(name || "no verdict").replace("_", " ")}`).join("  ") +
     ". A wavy line: integrity marks.";
   list();
