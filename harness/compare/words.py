@@ -91,12 +91,15 @@ def short(arm: str, most: int = 16) -> str:
 
 
 def distinct(arms: Sequence[str], most: int = 16) -> dict[str, str]:
-    """Short names by which all arms can be told apart: where their ends are alike, without what all have in common."""
+    """Short names by which all arms can be told apart: where ends are alike, without what all have in common.
+
+    Where that does not help either, they are numbered.
+    """
     for parts in (lambda names: names, _own_parts):
         made = {arm: short(part, most) for arm, part in zip(arms, parts(arms), strict=True)}
-        if len(set(made.values())) == len(made) and "" not in made.values():
+        if len(set(made.values())) == len(made):
             return made
-    return {arm: arm for arm in arms}
+    return {arm: f"{short(arm, most - 3)} {number}" for number, arm in enumerate(arms, 1)}
 
 
 def _own_parts(names: Sequence[str]) -> list[str]:
@@ -104,7 +107,8 @@ def _own_parts(names: Sequence[str]) -> list[str]:
     words = [re.findall(r"[^-_./: ]*[-_./: ]*", name)[:-1] for name in names]
     head = _alike(words)
     tail = _alike([line[head:][::-1] for line in words])
-    return ["".join(line[head : len(line) - tail]).rstrip("-_./: ") for line in words]
+    own = ["".join(line[head : len(line) - tail]).rstrip("-_./: ") for line in words]
+    return [part or name for part, name in zip(own, names, strict=True)]
 
 
 def _alike(lines: Sequence[Sequence[str]]) -> int:

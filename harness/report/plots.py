@@ -125,10 +125,10 @@ def _labels(series: Sequence[Series], py: Callable[[float], float]) -> list[str]
         wanted = py(one.points[-1][1]) + 3.5
         places.append(max(wanted, places[-1] + GAP) if places else wanted)
     excess = max(0.0, places[-1] - (HEIGHT - BOTTOM + 4)) if places else 0.0
-    names = distinct(list(dict.fromkeys(one.label for one in order)), 15)
+    names = distinct([*dict.fromkeys(one.label for one in order if one.label)], 15)
     return [
         f'<text class="label a{one.arm % COLOURS}" x="{WIDTH - RIGHT + 8}" y="{y - excess:.1f}">'
-        f"{escape(names[one.label])}</text>"
+        f"{escape(names.get(one.label, ''))}</text>"
         for one, y in zip(order, places, strict=True)
     ]
 

@@ -363,8 +363,8 @@ def test_non_inferiority_too_is_inconclusive_when_lost_rollouts_could_turn_it() 
     [
         (["base", "aem"], ["base", "aem"]),
         (["qwen3-8b-grpo-step-200", "qwen3-8b-aem-step-200"], ["grpo", "aem"]),
-        (["qwen3-8b-step-200", "qwen3-8b-aem-step-200"], ["qwen3-8b-step-200", "qwen3-8b-aem-step-200"]),
-        (["x" * 40, "x" * 41], ["x" * 40, "x" * 41]),
+        (["qwen3-8b-step-200", "qwen3-8b-aem-step-200"], ["qwen3-…step-200", "aem"]),
+        (["x" * 40, "x" * 41], ["xxxxx…xxxxxx 1", "xxxxx…xxxxxx 2"]),
     ],
 )
 def test_arms_whose_long_names_begin_and_end_alike_can_be_told_apart(arms, shown) -> None:
