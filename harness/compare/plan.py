@@ -176,7 +176,7 @@ def _row(
         chance = _chance(components, tasks, seeds, question, shares, alpha)
         se, df = standard_error(components, tasks, seeds, question, shares), _df(question, shares)
         cells["se"][question] = se
-        cells["detectable"][question] = float(optimize.brentq(lambda d, c=chance: c(d) - power, 0, 1 if df > 5 else 9))
+        cells["detectable"][question] = _detectable(chance, power, 1 if df > 5 else 9)
         if difference is not None:
             cells["power"][question] = chance(difference)
         if margin is not None:
@@ -197,9 +197,17 @@ def _chance(
         found = power_of(difference, se, df, alpha)
         if seeds > 1:
             return found
-        return min(found, power_once(difference, _lifted(components, difference)[1], tasks, alpha))  # never surer
+        possible = min(difference, 1.0)
+        return min(found, power_once(possible, _lifted(components, possible)[1], tasks, alpha))  # never surer
 
     return chance
+
+
+def _detectable(chance: Callable[[float], float], power: float, most: float) -> float:
+    """The difference up to `most` that is detected with `power`; infinite where none is, as on very few tasks."""
+    if not chance(most) >= power:
+        return np.inf
+    return float(optimize.brentq(lambda difference: chance(difference) - power, 0, most))
 
 
 def _seeds_needed(

@@ -1,6 +1,7 @@
 """A plan in words and tables: the answer first."""
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 
 from rich.console import Console
 from rich.markup import escape
@@ -37,10 +38,14 @@ def _table(plan: Plan, question: Question, title: str) -> Table:
         names.append(f"clears {percent(plan.margin)}")
     table = table_of(title, "seeds per arm", names)
     for row in plan.rows:
-        cells = [f"{row.rollouts:,}", percent(row.se[question], 2), percent(row.detectable[question])]
+        cells = [f"{row.rollouts:,}", percent(row.se[question], 2), _found(row.detectable[question])]
         cells += [f"{percent(chances[question], 0)} %" for chances in (row.power, row.passes) if chances]
         table.add_row(str(row.seeds), *cells)
     return table
+
+
+def _found(difference: float) -> str:
+    return percent(difference) if isfinite(difference) else "none"
 
 
 def _legend(plan: Plan) -> Iterator[str]:
@@ -104,4 +109,6 @@ def _never(plan: Plan, aim: str, question: str) -> str:
     return (
         f"{aim} ({question}): no number of seeds on these {plan.tasks} tasks suffices; even {plan.rows[-1].seeds} "
         f"find {percent(least)} points at best, because new tasks and repositories differ"
+        if isfinite(least)
+        else f"{aim} ({question}): no number of seeds on these {plan.tasks} tasks suffices: they are too few"
     )

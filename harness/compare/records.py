@@ -467,8 +467,8 @@ class Components(Record):
 class PlanRow(Record):
     """What `seeds` rollouts per task and arm can show; `rollouts` are those of both arms together.
 
-    se and detectable are fractions; power is for the plan's difference, passes the chance that an equal candidate is
-    shown non-inferior by the plan's margin.
+    se and detectable are fractions, the latter infinite where no difference is found so often; power is for the plan's
+    difference, passes the chance that an equal candidate is shown non-inferior by the plan's margin.
     """
 
     seeds: int

@@ -1,5 +1,7 @@
 """Plans: the numbers that a simulation of the planned comparison finds, and allocations that are really optimal."""
 
+import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -134,6 +136,18 @@ def test_costs_add_up() -> None:
 def test_measured_gpu_seconds_are_planned_with() -> None:
     measured = DEEPSWE.model_copy(update={"gpu_seconds": 36.0})
     assert costs(measured, 1000, workers=10, gpus=8, tasks=500)["GPU hours"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize("tasks", [2, 5])
+def test_on_very_few_tasks_one_rollout_finds_no_difference(tasks: int) -> None:
+    """Six tasks that all go one way are the fewest that the exact test rejects at 5 %."""
+    words = ["plan", "--tasks", str(tasks), "--difference", "3"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.exception
+    assert re.search(r"\n +1 +\d+ +[\d.]+ +none ", shown.output)
+    assert "suffices" in shown.output
+    row = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)["rows"][0]
+    assert row["detectable"] == {"these tasks": None, "tasks like these": None}
 
 
 @pytest.mark.parametrize(("resolved", "said"), [(1, "every task"), (0, "no task")])
