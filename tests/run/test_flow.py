@@ -371,11 +371,19 @@ def test_images_that_came_from_a_mirror_are_pruned_with_all_their_names(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["run", "pull"])
+@pytest.mark.parametrize("command", ["run", "pull", "regrade"])
 def test_an_interrupt_during_pulls_is_heeded_at_once(tmp_path, images, link, command):
+    if command == "regrade":
+        run(tmp_path / "r", images, Supply(), seeds=1)
+        for image in on_disk(images):
+            client().images.remove(image, force=True)
     link.rate = 10_000  # an image takes 100 s
     dataset = rows(tmp_path / "rows.jsonl", images)
-    words = ["images", "pull"] if command == "pull" else ["run", "--agent", "gold", "--out", str(tmp_path / "r")]
+    words = {
+        "run": ["run", "--agent", "gold", "--out", str(tmp_path / "r")],
+        "pull": ["images", "pull"],
+        "regrade": ["regrade", str(tmp_path / "r")],
+    }[command]
     before = link.sent
     process = subprocess.Popen(
         [sys.executable, "-m", "aem_harness.cli", *words, "--set", str(dataset)],
