@@ -1,15 +1,20 @@
 """Coverage of every interval and false positives of every test: the tables of docs/statistics.md.
 
-python -m benchmarks.coverage [REPETITIONS]        (4000: about 15 minutes on one core)
+python -m benchmarks.coverage [REPETITIONS [PART]]        (4000: about 15 minutes on one core; parts: PARTS below)
 """
 
 import sys
 from collections.abc import Iterator
 
+from aem_harness.harness.compare.simulate import VERIFIED_REPOS
 from tests.compare import scenarios as sim
 
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}
 SEVEN, TWO = {"a/a": 7}, {"a/a": 100, "b/b": 20}
+REPOSITORIES = (
+    (60, 60), (100, 20), (231, 75), (40, 40, 40), (231, 75, 44), (200, 4, 2), (24,) * 5, (231, 75, 44, 34, 32),
+    tuple(VERIFIED_REPOS.values()),
+)  # fmt: skip
 UNEQUAL = ((1, 2, 3, 4), (2, 4, 8))
 SEEDS = ((1, 1), (2, 2), (4, 4), (8, 8), (1, 4), ((3, 4), (3, 4)), UNEQUAL)
 
@@ -68,14 +73,27 @@ def intervals(reps: int) -> Iterator[tuple[str, sim.Share]]:
         yield f"best of {arms}, spread {spread}, K 4 (bias in points: {told})", covered
 
 
+def repositories(reps: int) -> Iterator[tuple[str, sim.Share]]:
+    for sizes in REPOSITORIES:
+        repos = {f"r{number}/r": size for number, size in enumerate(sizes)}
+        for seeds in (1, 4):
+            for spread in (0.0, 0.05, 0.1, 0.2):
+                covered = sim.difference_like(reps, (seeds, seeds), repos=repos, repo_spread=spread, task_spread=0.1)
+                told = f"{len(sizes)} repositories of {', '.join(map(str, sizes[:5]))} tasks, sd {spread}, K {seeds}"
+                yield f"difference, like these, {told}", covered
+
+
+def alphas(reps: int) -> Iterator[tuple[str, sim.Share]]:
+    for name, repos in (("two", TWO), ("12", None)):
+        share = sim.clustered_rejects(reps, (4, 4), alpha=0.005, repos=repos, repo_spread=0.1, task_spread=0.2)
+        yield f"clustered t at 0.5 %, as Holm asks of ten, {name} repositories, K 4", share
+
+
 def tests(reps: int) -> Iterator[tuple[str, sim.Share]]:
     for seeds in SEEDS:
         yield f"permutation, exact, K {seeds}", sim.permutation_rejects(reps, seeds)
         yield f"permutation, mid-p, K {seeds}", sim.permutation_rejects(reps, seeds, mid=True)
         yield f"clustered t, repository sd 0.05, K {seeds}", sim.clustered_rejects(reps, seeds, repo_spread=0.05)
-    for name, repos in (("two", TWO), ("12", None)):
-        share = sim.clustered_rejects(reps, (4, 4), alpha=0.005, repos=repos, repo_spread=0.1, task_spread=0.2)
-        yield f"clustered t at 0.5 %, as Holm asks of ten, {name} repositories, K 4", share
     for seeds in ((1, 1), (4, 4)):
         yield f"non-inferiority at the margin, K {seeds}", sim.noninferiority_passes(reps, seeds, -0.03)
     yield "Holm, any of 5 candidates, K 4", sim.holm_rejects(reps, 5, 4)
@@ -84,11 +102,15 @@ def tests(reps: int) -> Iterator[tuple[str, sim.Share]]:
     yield "bounds hold the full difference", held
 
 
+PARTS = {"intervals": intervals, "repositories": repositories, "tests": tests, "alphas": alphas}
+
+
 def main() -> None:
     reps = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
-    for title, rows in (("covers", intervals(reps)), ("rejects", tests(reps))):
+    for part in sys.argv[2:] or PARTS:
+        title = "covers" if part in ("intervals", "repositories") else "rejects"
         print(f"\n| scenario | {title} | nominal | Monte-Carlo errors off |\n|---|---|---|---|")
-        for name, found in rows:
+        for name, found in PARTS[part](reps):
             off = (found.share - found.nominal) / found.error if found.error else 0.0
             print(f"| {name} | {100 * found.share:.1f} % | {100 * found.nominal:.1f} % | {off:+.1f} |", flush=True)
 

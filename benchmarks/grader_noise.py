@@ -1,12 +1,13 @@
-"""Coverage of the interval for these tasks where the grader flips verdicts, with and without widening by its noise.
+"""The flip rate of a grader as it is estimated, and coverage of the interval for these tasks without and with it.
 
-python -m benchmarks.grader_noise [REPETITIONS]        (1000: about five minutes on one core)
+python -m benchmarks.grader_noise [REPETITIONS]        (250: about five minutes on one core)
 
 500 tasks of Verified's repositories, equal candidates. Every grading is wrong with probability e, so that two gradings
 of a patch disagree with probability f = 2 e (1 - e): the flip rate of the table. As `aem regrade --times 3` does, 40
-random patches of each arm and those of the tasks that moved (at most 200 of them here) are graded three times more, and
-their flips go through the product's own `noise_of`. Covered has to be what new rollouts and new gradings of all of them
-would give on average: no difference. Arms:
+random patches of each arm and all those of the tasks that moved are graded three times more, and their flips go through
+the product's own `noise_of`. Its rate has to be right on average, and its interval to cover the mean of f over these
+tasks. The interval of the difference has to cover what new rollouts and new gradings of all of them would give on
+average: no difference. Arms:
 
   DeepSWE, K 4         DeepSWE's run noise, every rollout graded
   DeepSWE, K 1         one rollout a task
@@ -34,7 +35,7 @@ from aem_harness.harness.types import Outcome
 from tests.compare import scenarios as sim
 
 FLIPS = (0.0, 0.005, 0.01, 0.02)
-SAMPLE, MOVED, TIMES = 40, 200, 3
+SAMPLE, TIMES = 40, 3
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,66 @@ WORLDS = {
 }
 
 
+@dataclass(frozen=True)
+class FlipRates:
+    """Of the flip rate: how often its interval covers `truth`, its mean, and the mean of tasks that did not move."""
+
+    covered: sim.Share
+    truth: float
+    mean: float
+    others: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One comparison: its tasks' repositories, what is wrong, both arms as graded, and what was graded again."""
+
+    repos: np.ndarray
+    wrong: Floats
+    graded: list[Truths]
+    again: dict[str, list[Again]]
+    tables: dict[str, pd.DataFrame]
+
+
+def draw(world: World, flips: float, rng: np.random.Generator) -> Seen:
+    w = draw_world(rng)
+    p = w.baseline if world.noisy else (rng.random(len(w.baseline)) < w.baseline).astype(float)
+    wrong = world.wrong(flips, len(p), rng)
+    truths = [rng.random((len(p), k)) < p[:, None] for k in world.seeds]
+    graded = [y ^ world.errors(wrong, y.shape[1], rng) for y in truths]
+    moved = graded[0].mean(axis=1) != graded[1].mean(axis=1)
+    arms = list(zip("ab", truths, graded, strict=True))
+    again = {name: list(regraded(truth, y, moved, wrong, rng)) for name, truth, y in arms}
+    return Seen(w.repos, wrong, graded, again, {name: table(y, world.once_a_task) for name, _, y in arms})
+
+
+def flip_rates(reps: int, world: World, flips: float) -> FlipRates:
+    """The flip rate over all patches, against what it is in truth."""
+    means: list[tuple[float, float, float]] = []
+
+    def once(rng: np.random.Generator) -> bool:
+        seen = draw(world, flips, rng)
+        found = noise_of(seen.again, seen.tables)
+        truth = float((2 * seen.wrong * (1 - seen.wrong)).mean())
+        means.append((truth, found.rate, found.others_rate or 0.0))
+        return found.low <= truth <= found.high
+
+    covered = sim.repeat(reps, 0.95, once)
+    return FlipRates(covered, *np.mean(means, axis=0).tolist())
+
+
 def widths(reps: int, world: World, flips: float) -> tuple[sim.Share, sim.Share, float, float]:
-    """Coverage without and with widening, and the mean half-widths."""
+    """Coverage of the difference without and with widening, and the mean half-widths."""
     plain: list[bool] = []
     halves: list[tuple[float, float]] = []
 
     def once(rng: np.random.Generator) -> bool:
-        w = draw_world(rng)
-        p = w.baseline if world.noisy else (rng.random(len(w.baseline)) < w.baseline).astype(float)
-        wrong = world.wrong(flips, len(p), rng)
-        truths = [rng.random((len(p), k)) < p[:, None] for k in world.seeds]
-        graded = [y ^ world.errors(wrong, y.shape[1], rng) for y in truths]
-        a, b = (Trials(y.sum(axis=1), np.full(len(p), y.shape[1]), np.zeros(len(p), int)) for y in graded)
-        (one,) = settle([judge_trials(("a", "b"), a, b, w.repos)])
-        moved = graded[0].mean(axis=1) != graded[1].mean(axis=1)
-        again = [
-            line
-            for name, truth, y in zip("ab", truths, graded, strict=True)
-            for line in regraded(name, truth, y, moved, wrong, rng)
-        ]
-        tables = {name: table(y, world.once_a_task) for name, y in zip("ab", graded, strict=True)}
-        (wide,) = noise_of(again, [one], tables).widened
+        seen = draw(world, flips, rng)
+        a, b = (
+            Trials(y.sum(axis=1), np.full(len(y), y.shape[1]), np.zeros(len(y), dtype=np.int64)) for y in seen.graded
+        )
+        (one,) = settle([judge_trials(("a", "b"), a, b, seen.repos)])
+        (wide,) = noise_of(seen.again, seen.tables, [one]).widened
         these = one.difference.these
         plain.append(these.low <= 0 <= these.high)
         halves.append(((these.high - these.low) / 2, (wide.high - wide.low) / 2))
@@ -99,26 +139,22 @@ def widths(reps: int, world: World, flips: float) -> tuple[sim.Share, sim.Share,
     return sim.Share(sum(plain), reps, 0.95), widened, before, after
 
 
-def regraded(
-    arm: str, truth: Truths, graded: Truths, moved: Truths, wrong: Floats, rng: np.random.Generator
-) -> Iterator[Again]:
-    """The gradings of a random sample of an arm's patches, and of those of tasks that moved, after the first."""
-    left = {True: MOVED, False: SAMPLE}
-    for place in rng.permutation(graded.size).tolist():
-        i, k = divmod(place, graded.shape[1])
-        kind = bool(moved[i])
-        if not left[kind]:
-            continue
-        left[kind] -= 1
+def regraded(truth: Truths, graded: Truths, moved: Truths, wrong: Floats, rng: np.random.Generator) -> Iterator[Again]:
+    """The gradings, after the first, of all patches of an arm's moved tasks, and of a random sample of the others."""
+    k = graded.shape[1]
+    others = np.flatnonzero(np.repeat(~moved, k))
+    drawn = rng.permutation(others)[:SAMPLE]
+    for place in [*np.flatnonzero(np.repeat(moved, k)).tolist(), *drawn.tolist()]:
+        i, seed = divmod(place, k)
         for time, error in enumerate(rng.random(TIMES) < wrong[i], start=1):
-            yield Again(
+            yield Again.model_construct(
                 instance_id=f"r__r-{i}",
-                seed=k,
+                seed=seed,
                 time=time,
-                was=_outcome(graded[i, k]),
-                now=_outcome(truth[i, k] ^ error),
-                moved=kind,
-                patch_sha256=arm,
+                was=_outcome(graded[i, seed]),
+                now=_outcome(truth[i, seed] ^ error),
+                moved=bool(moved[i]),
+                patch_sha256="",
             )
 
 
@@ -131,12 +167,21 @@ def table(graded: Truths, once_a_task: bool) -> pd.DataFrame:
     n, k = graded.shape
     reuse = np.tile(["", *["reused" if once_a_task else ""] * (k - 1)], n)
     names = np.repeat([f"r__r-{i}" for i in range(n)], k)
-    return pd.DataFrame({"instance_id": names, "resolved": graded.ravel(), "reuse": reuse})
+    seeds, outcomes = np.tile(np.arange(k), n), [_outcome(one).value for one in graded.ravel()]
+    return pd.DataFrame(
+        {"instance_id": names, "seed": seeds, "resolved": graded.ravel(), "outcome": outcomes, "reuse": reuse}
+    )
 
 
 def main() -> None:
     reps = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    print("| arms | flip rate | covers | half-width | widened covers | half-width |\n|---|---|---|---|---|---|")
+    print("| arms | flip rate | estimated, mean | covers | tasks that did not move |\n|---|---|---|---|---|")
+    for name, world in WORLDS.items():
+        for flips in FLIPS:
+            found = flip_rates(reps, world, flips)
+            means = f"{100 * found.mean:.2f} % | {100 * found.covered.share:.1f} % | {100 * found.others:.2f} %"
+            print(f"| {name} | {100 * found.truth:.2f} % | {means} |", flush=True)
+    print("\n| arms | flip rate | covers | half-width | widened covers | half-width |\n|---|---|---|---|---|---|")
     for name, world in WORLDS.items():
         for flips in FLIPS:
             plain, wide, before, after = widths(reps, world, flips)

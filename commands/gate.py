@@ -320,7 +320,7 @@ def register(app: typer.Typer) -> None:
 
 
 def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output) -> None:
-    """Is the candidate worse than the baseline by no more than a margin? Decides early, with guaranteed error rates."""
+    """Is the candidate worse than the baseline by no more than a margin? Decides early, with stated error rates."""
     from rich.console import Console
 
     from aem_harness.api.gating import Candidate, decide

@@ -58,11 +58,13 @@ def regrade(
 
     from aem_harness.api.grading import regrade as again
     from aem_harness.harness.compare.grader import noise_of
+    from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.sensitivity import unresolved_by_gold
     from aem_harness.harness.compare.words import grader_words
     from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.io import write_text
     from aem_harness.harness.run.folder import require_run
+    from aem_harness.harness.run.regrading import read_regrades
 
     where = machines.where()
     for folder in folders:
@@ -80,8 +82,9 @@ def regrade(
         for folder in folders:
             _by_release(folder, release, dataset, console)
         return
-    every = again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console)
-    for line in grader_words(noise_of(every)):
+    again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console)
+    regrades = {str(folder): read_regrades(folder) for folder in folders}
+    for line in grader_words(noise_of(regrades, {str(folder): load([folder]).table for folder in folders})):
         typer.echo(line)
 
 

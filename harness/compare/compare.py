@@ -163,7 +163,7 @@ def _metrics(tables: Mapping[str, pd.DataFrame], baseline: str, read: Read, opti
         rows = with_holm([*rows, metric_row(DIVERSITY, spread, baseline, level=options.level)])
     if options.calls:
         free, without, *forced = _arms_of(options.calls, (2, 3), tables, "calls")
-        rows += tools.necessity(tables, free, without, *forced)
+        rows += tools.necessity(tables, free, without, *forced, level=options.level)
     return rows
 
 

@@ -27,7 +27,8 @@ Section = Literal["cost", "behaviour", "tools", "calibration"]
 class Metric:
     """A column of the outcomes table, as a mean over rollouts or, with `per_resolved`, per resolved rollout.
 
-    Costs of zero in every arm were not recorded, and are left out.
+    `yes_or_no`: each rollout has 0 or 1, so that the mean is a rate. Costs of zero in every arm were not recorded, and
+    are left out.
     """
 
     section: Section
@@ -36,6 +37,14 @@ class Metric:
     column: str
     meaning: str
     per_resolved: bool = False
+    yes_or_no: bool = False
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The least and the most that a mean can be."""
+        if self.column == "overconfidence":
+            return -1.0, 1.0
+        return 0.0, 1.0 if self.unit == "share" or self.column == "brier" else float("inf")
 
 
 METRICS = (
@@ -64,8 +73,8 @@ METRICS = (
     Metric("behaviour", "test runs", "count", "test_runs", "commands that run tests"),
     Metric("behaviour", "edited lines", "lines", "edited_lines", "lines added and removed by the patch"),
     Metric("behaviour", "patch size", "bytes", "patch_bytes", "size of the patch"),
-    Metric("behaviour", "empty patches", "share", "gave_up", "rollouts that hand in nothing"),
-    Metric("behaviour", "limits reached", "share", "cut_off", "rollouts ended by a limit or a crash"),
+    Metric("behaviour", "empty patches", "share", "gave_up", "rollouts that hand in nothing", yes_or_no=True),
+    Metric("behaviour", "limits reached", "share", "cut_off", "rollouts ended by a limit or a crash", yes_or_no=True),
     Metric("calibration", "Brier score", "", "brier", "mean squared error of the stated probability of success"),
     Metric("calibration", "overconfidence", "", "overconfidence", "stated minus actual success"),
 )
@@ -113,7 +122,7 @@ def metric_values(table: pd.DataFrame, metric: Metric, tasks: ByTask | None = No
         return _of_those_known(np.full(len(table), np.nan), tasks)
     if metric.per_resolved:
         return per_resolved(table, metric.column, tasks)
-    return _of_those_known(_floats(table[metric.column]), tasks)
+    return _of_those_known(_floats(table[metric.column]), tasks, whole=metric.yes_or_no)
 
 
 def per_resolved(table: pd.DataFrame, column: str, tasks: ByTask | None = None) -> TaskValues:
@@ -136,27 +145,28 @@ def _floats(column: pd.Series) -> Floats:
     return column.to_numpy(dtype=float, na_value=np.nan)
 
 
-def _of_those_known(numbers: Floats, tasks: ByTask) -> TaskValues:
-    """`numbers`, nan for none, of the tasks that have any."""
-    values = values_by_task(numbers, tasks)
+def _of_those_known(numbers: Floats, tasks: ByTask, *, whole: bool = False) -> TaskValues:
+    """`numbers`, nan for none, of the tasks that have any; `whole`: all are 0 or 1."""
+    values = values_by_task(numbers, tasks, whole=whole)
     return values.where(values.counts[0] > 0)
 
 
 def metric_row(metric: Metric, values: Mapping[str, TaskValues], baseline: str, *, level: float = 0.95) -> MetricRow:
-    """One metric over arms: means, and differences on the tasks that both of a pair have."""
+    """One metric over arms: means, and differences on the tasks that both of a pair have; all within its scale."""
     differences, ps = {}, {}
+    least, most = metric.scale
     for arm in values:
         if arm != baseline:
             a, b = common(*_aligned(values[baseline], values[arm]))
             if len(a) > 1:
-                differences[arm] = estimate(difference(a, b), level)
+                differences[arm] = estimate(difference(a, b), level, within=(least - most, most - least))
                 ps[arm] = p_value(differences[arm].value, differences[arm].these)
     return MetricRow(
         section=metric.section,
         name=metric.name,
         unit=metric.unit,
         meaning=metric.meaning,
-        arms={arm: estimate(value, level) for arm, value in values.items()},
+        arms={arm: estimate(value, level, rate=metric.yes_or_no, within=metric.scale) for arm, value in values.items()},
         differences=differences,
         p=ps,
     )

@@ -10,9 +10,10 @@ from aem_harness.harness.compare.intervals import bell_mccaffrey_df
 from aem_harness.harness.compare.records import Allocation, Components, Plan, PlanRow, Question
 from aem_harness.harness.compare.simulate import VERIFIED_REPOS
 from aem_harness.harness.compare.values import Floats, Ints
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import ConfigError, DataError
 
 MOST_SEEDS = 512
+ENDLESS = 10**9  # seeds: no run noise is left
 SHOWN = (1, 2, 4, 8, 16, 32)
 
 
@@ -31,25 +32,37 @@ def plan(
 
     A difference is detected by the two-sided test at `alpha`. A margin is for non-inferiority of an equal candidate,
     one-sided at alpha / 2. `shares` are the repositories' shares of the tasks, by default those of SWE-bench Verified.
+    Raises DataError for a baseline that resolves everything or nothing, and ConfigError for a difference that is more
+    than it leaves unresolved.
     """
     if not 0 < components.rate < 1:
         raise DataError(
             f"the history resolves {'every task' if components.rate else 'no task'}, which says nothing about how much "
             "outcomes vary: give --rate"
         )
+    if difference is not None and difference > 1 - components.rate:
+        left = 100 * (1 - components.rate)
+        raise ConfigError(
+            f"a difference of {100 * difference:g} points is more than the {left:.1f} that a baseline at "
+            f"{100 * components.rate:.1f} % leaves to gain: give a smaller --difference or another --rate"
+        )
     shares = _verified_shares() if shares is None else shares
     rows = [
         _row(components, tasks, k, alpha, power, shares, difference, margin)
         for k in sorted({*SHOWN, *([seeds] if seeds else [])})
     ]
-    needed = {}
+    needed: dict[str, int | None] = {}
+    never = []
     questions: tuple[Question, ...] = ("these tasks", "tasks like these")
     for question in questions:
         for name, target, one_sided in (("difference", difference, False), ("margin", margin, True)):
             if target is not None:
-                needed[f"{name}, {question}"] = _seeds_needed(
-                    components, tasks, target, alpha, power, shares, question, one_sided=one_sided
+                key, enough = (
+                    f"{name}, {question}",
+                    _enough(components, tasks, target, alpha, power, shares, question, one_sided=one_sided),
                 )
+                needed[key] = _seeds_needed(enough)
+                never += [] if enough(ENDLESS) else [key]
     return Plan(
         components=components,
         tasks=tasks,
@@ -59,6 +72,7 @@ def plan(
         margin=margin,
         rows=tuple(rows),
         needed=needed,
+        never=tuple(never),
     )
 
 
@@ -170,18 +184,25 @@ def _row(
     difference: float | None,
     margin: float | None,
 ) -> PlanRow:
-    cells: dict[str, dict[Question, float]] = {"se": {}, "detectable": {}, "power": {}, "passes": {}}
+    cells: dict[str, dict[Question, float]] = {"se": {}, "power": {}, "passes": {}}
+    detectable: dict[Question, float | None] = {}
     questions: tuple[Question, ...] = ("these tasks", "tasks like these")
     for question in questions:
         chance = _chance(components, tasks, seeds, question, shares, alpha)
         se, df = standard_error(components, tasks, seeds, question, shares), _df(question, shares)
         cells["se"][question] = se
-        cells["detectable"][question] = _detectable(chance, power, 1 if df > 5 else 9)
+        most = 1 - components.rate  # more cannot be gained
+        detectable[question] = _smallest(chance, power, most) if chance(most) >= power else None
         if difference is not None:
             cells["power"][question] = chance(difference)
         if margin is not None:
             cells["passes"][question] = _beyond(float(stats.t.ppf(1 - alpha / 2, df)), df, margin / se)
-    return PlanRow(seeds=seeds, rollouts=2 * seeds * tasks, **cells)
+    return PlanRow(seeds=seeds, rollouts=2 * seeds * tasks, detectable=detectable, **cells)
+
+
+def _smallest(chance: Callable[[float], float], power: float, most: float) -> float:
+    """The smallest difference up to `most` that is detected with this power."""
+    return float(optimize.brentq(lambda difference: chance(difference) - power, 0, most))
 
 
 def _chance(
@@ -203,14 +224,7 @@ def _chance(
     return chance
 
 
-def _detectable(chance: Callable[[float], float], power: float, most: float) -> float:
-    """The difference up to `most` that is detected with `power`; infinite where none is, as on very few tasks."""
-    if not chance(most) >= power:
-        return np.inf
-    return float(optimize.brentq(lambda difference: chance(difference) - power, 0, most))
-
-
-def _seeds_needed(
+def _enough(
     components: Components,
     tasks: int,
     target: float,
@@ -220,8 +234,8 @@ def _seeds_needed(
     question: Question,
     *,
     one_sided: bool,
-) -> int | None:
-    """The fewest seeds per arm, or None if no number of them suffices on these many tasks."""
+) -> Callable[[int], bool]:
+    """Whether so many seeds per arm reach the target with this power."""
     df = _df(question, shares)
 
     def enough(seeds: int) -> bool:
@@ -230,6 +244,11 @@ def _seeds_needed(
             return _beyond(float(stats.t.ppf(1 - alpha / 2, df)), df, target / se) >= power
         return _chance(components, tasks, seeds, question, shares, alpha)(target) >= power
 
+    return enough
+
+
+def _seeds_needed(enough: Callable[[int], bool]) -> int | None:
+    """The fewest seeds per arm, or None if they are more than MOST_SEEDS."""
     if not enough(MOST_SEEDS):
         return None
     low, high = 0, MOST_SEEDS

@@ -1,15 +1,16 @@
 """A plan in words and tables: the answer first."""
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aem_harness.harness.compare.plan import MOST_SEEDS
 from aem_harness.harness.compare.records import QUESTIONS, Allocation, Components, Plan, Question
 from aem_harness.harness.compare.terminal import table_of
-from aem_harness.harness.compare.words import amount, percent, points
+from aem_harness.harness.compare.words import amount, chance, percent, points
+from aem_harness.harness.errors import counted
 
 
 def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = None, workers: int = 1) -> None:
@@ -20,7 +21,8 @@ def show_plan(plan: Plan, console: Console, spent: Mapping[str, float] | None = 
         seeds = spent["rollouts"] / (2 * plan.tasks)
         pace = f"{plan.components.seconds / 60:,.1f} minutes per rollout (--seconds), {workers} at a time (--workers)"
         what = ", ".join(f"{_cost(value)} {name}" for name, value in spent.items())
-        console.print(f"cost of {seeds:g} seeds per arm: {what}; at {pace}", soft_wrap=True)
+        each = f"{seeds:g} seed{'' if seeds == 1 else 's'}"
+        console.print(f"cost of {each} per arm: {what}; at {pace}", soft_wrap=True)
     if plan.needed or spent:
         console.print()
     for question, means in zip(QUESTIONS, ("would a rerun agree?", "would new tasks agree?"), strict=True):
@@ -38,18 +40,15 @@ def _table(plan: Plan, question: Question, title: str) -> Table:
         names.append(f"clears {percent(plan.margin)}")
     table = table_of(title, "seeds per arm", names)
     for row in plan.rows:
-        cells = [f"{row.rollouts:,}", percent(row.se[question], 2), _found(row.detectable[question])]
-        cells += [f"{percent(chances[question], 0)} %" for chances in (row.power, row.passes) if chances]
+        finds = row.detectable[question]
+        cells = [f"{row.rollouts:,}", percent(row.se[question], 2), "none" if finds is None else percent(finds)]
+        cells += [f"{chance(chances[question])} %" for chances in (row.power, row.passes) if chances]
         table.add_row(str(row.seeds), *cells)
     return table
 
 
-def _found(difference: float) -> str:
-    return percent(difference) if isfinite(difference) else "none"
-
-
 def _legend(plan: Plan) -> Iterator[str]:
-    found = f"finds: the smallest difference detected with {percent(plan.power, 0)} % power"
+    found = f"finds: the smallest difference detected with {100 * plan.power:g} % power"
     if plan.margin is not None:
         found += "; clears: the chance that an equal candidate is shown to lose no more than that"
     yield f"paired difference on {plan.tasks} tasks, in points; rollouts of both arms together. {found}"
@@ -57,7 +56,7 @@ def _legend(plan: Plan) -> Iterator[str]:
 
 
 def _cost(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else amount(value)
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else amount(value)
 
 
 def answers(plan: Plan) -> list[str]:
@@ -69,11 +68,11 @@ def answers(plan: Plan) -> list[str]:
         assert target is not None
         aim = f"{100 * target:+.1f} points" if name == "difference" else f"no drop of {100 * target:.1f} points"
         if seeds is None:
-            out.append(_never(plan, aim, question))
+            out.append(_never(plan, aim, question) if key in plan.never else _many(plan, aim, question))
             continue
         out.append(
-            f"{aim} ({question}): {seeds} seeds per arm, {2 * seeds * plan.tasks:,} rollouts in total, "
-            f"for {percent(plan.power, 0)} % power at alpha {plan.alpha:g}"
+            f"{aim} ({question}): {counted(seeds, 'seed')} per arm, {2 * seeds * plan.tasks:,} rollouts in total, "
+            f"for {100 * plan.power:g} % power at alpha {plan.alpha:g}"
         )
     return out
 
@@ -103,12 +102,15 @@ def show_allocation(allocation: Allocation, tasks: int, console: Console) -> Non
     console.print(line, soft_wrap=True)
 
 
+def _many(plan: Plan, aim: str, question: str) -> str:
+    return f"{aim} ({question}): more than {MOST_SEEDS} seeds per arm on these {plan.tasks} tasks"
+
+
 def _never(plan: Plan, aim: str, question: str) -> str:
     most: Question = "tasks like these" if question == "tasks like these" else "these tasks"
-    least = min(row.detectable[most] for row in plan.rows)
+    found = [finds for row in plan.rows if (finds := row.detectable[most]) is not None]
+    best = f"find {percent(min(found))} points at best" if found else "find nothing"
     return (
         f"{aim} ({question}): no number of seeds on these {plan.tasks} tasks suffices; even {plan.rows[-1].seeds} "
-        f"find {percent(least)} points at best, because new tasks and repositories differ"
-        if isfinite(least)
-        else f"{aim} ({question}): no number of seeds on these {plan.tasks} tasks suffices: they are too few"
+        f"{best}, because new tasks and repositories differ"
     )

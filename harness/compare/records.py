@@ -314,17 +314,24 @@ class LedgerRow(Record):
 
 
 class Widened(Record):
-    """A contrast's interval for these tasks with the grader's noise added, and whether a verdict no longer stands."""
+    """A contrast's interval for these tasks with the grader's noise added, at a flip rate of `flips`, and whether a
+    verdict no longer stands."""
 
     baseline: str
     candidate: str
     low: float
     high: float
+    flips: float
     turns: bool
 
 
 class GraderNoise(Record):
-    """How often the same patch gets another verdict; see `harness.compare.grader`. Rates are of patches."""
+    """How often the same patch gets another verdict; see `harness.compare.grader`.
+
+    `rate`, with its interval, is of all graded patches of the arms; `moved_rate` of those of tasks that moved and
+    `others_rate` of the others, None where none of them was graded again. `patches`, `gradings` and `flips` are counts
+    of what was graded again.
+    """
 
     patches: int
     gradings: int
@@ -334,6 +341,7 @@ class GraderNoise(Record):
     low: float
     high: float
     moved_rate: float | None
+    others_rate: float | None
     by_task: Mapping[str, int]
     by_repository: Mapping[str, int]
     widened: tuple[Widened, ...]
@@ -385,7 +393,8 @@ class TrainingRun(Record):
 class MethodSummary(Record):
     """A method: its runs, their mean, and what makes it vary, as standard deviations of a resolve rate.
 
-    sd_run: between training runs, beyond what their rollouts explain, with its interval; None with one run.
+    sd_run: between training runs, beyond what their rollouts explain, with its interval, whose upper end is never that
+    of a variance below the rollouts' own; None with one run.
     sd_rerun: of one run's rate over re-runs of its rollouts; None with one rollout per task, which cannot show it: the
     other two then include it. sd_task: of the tasks' rates.
     """
@@ -467,20 +476,21 @@ class Components(Record):
 class PlanRow(Record):
     """What `seeds` rollouts per task and arm can show; `rollouts` are those of both arms together.
 
-    se and detectable are fractions, the latter infinite where no difference is found so often; power is for the plan's
-    difference, passes the chance that an equal candidate is shown non-inferior by the plan's margin.
+    se and detectable are fractions, detectable None where not even a gain of all that is unresolved is; power is for
+    the plan's difference, passes the chance that an equal candidate is shown non-inferior by the plan's margin.
     """
 
     seeds: int
     rollouts: int
     se: Mapping[Question, float]
-    detectable: Mapping[Question, float]
+    detectable: Mapping[Question, float | None]
     power: Mapping[Question, float] = {}
     passes: Mapping[Question, float] = {}
 
 
 class Plan(Record):
-    """Seeds per arm needed for each target, None if no number of seeds suffices on these many tasks."""
+    """Seeds per arm needed for each target, None if they are more than 512; `never` are the targets that no number of
+    seeds reaches on these many tasks."""
 
     components: Components
     tasks: int
@@ -490,6 +500,7 @@ class Plan(Record):
     margin: float | None
     rows: tuple[PlanRow, ...]
     needed: Mapping[str, int | None]
+    never: tuple[str, ...] = ()
 
 
 class Allocation(Record):

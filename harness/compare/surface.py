@@ -94,6 +94,8 @@ def _change(scored: pd.DataFrame, baseline: str, candidate: str, known: Componen
     repos = a.drop_duplicates("instance_id").set_index("instance_id")["repo"].reindex(list(tasks)).to_numpy(dtype=str)
     delta = difference(rates(counts_a, tasks, repos), rates(counts_b, tasks, repos)).values
     spread = known.rate * (1 - known.rate)
+    if not spread:
+        return {}
     noise = float((known.noise * spread * (1 / counts_a.rollouts + 1 / counts_b.rollouts)).mean())
     between = max(float(delta.var(ddof=1)) - noise, 0.0)
     labels, index, sizes = np.unique(repos, return_inverse=True, return_counts=True)

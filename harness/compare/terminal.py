@@ -22,6 +22,7 @@ from aem_harness.harness.compare.words import (
     grader_words,
     headline,
     interaction_lines,
+    like_words,
     percent,
     points,
     reused_words,
@@ -341,6 +342,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
     lines = [
         "these tasks: would a rerun agree?  like these: would new tasks agree? (run and task noise, by repository)"
     ]
+    lines += like_words(comparison)
     if any(arm.marked for arm in comparison.arms):
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
     if any(arm.regraded for arm in comparison.arms):

@@ -11,12 +11,14 @@ import pandas as pd
 
 from aem_harness.harness.compare.contrast import Judged, judge
 from aem_harness.harness.compare.intervals import estimate
-from aem_harness.harness.compare.records import MetricRow
+from aem_harness.harness.compare.records import Estimate, MetricRow
 from aem_harness.harness.compare.values import TaskValues, common, task_values
 from aem_harness.harness.errors import DataError
 
 
-def necessity(tables: Mapping[str, pd.DataFrame], free: str, without: str, forced: str = "") -> list[MetricRow]:
+def necessity(
+    tables: Mapping[str, pd.DataFrame], free: str, without: str, forced: str = "", *, level: float = 0.95
+) -> list[MetricRow]:
     """Shares of rollouts of the arm `free` (may call the tool), judged by the same tasks run `without` it.
 
     Needs the column `commands` or `tool_calls` in `free`. With the chance p that a task is solved without the tool,
@@ -29,25 +31,23 @@ def necessity(tables: Mapping[str, pd.DataFrame], free: str, without: str, force
     if column is None:
         raise DataError(f"arm {free!r} lacks the number of tool calls (column tool_calls or commands)")
     scored = table[table["resolved"].notna() & pd.to_numeric(table[column], errors="coerce").notna()]
-    called = (pd.to_numeric(scored[column]) > 0).astype("float64")
-    failed = 1 - scored["resolved"].astype("float64")
-    parts = {
-        "called": called,
-        "called_failed": called * failed,
-        "not_called_failed": (1 - called) * failed,
-    }
+    called = (pd.to_numeric(scored[column]) > 0).astype("boolean")
+    failed = ~scored["resolved"].astype("boolean")
+    parts = {"called": called, "called_failed": called & failed, "not_called_failed": ~called & failed}
     marked = scored.assign(**parts)
     alone = task_values(tables[without], "resolved")
-    rows = [
-        _row("calls", "rollouts that call the tool", {free: task_values(marked, "called")}),
-        _row("needless calls", "called although solvable without", {free: _product(marked, "called", alone)}),
-        _row("harmful calls", "called and failed although solvable", {free: _product(marked, "called_failed", alone)}),
+    shares = [
+        ("needless calls", "called although solvable without", _product(marked, "called", alone)),
+        ("harmful calls", "called and failed although solvable", _product(marked, "called_failed", alone)),
     ]
     if forced:
-        helped = task_values(tables[forced], "resolved")
-        missed = {free: _product(marked, "not_called_failed", helped)}
-        rows.append(_row("missed calls", "not called and failed although the tool would have solved it", missed))
-    return rows
+        missed = _product(marked, "not_called_failed", task_values(tables[forced], "resolved"))
+        shares.append(("missed calls", "not called and failed although the tool would have solved it", missed))
+    calls = estimate(task_values(marked, "called"), level, rate=True)
+    return [
+        _row("calls", "rollouts that call the tool", {free: calls}),
+        *(_row(name, meaning, {free: estimate(one, level, within=(0, 1))}) for name, meaning, one in shares),
+    ]
 
 
 def tool_tax(
@@ -77,6 +77,5 @@ def _product(marked: pd.DataFrame, column: str, other: TaskValues) -> TaskValues
     return TaskValues(a.tasks, a.values * b.values, noise, spread, a.grain * b.grain, a.clusters, a.counts + b.counts)
 
 
-def _row(name: str, meaning: str, values: Mapping[str, TaskValues]) -> MetricRow:
-    arms = {arm: estimate(one) for arm, one in values.items()}
+def _row(name: str, meaning: str, arms: Mapping[str, Estimate]) -> MetricRow:
     return MetricRow(section="tools", name=name, unit="share", meaning=meaning, arms=arms)

@@ -16,7 +16,7 @@ from scipy import special, stats
 from aem_harness.harness.compare.arms import sample
 from aem_harness.harness.compare.contrast import contrast
 from aem_harness.harness.compare.decisions import decide, difference_claim, holm, holm_among
-from aem_harness.harness.compare.intervals import agreeing, cr2, never_surer, these_tasks
+from aem_harness.harness.compare.intervals import agreeing, clustered_variance, never_surer, these_tasks
 from aem_harness.harness.compare.methods import RUN
 from aem_harness.harness.compare.outcomes import Outcomes
 from aem_harness.harness.compare.records import (
@@ -144,7 +144,7 @@ def _contrast(
     per_task = b.rates.mean(axis=0) - a.rates.mean(axis=0)
     like = None
     if len(set(repos)) > 1:
-        task_variance, task_df = cr2(per_task, repos)
+        task_variance, task_df = clustered_variance(per_task, repos, level)
         total = max(variance + task_variance - rerun, variance, task_variance)  # re-runs are in both parts
         both = (variance + task_variance) ** 2 / (variance**2 / df + task_variance**2 / task_df)
         method = "training runs and tasks, CR2 by repository, Satterthwaite's df"
@@ -243,9 +243,7 @@ def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> 
 
     With one rollout per task W is unknown, and stays in the other two.
     """
-    m, within = len(runs.names), runs.within
-    between = float(runs.means.var(ddof=1)) if m > 1 else float("nan")
-    spread = max(between - (within or 0.0), 0.0)
+    m, within, spread = len(runs.names), runs.within, spread_of(runs, level)
     per_task = runs.rates.mean(axis=0)
     task = max(float(per_task.var(ddof=1)) - (within or 0.0) * len(per_task) / m, 0.0)
     counts = table[table["resolved"].notna()].groupby(RUN).size()
@@ -257,20 +255,29 @@ def _summary(method: str, runs: RunMeans, table: pd.DataFrame, level: float) -> 
             for name, rate, count in zip(runs.names, runs.means, counts.reindex(names), strict=True)
         ),
         rate=float(runs.means.mean()),
-        sd_run=float(np.sqrt(spread)) if m > 1 else None,
-        sd_run_ends=_spread_ends(between, m - 1, within or 0.0, level) if m > 1 else None,
+        sd_run=spread[0] if spread else None,
+        sd_run_ends=spread[1:] if spread else None,
         sd_rerun=None if within is None else float(np.sqrt(within)),
         sd_task=float(np.sqrt(task)),
     )
 
 
-def _spread_ends(between: float, df: int, within: float, level: float) -> tuple[float, float]:
-    """Ends of the standard deviation between runs: chi-square of their variance, less the rollouts' part."""
+def spread_of(runs: RunMeans, level: float = 0.95) -> tuple[float, float, float] | None:
+    """Standard deviation between a method's runs beyond what their rollouts explain, and its ends; None of one run.
+
+    The ends are those of a chi-square for the variance of the run means, less the rollouts' part. Runs that happen to
+    agree better than their rollouts allow would give [0, 0] (Williams 1962), which no few runs can show. So the upper
+    end is that of a variance of at least what the rollouts alone make: a wider interval, which covers no less.
+    """
+    m, within = len(runs.names), runs.within or 0.0
+    if m < 2:
+        return None
+    between = float(runs.means.var(ddof=1))
     low, high = (
-        float(np.sqrt(max(df * between / float(stats.chi2.ppf(tail, df)) - within, 0.0)))
-        for tail in ((1 + level) / 2, (1 - level) / 2)
+        float(np.sqrt(max((m - 1) * spread / float(stats.chi2.ppf(tail, m - 1)) - within, 0.0)))
+        for tail, spread in (((1 + level) / 2, between), ((1 - level) / 2, max(between, runs.rerun)))
     )
-    return low, high
+    return float(np.sqrt(max(between - within, 0.0))), low, min(high, 0.5)  # of rates, none is larger
 
 
 def _half(variance: float, df: float, level: float) -> float:

@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from aem_harness.harness.compare.records import BestOf, Comparison, Contrast, Decision
-from aem_harness.harness.compare.words import bracket, headline, percent, points, title_of
+from aem_harness.harness.compare.words import bracket, chance, headline, percent, points, title_of
 from aem_harness.harness.errors import listed
 
 GOOD, BAD = ("better", "non-inferior", "superior", "equivalent"), ("worse", "inferior")
@@ -96,5 +96,5 @@ def _best(one: BestOf) -> Text:
     return Text(
         f"best of {one.among} on the {one.tasks} shared tasks: {one.arm}, {percent(one.observed)} % as observed, "
         f"{percent(one.shrunken)} % corrected for selection{held}; interval [{percent(one.low)}, "
-        f"{percent(one.high)}]; probability that it is the best {percent(one.probability, 0)} %"
+        f"{percent(one.high)}]; probability that it is the best {chance(one.probability)} %"
     )

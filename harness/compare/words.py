@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, Flip, GraderNoise, Interval, MetricRow
+from aem_harness.harness.errors import listed
 from aem_harness.harness.run.origin import reuse_line
 
 
@@ -29,6 +30,13 @@ def amount(value: float, *, signed: bool = False) -> str:
 def probability(p: float) -> str:
     """A p-value: `0.03`, `< 0.0001`."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def chance(probability: float) -> str:
+    """A probability in whole percent; what is not certain is not written as 0 or 100."""
+    if probability < 0.005:
+        return "< 1"
+    return "> 99" if probability >= 0.995 else percent(probability, 0)
 
 
 def p_words(p: float) -> str:
@@ -128,8 +136,7 @@ def stacked(arm: str, most: int = 10) -> str:
 
 def sureness(flip: Flip) -> str:
     """In percent, the posterior that a task's rate truly changed."""
-    sure = max(flip.p_worse, flip.p_better)
-    return percent(sure, 0) if sure >= 0.005 else "< 1"
+    return chance(max(flip.p_worse, flip.p_better))
 
 
 def title_of(contrast: Contrast) -> str:
@@ -175,18 +182,32 @@ def grader_words(noise: GraderNoise | None) -> list[str]:
     if noise is None:
         return ["the grader's noise was not measured (aem regrade) and is not in the intervals"]
     rate = f"{100 * noise.rate:.1f} % [{100 * noise.low:.1f}, {100 * noise.high:.1f}]"
-    failed = f", {noise.errors} gradings failed and count as neither" if noise.errors else ""
+    kinds = [(noise.moved_rate, "tasks that moved"), (noise.others_rate, "the others")]
+    of_kinds = ", ".join(f"{100 * share:.1f} % of {name}" for share, name in kinds if share is not None)
+    failed = f"; {noise.errors} gradings failed and count as neither" if noise.errors else ""
     lines = [
-        f"the grader: {noise.flips} of {noise.gradings} gradings of {noise.patches} patches flipped, {rate}{failed}"
+        f"the grader: {noise.flips} of {noise.gradings} gradings of {noise.patches} patches flipped; of all patches "
+        f"{rate} would ({of_kinds}){failed}"
     ]
     for one in noise.widened:
         turns = ": the verdict does not stand" if one.turns else ""
         ends = f"[{100 * one.low:+z.1f}, {100 * one.high:+z.1f}]"
-        rate = f"at {100 * noise.high:.1f} % flips, the upper end"
+        rate = f"at {100 * one.flips:.1f} % flips, the upper end"
         lines.append(f"with the grader's noise ({rate}), {one.candidate} - {one.baseline}: {ends}{turns}")
     if noise.by_task:
         lines.append("verdicts that flip: " + ", ".join(f"{task} ({n})" for task, n in list(noise.by_task.items())[:6]))
     return lines
+
+
+def like_words(comparison: Comparison) -> list[str]:
+    """What the intervals of differences for tasks like these are not to be trusted for, in lines."""
+    notes: dict[str, list[str]] = {}
+    for one in comparison.contrasts:
+        if one.difference.like is not None and one.difference.like.note:
+            notes.setdefault(one.difference.like.note, []).append(title_of(one))
+    every = len(comparison.contrasts)
+    of = {note: "" if len(names) == every else f", {listed(names, most=3)}" for note, names in notes.items()}
+    return [f"like these{names}: {note}" for note, names in of.items()]
 
 
 def reused_words(comparison: Comparison) -> list[str]:

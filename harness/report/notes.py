@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from aem_harness.harness.compare.records import QUESTIONS, Comparison, Estimate, Question
-from aem_harness.harness.compare.words import about_times, ends_words, percent, reused_words, seeds_of
+from aem_harness.harness.compare.words import about_times, ends_words, like_words, percent, reused_words, seeds_of
 from aem_harness.harness.report.columns import WAYS, Cell, Column, interval_of, same_tasks, slug
 from aem_harness.harness.report.reference import Reference
 
@@ -138,6 +138,7 @@ def _about_intervals(comparison: Comparison, columns: Sequence[Column]) -> Itera
     if "tasks like these" in asked:
         methods = _methods(comparison, "tasks like these")
         yield f"{level} for tasks like these (would new tasks agree? run and task noise): {methods}."
+        yield from (f"{line[:1].upper()}{line[1:]}." for line in like_words(comparison))
 
 
 def _methods(comparison: Comparison, question: Question) -> str:

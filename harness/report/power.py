@@ -15,7 +15,7 @@ POINTS = 25
 
 def power_svg(plan: Plan, shares: Sequence[float] | None = None, question: Question = "these tasks") -> str:
     """What `plan` can show: chance of detecting each difference, from 0 to where most curves have risen."""
-    most = 1.6 * min(1.0, sorted(row.detectable[question] for row in plan.rows)[len(plan.rows) // 2])
+    most = 1.6 * min(1.0, sorted(row.detectable[question] or 1.0 for row in plan.rows)[len(plan.rows) // 2])
     grid = np.linspace(0.0, max(most, 1.2 * (plan.difference or 0.0)), POINTS)
     weights = None if shares is None else np.asarray(shares, dtype=float)
     series = []

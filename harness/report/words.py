@@ -4,7 +4,7 @@ import re
 
 from aem_harness.harness.compare.records import Comparison, Contrast, Decision, Estimate, Interval
 from aem_harness.harness.compare.verdicts import SURE
-from aem_harness.harness.compare.words import percent, points
+from aem_harness.harness.compare.words import chance, percent, points
 
 MINUS = r"(?<!\w)-(?=\d)"  # a hyphen that stands for a minus
 TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": "bad", "inferior": "bad"}
@@ -12,15 +12,19 @@ TONES = {"better": "good", "non-inferior": "good", "superior": "good", "worse": 
 
 def sentence(comparison: Comparison, contrast: Contrast) -> str:
     """Rates, difference and interval, and how sure one may be, on these tasks."""
-    rates = {arm.arm: arm.resolved.value for arm in comparison.arms}
     delta = contrast.difference
     level = f"{100 * comparison.level:g} %"
+    before, after = contrast.rates or (0.0, 0.0)
     return (
-        f"{contrast.candidate} resolves {percent(rates[contrast.candidate])} %, {contrast.baseline} "
-        f"{percent(rates[contrast.baseline])} %; paired over {delta.tasks} tasks, the difference is "
-        f"{signed(delta.value)} points, {level} interval {ends(delta.these)} on these tasks"
-        + (f" and {ends(delta.like)} on tasks like these." if delta.like else ".")
+        f"On the {delta.tasks} tasks that both have, {contrast.candidate} resolves {percent(after)} %, "
+        f"{contrast.baseline} {percent(before)} %; paired by task, the difference is {signed(delta.value)} points, "
+        f"{level} interval {ends(delta.these)} on these tasks"
+        + (f" and {ends(delta.like)} on tasks like these{_noted(delta.like)}." if delta.like else ".")
     )
+
+
+def _noted(interval: Interval) -> str:
+    return f" ({interval.note})" if interval.note else ""
 
 
 def decision_words(decision: Decision) -> str:
@@ -63,7 +67,7 @@ def best_words(comparison: Comparison) -> str:
     return (
         f"Best of {best.among} on the {best.tasks} shared tasks: {best.arm}, {percent(best.observed)} % as observed, "
         f"{percent(best.shrunken)} % corrected for having been picked{held}; the best in truth with "
-        f"probability {percent(best.probability, 0)} %."
+        f"probability {chance(best.probability)} %."
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aem_harness.harness.grading.other_release import Release
 
 REGRADES = "regrades.jsonl"
+GRADED = (Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.NOT_APPLIED, Outcome.TEST_TIMEOUT)  # verdicts on a patch
 
 
 class Again(Record):
@@ -133,8 +134,7 @@ def _due(
 
 def graded_keys(progress: Mapping[Key, Progress]) -> Sequence[Key]:
     """Rollouts with an official verdict on a patch: an empty one takes no grader."""
-    wanted = {Outcome.RESOLVED.value, Outcome.UNRESOLVED.value, Outcome.NOT_APPLIED.value, Outcome.TEST_TIMEOUT.value}
-    return [key for key, state in progress.items() if state.grade and state.grade["outcome"] in wanted]
+    return [key for key, state in progress.items() if state.grade and state.grade["outcome"] in GRADED]
 
 
 def by_release(folder: Path, tasks: Mapping[str, Task], progress: Mapping[Key, Progress], python: Path) -> "Release":

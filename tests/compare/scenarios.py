@@ -22,7 +22,7 @@ from aem_harness.harness.compare.mcnemar import tango
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
 from aem_harness.harness.compare.simulate import VERIFIED_REPOS, World, draw_world, observed, roll
-from aem_harness.harness.compare.units import run_variance
+from aem_harness.harness.compare.units import RunMeans, run_variance, spread_of
 from aem_harness.harness.compare.values import Floats, Ints, TaskValues, Trials, difference
 from aem_harness.harness.compare.winner import best_of
 
@@ -242,6 +242,38 @@ def method_difference(reps: int, sd: float, *, runs: int, seeds: int, tasks: int
 
     unit = repeat(reps, 0.95, once)
     return unit, Share(sum(pooled), reps, 0.95)
+
+
+def run_spread(reps: int, sd: float, *, runs: int, seeds: int, tasks: int = 500) -> tuple[Share, list[float]]:
+    """Interval of the standard deviation between training runs; and every upper end.
+
+    With one rollout a task the rollouts' part cannot be taken out: then the sum of both is to be covered.
+    """
+    highs: list[float] = []
+    nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+
+    def once(rng: np.random.Generator) -> bool:
+        p = draw_world(rng).baseline if tasks == 500 else draw_world(rng, {"a/a": tasks}).baseline
+        rates = np.array(draw_runs(p, sd, runs, seeds, rng)) / seeds
+        noise = rates * (1 - rates) / (seeds - 1) if seeds > 1 else np.full(rates.shape, np.nan)
+        own = [
+            TaskValues(("",) * tasks, rate, own, own**2, np.full(tasks, 1 / seeds), np.full(tasks, "a"), ())
+            for rate, own in zip(rates, noise, strict=True)
+        ]
+        at_most = float(np.mean([these_tasks(one).se ** 2 for one in own]))
+        found = spread_of(RunMeans(tuple(map(str, range(runs))), rates, noise, at_most))
+        assert found is not None
+        clipped = np.clip(p, 1e-9, 1 - 1e-9)
+        moved = [1 / (1 + (1 / clipped - 1) * np.exp(-sd * node)) for node in nodes]
+        means = np.array([one.mean() for one in moved])
+        centre = weights @ means / weights.sum()
+        truth = weights @ (means - centre) ** 2 / weights.sum()
+        if seeds == 1:
+            truth += weights @ np.array([(one * (1 - one)).mean() for one in moved]) / weights.sum() / tasks
+        highs.append(found[2])
+        return bool(found[1] <= np.sqrt(truth) <= found[2])
+
+    return repeat(reps, 0.95, once), highs
 
 
 # --- false positives and power --------------------------------------------------------------------------------------

@@ -360,3 +360,43 @@ def test_a_whole_comparison_of_run_folders_shows_behaviour_flips_and_curves(tmp_
 )
 def test_a_test_script_of_the_agents_own_is_a_test_run_and_reading_one_is_not(command: str, runs_tests: bool) -> None:
     assert bool(TESTING.search(command)) is runs_tests
+
+
+def test_no_interval_leaves_the_scale_of_its_metric_and_none_seen_is_not_none() -> None:
+    """A share of -2 %, a price below nothing, and "no rollout reaches a limit, for certain" were all printed."""
+    table = made_up(n=6, seeds=2)
+    few = table.assign(exit_status="submitted", resolved=table["seed"].eq(0) & table["instance_id"].eq("x__y-1"))
+    few["completion_tokens"] = np.where(few["instance_id"] == "x__y-2", 1_000_000, 10)
+    few.loc[(few["arm"] == "b") & (few.index % 12 == 1), "outcome"] = "empty_patch"
+    rows = {row.name: row for row in compare(Outcomes(few)).metrics}
+    limits, empty = (rows[name] for name in ("limits reached", "empty patches"))
+    assert (limits.arms["a"].value, limits.arms["a"].these.low) == pytest.approx((0, 0))
+    assert limits.arms["a"].these.high > 0.1
+    assert limits.differences["b"].these.low < 0 < limits.differences["b"].these.high
+    for row in rows.values():
+        assert all(one.these.low >= 0 for one in row.arms.values()), row.name
+    for one in (*limits.arms.values(), *empty.arms.values()):
+        assert one.like is not None
+        assert 0 <= one.like.low <= one.value <= one.like.high <= 1
+
+
+def test_shares_of_tool_calls_have_the_intervals_of_the_level_that_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (arm, f"x__y-{task}", seed, int(rng.random() < 0.5), int(rng.random() < 0.8))
+        for arm in ("free", "without")
+        for task in range(30)
+        for seed in range(4)
+    ]
+    table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved", "tool_calls"]), "made up")
+    wide, narrow = (
+        [
+            row.arms["free"].these
+            for row in compare(Outcomes(table), options=Options(level=level, calls=("free", "without"))).metrics
+            if row.section == "tools"
+        ]
+        for level in (0.99, 0.8)
+    )
+    assert [one.level for one in wide] == [0.99] * 3
+    for one, other in zip(wide, narrow, strict=True):
+        assert one.low < other.low < other.high < one.high

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aem_harness.harness.compare.intervals import estimate_difference
-from aem_harness.harness.compare.values import TaskValues
+from aem_harness.harness.compare.intervals import cr2, estimate_difference
+from aem_harness.harness.compare.simulate import observed, roll
+from aem_harness.harness.compare.values import TaskValues, Trials
 from tests.compare import scenarios as sim
 
 REPS = 600
@@ -50,6 +51,29 @@ def test_new_tasks_are_covered_where_hardly_a_task_moves(
 
 def test_three_clusters_are_still_covered() -> None:
     assert sim.difference_like(REPS, (4, 4), repos=FEW, repo_spread=0.1).at_least()
+
+
+@pytest.mark.parametrize("sizes", [(60, 60), (100, 20), (200, 4, 2), (24,) * 5], ids=str)
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_few_repositories_are_covered_even_if_one_has_nearly_all(sizes: tuple[int, ...], spread: float) -> None:
+    repos = {f"r{number}/r": size for number, size in enumerate(sizes)}
+    assert sim.difference_like(REPS, (4, 4), repos=repos, repo_spread=spread, task_spread=0.1).at_least()
+
+
+@pytest.mark.parametrize("rollouts", [1, 4])
+def test_repositories_that_agree_by_chance_are_no_surer_than_one(rollouts: int) -> None:
+    """Two repositories with the same mean difference have no variance: the interval was as narrow as a rerun's."""
+    rng = np.random.default_rng(0)
+    half = [roll(np.full(100, p), rollouts, rng).solved for p in (0.4, 0.5)]
+    a, b = (Trials(np.tile(solved, 2), np.full(200, rollouts), np.zeros(200, dtype=np.int64)) for solved in half)
+    two, one = np.repeat(["a/a", "b/b"], 100), np.repeat("a/a", 200)
+    assert cr2((b.solved - a.solved) / rollouts, two)[0] < 1e-20
+    agreed, alone = (estimate_difference(observed(a, repos), observed(b, repos)).like for repos in (two, one))
+    assert agreed is not None
+    assert alone is not None
+    assert (agreed.low, agreed.high) == pytest.approx((alone.low, alone.high))
+    assert agreed.df == pytest.approx(1)
+    assert "2 repositories, of 1.0 degrees of freedom: little evidence on others" in agreed.note
 
 
 @pytest.mark.parametrize("tasks", [500, 50])

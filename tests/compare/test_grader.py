@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.compare import compare
+from aem_harness.harness.compare.compare import Options, compare
 from aem_harness.harness.compare.grader import noise_of
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
+from aem_harness.harness.compare.records import GraderNoise
 from aem_harness.harness.compare.sensitivity import task_list
 from aem_harness.harness.compare.words import grader_words
 from aem_harness.harness.config import RunConfig
@@ -22,6 +23,7 @@ from aem_harness.harness.run.auditing import CANARY, Regrading, regrade_run
 from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades, regrade_patches
 from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Outcome
+from benchmarks.grader_noise import WORLDS, flip_rates
 from tests.compare.test_compare import counts, table
 
 
@@ -38,12 +40,57 @@ def by_arm(outcomes: Outcomes) -> dict[str, pd.DataFrame]:
 def test_flips_are_counted_over_patches_and_failed_gradings_are_no_flips() -> None:
     found = [again(i, t, Outcome.UNRESOLVED if i < 2 else Outcome.RESOLVED) for i in range(20) for t in (1, 2)]
     found += [again(30, 1, Outcome.ERROR), again(31, 1, Outcome.UNRESOLVED, moved=True)]
-    noise = noise_of(found)
+    noise = noise_of({"base": found}, by_arm(table(base=counts([1] * 40, 1))))
     assert (noise.patches, noise.gradings, noise.errors, noise.flips) == (21, 41, 1, 5)
-    assert noise.rate == pytest.approx(0.1)
-    assert noise.low < 0.1 < noise.high
-    assert noise.moved_rate == 1
+    assert (noise.moved_rate, noise.others_rate) == (1, pytest.approx(0.1))
     assert noise.by_repository == {"x/y": 5}
+
+
+def test_the_flip_rate_is_that_of_all_patches_not_of_those_that_were_chosen() -> None:
+    """10 of 100 tasks moved, and half of their verdicts flip; of the others 40 were drawn, and none does."""
+    arms = by_arm(table(base=counts([1] * 100, 4)))
+    moved = [
+        Again(
+            instance_id=f"x__y-{task}", seed=seed, time=1, was=Outcome.RESOLVED, moved=True, patch_sha256="a",
+            now=Outcome.UNRESOLVED if seed % 2 else Outcome.RESOLVED,
+        )
+        for task in range(10)
+        for seed in range(4)
+    ]  # fmt: skip
+    drawn = [again(task, 1, Outcome.RESOLVED) for task in range(10, 50)]
+    noise = noise_of({"base": [*moved, *drawn]}, arms)
+    assert noise.rate == pytest.approx(0.1 * 0.5 + 0.9 * 0)
+    assert noise.low < noise.rate < noise.high
+    assert noise_of({"base": drawn}, arms).rate == 0
+    assert noise_of({"base": moved}, arms).rate == 0.5, "of the others nothing is known: they are taken to be alike"
+    words = " ".join(grader_words(noise))
+    assert "20 of 80 gradings of 80 patches flipped; of all patches 5.0 %" in words
+    assert "(50.0 % of tasks that moved, 0.0 % of the others)" in words
+    few = arms["base"][arms["base"]["instance_id"].str.slice(5).astype(int) >= 10]
+    assert noise_of({"base": [*moved, *drawn]}, {"base": few}).rate == 0, "quarantined tasks are not in the arms"
+
+
+def test_an_arm_with_more_patches_counts_for_more_in_the_rate_and_for_less_in_the_difference() -> None:
+    outcomes = table(base=counts([0, 1] * 20, 1), new=counts([0, 4] * 20, 4))
+    (one,) = compare(outcomes).contrasts
+    flips = [again(i, 1, Outcome.UNRESOLVED) for i in range(40)]
+    none = [again(i, 1, Outcome.RESOLVED) for i in range(40)]
+    first, second = (
+        noise_of(found, by_arm(outcomes), [one])
+        for found in ({"base": flips, "new": none}, {"base": none, "new": flips})
+    )
+    assert (first.rate, second.rate) == (pytest.approx(0.2), pytest.approx(0.8))
+    assert first.widened[0].flips == 0.5  # where flips do most: 0.8 of the variance rests on the arm of one rollout
+    assert second.widened[0].flips < 0.4
+
+
+@pytest.mark.parametrize("world", ["DeepSWE, K 4", "no run noise, K 4", "flaky tasks, K 4"])
+def test_the_flip_rate_is_covered_and_right_on_average(world: str) -> None:
+    """Flips move tasks, so that those that did not move alone show far fewer of them."""
+    found = flip_rates(60, WORLDS[world], 0.02)
+    assert found.covered.at_least()
+    assert found.mean == pytest.approx(found.truth, rel=0.25)
+    assert found.others < 0.75 * found.truth
 
 
 def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> None:
@@ -51,15 +98,28 @@ def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> Non
     (one,) = compare(outcomes).contrasts
     assert one.decision.verdict == "better"
     arms = by_arm(outcomes)
-    sure = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one], arms).widened[0]
-    noisy = noise_of([again(i, 1, Outcome.RESOLVED if i % 2 else Outcome.UNRESOLVED) for i in range(50)], [one], arms)
-    many = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(2000)], [one], arms).widened[0]
-    assert sure.low < many.low < one.difference.these.low  # no flip among 50 patches says less than none among 2000
-    assert (many.low, many.high) == pytest.approx((one.difference.these.low, one.difference.these.high), abs=2e-3)
-    assert noisy.widened[0].low < sure.low < sure.high < noisy.widened[0].high
+
+    def noise(flips: int, of: int) -> GraderNoise:
+        outcome = [Outcome.UNRESOLVED if i < flips else Outcome.RESOLVED for i in range(of)]
+        return noise_of({"base": [again(i % 60, i, now) for i, now in enumerate(outcome)]}, arms, [one])
+
+    sure, noisy = noise(0, 50), noise(30, 60)
+    assert sure.widened[0].low < one.difference.these.low  # no flip among 50 patches does not say that there are none
+    assert noisy.widened[0].low < sure.widened[0].low < sure.widened[0].high < noisy.widened[0].high
     assert "50.0 %" in " ".join(grader_words(noisy))
-    assert f"at {100 * noisy.high:.1f} % flips, the upper end" in " ".join(grader_words(noisy))
+    assert f"at {100 * noisy.widened[0].flips:.1f} % flips, the upper end" in " ".join(grader_words(noisy))
     assert "not measured" in grader_words(None)[0]
+
+
+def test_the_more_patches_do_not_flip_the_less_an_interval_is_widened() -> None:
+    outcomes = table(base=counts([0, 4] * 1000, 4), new=counts([1, 4] * 1000, 4))
+    (one,) = compare(outcomes, options=Options(trajectories=False)).contrasts
+    few, many = (
+        noise_of({"base": [again(i, 1, Outcome.RESOLVED) for i in range(n)]}, by_arm(outcomes), [one]).widened[0]
+        for n in (50, 2000)
+    )
+    assert few.low < many.low < one.difference.these.low
+    assert (many.low, many.high) == pytest.approx((one.difference.these.low, one.difference.these.high), abs=2e-4)
 
 
 def test_the_widened_interval_covers_where_gradings_flip() -> None:
@@ -75,7 +135,7 @@ def test_the_widened_interval_covers_where_gradings_flip() -> None:
         a, b = counts(arms[0].tolist(), 1), counts(arms[1].tolist(), 1)
         one = judge_trials(("base", "new"), a, b, np.full(200, "x/y")).contrast
         seen = [again(i, 1, Outcome.RESOLVED if i % 20 else Outcome.UNRESOLVED) for i in range(100)]
-        wide = noise_of(seen, [one], by_arm(outcomes)).widened[0]
+        wide = noise_of({"base": seen}, by_arm(outcomes), [one]).widened[0]
         covered += wide.low <= 0 <= wide.high
         assert outcomes.arms == ["base", "new"]
     assert covered >= 60 * 0.95 - 3 * np.sqrt(60 * 0.95 * 0.05)
@@ -84,7 +144,8 @@ def test_the_widened_interval_covers_where_gradings_flip() -> None:
 def test_no_widened_interval_reaches_beyond_all_tasks() -> None:
     outcomes = table(base=counts([2] * 5, 2), new=counts([0] * 5, 2))
     (one,) = compare(outcomes).contrasts
-    wide = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(5)], [one], by_arm(outcomes)).widened[0]
+    seen = {"base": [again(i, 1, Outcome.RESOLVED) for i in range(5)]}
+    wide = noise_of(seen, by_arm(outcomes), [one]).widened[0]
     assert wide.low == -1
 
 
@@ -98,9 +159,9 @@ def test_widening_counts_gradings_as_they_are(seeds: tuple[int, int], reused: in
     outcomes = table(base=counts([0, 1] * 30, seeds[0]), new=counts([1, 1] * 30, seeds[1]))
     outcomes.table.loc[outcomes.table["seed"] < reused, "reuse"] = "reused"
     (one,) = compare(outcomes).contrasts
-    found = noise_of([again(i, 1, Outcome.RESOLVED) for i in range(50)], [one], by_arm(outcomes))
+    found = noise_of({"base": [again(i, 1, Outcome.RESOLVED) for i in range(50)]}, by_arm(outcomes), [one])
     wide, these = found.widened[0], one.difference.these
-    extra = 1.96 * np.sqrt(2 * found.high * (1 - found.high) / (60 * gradings))
+    extra = 1.96 * np.sqrt(2 * wide.flips * (1 - wide.flips) / (60 * gradings))
     assert wide.high - one.difference.value == pytest.approx(np.hypot(these.high - one.difference.value, extra), 1e-3)
 
 
@@ -148,7 +209,7 @@ def test_a_regrading_that_was_lost_to_infrastructure_is_repeated_by_the_same_com
     assert [one.now for one in found] == [Outcome.RESOLVED] * 3
     assert {one.grader for one in found} == {"swebench 5"}
     assert next(outcomes, None) is None, "what has a result is not repeated"
-    assert noise_of(found, ()).errors == 0
+    assert not [one for one in found if one.now is Outcome.ERROR]
 
 
 def test_an_interrupt_ends_the_regradings_under_way_and_keeps_nothing_of_them(tmp_path):

@@ -170,3 +170,28 @@ def test_the_allocation_is_written_for_every_task_of_the_history(tmp_path: Path)
     shown = CliRunner().invoke(app, ["plan", "--history", str(history), "--allocate", str(out), "--budget", "50"])
     assert shown.exit_code == 0, shown.output
     assert pd.read_csv(out)["seeds"].sum() == 50
+
+
+def test_a_difference_that_many_seeds_would_show_is_not_called_impossible() -> None:
+    """More than 512 seeds was reported as "no number of seeds suffices", because "repositories differ"."""
+    found = plan(DEEPSWE, difference=0.001)
+    assert found.needed["difference, these tasks"] is None
+    assert found.never == ("difference, tasks like these",)
+    shown = CliRunner().invoke(app, ["plan", "--difference", "0.1"])
+    assert shown.exit_code == 0, shown.output
+    assert "+0.1 points (these tasks): more than 512 seeds per arm on these 500 tasks" in shown.output
+    assert "+0.1 points (tasks like these): no number of seeds" in shown.output
+
+
+def test_no_power_is_written_as_certainty() -> None:
+    shown = CliRunner().invoke(app, ["plan", "--difference", "20"])
+    assert "> 99 %" in shown.output
+    assert "100 %" not in shown.output
+
+
+def test_nobody_can_gain_more_than_is_left() -> None:
+    shown = CliRunner().invoke(app, ["plan", "--difference", "20", "--rate", "95"])
+    assert shown.exit_code != 0
+    assert "more than the 5.0 that a baseline at 95.0 % leaves to gain" in str(shown.exception)
+    found = plan(DEEPSWE.model_copy(update={"rate": 0.98}), tasks=40, seeds=1).rows[0].detectable
+    assert found == {"these tasks": None, "tasks like these": None}

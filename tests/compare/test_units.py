@@ -231,3 +231,29 @@ def test_runs_that_solve_everything_or_nothing_are_compared(resolved: int) -> No
     (one,) = compare_runs(grouped(Outcomes(table), GROUPS)).contrasts
     assert (one.difference, one.p) == (0, 1)
     assert one.these.low < 0 < one.these.high
+
+
+@pytest.mark.parametrize("rollouts", [1, 2])
+def test_runs_that_agree_by_chance_leave_their_spread_open(rollouts: int) -> None:
+    """Three runs with the same mean were said to differ by 0.00 [0.00, 0.00] points."""
+    rows = [
+        (f"{method}-{run}", f"a__a-{task}", seed, int((task + 7 * run + 3 * seed) % 20 < 8))
+        for method in ("grpo", "aem")
+        for run in range(3)
+        for task in range(40)
+        for seed in range(rollouts)
+    ]
+    table = normalise(pd.DataFrame(rows, columns=["arm", "instance_id", "seed", "resolved"]), "made")
+    for method in compare_runs(grouped(Outcomes(table), GROUPS)).methods:
+        assert len({run.rate for run in method.runs}) == 1
+        assert method.sd_run == pytest.approx(0)
+        assert method.sd_run_ends is not None
+        assert method.sd_run_ends[0] == pytest.approx(0)
+        assert 0.05 < method.sd_run_ends[1] <= 0.5
+
+
+@pytest.mark.parametrize(("sd", "runs", "seeds"), [(0.0, 3, 4), (0.1, 3, 4), (0.3, 5, 2), (0.1, 2, 4), (0.3, 5, 1)])
+def test_the_spread_of_training_runs_is_covered(sd: float, runs: int, seeds: int) -> None:
+    covered, highs = sim.run_spread(300, sd, runs=runs, seeds=seeds)
+    assert covered.at_least()
+    assert min(highs) > 0.005
