@@ -40,7 +40,7 @@ def these_tasks(sample: TaskValues, level: float = 0.95) -> Interval:
         spread += collapsed**2 / max(alone - 1, 1)
     df = variance**2 / spread if spread else 1.0
     if variance < grain**2:
-        variance, df = grain**2, max(1 / grain - 1, 1.0)
+        variance, df = grain**2, max(_fewest(sample) - 1.0, 1.0)
     return Interval(
         question="these tasks",
         **_t_interval(float(sample.values.mean()), float(np.sqrt(variance)) / n, df, level),

@@ -29,6 +29,7 @@ def pass_values(
     """Either metric as `TaskValues`, on the tasks with at least k rollouts only (others would bias it).
 
     The noise of a task is the delete-one jackknife variance over its rollouts, which needs n > k: with n = k it is nan.
+    One rollout changes the value by up to k / n.
     """
     keep = rollouts >= k
     solved, rollouts = solved[keep], rollouts[keep]
@@ -42,7 +43,7 @@ def pass_values(
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = noise**2 / (rollouts - 1)
     kept = tuple(task for task, good in zip(tasks, keep, strict=True) if good)
-    return TaskValues(kept, values, noise, spread, 1 / comb(rollouts, k), clusters[keep], (rollouts,))
+    return TaskValues(kept, values, noise, spread, k / rollouts, clusters[keep], (rollouts,))
 
 
 def _share(part: Ints, whole: Ints, k: int) -> Floats:

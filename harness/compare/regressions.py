@@ -2,9 +2,9 @@
 
 Model of a task's two resolve probabilities: the baseline's is drawn from Beta(a, b); with probability `same` the
 candidate's is the same number, otherwise it is drawn anew from Beta(a, b). a, b and `same` are fitted to all tasks by
-maximum marginal likelihood (empirical Bayes), so that a lone failure among 500 unchanged tasks is shrunk towards "no
-change", and one among 500 that all failed is not. Beta-binomial marginals: Griffiths 1973; the local probabilities are
-those of Efron's two-groups model (2008).
+maximum marginal likelihood (empirical Bayes; of `same` with one more unchanged task), so that a lone failure among 500
+unchanged tasks is shrunk towards "no change", and one among 500 that all failed is not. Beta-binomial marginals:
+Griffiths 1973; the local probabilities are those of Efron's two-groups model (2008).
 """
 
 from dataclasses import dataclass
@@ -106,15 +106,17 @@ def _derivatives(solved: Floats, rollouts: Floats, count: Ints, a: float, b: flo
 
 
 def _fit_share(together: Floats, apart: Floats) -> float:
-    """The mixing weight that maximises the likelihood, by halving: the log-likelihood is concave in it."""
+    """The mixing weight, by halving: of the likelihood times the weight itself, whose logarithm is concave in it.
+
+    As if one more task were known not to have changed. Without it a few tasks that nearly all moved give 0, and then a
+    small change of the one that did not is called certain (docs/statistics.md).
+    """
     ratio = np.exp(np.clip(together - apart, -700, 700))
 
     def slope(share: float) -> float:
-        return float(((ratio - 1) / (share * ratio + 1 - share)).sum())
+        return float(((ratio - 1) / (share * ratio + 1 - share)).sum()) + 1 / share
 
     low, high = 1e-9, 1 - 1e-9
-    if slope(low) <= 0:
-        return 0.0
     if slope(high) >= 0:
         return 1.0
     for _ in range(50):

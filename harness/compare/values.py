@@ -53,7 +53,7 @@ class TaskValues:
     values: mean over the rollouts of the task; nan where it has none.
     noise: unbiased estimate of the variance of `values` over re-runs; nan where it cannot be estimated (one rollout).
     noise_spread: sum of noise^2 / df over the arms involved, for Satterthwaite's degrees of freedom.
-    grain: the smallest step of `values`, 1/K for a rate over K rollouts, 0 where there is none; floors the variance.
+    grain: how far one rollout can move a value, 1/K for a rate over K, 0 for what is no rate; floors the variance.
     clusters: label of the repository of each task.
     counts: rollouts behind each value, one array an arm involved.
     """

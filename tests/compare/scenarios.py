@@ -256,8 +256,9 @@ def run_spread(reps: int, sd: float, *, runs: int, seeds: int, tasks: int = 500)
         p = draw_world(rng).baseline if tasks == 500 else draw_world(rng, {"a/a": tasks}).baseline
         rates = np.array(draw_runs(p, sd, runs, seeds, rng)) / seeds
         noise = rates * (1 - rates) / (seeds - 1) if seeds > 1 else np.full(rates.shape, np.nan)
+        count = np.full(tasks, seeds)
         own = [
-            TaskValues(("",) * tasks, rate, own, own**2, np.full(tasks, 1 / seeds), np.full(tasks, "a"), ())
+            TaskValues(("",) * tasks, rate, own, own**2, np.full(tasks, 1 / seeds), np.full(tasks, "a"), (count,))
             for rate, own in zip(rates, noise, strict=True)
         ]
         at_most = float(np.mean([these_tasks(one).se ** 2 for one in own]))

@@ -111,6 +111,12 @@ def test_pass_at_k_is_covered_at_least_as_stated(n: int, k: int) -> None:
     assert sim.pass_k_these(REPS, n, k).at_least()
 
 
+@pytest.mark.parametrize(("n", "k"), [(5, 4), (8, 4)])
+def test_pass_at_k_of_ten_tasks_is_covered(n: int, k: int) -> None:
+    """Its noise is zero for most tasks: of ten it was covered in 85 to 89 %."""
+    assert sim.pass_k_these(REPS, n, k, repos={"a/a": 10}).at_least()
+
+
 @pytest.mark.parametrize("seeds", [(1, 1), (4, 4), ((3, 4), (3, 4)), UNEQUAL], ids=str)
 def test_identical_arms_are_called_different_as_often_as_stated(seeds: tuple) -> None:
     assert sim.permutation_rejects(REPS, seeds, mid=True).within()
