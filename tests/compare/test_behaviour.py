@@ -392,7 +392,7 @@ def test_shares_of_tool_calls_have_the_intervals_of_the_level_that_was_asked_for
     wide, narrow = (
         [
             row.arms["free"].these
-            for row in compare(Outcomes(table), options=Options(level=level, calls=("free", "without"))).metrics
+            for row in compare(Outcomes(table), options=CompareOptions(level=level, calls=("free", "without"))).metrics
             if row.section == "tools"
         ]
         for level in (0.99, 0.8)

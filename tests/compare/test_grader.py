@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.compare.compare import Options, compare
+from aem_harness.harness.compare.compare import CompareOptions, compare
 from aem_harness.harness.compare.grader import noise_of
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
 from aem_harness.harness.compare.records import GraderNoise
@@ -113,7 +113,7 @@ def test_a_noisy_grader_widens_intervals_and_unsettles_a_narrow_verdict() -> Non
 
 def test_the_more_patches_do_not_flip_the_less_an_interval_is_widened() -> None:
     outcomes = table(base=counts([0, 4] * 1000, 4), new=counts([1, 4] * 1000, 4))
-    (one,) = compare(outcomes, options=Options(trajectories=False)).contrasts
+    (one,) = compare(outcomes, options=CompareOptions(trajectories=False)).contrasts
     few, many = (
         noise_of({"base": [again(i, 1, Outcome.RESOLVED) for i in range(n)]}, by_arm(outcomes), [one]).widened[0]
         for n in (50, 2000)
