@@ -112,7 +112,7 @@ def _gold_run(task: Task, script: str, open_environment: official.OpenEnvironmen
 
 def _run(task: Task, patch: str, open_environment: official.OpenEnvironment, timeout: float) -> TestRun | str:
     """The run of a patch; the reason, in words, if there is no result."""
-    attempt = official.try_patch(task, patch, open_environment, timeout)
+    attempt = official.try_patch_patiently(task, patch, open_environment, timeout)
     if attempt.run is None:
         return "the patch could not be applied"
     return f"out of time ({timeout:g} s) with variants" if attempt.run.timed_out else attempt.run

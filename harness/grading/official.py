@@ -25,6 +25,7 @@ from aem_harness.harness.grading.verdict import (
     Verdict,
     Witness,
     judge,
+    out_of_its_own_time,
     refusal,
     timeout_note,
 )
@@ -335,6 +336,14 @@ def try_patch(
         write_text(folder / NOTES, note)
         if attempt.run:
             write_text(folder / EVAL_SCRIPT, script)
+    return attempt
+
+
+def try_patch_patiently(task: Task, patch: str, open_environment: OpenEnvironment, timeout: float) -> Attempt:
+    """The same, once more where a time limit of the eval script itself ended it: the machine may have been slow."""
+    attempt = try_patch(task, patch, open_environment, timeout)
+    if attempt.run and out_of_its_own_time(attempt.run.output.decode(errors="replace")):
+        attempt = try_patch(task, patch, open_environment, timeout)
     return attempt
 
 

@@ -110,7 +110,7 @@ class Regrader(SecondGrader):
     def _run(self, patch: str, planted: Planted) -> Seen | str:
         """Run a patch with these canaries in a fresh container; the reason, in words, if there is no result."""
         task = self._task.model_copy(update={"eval_script": planted.script})
-        attempt = official.try_patch(task, patch, self._open, self._timeout)
+        attempt = official.try_patch_patiently(task, patch, self._open, self._timeout)
         if attempt.run is None:
             return "the patch could not be applied again"
         if attempt.run.timed_out:

@@ -83,7 +83,7 @@ def judge(report: Mapping[str, Any], log: str, witness: Witness | None = None) -
         return Verdict(Outcome.ERROR, "no space left on the container's disk")
     if timeout := _TIMED_OUT.search(log):
         return Verdict(Outcome.TEST_TIMEOUT, f"tests ran longer than {timeout[1]} s")
-    if witness and _exit_status(log) == _TIMEOUT:
+    if witness and out_of_its_own_time(log):
         return Verdict(Outcome.ERROR, f"a time limit of the eval script ended its tests (exit status {_TIMEOUT})")
     if report["patch_successfully_applied"]:
         return Verdict(Outcome.UNRESOLVED, _failures(report["tests_status"]))
@@ -112,6 +112,11 @@ def _without_results(report: Mapping[str, Any], log: str, witness: Witness | Non
     if (status := _exit_status(log)) and status != "0":
         return Verdict(Outcome.UNRESOLVED, f"tests exited with status {status} but the log shows no failed test{flag}")
     return Verdict(Outcome.UNRESOLVED, f"no test result in the log{flag}")
+
+
+def out_of_its_own_time(log: str) -> bool:
+    """Did a time limit of the eval script itself end the tests, as the log has it?"""
+    return _exit_status(log) == _TIMEOUT
 
 
 def _exit_status(log: str) -> str:

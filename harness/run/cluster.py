@@ -278,7 +278,7 @@ class Node:
         if self.info.id not in {node.id for node in alive()}:
             return False
         try:
-            if not self._ask("there", timeout=30.0):
+            if not self._ask("there", timeout=60.0):  # a container is tried there
                 return False
         except SiteLost:
             self.start()

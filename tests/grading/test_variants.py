@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.grading import heldout, variants
+from aem_harness.harness.grading import heldout, official, variants
 from aem_harness.harness.grading.canary import Planted
-from aem_harness.harness.grading.container import TestRun
+from aem_harness.harness.grading.container import Attempt, TestRun
 from aem_harness.harness.grading.heldout import HeldOut, VariantRunner
-from aem_harness.harness.grading.regrade import Regrade, finding
+from aem_harness.harness.grading.regrade import Regrade, Regrader, finding
 from aem_harness.harness.grading.variants import Variant, drafts, learnt, plant
 from aem_harness.harness.grading.verdict import Witness
 from aem_harness.harness.io import read_json
@@ -213,6 +213,27 @@ def test_a_variant_that_gold_fails_now_is_no_evidence(cache: Path, monkeypatch: 
 def test_a_run_that_did_not_end_says_nothing_of_the_patch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = ran(monkeypatch, {"mine": "out of time"})
     assert (found.state, found.reason, found.marks) == ("unaudited", "out of time", ())
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_what_a_slow_machine_did_not_end_in_the_script_s_own_time_is_run_once_more(
+    monkeypatch: pytest.MonkeyPatch, slow: int
+) -> None:
+    """Else it failed all variants and canaries, which gold passed a moment later: a grave mark."""
+    limited = TestRun(b"'>>>>> Start Test Output'\n>>>>> Test Exit Code: 124\n", timed_out=False, witness=Witness())
+    runs: list[TestRun] = []
+
+    def attempt(*_: object) -> Attempt:
+        runs.append(limited if len(runs) < slow else simulated(BOTH_PASS))
+        return Attempt("", runs[-1])
+
+    monkeypatch.setattr(official, "try_patch", attempt)
+    task = tiny_task()
+    last = heldout._run(task, "mine", lambda: pytest.fail("no container"), 1.0)
+    assert (len(runs), last) == (min(slow, 1) + 1, limited if slow == 2 else simulated(BOTH_PASS))
+    runs.clear()
+    Regrader(task, open_environment=lambda: pytest.fail("no container"))._run("mine", Planted((), task.eval_script))
+    assert len(runs) == min(slow, 1) + 1
 
 
 def test_variants_belong_to_one_gold_patch_script_and_image(cache: Path) -> None:
