@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
-from aem_harness.api.sites import HERE, AtATime, Driver, Where
+from aem_harness.api.sites import HERE, AtATime, Driver, Where, opened
 from aem_harness.harness.errors import ConfigError, DataError, listed, summed_up
 
 if TYPE_CHECKING:
@@ -167,7 +167,6 @@ def regrade(
 
     `dataset` None: that of each run. Raises DataError for a folder that is no run.
     """
-    from aem_harness.api.sites import opened
     from aem_harness.harness.config import RunConfig
     from aem_harness.harness.io import read_json
     from aem_harness.harness.report.live import warner

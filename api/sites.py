@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import AemError, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -265,7 +265,6 @@ def _tell_of_architectures(pool: "Pool", tell: Callable[[str], None]) -> None:
 
 def _refuse_twice(found: "Sequence[Engine]") -> None:
     """Two addresses of one engine would work it twice as hard as asked, and reap each other's containers."""
-    from aem_harness.harness.errors import AemError
     from aem_harness.harness.sandbox.engine import at, identity
 
     known: dict[str, Engine] = {}

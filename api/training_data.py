@@ -12,7 +12,7 @@ from aem_harness.api.grading import How, grade_all
 from aem_harness.api.running import Selection, Tasks, quiet
 from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, AemError, DataError
 from aem_harness.harness.io import write_json, write_json_lines
-from aem_harness.harness.types import Outcome
+from aem_harness.harness.types import Outcome, Prediction
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,7 +191,6 @@ def _validated(
 ) -> "tuple[list[Task], list[Dropped], dict[str, Any]]":
     """The tasks that the gold patch resolves and an unchanged tree does not, graded officially."""
     from aem_harness.harness.grading.official import grader_version
-    from aem_harness.harness.types import Prediction
 
     graded: dict[str, dict[str, tuple[str, str]]] = {}
     for arm in ("gold", "unchanged"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from aem_harness.commands import options
-from aem_harness.harness.errors import counted
+from aem_harness.harness.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.records import Plan
@@ -163,7 +163,6 @@ def plan(
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.plan_view import show_allocation
     from aem_harness.harness.compare.surface import write_allocation
-    from aem_harness.harness.errors import ConfigError
 
     if registered.register_at is not None:
         _register(registered.register_at, registered, target)
@@ -232,7 +231,6 @@ def _plan_methods(
     from aem_harness.harness.compare.plan_runs import SEEDS, answer, plan_runs, rows
     from aem_harness.harness.compare.plan_view import assumption_line
     from aem_harness.harness.compare.terminal import table_of
-    from aem_harness.harness.errors import ConfigError
 
     if target.difference is None:
         raise ConfigError("--run-sd plans for a difference between methods: add --difference POINTS")
@@ -267,7 +265,6 @@ def _register(path: Path, asked: Registered, target: Target) -> None:
     from aem_harness import __version__
     from aem_harness.api.running import Tasks, choose
     from aem_harness.harness.compare.registration import Registration, now, register
-    from aem_harness.harness.errors import ConfigError
 
     if asked.dataset is None or target.seeds is None:
         raise ConfigError("--register fixes tasks and seeds: give --set and --seeds")

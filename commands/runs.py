@@ -1,13 +1,15 @@
 """`aem runs`: list, annotate, remove and archive runs; `aem status`: the progress of one."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from aem_harness.commands.options import MetricsPort
-from aem_harness.harness.errors import ConfigError, counted
+from aem_harness.harness.errors import AemError, ConfigError, DataError, counted
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")]
@@ -35,7 +37,6 @@ def list_(
     """List every run below the folders: progress, resolved rate, losses, age and size."""
     from rich.console import Console
 
-    from aem_harness.harness.errors import AemError
     from aem_harness.harness.report.runs import runs_table
     from aem_harness.harness.run.listing import as_rows, find_runs, read_state
 
@@ -74,8 +75,6 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete run folders, except those of running processes."""
-    import shutil
-
     from aem_harness.harness.report.runs import size_words
     from aem_harness.harness.run.listing import read_state
 
@@ -121,7 +120,6 @@ def restore_(
 
 def verify_(run: Run) -> None:
     """Check a restored run against the digests in its archive."""
-    from aem_harness.harness.errors import DataError
     from aem_harness.harness.run.archive import verify
 
     problems = list(verify(run))
@@ -140,8 +138,6 @@ def status(
     metrics_port: MetricsPort = None,
 ) -> None:
     """Show the progress of any run: pace, time left, outcomes, exit statuses and current rollouts."""
-    import time
-
     from rich.console import Console
     from rich.live import Live
 

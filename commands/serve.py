@@ -1,5 +1,6 @@
 """`aem serve`: servers for registered checkpoints; `aem determinism`: how reproducible a server is."""
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,6 @@ def serve_(
     log: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the servers log.")] = Path("logs"),
 ) -> None:
     """Serve checkpoints until Ctrl-C, with vLLM, or small ones on transformers. A crashed server is restarted once."""
-    import time
-
     from rich.console import Console
 
     from aem_harness.aem_checkpoints.command import together

@@ -1,5 +1,6 @@
 """`aem train`: train a policy, from a YAML file to a checkpoint folder."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,8 +146,6 @@ def _check(config: Any, folder: Path, console: Any, *, resume: bool) -> None:
         check(config, folder, resume=resume)
         console.print(f"settings of {config.name} are valid: {config.steps} steps, kind {config.kind}")
         return
-    import shlex
-
     from aem_harness.training.engines import verl_run
 
     findings = verl_run.check(config, folder)

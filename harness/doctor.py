@@ -1,6 +1,7 @@
 """What a run needs from this machine, checked: each finding comes with its remedy."""
 
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -40,8 +41,6 @@ def examine_nodes(address: str, dataset: str) -> Iterator[Finding]:
 
     The dataset is read here alone, as by a run.
     """
-    import time
-
     from aem_harness.harness.run.cluster import Looker, connect, lookers
 
     try:

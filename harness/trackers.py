@@ -5,6 +5,7 @@ the latter, MLflow writes below the folder given here. Light: nothing is importe
 """
 
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,8 +141,6 @@ class _Wandb:
 
 class _MLflow:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], done: int | None) -> None:
-        import os
-
         self._mlflow = _library("mlflow", "mlflow")
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             self._mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")

@@ -7,7 +7,7 @@ from aem_harness.aem_checkpoints.card import CARD, read_card
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import write_text
 from aem_harness.training.config import Settings, TrlConfig, WarmStartConfig
-from aem_harness.training.folder import is_main
+from aem_harness.training.folder import is_main, refuse
 from aem_harness.training.reference import Report
 from aem_harness.training.verl_config import VerlConfig
 from aem_harness.training.watch import Watcher, refuse_stopped
@@ -89,7 +89,6 @@ def slow_here(config: Settings) -> str:
 def check(config: Settings, out: Path, *, resume: bool = False) -> None:
     """What `train` checks before its first step, for the engines of one machine; raises ConfigError."""
     from aem_harness.training.checkpoint import load_state
-    from aem_harness.training.folder import refuse
     from aem_harness.training.start import policy_folder
 
     if isinstance(config, TrlConfig):

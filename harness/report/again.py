@@ -13,7 +13,7 @@ from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load,
 from aem_harness.harness.ends import Whose, read_ends
 from aem_harness.harness.errors import ConfigError, DataError, validating
 from aem_harness.harness.io import read_json, write_json
-from aem_harness.harness.report.paper import DEFAULT_COLUMNS, PaperTable
+from aem_harness.harness.report.paper import DEFAULT_COLUMNS, PaperTable, needs_trajectories, paper_table, transposed
 from aem_harness.harness.schema import KEY
 from aem_harness.harness.types import Record
 
@@ -78,7 +78,6 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
     from aem_harness.harness.compare.compare import CompareOptions, compare
     from aem_harness.harness.compare.registration import as_registered
     from aem_harness.harness.report.formats import FORMATS
-    from aem_harness.harness.report.paper import needs_trajectories, paper_table
     from aem_harness.harness.report.reference import reference
 
     if options.format not in FORMATS:
@@ -124,7 +123,6 @@ def make_table(sources: Sequence[str], options: TableOptions) -> MadeTable:
 
 def _written(table: PaperTable, inputs: TableInputs) -> MadeTable:
     from aem_harness.harness.report.formats import FORMATS, latex_width
-    from aem_harness.harness.report.paper import transposed
 
     table = transposed(table) if inputs.options.transpose else table
     text = FORMATS[inputs.options.format](table)

@@ -8,6 +8,7 @@ loss as before, and so is work that is interrupted repeatedly: then it may be th
 
 import logging
 import math
+import shutil
 import threading
 import time
 from collections import Counter
@@ -75,8 +76,6 @@ class Disk:
 
     def glance(self) -> str:
         """Is one of them nearly full?"""
-        import shutil
-
         for folder in (self._folder, *self._others):
             try:
                 disk = shutil.disk_usage(folder)

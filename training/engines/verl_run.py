@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -358,8 +358,6 @@ def refuse_misfit(findings: Iterable[FitFinding]) -> None:
 
 
 def _version() -> str:
-    from importlib.metadata import version
-
     return version("verl")
 
 
