@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import logging
+import threading
 
 import pytest
 
@@ -17,6 +18,17 @@ def test_a_lock_that_another_holds_is_refused_and_freed_with_its_file(tmp_path):
             locks.lock(second)
         first.close()
         assert locks.lock(second)
+
+
+def test_who_only_looks_whether_a_run_is_written_keeps_nobody_from_writing_it(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with path.open("w") as mine, path.open("w") as looking:
+        locks.lock(looking, shared=True)
+        with pytest.raises(locks.Held):
+            locks.lock(mine)
+        monkeypatch.setattr(locks, "LOOK", 30)
+        threading.Timer(0.05, looking.close).start()
+        assert locks.lock(mine)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
