@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
 
@@ -26,7 +27,12 @@ def verdict_panel(comparison: Comparison) -> Panel:
             lines += _contrast(comparison, contrast)
     if comparison.best is not None and comparison.best.probability >= SURE:
         lines.append(_best(comparison.best))
-    return Panel(Group(*lines), title="Verdict", title_align="left", expand=False)
+    return Panel(Group(*map(_hung, lines)), title="Verdict", title_align="left", expand=False)
+
+
+def _hung(line: Text) -> RenderableType:
+    """An indented line, which stays indented where it wraps."""
+    return Padding(line[2:], (0, 0, 0, 2), expand=False) if line.plain.startswith("  ") else line
 
 
 def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
