@@ -449,8 +449,10 @@ def _repair(path: Path) -> list[Event]:
 def _parse(path: Path, lines: Iterable[bytes]) -> Iterator[Event]:
     lines, before = iter(lines), 0
     while some := list(islice(lines, LINES)):
-        whole = some if some[-1].endswith(b"\n") else some[:-1]  # torn
+        whole = some if some[-1].endswith(b"\n") else some[:-1]
         yield from _together(whole) or _one_by_one(path, whole, before)
+        if len(whole) < len(some):  # torn, or just being written: its rest would be a line of its own
+            return
         before += len(some)
 
 

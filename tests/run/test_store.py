@@ -142,6 +142,13 @@ def test_a_damaged_line_is_named_wherever_it_stands_and_those_before_it_are_read
     assert seen == list(range(1, place))
 
 
+def test_a_line_that_is_just_being_written_ends_what_is_read(tmp_path):
+    """The next read of the file begins in the middle of that line, once its rest is there."""
+    whole, torn = (json.dumps({"event": "rollout", "seed": seed}).encode() + b"\n" for seed in range(2))
+    lines = [whole] * (run_store.LINES - 1) + [torn[:20], torn[20:], whole]
+    assert [event["seed"] for event in run_store._parse(tmp_path, lines)] == [0] * (run_store.LINES - 1)
+
+
 def test_more_seeds_and_instances_widen_the_same_run(tmp_path):
     with open_store(tmp_path / "r"):
         pass
