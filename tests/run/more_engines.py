@@ -125,7 +125,8 @@ def _shims(folder: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if "containerd-shim" in (line := path.read_text()) and folder in line:
+            line = path.read_text("utf-8", "replace")  # of any process of the machine
+            if "containerd-shim" in line and folder in line:
                 shim = int(path.parent.name)
                 found += [*_children(shim), shim]
     return found
