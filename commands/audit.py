@@ -57,6 +57,7 @@ class Instead:
 
 
 def audit(
+    context: typer.Context,
     folders: Annotated[list[Path] | None, typer.Argument(metavar="RUN", help="Run folders.")] = None,
     canary: options.Canary = 0.05,
     dataset: Annotated[
@@ -83,10 +84,13 @@ def audit(
     if [bool(folders), instead.trajectories is not None, instead.make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
     where = machines.where()
-    if not folders and not where.here:
+    ignored = [] if folders else options.given(context, machines)
+    if instead.trajectories is not None and ignored:
+        raise ConfigError(f"--trajectories starts no container: remove {', '.join(ignored)}")
+    if elsewhere := {"--engine", "--ray"}.intersection(ignored):
         raise ConfigError(
-            f"only audits of run folders use other engines: remove {options.named(where)}"
-            + ", or set DOCKER_HOST to the engine that makes variants" * instead.make_variants
+            f"only audits of run folders use other engines: remove {' and '.join(sorted(elsewhere))}, or set "
+            "DOCKER_HOST to the engine that makes variants"
         )
     console = Console(stderr=True)
     if instead.make_variants:

@@ -319,7 +319,7 @@ def register(app: typer.Typer) -> None:
     app.command("calibrate", epilog=CALIBRATE_EXAMPLES)(grouped(calibrate))
 
 
-def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output) -> None:
+def gate(context: typer.Context, arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output) -> None:
     """Is the candidate worse than the baseline by no more than a margin? Decides early, with stated error rates."""
     from rich.console import Console
 
@@ -333,7 +333,7 @@ def gate(arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output)
 
     config = asked.config(seed=arms.order_seed, orders=arms.orders, retries=arms.retries)
     where = machines.where()
-    if arms.candidate and (ignored := [*options.given(run), *options.given(machines)]):
+    if arms.candidate and (ignored := [*options.given(context, run), *options.given(context, machines)]):
         raise ConfigError(f"the outcomes of {arms.candidate} are there already: remove {', '.join(ignored)}")
     if arms.registered:
         _as_registered(arms, config, run)

@@ -71,6 +71,7 @@ class Asked:
 
 
 def grade(
+    context: typer.Context,
     predictions: Annotated[
         Path | None, typer.Argument(help="Predictions in the official format: .json or .jsonl, also gzipped.")
     ] = None,
@@ -87,8 +88,8 @@ def grade(
     if (predictions is None) == (asked.logs is None):
         raise ConfigError("give either a predictions file or --logs FOLDER")
     if asked.logs is not None:
-        if not where.here:
-            raise ConfigError(f"--logs starts no container: remove {options.named(where)}")
+        if ignored := options.given(context, machines):
+            raise ConfigError(f"--logs starts no container: remove {', '.join(ignored)}")
         out = asked.out or Path("verdicts.csv")
         _grade_logs(asked.logs, out, asked.dataset, console, add_markers=asked.add_markers)
         return

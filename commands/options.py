@@ -387,21 +387,11 @@ def where(engines: Iterable[str] | None, ray: str | None, supply: "Supply | None
     return Where(split(list(engines or ())), ray or "", supply)
 
 
-def named(where: "Where") -> str:
-    """The option by which it was said."""
-    return "--ray" if where.ray else "--engine"
-
-
-def given(group: Any) -> list[str]:
-    """The options of a dataclass (see `grouped`) that were given something else than their default."""
-    annotations = get_type_hints(type(group), include_extras=True)
-    found = []
-    for one in fields(group):
-        if getattr(group, one.name) != one.default:
-            declared = get_args(annotations[one.name])[1]
-            named = [word for word in (declared.default, *(declared.param_decls or ())) if str(word).startswith("--")]
-            found.append(named[0] if named else f"--{one.name.replace('_', '-')}")
-    return found
+def given(context: typer.Context, group: Any) -> list[str]:
+    """The options of a dataclass (see `grouped`) that stand on the command line; environment variables are for all."""
+    own = {one.name: context.get_parameter_source(one.name) for one in fields(group)}
+    said = {name for name, source in own.items() if source is not None and source.name == "COMMANDLINE"}
+    return [max(option.opts, key=len) for option in context.command.params if option.name in said]
 
 
 def names(text: str | None) -> tuple[str, ...]:

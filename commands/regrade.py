@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def regrade(
+    context: typer.Context,
     folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; the first is the baseline.")],
     times: Annotated[int, typer.Option(min=1, help="How often to grade each patch again.")] = 1,
     sample: Annotated[int, typer.Option(min=0, help="Random patches of each run, beside those of changed tasks.")] = 40,
@@ -69,9 +70,9 @@ def regrade(
     where = machines.where()
     for folder in folders:
         require_run(folder)
-    if (quarantine is not None or release is not None) and not where.here:
+    if (quarantine is not None or release is not None) and (ignored := options.given(context, machines)):
         option = "--quarantine" if quarantine is not None else "--release"
-        raise ConfigError(f"{option} starts no container: remove {options.named(where)}")
+        raise ConfigError(f"{option} starts no container: remove {', '.join(ignored)}")
     if quarantine is not None:
         found = sorted({task for folder in folders for task in unresolved_by_gold(folder)})
         write_text(quarantine, "".join(f"{task}\n" for task in found))

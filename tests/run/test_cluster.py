@@ -149,7 +149,7 @@ def test_options_that_make_no_sense_together_are_refused() -> None:
         (("grade", "--logs", "logs"), "starts no container"),
         (("regrade", "RUN", "--quarantine", "out.txt"), "starts no container"),
         (("regrade", "RUN", "--release", "python3"), "starts no container"),
-        (("audit", "--trajectories", "trajs"), "only audits of run folders"),
+        (("audit", "--trajectories", "trajs"), "starts no container"),
         (("audit", "--make-variants", "--set", "tiny"), "only audits of run folders"),
         (("gate", "--from", "x.csv", "--baseline", "a", "--candidate", "b"), "are there already"),
     ],
@@ -163,6 +163,28 @@ def test_engines_for_work_that_starts_no_container_there_are_refused_and_nothing
     assert isinstance(result.exception, ConfigError), result.output
     assert said in str(result.exception)
     assert f"remove {option[0]}" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("grade", "--logs", "logs"),
+        ("regrade", "RUN", "--quarantine", "out.txt"),
+        ("audit", "--trajectories", "trajs"),
+        ("gate", "--from", "x.csv", "--baseline", "a", "--candidate", "b"),
+    ],
+    ids=" ".join,
+)
+def test_how_images_get_there_is_refused_where_none_is_used_unless_it_is_said_for_all_commands(
+    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    given = [str(tmp_path) if word == "RUN" else word for word in words]
+    result = CliRunner().invoke(app, [*given, "--mirror", "http://here:5000", "--disk-budget", "9GB"])
+    assert isinstance(result.exception, ConfigError), result.output
+    assert "remove --disk-budget, --mirror" in str(result.exception)
+    monkeypatch.setenv("AEM_IMAGE_MIRROR", "http://here:5000")
+    assert "remove" not in str(CliRunner().invoke(app, given).exception)
 
 
 def test_a_node_s_part_of_an_audit_is_what_the_driver_has_of_it(tmp_path: Path) -> None:
