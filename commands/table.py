@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from aem_harness.commands.lean import import_pandas
-from aem_harness.commands.options import Pairing, Registered, TwoWay, grouped
+from aem_harness.commands.options import Pairing, Registered, TwoWay, grouped, names
 
 if TYPE_CHECKING:
     from aem_harness.harness.report.again import MadeTable, TableOptions
@@ -116,7 +116,7 @@ def _options(out: Path | None, registered: Path | None, how: Pairing, look: Look
     chosen = look.format or SUFFIXES.get(out.suffix if out else "", Format.markdown)
     return TableOptions(
         format=chosen.value,
-        columns=tuple(look.columns.split(",")) if look.columns else DEFAULT_COLUMNS,
+        columns=names(look.columns) or DEFAULT_COLUMNS,
         baseline=how.baseline,
         series=how.series,
         common=how.common,

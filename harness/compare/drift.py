@@ -63,12 +63,10 @@ def _same_weights(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
 
 def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
     flat = {arm: dict(_flatten(one.model_dump(include=_COMPARED))) for arm, one in facts.items()}
-    for key in dict.fromkeys(key for settings in flat.values() for key in settings):
+    for key in dict.fromkeys(key for settings in flat.values() for key in settings if key not in _NO_OUTCOME):
         by_arm = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
         if key in LATER and not all(by_arm[arm] not in ("", "not set") for arm in by_arm):
             continue  # older runs did not record it: unknown is no difference
-        if key in _NO_OUTCOME:
-            continue
         if len({str(value) for value in by_arm.values()}) > 1:
             yield f"{key} differs: " + "; ".join(f"{arm}: {value}" for arm, value in by_arm.items())
 
