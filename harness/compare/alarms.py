@@ -113,8 +113,9 @@ def _span(table: pd.DataFrame) -> tuple[float, float] | None:
 
 def _ended(table: pd.DataFrame) -> Floats:
     """When each rollout ended (N,), in seconds since 1970; nan where that is not known."""
-    at = pd.to_datetime(table["at"], errors="coerce", utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
-    return np.where(at.notna(), at.astype("int64") / 1e9, np.nan)
+    at = pd.to_datetime(table["at"], errors="coerce", utc=True, format="ISO8601")
+    at = at.dt.as_unit("us")  # in nanoseconds, years beyond 2262 are an error
+    return np.where(at.notna(), at.astype("int64") / 1e6, np.nan)
 
 
 def _begun(table: pd.DataFrame) -> Floats:

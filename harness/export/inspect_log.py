@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of, tool_call
+from aem_harness.harness.run.store import latest
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -62,7 +63,7 @@ def eval_log(run: Run) -> "EvalLog":
         results=EvalResults(total_samples=len(samples), completed_samples=len(scored), scores=[score]),
         stats=EvalStats(
             started_at=run.facts["created_at"],
-            completed_at=max(one.event["at"] for one in rollouts),
+            completed_at=latest(one.event.get("at") for one in rollouts),
         ),
         samples=samples,
     )

@@ -17,7 +17,7 @@ from aem_harness.harness.io import read_json
 from aem_harness.harness.report import plots, words
 from aem_harness.harness.report.runs import rate_words, resolved_rate, size_words
 from aem_harness.harness.run.listing import RunState, find_runs, newest, read_state
-from aem_harness.harness.run.store import read_journal
+from aem_harness.harness.run.store import latest, read_journal
 from aem_harness.harness.types import Outcome
 
 MOST_TASKS = 20  # that came back, named on the page
@@ -158,7 +158,7 @@ def days(states: Sequence[RunState]) -> list[Day]:
     totals: dict[str, list[float]] = {}
     for state in states:
         for one in newest(read_journal(state.folder)).values():
-            total = totals.setdefault(str(one.rollout["at"])[:10], [0, 0, 0, 0.0])
+            total = totals.setdefault(latest([one.rollout.get("at")])[:10] or "unknown", [0, 0, 0, 0.0])
             total[0] += 1
             total[1] += one.infrastructure
             total[2] += one.rollout.get("completion_tokens") or 0

@@ -15,6 +15,7 @@ from aem_harness.harness.compare.values import Trials, rates
 from aem_harness.harness.errors import counted
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.run.listing import RunState, pace
+from aem_harness.harness.run.store import moment
 from aem_harness.harness.types import Outcome
 
 TONES = {"running": "cyan", "finished": "green", "unfinished": "yellow"}
@@ -38,7 +39,7 @@ def runs_table(states: Sequence[RunState], now: datetime | None = None) -> Table
     for name in ("resolved %, 95 %", "status", "changed"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     for state in states:
-        table.add_row(_name(state), rate_words(state), _progress(state), f"{age(now, state.last)} ago")
+        table.add_row(_name(state), rate_words(state), _progress(state), age(now, state.last))
     return table
 
 
@@ -80,7 +81,7 @@ def state_view(state: RunState, now: datetime | None = None) -> RenderableType:
         left = speed[1] if state.left_seconds is None else state.left_seconds
         done += f", {speed[0]:.1f} rollouts/h since the start, about {duration(left)} left"
     elif state.status == "unfinished":
-        done += f"; last change {age(now, state.last)} ago; the command that started it continues it"
+        done += f"; last change {age(now, state.last)}; the command that started it continues it"
     lines.append(Text(done))
     graded = f"resolved  {rate_words(state)} % of {state.scored} graded rollouts"
     lines.append(Text(graded if state.scored else "resolved  not known yet: none is graded"))
@@ -129,8 +130,9 @@ def rate_words(state: RunState) -> str:
 
 
 def age(now: datetime, then: str) -> str:
-    """How long ago, in the largest unit that fits."""
-    return duration(max((now - datetime.fromisoformat(then)).total_seconds(), 0.0))
+    """`3.5 h ago`, in the largest unit that fits."""
+    known = moment(then)
+    return f"{duration(max((now - known).total_seconds(), 0.0))} ago" if known else "at an unknown time"
 
 
 def duration(seconds: float) -> str:

@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from aem_harness.harness.errors import DataError
+from aem_harness.harness.errors import DataError, in_one_line
 from aem_harness.harness.run.folder import run_json
 from aem_harness.harness.run.schedule import Durations, makespan
 from aem_harness.harness.run.seeds import seeds_of
-from aem_harness.harness.run.store import Key, Progress, read_journal
+from aem_harness.harness.run.store import Key, Progress, latest, moment, read_journal
 from aem_harness.harness.types import Outcome, Record
 
 Status = Literal["running", "finished", "unfinished"]
@@ -40,7 +40,7 @@ class RunState(Record):
     `rollouts` are those planned. `outcomes` counts the newest verdict of each ("error": lost to infrastructure),
     `exits` their exit statuses. `solved` has, for each task with a verdict, the rollouts resolved and those with a
     verdict. `left_seconds` is the expected time left, None unless the run is in progress and some rollouts are done.
-    Times are ISO 8601, UTC; `bytes` is the size of the folder, None if not asked for.
+    Times are ISO 8601, UTC, empty where unknown; `bytes` is the size of the folder, None if not asked for.
     """
 
     folder: Path
@@ -96,6 +96,7 @@ def read_state(folder: Path, *, sizes: bool = False) -> RunState:
         plan = seeds_of(run["plan"])
         events = list(read_journal(folder)) if (folder / "journal.jsonl").exists() else []
         progress = newest(events)
+        started = latest([run["created_at"]])
         return RunState(
             folder=folder,
             arm=run["arm"],
@@ -109,8 +110,8 @@ def read_state(folder: Path, *, sizes: bool = False) -> RunState:
             outcomes=_outcomes(progress.values()),
             exits=Counter(one.rollout["exit_status"] for one in progress.values()),
             solved=_solved(progress),
-            started=run["created_at"],
-            last=max((event["at"] for event in events), default=run["created_at"]),
+            started=started,
+            last=latest(event.get("at") for event in events) or started,
             seconds=sum(one.rollout.get("seconds") or 0.0 for one in progress.values()),
             tokens=sum(one.rollout.get("completion_tokens") or 0 for one in progress.values()),
             note=read_note(folder),
@@ -118,10 +119,9 @@ def read_state(folder: Path, *, sizes: bool = False) -> RunState:
             bytes=folder_bytes(folder) if sizes else None,
             working=tuple(_working(folder)) if is_written(folder) else (),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{folder}: run.json or the journal lacks {error}; it is damaged or of another program"
-        ) from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"has odd values ({in_one_line(error, 150)})"
+        raise DataError(f"{folder}: run.json or the journal {what}; it is damaged or of another program") from None
 
 
 def newest(events: Iterable[Mapping[str, Any]]) -> dict[Key, Progress]:
@@ -169,9 +169,10 @@ def folder_bytes(folder: Path) -> int:
 def pace(state: RunState, now: datetime) -> tuple[float, float] | None:
     """Rollouts per hour since the run started, and the seconds that the rest will take at that pace.
 
-    None before the first verdict. A run that was paused looks slower than it is.
+    None before the first verdict, and where its start is not known. A run that was paused looks slower than it is.
     """
-    elapsed = (now - datetime.fromisoformat(state.started)).total_seconds()
+    started = moment(state.started)
+    elapsed = (now - started).total_seconds() if started else 0.0
     if not state.done or elapsed <= 0:
         return None
     return 3600 * state.done / elapsed, (state.rollouts - state.done) * elapsed / state.done

@@ -508,3 +508,18 @@ def read_patch(path: Path) -> str:
 def now() -> str:
     """The current time: UTC, ISO 8601, seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def moment(text: object) -> datetime | None:
+    """A time as `now` writes it; None where a file that was edited or damaged holds none. Without a zone it is UTC."""
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
+
+
+def latest(times: Iterable[object]) -> str:
+    """The latest of the times in a journal, as `now` writes it; empty where none is known."""
+    known = [one for one in map(moment, times) if one]
+    return max(known).isoformat() if known else ""

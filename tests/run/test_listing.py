@@ -9,8 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
+from aem_harness.harness.compare.alarms import ran_apart
+from aem_harness.harness.compare.outcomes import load
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.report.overview import days
 from aem_harness.harness.report.runs import duration, resolved_rate, size_words
 from aem_harness.harness.run.archive import archive, restore, verify
 from aem_harness.harness.run.listing import find_runs, pace, read_state
@@ -196,3 +199,51 @@ def test_nothing_is_overwritten_and_a_run_under_way_is_not_archived(run, tmp_pat
 def test_numbers_carry_units_that_fit_them():
     assert [duration(s) for s in (42, 420, 12_600, 181_440)] == ["42 s", "7 min", "3.5 h", "2.1 days"]
     assert [size_words(b) for b in (7, 3400, 3_400_000)] == ["7 B", "3.4 kB", "3.4 MB"]
+
+
+ODD_TIMES = ("", "2026-13-45T00:00:00+00:00", "2026-11-30T08:00:00", "9999-12-31T23:59:59+00:00", 5, None)
+
+
+def with_times(run: Path, at: object, lines: slice) -> Path:
+    journal = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    for event in journal[lines]:
+        event["at"] = at
+    (run / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in journal))
+    return run
+
+
+@pytest.mark.parametrize("lines", [slice(-1, None), slice(None)], ids=["last", "all"])
+@pytest.mark.parametrize("at", ODD_TIMES, ids=repr)
+def test_odd_times_in_a_journal_end_no_command_that_reads_them(run, tmp_path, at, lines):
+    """One such line made `aem status` fail, and `aem runs list` for all runs; a year beyond 2262 `aem compare`."""
+    other = make_run(tmp_path / "results" / "other", "other", tasks=TASKS, seeds=SEEDS, turns=3)
+    with_times(run, at, lines)
+    assert read_state(run).done == TASKS * SEEDS
+    assert f"{TASKS * SEEDS} of {TASKS * SEEDS}" in words("status", run)
+    assert "other" in words("runs", "list", tmp_path / "results")
+    assert days([read_state(other), read_state(run)])
+    ran_apart({one.name: load([one]).table for one in (other, run)})
+
+
+def test_a_time_without_a_zone_is_utc_and_one_that_is_none_is_passed_over(run):
+    with_times(with_times(run, "2026-11-30T08:00:00+00:00", slice(None)), "", slice(-1, None))
+    assert read_state(run).last == "2026-11-30T08:00:00+00:00"
+    assert read_state(with_times(run, "2026-12-01T08:00:00", slice(-1, None))).last == "2026-12-01T08:00:00+00:00"
+
+
+def test_a_run_of_which_no_time_is_known_is_shown_without_one(run):
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"created_at": "yesterday"}))
+    with_times(run, "", slice(None))
+    state = read_state(run)
+    assert (state.started, state.last, pace(state, datetime.now(UTC))) == ("", "", None)
+    assert "at an unknown time" in " ".join(words("runs", "list", run).split())
+
+
+def test_a_journal_with_odd_values_is_one_line_and_hides_no_other_run(run, tmp_path):
+    other = make_run(tmp_path / "results" / "other", "other", tasks=TASKS, seeds=SEEDS, turns=3)
+    journal = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    (run / "journal.jsonl").write_text("".join(json.dumps(e | {"exit_status": None}) + "\n" for e in journal))
+    with pytest.raises(DataError, match="odd values"):
+        read_state(run)
+    assert other.name in words("runs", "list", tmp_path / "results")
