@@ -41,7 +41,8 @@ class EnvironmentFault(AemError):
 
 
 class ContainerDied(EnvironmentFault):
-    """A container's first process ended. No signal from inside can do that, so nothing that ran in it is to blame."""
+    """A container's first process ended, began anew or stands still, or it was removed. Nothing that runs inside can do
+    that, no signal either, so it is not to blame."""
 
 
 class SiteLost(EnvironmentFault):

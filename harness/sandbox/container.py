@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,6 +85,7 @@ class Sandbox:
         self._container: Container | None = None
         self._channel: Channel | None = None
         self._closed = False
+        self._began = ""  # when the engine started the container, in its words
         self._before: bytes | None = None
         self.commands = 0  # that were executed so far
 
@@ -98,6 +100,7 @@ class Sandbox:
                     self._refuse_if_closed()
                     self._container = self._create()
                     self._alive().start()
+                    self._began = self._look()["StartedAt"]
                     self._channel = self._connect()
                 self._alive()  # not closed meanwhile
             if self._scrub_git and self._workdir != "/":
@@ -248,7 +251,7 @@ class Sandbox:
                     if content is not None:
                         return content.read()
             except NotFound:
-                pass
+                self._look()  # or is it the container that is gone?
         raise FileNotFoundError(path)
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -316,31 +319,57 @@ class Sandbox:
 
     def _revive(self, closed: ChannelClosed) -> Observation:
         """After the supervisor's end: a fault if the container is gone, else the command killed its own shell."""
-        from docker.errors import APIError, NotFound
+        from docker.errors import APIError
 
         container, channel = self._container, self._channel
         if container is None or channel is None:
             raise EnvironmentFault("the container was closed under a running command")
         channel.close()
+        paused = False
         for pause in REVIVAL_PAUSES:  # a container that is dying is still reported as running for a moment
             time.sleep(pause)
-            with boundary(EnvironmentFault, "the engine does not answer"):
-                try:
-                    container.reload()
-                except NotFound:
-                    raise ContainerDied("the container died: somebody else removed it") from None
-            state = container.attrs["State"]
-            if not state["Running"] and state["OOMKilled"]:
+            state = self._look()
+            if not state["Running"] and state["OOMKilled"] and not self._was_told_to_end(state["FinishedAt"]):
                 raise EnvironmentFault("the container died: it ran out of memory")
             if not state["Running"]:
                 raise ContainerDied(f"the container died: exit code {state['ExitCode']}")
+            if state["StartedAt"] != self._began:
+                raise ContainerDied("the container died: somebody else restarted it")
+            if paused := bool(state.get("Paused")):
+                continue
             with contextlib.suppress(ChannelClosed, APIError):  # it may die between the look and the connection
                 channel = Channel(container, self._workdir, self._prelude)
                 channel.kill_all()  # what the old supervisor can no longer end
                 self._channel = channel
                 self._alive()  # not closed meanwhile
                 return Observation(output="Killed: every process of the container\n", returncode=137, seconds=0.0)
+        if paused:
+            raise ContainerDied("the container takes no more commands: somebody else paused it")
         raise EnvironmentFault(f"the container takes no more commands: {closed}")
+
+    def _look(self) -> Mapping[str, Any]:
+        """The container's state, as the engine has it now. Raises ContainerDied where the engine has it no longer."""
+        from docker.errors import NotFound
+
+        container = self._alive()
+        with boundary(EnvironmentFault, "the engine does not answer"):
+            try:
+                container.reload()
+            except NotFound:
+                raise ContainerDied("the container died: somebody else removed it") from None
+        state: Mapping[str, Any] = container.attrs["State"]
+        return state
+
+    def _was_told_to_end(self, when: str) -> bool:
+        """Did somebody tell the engine to kill or stop the container, which ended at `when`?
+
+        The engine calls a container killed for memory where any process of it ever was.
+        """
+        ended = datetime.fromisoformat(when).timestamp()
+        span, seen = {"since": int(ended) - 60, "until": int(ended) + 1}, {"container": self.id, "event": "kill"}
+        with contextlib.suppress(Exception):  # the engine forgets: then it is as it says
+            return any(True for _ in client().events(**span, filters=seen, decode=True))
+        return False
 
     def _alive(self) -> "Container":
         self._refuse_if_closed()

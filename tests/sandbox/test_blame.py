@@ -3,10 +3,14 @@
 The shells here are stopped and removed by the test, not by a command of the sandbox.
 """
 
+import os
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from aem_harness.harness.config import Limits
 from aem_harness.harness.errors import ContainerDied, EnvironmentFault
 from aem_harness.harness.sandbox import channel, container
 from aem_harness.harness.sandbox.blame import own_doing, probe
@@ -37,25 +41,64 @@ def test_a_container_without_a_shell_is_the_doing_of_what_ran_in_it(open_sandbox
     assert own_doing(box, fault.value, probe)
 
 
-def test_a_container_that_the_engine_holds_for_a_moment_is_nobodys_doing(open_sandbox, monkeypatch):
+@pytest.mark.parametrize("for_a_moment", [True, False])
+def test_a_container_that_the_engine_holds_is_nobodys_doing(open_sandbox, monkeypatch, for_a_moment):
+    """As some backups do. One that stayed so counted as `sandbox_destroyed`, a failure of the policy."""
     box = open_sandbox()
     docker("pause", box.id)
     with monkeypatch.context() as impatient:
         impatient.setattr(channel, "PATIENCE", 0.5)
         impatient.setattr(container, "REVIVAL_PAUSES", (0.0, 0.2))
-        with pytest.raises(EnvironmentFault, match="takes no more commands") as fault:
+        with pytest.raises(ContainerDied, match="somebody else paused it") as fault:
             box.execute("echo on", timeout=1)
-    docker("unpause", box.id)
-    assert not own_doing(box, fault.value, probe)
+        if for_a_moment:
+            docker("unpause", box.id)
+        assert not own_doing(box, fault.value, probe)
+        assert not own_doing(box, EnvironmentFault("the container takes no more commands"), probe)
 
 
-@pytest.mark.parametrize("ended", [("kill",), ("rm", "--force")], ids=" ".join)
+def test_a_file_of_a_container_that_was_removed_is_not_taken_for_one_that_is_missing(open_sandbox):
+    """The grader read an empty log, an audit no test files."""
+    box = open_sandbox()
+    with pytest.raises(FileNotFoundError):
+        box.read_file("/none")
+    docker("rm", "--force", box.id)
+    with pytest.raises(ContainerDied, match="somebody else removed it"):
+        box.read_file("/etc/passwd")
+
+
+@pytest.mark.parametrize("ended", [("kill",), ("rm", "--force"), ("restart", "--time", "0")], ids=" ".join)
 def test_a_container_ended_from_outside_is_nobodys_doing(open_sandbox, ended):
     box = open_sandbox()
     docker(*ended, box.id)
     with pytest.raises(ContainerDied) as fault:
         box.execute("echo on")
     assert not own_doing(box, fault.value, probe)
+
+
+OUT_OF_MEMORY = "perl -e '$x = \"a\" x 200_000_000'"
+
+
+def test_a_container_killed_from_outside_long_after_a_command_ran_out_of_memory_is_nobodys_doing(open_sandbox):
+    """The engine then says of the container, too, that it was killed for memory."""
+    box = open_sandbox(limits=Limits(memory="64m"))
+    assert box.execute(OUT_OF_MEMORY).returncode == 137
+    docker("kill", box.id)
+    with pytest.raises(ContainerDied) as fault:
+        box.execute("echo on")
+    assert not own_doing(box, fault.value, probe)
+
+
+def test_a_container_whose_first_process_ran_out_of_memory_is_the_doing_of_what_ran_in_it(open_sandbox):
+    box = open_sandbox(limits=Limits(memory="64m"))
+    box.execute(OUT_OF_MEMORY)
+    first = Path("/proc", docker("inspect", "--format", "{{.State.Pid}}", box.id).strip())
+    if not first.is_dir() or container.IDLE not in (first / "cmdline").read_text():
+        pytest.skip("the engine's processes are not seen from here")
+    os.kill(int(first.name), signal.SIGKILL)  # as the kernel does
+    with pytest.raises(EnvironmentFault, match="ran out of memory") as fault:
+        box.execute("echo on")
+    assert own_doing(box, fault.value, probe)
 
 
 def test_an_engine_that_fails_again_after_the_control_is_to_blame(open_sandbox):
