@@ -64,10 +64,29 @@ def stored_dtype(entry: Entry, registry: Registry) -> str:
 
 def canary(url: str, model: str, prompt: str) -> list[float]:
     """Log-probabilities of the greedy continuation of a prompt; empty where the server returns none."""
+    return [round(value, 2) for value in _greedy(url, model, prompt)]
+
+
+def base_it_equals(url: str, model: str) -> str:
+    """The base model of an adapter that answers just as that does; empty where they differ, or cannot be asked.
+
+    vLLM applies what it finds of an adapter, layer by layer, and says nothing when that is nothing
+    (findings/vllm-serves-the-base-under-an-adapters-name.sh). Adapters differ from their base in digits that
+    `canary` rounds away, so these are not rounded.
+    """
+    served: Sequence[Mapping[str, Any]] = (client.ask(f"{client.root(url)}/v1/models") or {}).get("data") or ()
+    parent = next((str(one.get("parent") or "") for one in served if one.get("id") == model), "")
+    if not parent or all(one.get("id") != parent for one in served):
+        return ""
+    ours, theirs = ([_greedy(url, name, prompt) for prompt in CANARIES] for name in (model, parent))
+    return parent if any(ours) and ours == theirs else ""
+
+
+def _greedy(url: str, model: str, prompt: str) -> list[float]:
     body = {"model": model, "prompt": prompt, "max_tokens": CANARY_TOKENS, "temperature": 0, "logprobs": 1}
     try:
         answer = client.post(f"{client.root(url)}/v1/completions", body)
-        return [round(float(value), 2) for value in answer["choices"][0]["logprobs"]["token_logprobs"]]
+        return [float(value) for value in answer["choices"][0]["logprobs"]["token_logprobs"]]
     except (client.Refused, KeyError, IndexError, TypeError, ValueError):
         return []  # a server without plain completions, or without log-probabilities
 

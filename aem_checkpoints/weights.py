@@ -24,6 +24,8 @@ def identify(folder: Path) -> dict[str, str]:
     for path in files:
         if path.suffix == ".safetensors" and (why := header_problem(path)):
             raise ConfigError(f"{path} is damaged: {why}")
+    if two := two_saves(folder):
+        raise ConfigError(two)
     return {path.name: content_digest(path) for path in files}
 
 
@@ -38,9 +40,26 @@ def problems(name: str, folder: Path, digests: Mapping[str, str]) -> list[str]:
             wrong.append(f"{name}: {path} is damaged: {why}")
         elif content_digest(path) != wanted:
             wrong.append(f"{name}: {path} has changed since it was registered ({wanted[:19]}... then)")
+    if two := two_saves(folder):
+        wrong.append(f"{name}: {two}")
     if not digests:
         wrong.append(f"{name}: its card has no digests; register it again with aem checkpoints add --replace")
     return wrong
+
+
+def two_saves(folder: Path) -> str:
+    """What is wrong with a folder that holds one save in a single file and another in shards; empty where it is one.
+
+    Both are whole, so nobody complains, and each program takes the one it looks for first
+    (findings/transformers-reads-back-an-earlier-save.sh).
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not (single.is_file() and index.is_file()) or single.name in index.read_text(errors="replace"):
+        return ""
+    return (
+        f"{folder} holds two saves: transformers reads {single.name}, vLLM the shards of {index.name}; remove the "
+        "files of the older one"
+    )
 
 
 def header_problem(path: Path) -> str:

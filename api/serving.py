@@ -124,9 +124,10 @@ def connect(
     Without `model`, the checkpoint's name, else the only model the endpoint serves.
     """
     from rich.console import Console as RichConsole
+    from rich.markup import escape
 
     from aem_harness.aem_checkpoints.command import gpus
-    from aem_harness.aem_checkpoints.fingerprint import fingerprint, stored_dtype
+    from aem_harness.aem_checkpoints.fingerprint import base_it_equals, fingerprint, stored_dtype
     from aem_harness.aem_checkpoints.registry import Registry
     from aem_harness.agents.build import endpoint_policy
     from aem_harness.harness.errors import PolicyFault
@@ -137,13 +138,13 @@ def connect(
     name, known = model or (entry.card.name if entry else ""), Registry(registry)
     await_server: Callable[[], None] | None = None
     program, dtype, server = None, "", None
+    say = (console or RichConsole(stderr=True)).print
     with ExitStack() as stack:
         if entry is not None and not endpoints:
             server = stack.enter_context(serve([entry], known, log or Path("server.log"), console))
             endpoints, name, await_server = [server.url], entry.card.name, server.await_ready
             program, dtype = server.program, server.dtype
             if (own := stored_dtype(entry, known)) and dtype and own != dtype:
-                say = (console or RichConsole(stderr=True)).print
                 say(f"[yellow]{entry.card.name} is stored in {own} and served in {dtype}[/]: both arms should be, too")
         count = gpus(entry, known, program) if entry else None
         policy = stack.enter_context(
@@ -151,6 +152,11 @@ def connect(
                 name, endpoints, sampling, await_server=await_server, gpus=count, retry_seconds=retry_seconds
             )
         )
+        if base := base_it_equals(endpoints[0], policy.model):
+            say(
+                f"[yellow]{escape(policy.model)} answers to the last digit as its base model {escape(base)}:[/] the "
+                "server applies nothing of the adapter (do the names of its tensors fit the base's layers?), or it is 0"
+            )
         yield Connected(
             policy,
             fingerprint(endpoints[0], policy.model, entry, known, dtype),

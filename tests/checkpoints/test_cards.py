@@ -1,5 +1,6 @@
 """Cards, the registry that finds them, and weights that are, or are no longer, those of their card."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -294,6 +295,21 @@ def test_damaged_weights_are_one_clear_line_and_no_run_starts(tmp_path, damage, 
     for words in (["checkpoints", "verify"], ["run", "--checkpoint", "policy"]):
         with pytest.raises(AemError, match=r"policy: .*|1 of \d+ checkpoints do not match their cards"):
             app([*words, "--registry", str(tmp_path / "r")], standalone_mode=False)
+
+
+def test_a_folder_with_two_saves_is_refused_and_noticed_later(tmp_path):
+    """transformers would read the one and vLLM the other (findings/transformers-reads-back-an-earlier-save.sh)."""
+    folder = weights(tmp_path / "w")
+    registered(tmp_path / "r", "policy", folder)
+    save_file({"w": np.ones((4, 4), np.float32)}, folder / "model-00001-of-00001.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "model-00001-of-00001.safetensors"}}))
+    (line,) = Registry(tmp_path / "r").get("policy").problems()
+    assert "holds two saves: transformers reads model.safetensors, vLLM the shards" in line
+    with pytest.raises(ConfigError, match=r"holds two saves: .* remove the files of the older one"):
+        registered(tmp_path / "r", "again", folder)
+    index.write_text(json.dumps({"weight_map": {"w": "model.safetensors"}}))
+    assert Registry(tmp_path / "r").get("policy").problems() == [], "an index of the one file there is"
 
 
 def test_a_change_that_keeps_the_size_is_seen_though_digests_are_cached(tmp_path):

@@ -1,5 +1,6 @@
 """The server for small checkpoints where vLLM is not installed: the real thing, with the shipped ones."""
 
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from aem_harness.aem_checkpoints import client
 from aem_harness.aem_checkpoints.adding import add, cards
@@ -21,6 +23,7 @@ from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Sampling
 from aem_harness.agents.refusals import context_size, heeds_tools, token_count
+from aem_harness.api.serving import connect
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.io import read_json
@@ -46,8 +49,9 @@ def no_vllm() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """The shipped checkpoints, and an adapter on one of them."""
+    """The shipped checkpoints, an adapter on one of them, and the same as a compiled policy names its tensors."""
     from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("registry")
@@ -55,15 +59,25 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     model = AutoModelForCausalLM.from_pretrained(Registry().get("tiny-aem").folder)
     adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     adapted.save_pretrained(folder / "weights")
-    for card in cards("adapted", {"path": str(folder / "weights"), "base_model": "tiny-aem"}, folder):
-        add(card, folder)
+    adapted.save_pretrained(folder / "compiled")
+    weights = folder / "compiled" / "adapter_model.safetensors"
+    tensors = {
+        name.replace(".model.model.", ".model._orig_mod.model."): one for name, one in load_file(weights).items()
+    }
+    save_file(tensors, weights, metadata={"format": "pt"})
+    settings = weights.with_name("adapter_config.json")
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "init_lora_weights": True}))
+    for name, place in {"adapted": "weights", "compiled": "compiled"}.items():
+        for card in cards(name, {"path": str(folder / place), "base_model": "tiny-aem"}, folder):
+            add(card, folder)
     return Registry(folder)
 
 
 @pytest.fixture(scope="module")
 def server(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with Server([registry.get("tiny-aem"), registry.get("adapted")], registry, log) as running:
+    entries = [registry.get(name) for name in ("tiny-aem", "adapted", "compiled")]
+    with Server(entries, registry, log) as running:
         assert running.program.name == "transformers"
         yield running
     assert group(running.pid or 0) == {}
@@ -190,6 +204,7 @@ def test_an_adapter_is_served_beside_its_base_model_and_says_something_else(serv
     assert [(one["id"], one["parent"], one["max_model_len"]) for one in served] == [
         ("tiny-aem", None, 384),
         ("adapted", "tiny-aem", 384),
+        ("compiled", "tiny-aem", 384),
     ]
     base, adapted = (fingerprint(server.url, name, registry.get(name), registry) for name in ("tiny-aem", "adapted"))
     assert base["canary"] != adapted["canary"]
@@ -197,6 +212,19 @@ def test_an_adapter_is_served_beside_its_base_model_and_says_something_else(serv
     assert base["server"]["context"] == 384
     assert "transformers" in base["server"]["version"]
     assert "float32 on cpu" in base["server"]["version"]
+
+
+def test_an_adapter_of_which_nothing_is_applied_is_named_before_the_run(server):
+    """Its tensors fit no layer, and servers say nothing (findings/vllm-serves-the-base-under-an-adapters-name.sh)."""
+    told = {}
+    for name in ("tiny-aem", "adapted", "compiled"):
+        console = Console(file=io.StringIO(), width=1000)
+        with connect([server.url], name, {}, console=console):
+            told[name] = console.file.getvalue()
+    assert told["tiny-aem"] == told["adapted"] == ""
+    assert (
+        "compiled answers to the last digit as its base model tiny-aem: the server applies nothing" in told["compiled"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from aem_harness.aem_checkpoints import client
 from aem_harness.aem_checkpoints.adding import add, cards
-from aem_harness.aem_checkpoints.fingerprint import fingerprint
+from aem_harness.aem_checkpoints.fingerprint import base_it_equals, fingerprint
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
 from tests.peers import needs
@@ -55,7 +55,7 @@ WITHIN = 6e-5  # nats; the largest seen is 2e-6
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    """A random policy with an output layer of its own, and a random adapter of each kind on it."""
+    """A random policy with an output layer of its own, a random adapter of each kind on it, and one of it compiled."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,8 +72,9 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     values: dict[str, Any] = {"path": str(folder / "weights"), "serving": serving}
     for card in cards("base", values, folder):
         add(card, folder)
-    for name, settings in ADAPTERS.items():
+    for name, settings in {**ADAPTERS, "compiled": {"r": 4, "target_modules": ATTENTION}}.items():
         base = LlamaForCausalLM.from_pretrained(folder / "weights", dtype=torch.float32)
+        base = torch.compile(base) if name == "compiled" else base
         adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **settings))
         adapted.save_pretrained(folder / f"{name}-weights", save_embedding_layers=False)
         for card in cards(name, {"path": str(folder / f"{name}-weights"), "base_model": "base"}, folder):
@@ -106,11 +107,13 @@ def test_adapters_and_their_base_served_by_vllm_are_peft_s_in_single_precision(k
 
     ids = torch.randint(5, 640, (96,), generator=torch.Generator().manual_seed(1)).tolist()
     names = ("base", *ADAPTERS)
-    with Server([known.get(name) for name in names], known, tmp_path / "server.log") as server:
+    with Server([known.get(name) for name in (*names, "compiled")], known, tmp_path / "server.log") as server:
         assert server.dtype == "float32"
         shown = fingerprint(server.url, "all-of-it", known.get("all-of-it"), known, server.dtype)
         assert shown["server"]["dtype"] == "float32"
         alone = {name: by_vllm(server.url, name, ids) for name in names}
+        assert base_it_equals(server.url, "compiled") == "base", "or vLLM says by now that its tensors fit no layer"
+        assert not any(base_it_equals(server.url, name) for name in names)
     expected = {name: by_peft(known, name, ids) for name in names}
     for name in ADAPTERS:
         assert apart(expected[name], expected["base"]) > 0.01, f"{name} changes nothing"
