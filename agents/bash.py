@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from aem_harness.agents.budget import Budget, Meter
+from aem_harness.agents.budget import Meter, RolloutLimits
 from aem_harness.agents.messages import Message, ended, observed, plain, refused, said, sent
 from aem_harness.agents.policy import ContextOverflow
 from aem_harness.agents.templates import Prompts
@@ -39,7 +39,7 @@ BASH_TOOL: Mapping[str, Any] = {
 }
 
 
-class BashOptions(Budget):
+class BashOptions(RolloutLimits):
     """A budget and which prompts to use: a name in `agents/prompts`, `mini-swe-agent`, or the path of a YAML file."""
 
     prompts: str = Field("bash-1", min_length=1)

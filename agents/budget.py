@@ -12,7 +12,7 @@ from pydantic import Field
 from aem_harness.harness.types import AgentExit, Completion, ExitStatus, Record
 
 
-class Budget(Record):
+class RolloutLimits(Record):
     """Limits of one rollout; 0 means none. Seconds are wall-clock seconds.
 
     `tokens` counts what the model generates over the whole rollout; `context` bounds prompt + reply of a single call;
@@ -31,7 +31,7 @@ class Budget(Record):
 class Meter:
     """The running count of one rollout against its budget."""
 
-    budget: Budget
+    budget: RolloutLimits
     steps: int = 0
     tokens: int = 0
     context: int = 0

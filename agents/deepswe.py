@@ -34,7 +34,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from aem_harness.agents.budget import Budget, Meter
+from aem_harness.agents.budget import Meter, RolloutLimits
 from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, ToolResult, Tools
 from aem_harness.agents.messages import Message, called, ended, observed, plain, sent
 from aem_harness.agents.policy import ContextOverflow
@@ -50,7 +50,7 @@ IMPORTANT: YOU SHOULD NEVER ASK FOR HUMAN HELP.
 """
 
 
-class DeepsweOptions(Budget):
+class DeepsweOptions(RolloutLimits):
     """R2E-Gym's limits; `steps` is the hard one, `announced_steps` what the policy is told."""
 
     steps: int = Field(100, ge=0)

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Bounds(NamedTuple):
+class EntropyBounds(NamedTuple):
     """The entropy lies between `lower` and `upper`; `upper` is infinite where the vocabulary's size is unknown."""
 
     lower: float
     upper: float
 
 
-def entropy_bounds(listed: Sequence[float], *, cap: float, vocabulary: int = 0) -> Bounds:
+def entropy_bounds(listed: Sequence[float], *, cap: float, vocabulary: int = 0) -> EntropyBounds:
     """Bounds on H = -sum p ln p from the log-probabilities `listed` of some distinct tokens.
 
     With r = 1 - sum p over the listed tokens, H_listed = -sum p ln p over them, and `cap` a log-probability that no
@@ -30,10 +30,10 @@ def entropy_bounds(listed: Sequence[float], *, cap: float, vocabulary: int = 0) 
     rest = max(0.0, 1.0 - math.fsum(probabilities))
     unlisted = vocabulary - len(listed)
     if rest == 0 or (vocabulary and unlisted <= 0):
-        return Bounds(seen, seen)
+        return EntropyBounds(seen, seen)
     lower = seen - rest * min(cap, math.log(rest))
     upper = seen + rest * math.log(unlisted / rest) if vocabulary else math.inf
-    return Bounds(lower, max(lower, upper))
+    return EntropyBounds(lower, max(lower, upper))
 
 
 def token_entropy(sampled: float, top: Sequence[float], *, vocabulary: int = 0) -> float:

@@ -22,7 +22,7 @@ from aem_harness.agents.refusals import (
     TRANSIENT,
     Asked,
     ContextOverflow,
-    Failure,
+    FailedCall,
     base_url,
     classify,
     heeds_tools,
@@ -155,7 +155,7 @@ class EndpointPolicy:
             request["seed"] = _call_seed(rollout, len(messages))
         request |= request.pop("extra_body", {})
         asked = time.monotonic()
-        failures: list[Failure] = []
+        failures: list[FailedCall] = []
         while True:
             place = self._endpoint(rollout, failures)
             url, began = self._urls[place], time.monotonic()
@@ -192,11 +192,11 @@ class EndpointPolicy:
             log.warning("%s was asked for the model %s and answers as %s", self._urls[0], self.model, named)
         return [f"the reply names the model {named[:100]}, not {self.model[:100]}"]
 
-    def _endpoint(self, rollout: bytes, failures: Sequence[Failure]) -> int:
+    def _endpoint(self, rollout: bytes, failures: Sequence[FailedCall]) -> int:
         home = int.from_bytes(rollout[:4], "big")
         return (home + sum(failure.move for failure in failures)) % len(self._urls)
 
-    def _wait(self, failures: Sequence[Failure], url: str) -> None:
+    def _wait(self, failures: Sequence[FailedCall], url: str) -> None:
         """Sleep before the next attempt; PolicyFault if there is none."""
         last, retry = failures[-1], self._retry
         if len(failures) >= retry.attempts or sum(failure.timeout for failure in failures) >= retry.timeouts:

@@ -22,7 +22,7 @@ class ContextOverflow(Exception):
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedCall:
     """One attempt that failed but may be repeated; on the next endpoint where `move` says so.
 
     `away`: nobody answered, or a gateway found nobody behind it.
@@ -53,7 +53,7 @@ class Asked:
 TRANSIENT = (StatusError, OSError, Unreadable)
 
 
-def classify(error: Exception, asked: Asked) -> Failure:
+def classify(error: Exception, asked: Asked) -> FailedCall:
     """What may be tried again. Raises ContextOverflow, ConfigError or PolicyFault for what would fail again."""
     what = line(error)
     if isinstance(error, Unreadable) and names_overflow(error.words):
@@ -65,15 +65,15 @@ def classify(error: Exception, asked: Asked) -> Failure:
         if status not in (408, 425, 429) and status < 500:
             raise _refused(status, message, asked) from error
         what = f"HTTP {status}: {message}{through(asked.url)}"
-        return Failure(what, error, status >= 500, retry_after=error.retry_after, away=status in GATEWAYS)
+        return FailedCall(what, error, status >= 500, retry_after=error.retry_after, away=status in GATEWAYS)
     if isinstance(error, TimeoutError):
         # A server that cannot even be connected to may be starting: that is tried as often as anything.
         unreached = isinstance(error, ConnectTimeout)
-        return Failure(f"no answer in time ({what})", error, move=unreached, timeout=not unreached, away=unreached)
+        return FailedCall(f"no answer in time ({what})", error, move=unreached, timeout=not unreached, away=unreached)
     if not isinstance(error, Unreadable):
         what += through(asked.url)
     broken = not isinstance(error, Unreadable)
-    return Failure(what, error, move=broken, away=broken)
+    return FailedCall(what, error, move=broken, away=broken)
 
 
 def _says_full(error: StatusError, message: str) -> bool:

@@ -96,7 +96,7 @@ class EmptyAgent:
         return end
 
 
-class Step(Record):
+class ScriptedReply(Record):
     """One scripted reply: a thought and an action, or `reply`, word for word."""
 
     thought: str = ""
@@ -113,7 +113,7 @@ class Step(Record):
         return self.reply if self.reply is not None else f"{self.thought}\n\n```{fence}\n{self.action.rstrip()}\n```"
 
 
-Scripts = Mapping[tuple[str, int | None], Sequence[Step]]  # by instance and seed; None: every other seed
+Scripts = Mapping[tuple[str, int | None], Sequence[ScriptedReply]]  # by instance and seed; None: every other seed
 
 
 class ReplayAgent:
@@ -152,9 +152,9 @@ class ReplayAgent:
 class _Script:
     """A policy that says the lines of one script, then hands in. Lives for one rollout."""
 
-    def __init__(self, steps: Sequence[Step] | None, instance_id: str, fence: str) -> None:
+    def __init__(self, steps: Sequence[ScriptedReply] | None, instance_id: str, fence: str) -> None:
         self.gave_up = f"no script for {instance_id}: giving up"
-        farewell = Step(thought="Done." if steps is not None else self.gave_up, action=f"echo {SENTINEL}")
+        farewell = ScriptedReply(thought="Done." if steps is not None else self.gave_up, action=f"echo {SENTINEL}")
         self._lines = iter([step.text(fence) for step in [*(steps or []), farewell]])
 
     def complete(
@@ -189,11 +189,11 @@ def load_replay(name: str) -> Scripts:
     return dict(_read_jsonl(path) if path.suffix == ".jsonl" else _read_yaml(path))
 
 
-def _read_yaml(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
+def _read_yaml(path: Path) -> list[tuple[tuple[str, int | None], list[ScriptedReply]]]:
     instances = read_yaml(path).get("instances")
     if not isinstance(instances, dict):
         raise DataError(f"{path}: needs a mapping `instances` from instance id to steps")
-    scripts: list[tuple[tuple[str, int | None], list[Step]]] = []
+    scripts: list[tuple[tuple[str, int | None], list[ScriptedReply]]] = []
     for instance_id, entry in instances.items():
         if not isinstance(entry, dict):
             scripts.append(((instance_id, None), _steps(entry, f"{path}: {instance_id}")))
@@ -208,7 +208,7 @@ def _read_yaml(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
     return scripts
 
 
-def _read_jsonl(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
+def _read_jsonl(path: Path) -> list[tuple[tuple[str, int | None], list[ScriptedReply]]]:
     scripts = []
     for number, row in read_json_lines(path):
         if "instance_id" not in row or "steps" not in row:
@@ -218,11 +218,11 @@ def _read_jsonl(path: Path) -> list[tuple[tuple[str, int | None], list[Step]]]:
     return scripts
 
 
-def _steps(entries: Any, where: str) -> list[Step]:
+def _steps(entries: Any, where: str) -> list[ScriptedReply]:
     if not isinstance(entries, list):
         raise DataError(f"{where}: needs a list of steps, not {type(entries).__name__}")
     steps = []
     for number, entry in enumerate(entries, start=1):
         with validating(DataError, f"{where}, step {number}"):
-            steps.append(Step.model_validate(entry))
+            steps.append(ScriptedReply.model_validate(entry))
     return steps

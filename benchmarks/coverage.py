@@ -6,7 +6,7 @@ python -m benchmarks.coverage [REPETITIONS [PART]]        (4000: about 15 minute
 import sys
 from collections.abc import Iterator
 
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS
+from aem_harness.harness.compare.plan import VERIFIED_REPOS
 from tests.compare import scenarios as sim
 
 FEW = {"a/a": 10, "b/b": 6, "c/c": 4}

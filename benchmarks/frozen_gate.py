@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Design
-from aem_harness.harness.gate.gate import Verdict
+from aem_harness.harness.gate.gate import GateVerdict
 from aem_harness.harness.gate.looks import Cells, GatePath, looks, planned
 from aem_harness.harness.gate.sequential import Truths, largest_stake, log_evidence, reach_probability
 
@@ -221,13 +221,13 @@ def _reach(information: Floats | float, target: float, gap: Floats | float, need
     return reach_probability(np.asarray(need) / (target * root), (np.asarray(gap) - target / 2) * root)
 
 
-def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
+def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[GateVerdict, int]:
     """Verdict and rollouts used."""
     at = looks(design, config)
     for part in np.array_split(at, max(1, len(at) // 40)):
         path = follow(design, config, cells, part)
         stop = path.stop()
         if stop is not None:
-            said = Verdict.PASS if path.passed[stop] else Verdict.BLOCK if path.blocked[stop] else Verdict.INCONCLUSIVE
-            return said, int(part[stop])
-    return Verdict.INCONCLUSIVE, int(at[-1])
+            said = "PASS" if path.passed[stop] else "BLOCK" if path.blocked[stop] else "INCONCLUSIVE"
+            return GateVerdict(said), int(part[stop])
+    return GateVerdict.INCONCLUSIVE, int(at[-1])

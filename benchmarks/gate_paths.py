@@ -32,7 +32,7 @@ from aem_harness.harness.gate.boundaries import boundaries, inner
 from aem_harness.harness.gate.calibrate import draw, lowered
 from aem_harness.harness.gate.config import GateConfig, configure
 from aem_harness.harness.gate.design import Arm, Design, design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells, planned
 from aem_harness.harness.gate.methods import suits_stages
 from aem_harness.harness.gate.sequence import WINDOW, GateSequence
@@ -151,9 +151,9 @@ def verdict_of(config: GateConfig, plan: Design, mine: Floats, baseline: Floats)
     up, down = (z >= edge[0]) & seen, (z <= edge[1]) & seen
     stop = up | down | ((z < edge[3]) & (z > edge[2]) & seen & (at < last))
     if not stop.any():
-        return Verdict.INCONCLUSIVE.value, last
+        return GateVerdict.INCONCLUSIVE.value, last
     first = int(stop.argmax())
-    said = Verdict.PASS if up[first] else Verdict.BLOCK if down[first] else Verdict.INCONCLUSIVE
+    said = GateVerdict.PASS if up[first] else GateVerdict.BLOCK if down[first] else GateVerdict.INCONCLUSIVE
     return said.value, int(at[first])
 
 
@@ -202,7 +202,7 @@ def run_case(case: Case, trials: int, check: int, seed: int = 0, product: bool =
             verdict, rollouts = decide(config, plan, cells)
         else:
             name, rollouts = verdict_of(config, plan, mine, theirs)
-            verdict = Verdict(name)
+            verdict = GateVerdict(name)
             if suits and len(said) < check:
                 assert decide(config, plan, cells) == (verdict, rollouts)
         bets += not suits
@@ -287,9 +287,9 @@ def orders(tries: int, trials: int, *, reruns: bool, seed: int = 0) -> dict[str,
 
 def _admitted(planned_orders: int, tries: int) -> list[bool]:
     """Which tries the product's ledger admits, if each is in an order of its own."""
-    past: list[ledger.Line] = []
+    past: list[ledger.GateEntry] = []
     for number in range(tries):
-        attempt = ledger.Attempt(
+        attempt = ledger.GateAttempt(
             baseline="b", candidate="c", order=str(number), outcomes="o", single_look=False, question="rates",
             orders=planned_orders, futility=0.0,
         )  # fmt: skip

@@ -28,13 +28,13 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 from aem_harness.harness.compare.outcomes import import_outcomes
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS
+from aem_harness.harness.compare.plan import VERIFIED_REPOS
 from aem_harness.harness.compare.surface import PUBLIC
 from aem_harness.harness.compare.values import Floats
 from aem_harness.harness.gate.calibrate import draw, lowered, public_surface, trial
 from aem_harness.harness.gate.config import GateConfig, configure
 from aem_harness.harness.gate.design import Arm, Design, design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells
 from aem_harness.harness.gate.sequence import WINDOW, GateSequence
 from benchmarks import frozen_gate
@@ -200,7 +200,7 @@ def run(cases: Iterable[Case], trials: int, workers: int) -> pd.DataFrame:
 def row(case: Case, found: list[tuple[str, float]]) -> dict[str, object]:
     verdicts = [verdict for verdict, _ in found]
     used = np.array([share for _, share in found])
-    counts = {kind.value: verdicts.count(kind.value) for kind in Verdict}
+    counts = {kind.value: verdicts.count(kind.value) for kind in GateVerdict}
     config = case.config
     return {
         "world": case.world,
@@ -360,7 +360,7 @@ def pair_row(question: str, within: tuple[float, float], group: str, some: pd.Da
         "drawn": "near" if within is NEAR else "at the margin",
         "difference": group,
         "trials": len(some),
-        **{kind.lower(): (some["verdict"] == kind.value).mean() for kind in Verdict},
+        **{kind.lower(): (some["verdict"] == kind.value).mean() for kind in GateVerdict},
         "false_pass_upper": upper(int(false_pass), len(some)),
         "false_block_upper": upper(int(false_block), len(some)),
         "used": some["used"].mean(),
@@ -424,7 +424,7 @@ def side_by_side(trials: int, workers: int) -> pd.DataFrame:
                 found = [line for job in jobs for line in job.result()]
                 for rule, at in (("1.0", 0), ("today", 2)):
                     said = [line[at] for line in found]
-                    count = {kind.value: said.count(kind.value) for kind in Verdict}
+                    count = {kind.value: said.count(kind.value) for kind in GateVerdict}
                     rows.append(
                         {
                             "world": world,

@@ -27,11 +27,11 @@ import pandas as pd
 from aem_harness.harness.compare.contrast import judge_trials
 from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.grader import noise_of
-from aem_harness.harness.compare.simulate import draw_world
 from aem_harness.harness.compare.values import Floats, Trials
 from aem_harness.harness.gate.sequential import Truths
 from aem_harness.harness.run.regrading import Again
 from aem_harness.harness.types import Outcome
+from benchmarks.worlds import draw_world
 from tests.compare import scenarios as sim
 
 FLIPS = (0.0, 0.005, 0.01, 0.02)

@@ -18,9 +18,9 @@ from aem_harness.harness.compare.contrast import judge_trials
 from aem_harness.harness.compare.family import settle
 from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.intervals import estimate, p_value
-from aem_harness.harness.compare.simulate import World, draw_world, observed, roll
 from aem_harness.harness.compare.values import Floats, TaskValues, difference
 from aem_harness.harness.schema import normalise
+from benchmarks.worlds import World, draw_world, observed, roll
 from tests.compare import scenarios as sim
 
 Generator = np.random.Generator

@@ -50,7 +50,7 @@ class Tier(StrEnum):
     release = "release"
 
 
-class Question(StrEnum):
+class Estimand(StrEnum):
     rates = "rates"
     outcomes = "outcomes"
 
@@ -145,7 +145,7 @@ class Asked:
         Tier.nightly
     )
     question: Annotated[
-        Question | None,
+        Estimand | None,
         typer.Option("--question", help="Compare true resolve rates (default), or the full table of outcomes."),
     ] = None
     budget: Annotated[
@@ -184,7 +184,7 @@ class Asked:
 
 
 @dataclass
-class Run:
+class CandidateRun:
     """How a candidate is run."""
 
     PANEL: ClassVar[str] = "When the candidate is run"
@@ -248,7 +248,7 @@ class Run:
 class Machines(options.Machines):
     """Where the rollouts of a candidate are run."""
 
-    PANEL: ClassVar[str] = Run.PANEL
+    PANEL: ClassVar[str] = CandidateRun.PANEL
 
 
 @dataclass
@@ -319,7 +319,9 @@ def register(app: typer.Typer) -> None:
     app.command("calibrate", epilog=CALIBRATE_EXAMPLES)(grouped(calibrate))
 
 
-def gate(context: typer.Context, arms: Arms, asked: Asked, run: Run, machines: Machines, output: Output) -> None:
+def gate(
+    context: typer.Context, arms: Arms, asked: Asked, run: CandidateRun, machines: Machines, output: Output
+) -> None:
     """Is the candidate worse than the baseline by no more than a margin? Decides early, with stated error rates."""
     from rich.console import Console
 
@@ -382,7 +384,7 @@ def gate(context: typer.Context, arms: Arms, asked: Asked, run: Run, machines: M
     raise typer.Exit(found.exit_code)
 
 
-def _as_registered(arms: Arms, config: "GateConfig", run: Run) -> None:
+def _as_registered(arms: Arms, config: "GateConfig", run: CandidateRun) -> None:
     """Report before the first rollout where the gate deviates from its plan; for stored outcomes also in its tasks."""
     from aem_harness.harness.compare.registration import deviations, note_of, read_registration
     from aem_harness.harness.ends import read_ends

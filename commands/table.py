@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass
-class Look:
+class Form:
     """What the table shows, and how."""
 
     PANEL: ClassVar[str] = "Form of the table"
@@ -84,7 +84,7 @@ def table(
     registered: Registered = None,
     *,
     how: Pairing,
-    look: Look,
+    look: Form,
 ) -> None:
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
     if not (how.instances or again):
@@ -108,7 +108,7 @@ def table(
         typer.echo(f"inputs: {path}", err=True)
 
 
-def _options(out: Path | None, registered: Path | None, how: Pairing, look: Look) -> "TableOptions":
+def _options(out: Path | None, registered: Path | None, how: Pairing, look: Form) -> "TableOptions":
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.report.again import TableOptions
     from aem_harness.harness.report.paper import DEFAULT_COLUMNS

@@ -20,30 +20,30 @@ import torch
 
 from aem_harness.harness.compare.decisions import holm
 from aem_harness.training import ensemble
-from aem_harness.training.ensemble import ARMS, Arm, EnsembleConfig
+from aem_harness.training.ensemble import ARMS, ArmName, EnsembleConfig
 
-Outcomes = Mapping[str, Mapping[str, np.ndarray]]  # arm -> outcome -> (W,)
+Measured = Mapping[str, Mapping[str, np.ndarray]]  # arm -> outcome -> (W,)
 Curves = Mapping[str, Mapping[str, np.ndarray]]  # arm -> measure -> (steps, W)
 OUTCOMES = ("entropy_early", "entropy_late", "success_final", "success_area", "correlation")
 POWER = 1.96 + 0.8416  # standard errors that a difference must have to be seen with 80 % power at the 5 % level
 
 
 @dataclass(frozen=True)
-class Question:
+class Hypothesis:
     """One question: `outcome` of arm `of`, less that of `minus` (none: zero), and the sign that is predicted."""
 
     text: str
     outcome: str
-    of: Arm
-    minus: Arm | None
+    of: ArmName
+    minus: ArmName | None
     predicted: int
 
 
-QUESTIONS = (
-    Question("Is early entropy higher than the step-matched control's?", "entropy_early", "aem", "step_matched", 1),
-    Question("Is final success higher than the control's?", "success_final", "aem", "step_matched", 1),
-    Question("Is success over all of training higher than the control's?", "success_area", "aem", "step_matched", 1),
-    Question("Do alpha - 1 and S - H(s) correlate negatively?", "correlation", "aem", None, -1),
+HYPOTHESES = (
+    Hypothesis("Is early entropy higher than the step-matched control's?", "entropy_early", "aem", "step_matched", 1),
+    Hypothesis("Is final success higher than the control's?", "success_final", "aem", "step_matched", 1),
+    Hypothesis("Is success over all of training higher than the control's?", "success_area", "aem", "step_matched", 1),
+    Hypothesis("Do alpha - 1 and S - H(s) correlate negatively?", "correlation", "aem", None, -1),
 )
 
 
@@ -63,7 +63,7 @@ class Effect:
 
 
 def curves(
-    config: EnsembleConfig, arms: Sequence[Arm] = ARMS, report: Callable[[str], None] = lambda _: None
+    config: EnsembleConfig, arms: Sequence[ArmName] = ARMS, report: Callable[[str], None] = lambda _: None
 ) -> Curves:
     """Train every arm, each in a process of its own, as many at once as there are cores."""
     rate = ensemble.learning_rate(config)
@@ -76,7 +76,7 @@ def curves(
     return {arm: by_arm[arm] for arm in arms}
 
 
-def certify(config: EnsembleConfig, folder: Path, *, report: Callable[[str], None] = lambda arm: None) -> Outcomes:
+def certify(config: EnsembleConfig, folder: Path, *, report: Callable[[str], None] = lambda arm: None) -> Measured:
     """Train all arms and write the certificate into `folder`; `report` is called after each arm, with its name."""
     trained = curves(config, report=report)
     measured = outcomes(trained)
@@ -84,12 +84,12 @@ def certify(config: EnsembleConfig, folder: Path, *, report: Callable[[str], Non
     return measured
 
 
-def _train(arm: Arm, config: EnsembleConfig, rate: float) -> dict[str, np.ndarray]:
+def _train(arm: ArmName, config: EnsembleConfig, rate: float) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     return {name: values.numpy() for name, values in ensemble.run(arm, config, rate=rate).items()}
 
 
-def outcomes(curves: Curves) -> Outcomes:
+def outcomes(curves: Curves) -> Measured:
     """One number a world: early is the steps from 5 to 20 %, late and final the last tenth, area the mean over all."""
     result = {}
     for arm, measures in curves.items():
@@ -105,7 +105,7 @@ def outcomes(curves: Curves) -> Outcomes:
     return result
 
 
-def difference(measured: Outcomes, outcome: str, of: str, minus: str | None) -> Effect:
+def difference(measured: Measured, outcome: str, of: str, minus: str | None) -> Effect:
     """Paired by world."""
     values = measured[of][outcome] - (measured[minus][outcome] if minus else 0.0)
     return answer(values)
@@ -124,10 +124,10 @@ def answer(values: np.ndarray) -> Effect:
     return Effect(mean, mean - half, mean + half, p, POWER * error, n)
 
 
-def answers(measured: Outcomes) -> list[tuple[Question, Effect, float]]:
+def answers(measured: Measured) -> list[tuple[Hypothesis, Effect, float]]:
     """Every question with its answer and its p by Holm."""
-    given = [difference(measured, question.outcome, question.of, question.minus) for question in QUESTIONS]
-    return list(zip(QUESTIONS, given, holm([one.p for one in given]), strict=True))
+    given = [difference(measured, question.outcome, question.of, question.minus) for question in HYPOTHESES]
+    return list(zip(HYPOTHESES, given, holm([one.p for one in given]), strict=True))
 
 
 def verdict(given: Effect, p: float) -> str:
@@ -142,7 +142,7 @@ def told(given: Effect, p: float) -> str:
     return f"{verdict(given, p)}: {given} over {given.n} runs, p = {p:.2g}; 80 % power from {given.detectable:.4f}"
 
 
-def table(measured: Outcomes, curves: Curves) -> str:
+def table(measured: Measured, curves: Curves) -> str:
     """The certificate as Markdown: the questions, then every arm and its difference to the base and to the control."""
     lines = [
         "| question (declared before the run) | predicted | difference, 95 % | p (Holm) | 80 % power from | answer |",
@@ -164,7 +164,7 @@ def table(measured: Outcomes, curves: Curves) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path, config: EnsembleConfig, measured: Outcomes, curves: Curves) -> None:
+def write(folder: Path, config: EnsembleConfig, measured: Measured, curves: Curves) -> None:
     """`certificate.json`, `certificate.md`, `outcomes.csv` (one line per arm and world), `certificate.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "certificate.md").write_text(table(measured, curves))

@@ -20,11 +20,11 @@ from aem_harness.training import aem
 from aem_harness.training.advantages import informative
 from aem_harness.training.bases import Base, base_advantages, base_named
 from aem_harness.training.diagnostics import correlation
-from aem_harness.training.exploration import Played, Tables, World, WorldConfig
+from aem_harness.training.exploration import Played, Tables, WorldConfig, Worlds
 from aem_harness.training.loss import LossConfig, policy_loss
 
-Arm = Literal["base", "aem", "reversed", "shuffled", "step_matched", "entropy_bonus"]
-ARMS: tuple[Arm, ...] = ("base", "aem", "reversed", "shuffled", "step_matched", "entropy_bonus")
+ArmName = Literal["base", "aem", "reversed", "shuffled", "step_matched", "entropy_bonus"]
+ARMS: tuple[ArmName, ...] = ("base", "aem", "reversed", "shuffled", "step_matched", "entropy_bonus")
 MEASURES = (
     "success",
     "response_entropy",
@@ -94,10 +94,10 @@ class Step:
 
 
 def run(
-    arm: Arm, config: EnsembleConfig, report: Callable[[int], None] = lambda _: None, *, rate: float | None = None
+    arm: ArmName, config: EnsembleConfig, report: Callable[[int], None] = lambda _: None, *, rate: float | None = None
 ) -> dict[str, Tensor]:
     """Train every world by this arm; returns MEASURES as (steps, W) tensors, each measured before the step's update."""
-    world = World(config.world, config.seeds, config.first_seed)
+    world = Worlds(config.world, config.seeds, config.first_seed)
     base = base_named(config.base)
     rate = learning_rate(config) if rate is None else rate
     tables = world.start()
@@ -135,7 +135,7 @@ def run(
     return {name: torch.stack(values) for name, values in found.items()}
 
 
-def prepare(world: World, tables: Tables, played: Played, base: Base, method: aem.AemConfig) -> Step:
+def prepare(world: Worlds, tables: Tables, played: Played, base: Base, method: aem.AemConfig) -> Step:
     """Advantages of the base, and what modulation makes of them, from the policy that sampled."""
     with torch.no_grad():
         logprobs_B_T, entropies_B_T, mask_B_T = world.score(tables, played)
@@ -153,18 +153,18 @@ def prepare(world: World, tables: Tables, played: Played, base: Base, method: ae
     return Step(logprobs_B_T, entropies_B_T, mask_B_T, mask_B_T & kept_B[:, None], base_B_T, modulation)
 
 
-def method_of(arm: Arm, method: aem.AemConfig, step: int) -> aem.AemConfig:
+def method_of(arm: ArmName, method: aem.AemConfig, step: int) -> aem.AemConfig:
     if arm == "reversed":
         return method.model_copy(update={"direction": "reversed"})
     return method.model_copy(update={"shuffle_seed": step}) if arm == "shuffled" else method
 
 
-def loss_config(loss: LossConfig, arm: Arm, config: EnsembleConfig) -> LossConfig:
+def loss_config(loss: LossConfig, arm: ArmName, config: EnsembleConfig) -> LossConfig:
     return loss.model_copy(update={"entropy": loss.entropy + config.bonus}) if arm == "entropy_bonus" else loss
 
 
 def gradient(
-    world: World,
+    world: Worlds,
     tables: Tables,
     loss: LossConfig,
     logprobs_B_T: Tensor,
@@ -186,7 +186,7 @@ def gradient(
     return list(torch.autograd.grad(losses_W.sum(), tables.parameters, retain_graph=True))
 
 
-def compare(world: World, base: Sequence[Tensor], modulated: Sequence[Tensor]) -> dict[str, Tensor]:
+def compare(world: Worlds, base: Sequence[Tensor], modulated: Sequence[Tensor]) -> dict[str, Tensor]:
     """(W,) cosine of the two gradients and |modulated| / |base|; 1 where the base has none."""
     dot_W = sum((left * right).reshape(world.count, -1).sum(1) for left, right in zip(base, modulated, strict=True))
     base_W, norm_W = norms(world, base), norms(world, modulated)
@@ -198,21 +198,21 @@ def compare(world: World, base: Sequence[Tensor], modulated: Sequence[Tensor]) -
     }
 
 
-def norms(world: World, values: Sequence[Tensor]) -> Tensor:
+def norms(world: Worlds, values: Sequence[Tensor]) -> Tensor:
     return torch.stack([(part**2).reshape(world.count, -1).sum(1) for part in values]).sum(0).sqrt()
 
 
-def scaled(world: World, values: Sequence[Tensor], factor_W: Tensor) -> list[Tensor]:
+def scaled(world: Worlds, values: Sequence[Tensor], factor_W: Tensor) -> list[Tensor]:
     """Every world's part of the gradient times its own factor."""
     return [(part.view(world.count, -1) * factor_W[:, None]).view_as(part) for part in values]
 
 
-def state_of(world: World, tables: Tables) -> dict[str, Tensor]:
+def state_of(world: Worlds, tables: Tables) -> dict[str, Tensor]:
     entropy_W = world.state_entropy(tables).view(world.count, -1).mean(1)
     return {"success": world.success(tables), "state_entropy": entropy_W}
 
 
-def diagnose(world: World, tables: Tables, played: Played, step: Step) -> dict[str, Tensor]:
+def diagnose(world: Worlds, tables: Tables, played: Played, step: Step) -> dict[str, Tensor]:
     """(W,) what theory speaks of, with the exact H(s): the correlation of alpha - 1 with S - H(s) and both drifts."""
     spans, modulation = step.modulation.spans, step.modulation
     states_N = played.states_B_R[played.live_B_R]
@@ -243,7 +243,7 @@ def learning_rate(config: EnsembleConfig) -> float:
     """The base's learning rate: its first step, averaged over worlds, is as long as GRPO's at `learning_rate`."""
     if config.base == "grpo":
         return config.learning_rate
-    world = World(config.world, config.seeds, config.first_seed)
+    world = Worlds(config.world, config.seeds, config.first_seed)
     tables = world.start()
     played = world.play(tables, torch.Generator().manual_seed(config.first_seed))
     logprobs_B_T, entropies_B_T, _ = world.score(tables, played)

@@ -71,7 +71,7 @@ class Played:
     rewards_B: Tensor
 
 
-class World:
+class Worlds:
     """`count` worlds, each with its own right words and warm start, drawn from `seed`."""
 
     def __init__(self, config: WorldConfig, count: int, seed: int) -> None:

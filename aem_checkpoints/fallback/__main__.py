@@ -22,7 +22,7 @@ from aem_harness.aem_checkpoints.fallback.api import (
     to_ask,
     tokens_body,
 )
-from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served, load
+from aem_harness.aem_checkpoints.fallback.models import BadRequest, ServedModel, load
 from aem_harness.aem_checkpoints.fallback.rounds import Rounds
 from aem_harness.harness.errors import ConfigError
 
@@ -30,13 +30,13 @@ SHARED_PARAMETERS = 50_000_000  # from here on more than one thread is of use
 BODIES = {"/v1/chat/completions": chat_body, "/v1/completions": text_body}
 
 
-class Server(ThreadingHTTPServer):
+class FallbackServer(ThreadingHTTPServer):
     """Answers while `rounds.run` decodes in another thread."""
 
     daemon_threads = True
     request_queue_size = 512  # a run opens as many connections at once as it has workers
 
-    def __init__(self, address: tuple[str, int], models: Sequence[Served], rounds: Rounds, version: str) -> None:
+    def __init__(self, address: tuple[str, int], models: Sequence[ServedModel], rounds: Rounds, version: str) -> None:
         self.models = {served.name: served for served in models}
         self.rounds = rounds
         self.version = version
@@ -48,7 +48,7 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: FallbackServer
 
     def do_GET(self) -> None:
         match self.path:
@@ -127,7 +127,7 @@ def main(words: Sequence[str]) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2) if large else 1)
     place, precision = models[0].model.device.type, str(models[0].model.dtype).removeprefix("torch.")
     version = f"transformers {transformers.__version__}, torch {torch.__version__}, {precision} on {place}"
-    with Server((options.host, options.port), models, rounds, version) as server:
+    with FallbackServer((options.host, options.port), models, rounds, version) as server:
         threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
         print(f"serving {', '.join(server.models)} with {version}", flush=True)
         rounds.run()

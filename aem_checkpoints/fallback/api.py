@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from aem_harness.aem_checkpoints.fallback.decoding import Ask, Decoded
-from aem_harness.aem_checkpoints.fallback.models import BadRequest, Served
+from aem_harness.aem_checkpoints.fallback.models import BadRequest, ServedModel
 from aem_harness.harness.errors import validating
 from aem_harness.harness.types import Record
 
@@ -48,7 +48,7 @@ def read_query(body: bytes) -> Query:
         return Query.model_validate_json(body)
 
 
-def to_ask(query: Query, served: Served) -> Ask:
+def to_ask(query: Query, served: ServedModel) -> Ask:
     """The request in ids. As with vLLM, `max_tokens` is cut to the room that the context leaves; BadRequest if none."""
     if query.tools:
         raise BadRequest("tools: not known here, tool calls are not read (this server knows less than vLLM)")
@@ -77,7 +77,7 @@ def to_ask(query: Query, served: Served) -> Ask:
     )
 
 
-def to_ids(query: Query, served: Served) -> tuple[int, ...]:
+def to_ids(query: Query, served: ServedModel) -> tuple[int, ...]:
     """The prompt in ids; BadRequest when there is none."""
     if query.messages:
         ids = served.chat(query.messages, query.tools)
@@ -88,13 +88,13 @@ def to_ids(query: Query, served: Served) -> tuple[int, ...]:
     return ids
 
 
-def tokens_body(query: Query, served: Served) -> dict[str, Any]:
+def tokens_body(query: Query, served: ServedModel) -> dict[str, Any]:
     """The answer of `/tokenize`, as vLLM gives it."""
     ids = to_ids(query, served)
     return {"count": len(ids), "max_model_len": served.context, "tokens": list(ids)}
 
 
-def chat_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
+def chat_body(served: ServedModel, ask: Ask, reply: Decoded) -> dict[str, Any]:
     content = [
         {**_token(served, number, logprob), "top_logprobs": [_token(served, *other) for other in top]}
         for number, logprob, top in zip(reply.ids, reply.logprobs, reply.top, strict=ask.listed is not None)
@@ -106,7 +106,7 @@ def chat_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
     return _body("chat.completion", served, ask, reply, choice)
 
 
-def text_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
+def text_body(served: ServedModel, ask: Ask, reply: Decoded) -> dict[str, Any]:
     logprobs = {
         "tokens": [served.text(number) for number in reply.ids],
         "token_logprobs": reply.logprobs,
@@ -116,7 +116,7 @@ def text_body(served: Served, ask: Ask, reply: Decoded) -> dict[str, Any]:
     return _body("text_completion", served, ask, reply, choice)
 
 
-def models_body(models: "list[Served]") -> dict[str, Any]:
+def models_body(models: "list[ServedModel]") -> dict[str, Any]:
     return {
         "object": "list",
         "data": [
@@ -138,12 +138,12 @@ def error_body(status: int, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": "BadRequestError", "code": status}}
 
 
-def _token(served: Served, number: int, logprob: float) -> dict[str, Any]:
+def _token(served: ServedModel, number: int, logprob: float) -> dict[str, Any]:
     text = served.text(number)
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
 
-def _body(kind: str, served: Served, ask: Ask, reply: Decoded, choice: dict[str, Any]) -> dict[str, Any]:
+def _body(kind: str, served: ServedModel, ask: Ask, reply: Decoded, choice: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex,
         "object": kind,

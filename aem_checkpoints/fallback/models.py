@@ -21,7 +21,7 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedModel:
     """One model under one name. `ends` are the ids that end a reply; `context` counts prompt and reply."""
 
     name: str
@@ -64,7 +64,7 @@ class Served:
         return self._texts[number]
 
 
-def load(options: argparse.Namespace) -> Iterator[Served]:
+def load(options: argparse.Namespace) -> Iterator[ServedModel]:
     """The model that `options` name (see `__main__.parse`) and its adapters. ConfigError when it is too large."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -93,7 +93,7 @@ def load(options: argparse.Namespace) -> Iterator[Served]:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        yield Served(
+        yield ServedModel(
             name=name,
             root=adapter or options.model,
             parent=base if adapter else None,

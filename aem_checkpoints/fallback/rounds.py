@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from aem_harness.aem_checkpoints.fallback.decoding import Ask, Decoded, answer
-from aem_harness.aem_checkpoints.fallback.models import Served
+from aem_harness.aem_checkpoints.fallback.models import ServedModel
 
 ROWS = 64  # in one round
 
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    served: Served
+    served: ServedModel
     ask: Ask
     future: Future[Decoded] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
@@ -26,7 +26,7 @@ class Rounds:
     def __init__(self) -> None:
         self._arriving: SimpleQueue[Waiting] = SimpleQueue()
 
-    def ask(self, served: Served, ask: Ask) -> Decoded:
+    def ask(self, served: ServedModel, ask: Ask) -> Decoded:
         """Wait for the answer; raises what decoding raised."""
         waiting = Waiting(served, ask)
         self._arriving.put(waiting)

@@ -9,7 +9,7 @@ from scipy import special
 
 from aem_harness.harness.compare.intervals import detectable, p_above
 from aem_harness.harness.compare.mcnemar import tango_statistic
-from aem_harness.harness.compare.records import Decision, Discordance, Estimate, Interval, Question, Verdict
+from aem_harness.harness.compare.records import Conclusion, Decision, Discordance, Estimate, Interval, Question
 from aem_harness.harness.compare.words import p_words
 
 Kind = Literal["difference", "non-inferiority", "superiority", "equivalence"]
@@ -111,7 +111,7 @@ def equivalence_claim(
 def _difference(claim: Claim, p: float, family: int) -> Decision:
     value, interval, of = claim.value, claim.interval, _of(family)
     if p <= 1 - interval.level:
-        verdict: Verdict = "better" if value > 0 else "worse"
+        verdict: Conclusion = "better" if value > 0 else "worse"
         reason = f"{100 * value:+z.1f} points, {p_words(p)}{of}"
         if interval.low <= 0 <= interval.high:
             reason += "; the test decides, although the interval, from another method, just reaches zero"
@@ -128,7 +128,7 @@ def _difference(claim: Claim, p: float, family: int) -> Decision:
 
 def _noninferiority(claim: Claim, p: float, p_inferior: float, family: int) -> Decision:
     alpha, margin = (1 - claim.interval.level) / 2, 100 * claim.margin
-    verdict: Verdict = "inconclusive"
+    verdict: Conclusion = "inconclusive"
     words = f"a drop of {margin:.1f} points is neither excluded ({p_words(p)}) nor shown ({p_words(p_inferior)})"
     shown = p
     if p <= alpha:
@@ -143,14 +143,14 @@ def _superiority(claim: Claim, p: float, family: int) -> Decision:
     shown = p <= (1 - claim.interval.level) / 2
     how = "more than" if shown else "not shown to be more than"
     words = f"{how} {100 * claim.margin:.1f} points better ({p_words(p)}){_of(family)}"
-    verdict: Verdict = "superior" if shown else "not superior"
+    verdict: Conclusion = "superior" if shown else "not superior"
     return Decision(question=claim.question, verdict=verdict, reason=words, p=p, margin=claim.margin)
 
 
 def _equivalence(claim: Claim, p: float, family: int) -> Decision:
     shown = p <= (1 - claim.interval.level) / 2
     words = f"{'less' if shown else 'not shown to be less'} than {100 * claim.margin:.1f} points apart ({p_words(p)})"
-    verdict: Verdict = "equivalent" if shown else "equivalence not shown"
+    verdict: Conclusion = "equivalent" if shown else "equivalence not shown"
     return Decision(question=claim.question, verdict=verdict, reason=words + _of(family), p=p, margin=claim.margin)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aem_harness.harness.compare.decisions import Claim, Kind, decide, holm, holm_among
-from aem_harness.harness.compare.records import QUESTIONS, Contrast, Decision, Question, Verdict
+from aem_harness.harness.compare.records import QUESTIONS, Conclusion, Contrast, Decision, Question
 
 if TYPE_CHECKING:
     from aem_harness.harness.compare.contrast import Judged
@@ -42,7 +42,7 @@ def settle(judged: "Sequence[Judged]") -> list[Contrast]:
         triples = zip(judged, official, clean, strict=True)
         return [b.model_copy(update={"unmarked": c if a.unmarked else None}) for a, b, c in triples]
     decisions = [list[Decision | None]([None] * len(one.claims)) for one in judged]
-    ends: dict[int, tuple[Verdict, Verdict]] = {}
+    ends: dict[int, tuple[Conclusion, Conclusion]] = {}
     for members in _families(judged):
         adjusted = [holm([member.scored.p[side] for member in members]) for side in range(len(members[0].scored.p))]
         for number, member in enumerate(members):
@@ -69,16 +69,16 @@ def _families(judged: "Sequence[Judged]") -> Iterator[list[_Member]]:
     yield from families.values()
 
 
-def _at_the_ends(members: Sequence[_Member], number: int, scored: Verdict) -> tuple[Verdict, Verdict]:
+def _at_the_ends(members: Sequence[_Member], number: int, scored: Conclusion) -> tuple[Conclusion, Conclusion]:
     """The verdicts of a member at both extremes, for any outcome of the others' missing rollouts.
 
     Holm needs the others' p-values: both the least and the most favourable are tried. If either gives another verdict
     than `scored`, that one is returned.
     """
     member, others = members[number], [*members[:number], *members[number + 1 :]]
-    extremes: list[Verdict] = []
+    extremes: list[Conclusion] = []
     for claim in member.ends or (member.scored, member.scored):
-        verdicts: list[Verdict] = []
+        verdicts: list[Conclusion] = []
         for worst in (True, False):
             ps = [
                 holm_among(p, [other.worst(side) if worst else other.best(side) for other in others])
@@ -89,7 +89,7 @@ def _at_the_ends(members: Sequence[_Member], number: int, scored: Verdict) -> tu
     return extremes[0], extremes[1]
 
 
-def _held(contrast: Contrast, decision: Decision, low: Verdict, high: Verdict) -> Decision:
+def _held(contrast: Contrast, decision: Decision, low: Conclusion, high: Conclusion) -> Decision:
     if low == high == decision.verdict:
         return decision
     bounds = contrast.bounds
@@ -116,7 +116,7 @@ def _with_holm(judged: "Sequence[Judged]") -> list["Judged"]:
     return out
 
 
-def _decided(contrast: Contrast, decisions: Sequence[Decision], ends: tuple[Verdict, Verdict] | None) -> Contrast:
+def _decided(contrast: Contrast, decisions: Sequence[Decision], ends: tuple[Conclusion, Conclusion] | None) -> Contrast:
     first, *others = decisions
     update: dict[str, object] = {"decision": first, "decisions": tuple(others)}
     if ends and contrast.bounds is not None:

@@ -89,7 +89,7 @@ def import_outcomes(
     `arm` and `seed` name the rollouts if the source does not, `reports` is the place of the official verdicts,
     `columns` maps our columns to those of a CSV (`{"arm": "study+model"}` joins two).
     """
-    from aem_harness.harness.interop import Source, read
+    from aem_harness.harness.interop import ImportSource, read
 
     ends = ends or read_ends()
     if format in ("auto", "run") and (path / "run.json").is_file():
@@ -100,7 +100,7 @@ def import_outcomes(
         return _settled(normalise(renamed, str(path)), ends, str(path))
     if format in ("auto", "csv") and is_outcomes_csv(path):
         return _settled(read_csv(path), ends, str(path))
-    source = Source(path, arm, seed, reports, ends)
+    source = ImportSource(path, arm, seed, reports, ends)
     table = normalise(read(source, format), str(path))
     return _settled(table, ends, str(path), notes=source.problems.lines(str(path)))
 

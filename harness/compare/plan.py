@@ -8,13 +8,19 @@ from scipy import optimize, stats
 
 from aem_harness.harness.compare.intervals import bell_mccaffrey_df
 from aem_harness.harness.compare.records import Allocation, Components, Plan, PlanRow, Question
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS
 from aem_harness.harness.compare.values import Floats, Ints
 from aem_harness.harness.errors import ConfigError, DataError
 
 MOST_SEEDS = 512
 ENDLESS = 10**9  # seeds: no run noise is left
 SHOWN = (1, 2, 4, 8, 16, 32)
+
+# Instances a repository in SWE-bench Verified: 12 clusters, the largest of which holds 46 % of the tasks.
+VERIFIED_REPOS = {
+    "django/django": 231, "sympy/sympy": 75, "sphinx-doc/sphinx": 44, "matplotlib/matplotlib": 34,
+    "scikit-learn/scikit-learn": 32, "astropy/astropy": 22, "pydata/xarray": 22, "pytest-dev/pytest": 19,
+    "pylint-dev/pylint": 10, "psf/requests": 8, "mwaskom/seaborn": 2, "pallets/flask": 1,
+}  # fmt: skip
 
 
 def plan(

@@ -7,7 +7,7 @@ from aem_harness.harness.types import Record
 
 Question = Literal["these tasks", "tasks like these"]
 QUESTIONS: tuple[Question, Question] = ("these tasks", "tasks like these")
-Verdict = Literal[
+Conclusion = Literal[
     "better", "worse", "no difference detected", "non-inferior", "inferior", "superior", "not superior", "equivalent",
     "equivalence not shown", "inconclusive",
 ]  # fmt: skip
@@ -70,7 +70,7 @@ class Decision(Record):
     """A verdict, the p-value behind it and the reason in words. `margin` is 0 for a plain difference."""
 
     question: Question
-    verdict: Verdict
+    verdict: Conclusion
     reason: str
     p: float
     margin: float = 0.0
@@ -101,10 +101,10 @@ class Bounds(Record):
     low: float
     high: float
     as_failed: float
-    verdict_low: Verdict
-    verdict_high: Verdict
+    verdict_low: Conclusion
+    verdict_high: Conclusion
     excused_failed: float | None = None  # the difference with the candidate's missing rollouts alone counted as failed
-    verdict_excused: Verdict | None = None
+    verdict_excused: Conclusion | None = None
 
 
 class Contrast(Record):
@@ -414,8 +414,8 @@ class RunBounds(Record):
 
     low: float
     high: float
-    verdict_low: Verdict
-    verdict_high: Verdict
+    verdict_low: Conclusion
+    verdict_high: Conclusion
 
 
 class RunContrast(Record):

@@ -34,7 +34,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Rollout:
+class ExportedRollout:
     """One rollout of a run: its newest attempt, with the files it left."""
 
     folder: Path
@@ -83,21 +83,21 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Run:
+class ExportedRun:
     """A run folder to be written in another format; `seed` chooses one rollout of every task."""
 
     folder: Path
     facts: Mapping[str, Any]
     seed: int | None = None
 
-    def rollouts(self) -> Iterator[Rollout]:
+    def rollouts(self) -> Iterator[ExportedRollout]:
         """In the order of the plan, seed by seed."""
         progress = newest(read_journal(self.folder))
         order = {name: place for place, name in enumerate(self.facts["plan"]["instances"])}
         for name, seed in sorted(progress, key=lambda key: (order.get(key[0], len(order)), key)):
             if self.seed in (None, seed):
                 one = progress[name, seed]
-                yield Rollout(self.folder / "rollouts" / name / str(seed), one.rollout, one.grade)
+                yield ExportedRollout(self.folder / "rollouts" / name / str(seed), one.rollout, one.grade)
 
     @property
     def arm(self) -> str:
@@ -127,7 +127,7 @@ def export(folder: Path, to: str, out: Path, seed: int | None = None) -> Written
     require_run(folder)
     if out.exists():
         raise ConfigError(f"{out} exists already; choose another --out")
-    run = Run(folder, run_json(folder), seed)
+    run = ExportedRun(folder, run_json(folder), seed)
     if next(run.rollouts(), None) is None:
         of = "" if seed is None else f" with seed {seed}"
         raise DataError(f"{folder} has no finished rollout{of}")
@@ -178,7 +178,7 @@ def tool_call(call: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     return str(call.get("id", "")), str(function.get("name", "")), plain(arguments)
 
 
-def numbered(run: Run) -> Iterator[tuple[str, Rollout]]:
+def numbered(run: ExportedRun) -> Iterator[tuple[str, ExportedRollout]]:
     """Every rollout with a file name: the instance, and the seed where there are several."""
     rollouts = list(run.rollouts())
     several = len({one.seed for one in rollouts}) > 1

@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.export import Rollout, Run, Written, numbered, plain, said, text_of, tool_call
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, numbered, plain, said, text_of, tool_call
 from aem_harness.harness.io import write_json
 
 VERSION = "ATIF-v1.7"
 SOURCES = {"system": "system", "user": "user", "assistant": "agent", "tool": "user"}
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     out.mkdir()
     count = empty = 0
     for name, one in numbered(run):
@@ -31,7 +31,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(count, empty, "without any message")
 
 
-def trajectory(run: Run, one: Rollout) -> dict[str, Any]:
+def trajectory(run: ExportedRun, one: ExportedRollout) -> dict[str, Any]:
     """The rollout as an ATIF document."""
     event = one.event
     agent: Mapping[str, Any] = run.facts["agent"]
@@ -63,7 +63,7 @@ def trajectory(run: Run, one: Rollout) -> dict[str, Any]:
     }
 
 
-def _steps(one: Rollout) -> Iterator[dict[str, Any]]:
+def _steps(one: ExportedRollout) -> Iterator[dict[str, Any]]:
     pending: dict[str, Any] | None = None  # the agent's step, which waits for the environment's answer
     number = 0
     for message in one.trajectory()["messages"]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.export import Rollout, Run, Written, plain
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain
 from aem_harness.harness.io import write_json, write_text
 from aem_harness.harness.types import Outcome
 
 LOGS = ("patch.diff", "report.json", "test_output.txt", "eval.sh", "run_instance.log")
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     rollouts = list(run.rollouts())
     if len(seeds := {one.seed for one in rollouts}) > 1:
         raise ConfigError(f"a submission holds one attempt at each task and the run has {len(seeds)} seeds: add --seed")
@@ -38,7 +38,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(len(kept), lost, "lost to infrastructure; results.json lists them under no_logs")
 
 
-def _files(one: Rollout, out: Path) -> None:
+def _files(one: ExportedRollout, out: Path) -> None:
     logs = out / "logs" / one.instance_id
     logs.mkdir(parents=True)
     for name in LOGS:
@@ -50,7 +50,7 @@ def _files(one: Rollout, out: Path) -> None:
         shutil.copyfile(trajectory, out / "trajs" / trajectory.name)
 
 
-def _results(run: Run, rollouts: list[Rollout]) -> dict[str, list[str]]:
+def _results(run: ExportedRun, rollouts: list[ExportedRollout]) -> dict[str, list[str]]:
     """The lists that the repository's own analysis makes; a task that has no verdict is in `no_logs`."""
     planned = set(run.facts["plan"]["instances"])
     scored = {one.instance_id: one.outcome for one in rollouts if one.resolved is not None}
@@ -61,7 +61,7 @@ def _results(run: Run, rollouts: list[Rollout]) -> dict[str, list[str]]:
     }
 
 
-def _metadata(run: Run) -> str:
+def _metadata(run: ExportedRun) -> str:
     import yaml
 
     document: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _metadata(run: Run) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def _readme(run: Run, kept: list[Rollout]) -> str:
+def _readme(run: ExportedRun, kept: list[ExportedRollout]) -> str:
     resolved = sum(one.resolved is True for one in kept)
     planned = len(run.facts["plan"]["instances"])
     versions = ", ".join(f"{name} {version}" for name, version in run.facts["versions"].items())

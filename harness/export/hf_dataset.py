@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.export import Rollout, Run, Written, sft
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, sft
 from aem_harness.harness.io import write_text
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     import pandas as pd
 
     rows = [_row(run, one) for one in run.rollouts()]
@@ -21,7 +21,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(len(rows))
 
 
-def _row(run: Run, one: Rollout) -> dict[str, Any]:
+def _row(run: ExportedRun, one: ExportedRollout) -> dict[str, Any]:
     row = sft.row(run, one)
     messages = [
         {
@@ -35,7 +35,7 @@ def _row(run: Run, one: Rollout) -> dict[str, Any]:
     return row | {"messages": messages, "cause": one.why, **{name: one.event.get(name) for name in facts}}
 
 
-def _card(run: Run, rows: list[dict[str, Any]]) -> str:
+def _card(run: ExportedRun, rows: list[dict[str, Any]]) -> str:
     rewards = [row["reward"] for row in rows if row["reward"] is not None]
     lost = len(rows) - len(rewards)
     solved = f"{sum(rewards):.0f} of {len(rewards)} graded rollouts resolved" if rewards else "no rollout graded"

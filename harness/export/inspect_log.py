@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of, tool_call
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain, said, text_of, tool_call
 from aem_harness.harness.run.store import latest
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SCORER = "swe_bench"
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     try:
         from inspect_ai.log import write_eval_log
     except ImportError:
@@ -31,7 +31,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(len(log.samples or ()))
 
 
-def eval_log(run: Run) -> "EvalLog":
+def eval_log(run: ExportedRun) -> "EvalLog":
     """The run as an EvalLog with samples."""
     from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalMetric, EvalResults, EvalScore, EvalSpec, EvalStats
 
@@ -69,7 +69,7 @@ def eval_log(run: Run) -> "EvalLog":
     )
 
 
-def _sample(run: Run, one: Rollout) -> "EvalSample":
+def _sample(run: ExportedRun, one: ExportedRollout) -> "EvalSample":
     from inspect_ai.log import EvalError, EvalSample
     from inspect_ai.model import ModelOutput, ModelUsage
     from inspect_ai.scorer import Score
@@ -111,7 +111,7 @@ def _sample(run: Run, one: Rollout) -> "EvalSample":
     )
 
 
-def _messages(one: Rollout) -> Iterator[Any]:
+def _messages(one: ExportedRollout) -> Iterator[Any]:
     """The conversation with ids that are unique in the sample; a reply without an action is the assistant's too."""
     from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageTool, ChatMessageUser
     from inspect_ai.tool import ToolCall

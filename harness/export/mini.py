@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-from aem_harness.harness.export import Rollout, Run, Written, plain
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain
 from aem_harness.harness.io import write_json
 
 
-def write(run: Run, out: Path) -> Written:
-    seeds: dict[int, list[Rollout]] = {}
+def write(run: ExportedRun, out: Path) -> Written:
+    seeds: dict[int, list[ExportedRollout]] = {}
     lost = 0
     for one in run.rollouts():
         if one.event["fault"] is None:
@@ -25,7 +25,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(sum(map(len, seeds.values())), lost, "lost to infrastructure: an entry would read as an empty patch")
 
 
-def _prediction(run: Run, one: Rollout) -> dict[str, str]:
+def _prediction(run: ExportedRun, one: ExportedRollout) -> dict[str, str]:
     return {
         "model_name_or_path": run.model,
         "instance_id": one.instance_id,
@@ -33,7 +33,7 @@ def _prediction(run: Run, one: Rollout) -> dict[str, str]:
     }
 
 
-def _trajectory(one: Rollout, folder: Path) -> None:
+def _trajectory(one: ExportedRollout, folder: Path) -> None:
     source = one.folder / f"{one.instance_id}.traj.json"
     if source.is_file():
         (folder / one.instance_id).mkdir()

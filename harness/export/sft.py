@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.export import Rollout, Run, Written, plain, said, text_of
+from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain, said, text_of
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     count = lost = 0
     with out.open("w", encoding="utf-8") as handle:
         for one in run.rollouts():
@@ -26,7 +26,7 @@ def write(run: Run, out: Path) -> Written:
     return Written(count, lost, "without a verdict")
 
 
-def row(run: Run, one: Rollout) -> dict[str, Any]:
+def row(run: ExportedRun, one: ExportedRollout) -> dict[str, Any]:
     """One rollout as a line of the file."""
     return {
         "messages": list(messages(one)),
@@ -41,7 +41,7 @@ def row(run: Run, one: Rollout) -> dict[str, Any]:
     }
 
 
-def messages(one: Rollout) -> Iterator[dict[str, Any]]:
+def messages(one: ExportedRollout) -> Iterator[dict[str, Any]]:
     """The conversation as the policy saw it."""
     for message in one.trajectory()["messages"]:
         if message.get("role") == "exit":

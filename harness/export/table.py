@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from aem_harness.harness.errors import ConfigError
-from aem_harness.harness.export import Run, Written
+from aem_harness.harness.export import ExportedRun, Written
 
 
-def write(run: Run, out: Path) -> Written:
+def write(run: ExportedRun, out: Path) -> Written:
     from aem_harness.harness.compare.outcomes import load_one, write_csv
 
     table = load_one(str(run.folder)).table

@@ -20,7 +20,7 @@ from aem_harness.harness.compare.values import Floats, Trials
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm, design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells, planned
 from aem_harness.harness.io import cache_folder, write_json
 from aem_harness.harness.types import Record
@@ -115,7 +115,7 @@ def calibrate(
             verdict, share = trial(config, q, lowered(q, drop), seeds, baseline_seeds, rng, fresh=fresh)
             verdicts.append(verdict)
             used.append(share)
-        passed, blocked = (verdicts.count(kind) for kind in (Verdict.PASS, Verdict.BLOCK))
+        passed, blocked = (verdicts.count(kind) for kind in (GateVerdict.PASS, GateVerdict.BLOCK))
         scenarios.append(
             Scenario(
                 drop=drop,
@@ -144,7 +144,7 @@ def trial(
     rng: np.random.Generator,
     *,
     fresh: bool = False,
-) -> tuple[Verdict, float]:
+) -> tuple[GateVerdict, float]:
     """One gate on outcomes drawn from the baseline's q and the candidate's p, (N,): verdict, share used of the plan."""
     tasks = tuple(f"task-{i:05d}" for i in range(len(q)))
     theirs, mine = draw(q, seeds if fresh else baseline_seeds, rng), draw(p, seeds, rng)

@@ -11,10 +11,10 @@ from pydantic import Field
 from aem_harness.harness.errors import ConfigError, validating
 from aem_harness.harness.types import Record
 
-Question = Literal["rates", "outcomes"]
-Unit = Literal["rollouts", "tokens", "gpu_hours"]
+Estimand = Literal["rates", "outcomes"]
+BudgetUnit = Literal["rollouts", "tokens", "gpu_hours"]
 
-_UNITS: Mapping[str, tuple[Unit, float]] = {
+_UNITS: Mapping[str, tuple[BudgetUnit, float]] = {
     "": ("rollouts", 1),
     "r": ("rollouts", 1),
     "tok": ("tokens", 1),
@@ -32,7 +32,7 @@ class Budget(Record):
     """The most to spend on the candidate (and on the baseline, if it is run too)."""
 
     amount: float = Field(gt=0)
-    unit: Unit = "rollouts"
+    unit: BudgetUnit = "rollouts"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -55,7 +55,7 @@ class GateConfig(Record):
     block_margin: float | None = Field(None, ge=0, lt=1, description="BLOCK: the drop is larger (None: the margin)")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="probability of a false PASS, at most")
     block_alpha: float | None = Field(None, gt=0, lt=0.5, description="of a false BLOCK (None: alpha)")
-    question: Question = Field("rates", description="true resolve rates, or the full table of outcomes")
+    question: Estimand = Field("rates", description="true resolve rates, or the full table of outcomes")
     seed: int = Field(0, ge=0, description="of the order")
     budget: Budget | None = None
     retries: int = Field(

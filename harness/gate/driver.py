@@ -72,7 +72,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class End:
+class Ending:
     """The facts to report when no more outcomes are coming.
 
     `candidate_digest` is of the candidate's outcomes, None if it has none; `accepted` names the differences between the
@@ -87,7 +87,7 @@ class End:
     notes: Sequence[str] = ()
 
 
-class Source(Protocol):
+class OutcomeSource(Protocol):
     """Where a gate's outcomes come from: a table, or runs that are made as far as the gate needs them.
 
     `exhausted` is the reason given if outcomes run out before a verdict. `futility` is the default of that setting:
@@ -103,12 +103,12 @@ class Source(Protocol):
     def feed(self, gate: Gate) -> None:
         """Give the gate outcomes until it has decided or there are none left."""
 
-    def end(self, gate: Gate) -> End:
+    def end(self, gate: Gate) -> Ending:
         """Both arms when no more outcomes are coming."""
 
 
 def drive(
-    source: Source,
+    source: OutcomeSource,
     config: GateConfig,
     options: GateOptions | None = None,
     announce: Callable[[Gate], None] = lambda gate: None,
@@ -212,8 +212,8 @@ def _planned(start: Start, config: GateConfig) -> Design:
     )
 
 
-def _attempt(start: Start, config: GateConfig, plan: Design) -> ledger.Attempt:
-    return ledger.Attempt(
+def _attempt(start: Start, config: GateConfig, plan: Design) -> ledger.GateAttempt:
+    return ledger.GateAttempt(
         baseline=start.baseline_digest,
         candidate=start.candidate,
         order=plan.digest,
@@ -225,7 +225,7 @@ def _attempt(start: Start, config: GateConfig, plan: Design) -> ledger.Attempt:
     )
 
 
-def _refuse_empty(gate: Gate, end: End) -> None:
+def _refuse_empty(gate: Gate, end: Ending) -> None:
     """A baseline that was run beside the candidate and resolved nothing: no drop is possible."""
     if gate.design.baseline is None and gate.consumed and not np.nansum(gate.consumed_outcomes(BASELINE)):
         raise EnvironmentFault(

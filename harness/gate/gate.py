@@ -22,7 +22,7 @@ CANDIDATE, BASELINE = "candidate", "baseline"
 SHOWN = 12  # looks of the interval path in a report
 
 
-class Verdict(StrEnum):
+class GateVerdict(StrEnum):
     """The possible results of a gate."""
 
     PASS = "PASS"
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        return {Verdict.PASS: EXIT_OK, Verdict.BLOCK: EXIT_BLOCK, Verdict.INCONCLUSIVE: EXIT_INCONCLUSIVE}[self]
+        return {"PASS": EXIT_OK, "BLOCK": EXIT_BLOCK, "INCONCLUSIVE": EXIT_INCONCLUSIVE}[self.value]
 
 
 class Look(Record):
@@ -67,7 +67,7 @@ class Gate:
         self.most = planned(design, config)
         self.order: list[Key] = design.keys[: self.most]
         self.spent = Spent()
-        self.verdict: Verdict | None = None
+        self.verdict: GateVerdict | None = None
         self.reason = ""
         self.consumed = 0
         self._place = {key: index for index, key in enumerate(design.keys)}
@@ -91,7 +91,7 @@ class Gate:
         arm: str = CANDIDATE,
         tokens: float = 0.0,
         gpu_seconds: float = 0.0,
-    ) -> Verdict | None:
+    ) -> GateVerdict | None:
         """Take one finished rollout; None stands for one that infrastructure lost for good, after all retries.
 
         Returns the verdict if there is one. After the verdict, further rollouts count as spent and change nothing.
@@ -114,18 +114,18 @@ class Gate:
             self._advance()
         return self.verdict
 
-    def finish(self, reason: str) -> Verdict:
+    def finish(self, reason: str) -> GateVerdict:
         """No more rollouts are coming: a last look at what has been consumed, then INCONCLUSIVE for `reason`."""
         if not self.decided and self.consumed:
             self._look(np.array([self.consumed]))
         if not self.decided:
-            self.verdict, self.reason = Verdict.INCONCLUSIVE, reason
+            self.verdict, self.reason = GateVerdict.INCONCLUSIVE, reason
         return self._verdict
 
     # --- what a report needs ----------------------------------------------------------------------------------------
 
     @property
-    def _verdict(self) -> Verdict:
+    def _verdict(self) -> GateVerdict:
         assert self.verdict is not None
         return self.verdict
 
@@ -155,7 +155,7 @@ class Gate:
         rows, columns = self.design.order[: self.consumed].T
         return int(np.isnan(self._values[arm][rows, columns]).sum())
 
-    def verdict_excused(self) -> Verdict | None:
+    def verdict_excused(self) -> GateVerdict | None:
         """The verdict if every rollout that the candidate lost had failed; None if it lost none."""
         if not self.missing():
             return None
@@ -164,7 +164,7 @@ class Gate:
         at = np.union1d(self._looks[self._looks <= self.consumed], self.consumed)
         path = self._method.follow(self.design, self.config, Cells(candidate, candidate, baseline, baseline), at)
         stop = path.stop()
-        return Verdict.INCONCLUSIVE if stop is None else _said(path, stop)
+        return GateVerdict.INCONCLUSIVE if stop is None else _said(path, stop)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Gate:
             self._look(self._looks[self._looked : due])
             self._looked = due
         if not self.decided and self.consumed == self.most:
-            self.verdict = Verdict.INCONCLUSIVE
+            self.verdict = GateVerdict.INCONCLUSIVE
             self.reason = "all planned rollouts are used"
         budget = self.config.budget
         if budget is not None and getattr(self.spent, budget.unit) >= budget.amount and self.consumed < self.most:
@@ -189,9 +189,9 @@ class Gate:
             return
         self.consumed, self.verdict = int(at[stop]), _said(path, stop)
         self.reason = {
-            Verdict.PASS: f"the drop is smaller than {_points(self.config.margin)}",
-            Verdict.BLOCK: f"the drop is larger than {_points(self.config.blocks_beyond)}",
-            Verdict.INCONCLUSIVE: "the remaining rollouts cannot bring either verdict",
+            GateVerdict.PASS: f"the drop is smaller than {_points(self.config.margin)}",
+            GateVerdict.BLOCK: f"the drop is larger than {_points(self.config.blocks_beyond)}",
+            GateVerdict.INCONCLUSIVE: "the remaining rollouts cannot bring either verdict",
         }[self.verdict]
 
     def _cells(self) -> Cells:
@@ -203,7 +203,7 @@ class Gate:
         return Cells(*_extremes(candidate), *stored.extremes)
 
 
-def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, int]:
+def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[GateVerdict, int]:
     """Verdict and rollouts used if all outcomes are known already, by visit: the result of `Gate`, computed faster."""
     question = methods.choose(design, config)
     at = question.looks(design, config)
@@ -212,13 +212,13 @@ def decide(config: GateConfig, design: Design, cells: Cells) -> tuple[Verdict, i
         stop = path.stop()
         if stop is not None:
             return _said(path, stop), int(part[stop])
-    return Verdict.INCONCLUSIVE, int(at[-1])
+    return GateVerdict.INCONCLUSIVE, int(at[-1])
 
 
-def _said(path: GatePath, stop: int) -> Verdict:
+def _said(path: GatePath, stop: int) -> GateVerdict:
     if path.passed[stop]:
-        return Verdict.PASS
-    return Verdict.BLOCK if path.blocked[stop] else Verdict.INCONCLUSIVE
+        return GateVerdict.PASS
+    return GateVerdict.BLOCK if path.blocked[stop] else GateVerdict.INCONCLUSIVE
 
 
 def _extremes(values: Floats) -> tuple[Floats, Floats]:

@@ -13,7 +13,7 @@ from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
 
 
-class Attempt(Record):
+class GateAttempt(Record):
     """What makes two gates the same attempt: both arms, the order, and the rollouts."""
 
     baseline: str
@@ -25,19 +25,19 @@ class Attempt(Record):
     orders: int
     futility: float
 
-    def same_question(self, other: "Attempt") -> bool:
+    def same_question(self, other: "GateAttempt") -> bool:
         """The same two arms and settings, in any order."""
         names = ("baseline", "candidate", "single_look", "question")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
-    def same_rollouts(self, other: "Attempt") -> bool:
+    def same_rollouts(self, other: "GateAttempt") -> bool:
         return (self.order, self.outcomes) == (other.order, other.outcomes)
 
 
-class Line(Record):
+class GateEntry(Record):
     """One gate in the ledger; margins and error rates are fractions."""
 
-    attempt: Attempt
+    attempt: GateAttempt
     name: str
     margin: float
     alpha: float
@@ -53,15 +53,15 @@ def default_ledger() -> Path:
     return user_state_path("aem-harness") / "gates.jsonl"
 
 
-def read(path: Path) -> list[Line]:
+def read(path: Path) -> list[GateEntry]:
     """All gates of a ledger, the oldest first."""
     if not path.exists():
         return []
     with validating(DataError, f"{path} is not a ledger of gates"):
-        return [Line.model_validate(value) for _, value in read_json_lines(path)]
+        return [GateEntry.model_validate(value) for _, value in read_json_lines(path)]
 
 
-def check(past: Sequence[Line], attempt: Attempt, path: Path) -> None:
+def check(past: Sequence[GateEntry], attempt: GateAttempt, path: Path) -> None:
     """Raise ConfigError if this candidate has used its orders against this baseline."""
     before = [line for line in past if line.attempt.same_question(attempt)]
     if not before:
@@ -83,7 +83,7 @@ def check(past: Sequence[Line], attempt: Attempt, path: Path) -> None:
         )
 
 
-def record(path: Path, line: Line) -> bool:
+def record(path: Path, line: GateEntry) -> bool:
     """Add a gate; False if the ledger cannot be written. A repeated gate is added again."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,8 @@ def record(path: Path, line: Line) -> bool:
     return False
 
 
-def line(attempt: Attempt, name: str, *, margin: float, alpha: float, verdict: str, rollouts: int) -> Line:
+def line(attempt: GateAttempt, name: str, *, margin: float, alpha: float, verdict: str, rollouts: int) -> GateEntry:
     """A gate that ended now."""
-    return Line(attempt=attempt, name=name, margin=margin, alpha=alpha, verdict=verdict, rollouts=rollouts, at=now())
+    return GateEntry(
+        attempt=attempt, name=name, margin=margin, alpha=alpha, verdict=verdict, rollouts=rollouts, at=now()
+    )

@@ -19,7 +19,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.driver import End, GateOptions, Start, past_arms
+from aem_harness.harness.gate.driver import Ending, GateOptions, Start, past_arms
 from aem_harness.harness.gate.gate import Gate
 from aem_harness.harness.gate.table import audit_words, audited, check_pin, read_arm, refuse_drift, refuse_unaudited
 from aem_harness.harness.io import write_json
@@ -133,7 +133,7 @@ class Live:
             if not gate.decided:
                 perform(gate, sides, self._tasks, self._console)
 
-    def end(self, gate: Gate) -> End:
+    def end(self, gate: Gate) -> Ending:
         accepted = self._accepted()  # again: images are known only now
         candidate = self._plans[-1]
         if gate.consumed and gate.missing() == gate.consumed:
@@ -144,7 +144,7 @@ class Live:
         baseline = self._baseline or self._read(self._plans[0])
         known = self._outcomes()
         notes = [audit_words(known)] if self._options.audited else []
-        return End(baseline, candidate.config.arm, self._candidate_digest(), self._counted(known), accepted, notes)
+        return Ending(baseline, candidate.config.arm, self._candidate_digest(), self._counted(known), accepted, notes)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ RULE = "1.2"
 RARE = 0.035  # mean variance p (1 - p) of one rollout of the baseline
 
 
-class Method(Protocol):
+class DecisionRule(Protocol):
     """Pure functions of a design, its configuration and the outcomes so far."""
 
     def looks(self, design: Design, config: GateConfig) -> Ints:
@@ -30,13 +30,13 @@ class Method(Protocol):
         """Planned probability that a checkpoint equal to the baseline passes."""
 
 
-def choose(design: Design, config: GateConfig) -> Method:
+def choose(design: Design, config: GateConfig) -> DecisionRule:
     """Chosen from the design alone, before the first outcome of the candidate."""
     if config.question == "outcomes":
-        return cast(Method, outcomes)
+        return cast(DecisionRule, outcomes)
     if config.sequential and suits_stages(design, config):
-        return cast(Method, stages)
-    return cast(Method, rates)
+        return cast(DecisionRule, stages)
+    return cast(DecisionRule, rates)
 
 
 def suits_stages(design: Design, config: GateConfig) -> bool:
@@ -45,7 +45,7 @@ def suits_stages(design: Design, config: GateConfig) -> bool:
     return config.launch_sd > 0 or not rare or rates.few(design, config)
 
 
-def name(method: Method, config: GateConfig) -> str:
+def name(method: DecisionRule, config: GateConfig) -> str:
     """Its name in a report."""
     if not config.sequential:
         return "one look"

@@ -16,7 +16,7 @@ from aem_harness.harness.errors import counted
 from aem_harness.harness.gate.calibrate import Calibration, Share
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, Look, Verdict
+from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate, GateVerdict, Look
 from aem_harness.harness.gate.methods import RULE
 from aem_harness.harness.run.store import now
 from aem_harness.harness.types import Record
@@ -128,7 +128,7 @@ def _unexplained(gate: Gate, last: Look) -> list[str]:
     """A note on an interval that excludes the margin although there is no verdict."""
     config = gate.config
     clear = last.lower > -config.margin or last.upper < -config.blocks_beyond
-    if gate.verdict is not Verdict.INCONCLUSIVE or not clear:
+    if gate.verdict is not GateVerdict.INCONCLUSIVE or not clear:
         return []
     return ["the interval excludes the margin, but this is not one of the planned looks: it decides nothing"]
 

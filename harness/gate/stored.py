@@ -10,7 +10,7 @@ from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm
-from aem_harness.harness.gate.driver import End, GateOptions, Start, past_arms
+from aem_harness.harness.gate.driver import Ending, GateOptions, Start, past_arms
 from aem_harness.harness.gate.gate import BASELINE, CANDIDATE, Gate
 from aem_harness.harness.gate.table import (
     audit_words,
@@ -64,7 +64,7 @@ class Stored:
             )
         check_costs(config, mine)
         self._arms = ({BASELINE: theirs} if options.fresh else {}) | {CANDIDATE: mine}
-        self._end = End(theirs, candidate, read[1].digest, self._outcomes, accepted, notes)
+        self._end = Ending(theirs, candidate, read[1].digest, self._outcomes, accepted, notes)
         return Start(
             tasks=mine.tasks,
             seeds=len(mine.seeds),
@@ -81,7 +81,7 @@ class Stored:
     def feed(self, gate: Gate) -> None:
         replay(gate, self._arms)
 
-    def end(self, gate: Gate) -> End:
+    def end(self, gate: Gate) -> Ending:
         return self._end
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from aem_harness.harness.errors import ConfigError, EnvironmentFault
 from aem_harness.harness.gate.config import GateConfig
 from aem_harness.harness.gate.design import Arm, Design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells
 
 MARGINS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.10, 0.15, 0.20, 0.30, 0.40)  # to suggest
@@ -28,7 +28,7 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
             f"the baseline {known.name} resolves nothing, so no candidate can be worse; a run at 0 % is usually "
             "broken: check it with `aem show`"
         )
-    if not _reaches(config, design, baseline, solved=0.0, verdict=Verdict.BLOCK):
+    if not _reaches(config, design, baseline, solved=0.0, verdict=GateVerdict.BLOCK):
         smaller = [m for m in reversed(MARGINS) if m < config.blocks_beyond]
         least = next((m for m in reversed(MARGINS) if m <= rate / 2), MARGINS[0])
         advice = _advice(smaller, config, design, baseline)
@@ -37,7 +37,7 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
             f"this gate cannot BLOCK: the baseline {known.name} resolves {100 * rate:.1f} %, so even a candidate that "
             f"resolves nothing is not shown to be {100 * config.blocks_beyond:g} points worse; {advice}"
         )
-    if not _reaches(config, design, baseline, solved=1.0, verdict=Verdict.PASS):
+    if not _reaches(config, design, baseline, solved=1.0, verdict=GateVerdict.PASS):
         raise ConfigError(
             "this gate cannot PASS: with so few rollouts, even a candidate that resolves everything is not shown to be "
             f"less than {100 * config.margin:g} points worse; "
@@ -48,7 +48,7 @@ def refuse_vacuous(config: GateConfig, design: Design, known: Arm | None) -> Non
         )
 
 
-def _reaches(config: GateConfig, design: Design, baseline: Arm, *, solved: float, verdict: Verdict) -> bool:
+def _reaches(config: GateConfig, design: Design, baseline: Arm, *, solved: float, verdict: GateVerdict) -> bool:
     """Does a candidate that resolves all, or nothing, get the verdict?"""
     mine = np.full(design.seed_of.shape, solved)
     theirs = baseline.extremes if design.baseline is not None else (_spread(baseline, design.seeds),) * 2
@@ -61,7 +61,7 @@ def _advice(margins: Sequence[float], config: GateConfig, design: Design, baseli
         changed = config.model_copy(update={"margin": margin, "block_margin": None})
         if all(
             _reaches(changed, design, baseline, solved=solved, verdict=verdict)
-            for solved, verdict in ((0.0, Verdict.BLOCK), (1.0, Verdict.PASS))
+            for solved, verdict in ((0.0, GateVerdict.BLOCK), (1.0, GateVerdict.PASS))
         ):
             return f"choose --margin {100 * margin:g}"
     return ""

@@ -39,7 +39,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """What to read. `arm` and `seed` name the rollouts where the format does not; `reports` is where verdicts lie."""
 
     path: Path
@@ -50,7 +50,7 @@ class Source:
     problems: Problems = field(default_factory=Problems)
 
 
-def read(source: Source, format: str = "auto") -> "pd.DataFrame":
+def read(source: ImportSource, format: str = "auto") -> "pd.DataFrame":
     """The rollouts in `source`. Raises DataError when no format fits, or a file breaks the promises of its format."""
     import pandas as pd
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from aem_harness.harness.ends import Ends
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import holds, is_file, peek_json, table
 from aem_harness.harness.types import Outcome
 
@@ -28,7 +28,7 @@ def matches(path: Path) -> bool:
     return any(_is_trial(peek_json(file)) for file in (path / NAME, *path.glob(f"*/{NAME}"), *path.glob(f"*/*/{NAME}")))
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     seeds: Counter[str] = Counter()
     rows: list[Row] = []
     for folder in _trials(source.path):
@@ -67,7 +67,7 @@ def _task_of(folder: Path) -> str:
     return named or folder.name.rpartition("__")[0] or folder.name
 
 
-def _row(trial: Mapping[str, Any], name: str, source: Source, folder: Path) -> dict[str, Any]:
+def _row(trial: Mapping[str, Any], name: str, source: ImportSource, folder: Path) -> dict[str, Any]:
     agent = table(trial.get("agent_info"))
     trajectory = folder / "agent" / "trajectory.json"
     return {
@@ -104,7 +104,7 @@ def _end(trial: Mapping[str, Any], ends: Ends) -> tuple[str | None, str]:
     return ("reward valid" if valid else "reward not valid"), status
 
 
-def _verdict(trial: Mapping[str, Any], folder: Path, source: Source) -> dict[str, Any]:
+def _verdict(trial: Mapping[str, Any], folder: Path, source: ImportSource) -> dict[str, Any]:
     rewards = table(table(trial.get("verifier_result")).get("rewards"))
     end, status = _end(trial, source.ends)
     raised = ", ".join(_exceptions(trial))

@@ -16,7 +16,7 @@ from typing import Any
 
 from aem_harness.harness.ends import Ends, Whose
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import holds, peek_json, table
 from aem_harness.harness.io import MOST_UNPACKED, read_json
 from aem_harness.harness.types import Outcome
@@ -34,7 +34,7 @@ def matches(path: Path) -> bool:
     return path.suffix == ".json" and holds(peek_json(path), "eval", "samples")
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     header, samples = _eval_file(source.path) if source.path.suffix == ".eval" else _json_file(source.path)
     described = table(header.get("eval"))
     packages = table(described.get("packages"))
@@ -60,7 +60,7 @@ def read(source: Source) -> list[Row]:
     return rows
 
 
-def _usable(samples: Any, source: Source) -> Iterator[Mapping[str, Any]]:
+def _usable(samples: Any, source: ImportSource) -> Iterator[Mapping[str, Any]]:
     for number, sample in enumerate(samples if isinstance(samples, list) else (), start=1):
         if holds(sample, "id", "epoch") and isinstance(sample["epoch"], int):
             yield sample
@@ -80,7 +80,7 @@ def _missing(described: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Row]
             yield {"instance_id": key[0], "seed": key[1], "outcome": None, "cause": "not in the log", "end": "unscored"}
 
 
-def _row(sample: Mapping[str, Any], source: Source) -> dict[str, Any]:
+def _row(sample: Mapping[str, Any], source: ImportSource) -> dict[str, Any]:
     usage = [table(one) for one in table(sample.get("model_usage")).values()]
     row: dict[str, Any] = {
         "instance_id": str(sample["id"]),
@@ -110,7 +110,7 @@ def _raised(message: str, ends: Ends) -> str:
     return found[1] if found and known else "sample error"
 
 
-def _verdict(sample: Mapping[str, Any], source: Source, row: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict(sample: Mapping[str, Any], source: ImportSource, row: Mapping[str, Any]) -> dict[str, Any]:
     value = _score(sample)
     text = f"{value:g}" if isinstance(value, int | float) else str(value)  # true and false are 1 and 0
     if text in SCORES:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import is_file, peek_json, strings
 from aem_harness.harness.interop.official import ReportedVerdict
 from aem_harness.harness.interop.predictions import find_predictions, predictions_by_task, row
@@ -31,7 +31,7 @@ def matches(path: Path) -> bool:
     return path.name.endswith((".csv", ".csv.gz")) and {"submission", "outcomes"} <= _header(path)
 
 
-def read(source: Source) -> "pd.DataFrame | list[Row]":
+def read(source: ImportSource) -> "pd.DataFrame | list[Row]":
     return _submission(source) if source.path.is_dir() else _matrix(source.path)
 
 
@@ -55,7 +55,7 @@ def _matrix(path: Path) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True).assign(seed=0)
 
 
-def _submission(source: Source) -> list[Row]:
+def _submission(source: ImportSource) -> list[Row]:
     """Instances that the results do not list as resolved are unresolved, as the leaderboard counts them; those without
     a prediction are empty patches, and those without logs have no verdict."""
     results: dict[str, Any] = read_json(source.path / RESULTS)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import table
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 from aem_harness.harness.interop.trajectories import Trajectory
@@ -27,7 +27,7 @@ def matches(path: Path) -> bool:
     return (path / "preds.json").is_file() and not any(path.glob("*/*.traj"))
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     folder = source.path if source.path.is_dir() else source.path.parent
     file = source.path if source.path.is_file() else find_predictions(folder)
     predictions = predictions_by_task(file, source.problems) if file else {}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import holds, peek_json, peek_line, records, table
 from aem_harness.harness.types import Outcome
 
@@ -19,7 +19,7 @@ def matches(path: Path) -> bool:
     return holds(peek_line(path / NAME if path.is_dir() else path), "problem_idx", "reward")
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     file = source.path / NAME if source.path.is_dir() else source.path
     bundle = _bundle(file.parent)
     constant = {
@@ -43,7 +43,7 @@ def _model(bundle: Mapping[str, Any]) -> Any:
     return config.get("model") or table(config.get("solver")).get("model")
 
 
-def _row(line: Mapping[str, Any], number: int, source: Source) -> dict[str, Any]:
+def _row(line: Mapping[str, Any], number: int, source: ImportSource) -> dict[str, Any]:
     metadata, details = table(line.get("metadata")), table(line.get("scoring_details"))
     name = (
         metadata.get("instance_id") or line.get("instance_id") or metadata.get("task_name") or line.get("problem_idx")

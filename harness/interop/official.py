@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aem_harness.harness.errors import DataError, listed
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import LINES, holds, peek_json, peek_line, records, strings, table
 from aem_harness.harness.interop.problems import Problems
 from aem_harness.harness.io import read_json, read_text
@@ -42,7 +42,7 @@ def matches(path: Path) -> bool:
     return holds(peek_json(path), "resolved_ids")
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     verdicts = read_verdicts(source.path, source.problems, source.reports)
     arm = source.arm or arm_of(source.path)
     return [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import holds, peek_line, records, table
 from aem_harness.harness.interop.official import ReportedVerdict, read_verdicts, row_of
 from aem_harness.harness.interop.predictions import only_report
@@ -38,7 +38,7 @@ def matches(path: Path) -> bool:
     return holds(line, "instance_id", "test_result") or holds(line, "instance_id", "status", "attempt")
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     file = source.path / NAME if source.path.is_dir() else source.path
     lines: dict[str, Mapping[str, Any]] = {}
     attempts = 0
@@ -69,7 +69,7 @@ def _attempt(line: Mapping[str, Any]) -> int:
     return attempt if isinstance(attempt, int) else 1
 
 
-def _verdicts(source: Source, file: Path, lines: Mapping[str, Mapping[str, Any]]) -> dict[str, ReportedVerdict]:
+def _verdicts(source: ImportSource, file: Path, lines: Mapping[str, Mapping[str, Any]]) -> dict[str, ReportedVerdict]:
     """Verdicts of an official report; empty where the lines have their own. DataError where there are none at all."""
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
@@ -102,7 +102,7 @@ def _own_verdict(line: Mapping[str, Any]) -> ReportedVerdict | None:
     return ReportedVerdict(Outcome.UNRESOLVED) if report.get("resolved") is False else None
 
 
-def _row(line: Mapping[str, Any], verdict: ReportedVerdict | None, source: Source) -> dict[str, Any]:
+def _row(line: Mapping[str, Any], verdict: ReportedVerdict | None, source: ImportSource) -> dict[str, Any]:
     patch = table(line.get("test_result")).get("git_patch")
     verdict = verdict or _own_verdict(line) or ReportedVerdict("", "no verdict in the report")
     if not verdict.outcome and isinstance(patch, str) and not patch.strip():

@@ -7,7 +7,7 @@ from typing import Any
 from aem_harness.harness.ends import Ends, Whose
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.grading.predictions import entries_of
-from aem_harness.harness.interop import Source
+from aem_harness.harness.interop import ImportSource
 from aem_harness.harness.interop.files import LINES, holds, is_file, peek_json, records
 from aem_harness.harness.interop.official import ReportedVerdict, read_verdicts, row_of
 from aem_harness.harness.interop.problems import Problems
@@ -48,7 +48,7 @@ def find_predictions(folder: Path) -> Path | None:
     return next((folder / name for name in NAMES if (folder / name).is_file()), None)
 
 
-def find_verdicts(source: Source) -> dict[str, ReportedVerdict]:
+def find_verdicts(source: ImportSource) -> dict[str, ReportedVerdict]:
     """The verdicts for a run: `source.reports`, or what lies beside it. Raises DataError saying how to get them."""
     if source.reports is not None:
         return read_verdicts(source.reports, source.problems)
@@ -78,7 +78,7 @@ def only_report(folder: Path, stem: str = "") -> Path | None:
 
 
 def row(
-    source: Source,
+    source: ImportSource,
     instance_id: str,
     prediction: Mapping[str, Any] | None,
     verdict: ReportedVerdict | None,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aem_harness.harness.interop import Row, Source
+from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 
 
@@ -10,7 +10,7 @@ def matches(path: Path) -> bool:
     return path.is_dir() and any(_trajectories(path))
 
 
-def read(source: Source) -> list[Row]:
+def read(source: ImportSource) -> list[Row]:
     files = {file.stem: file for file in _trajectories(source.path)}
     found = find_predictions(source.path)
     predictions = predictions_by_task(found, source.problems) if found else {}

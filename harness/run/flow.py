@@ -103,7 +103,7 @@ class Missed:
     digest: str = ""
 
 
-class Registry:
+class ImageRegistries:
     """The registries that an engine pulls from, as one service: back when the pull that failed works."""
 
     remedy = "check the registry, the network and docker login; work with present images continues"
@@ -129,7 +129,7 @@ class Registry:
 
 
 @dataclass(eq=False)
-class Source:
+class ImageDemand:
     """A run that needs images at `engine`: `upcoming()` gives its tasks under way and to come, soonest first.
 
     `ahead` False: it is not known which of them come to this engine.
@@ -137,7 +137,7 @@ class Source:
 
     upcoming: Callable[[], Sequence[Task]]
     breaker: Breaker
-    registry: Registry
+    registry: ImageRegistries
     stop: threading.Event
     engine: Engine = HERE
     ahead: bool = True
@@ -148,7 +148,7 @@ class Flow:
 
     def __init__(self, supply: Supply, engine: Engine = HERE) -> None:
         self._supply, self._engine = supply, engine
-        self._sources: list[Source] = []
+        self._sources: list[ImageDemand] = []
         self._over = threading.Event()
         self._changed = threading.Condition()
         self._shelf = Shelf()
@@ -163,7 +163,7 @@ class Flow:
         self._root: Path | None = None
 
     @contextmanager
-    def join(self, source: Source) -> Iterator["Flow"]:
+    def join(self, source: ImageDemand) -> Iterator["Flow"]:
         """Fetch for this run, too, inside the block."""
         with self._changed:
             self._sources.append(source)
@@ -300,7 +300,7 @@ class Flow:
         now = time.monotonic()
         return source.breaker.interrupts(("images", now), fault, now) and source.breaker.ready()  # however often
 
-    def _source(self) -> Source | None:
+    def _source(self) -> ImageDemand | None:
         sources = list(self._sources)
         return sources[0] if sources else None
 

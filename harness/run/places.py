@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from aem_harness.harness.errors import AemError, EnvironmentFault, boundary
 from aem_harness.harness.grading import official
 from aem_harness.harness.run.auditing import Auditor
-from aem_harness.harness.run.flow import REGISTRY, Flow, Registry, Source, Supply, flow_of
+from aem_harness.harness.run.flow import REGISTRY, Flow, ImageDemand, ImageRegistries, Supply, flow_of
 from aem_harness.harness.run.identity import Identity
 from aem_harness.harness.run.outages import Breaker, Service
 from aem_harness.harness.sandbox.container import Sandbox
@@ -58,7 +58,7 @@ class Places(Protocol):
         ...
 
 
-class Turn:
+class GradingTurn:
     """One grading's share of the `turns` that all have together; `waited`: seconds until it got one."""
 
     def __init__(self, turns: threading.Semaphore) -> None:
@@ -83,7 +83,7 @@ class Containers:
 
     def __init__(self, run: Identity, supply: Supply | None = None, *, engine: Engine = HERE) -> None:
         self._config, self._labels, self._dataset_digest = run.config, dict(run.labels), run.dataset_digest
-        self._supply, self._registry, self._engine = supply or Supply.of_environment(), Registry(engine), engine
+        self._supply, self._registry, self._engine = supply or Supply.of_environment(), ImageRegistries(engine), engine
         self._flow: Flow | None = None
         self._turns = threading.Semaphore(2**20)
 
@@ -93,7 +93,7 @@ class Containers:
 
     @contextmanager
     def supply(self, upcoming: Callable[[], Sequence[Task]], breaker: Breaker, stop: threading.Event) -> Iterator[None]:
-        source = Source(upcoming, breaker, self._registry, stop, self._engine, ahead=self._engine is HERE)
+        source = ImageDemand(upcoming, breaker, self._registry, stop, self._engine, ahead=self._engine is HERE)
         with flow_of(self._supply, self._engine).join(source) as flow:
             self._flow, self._stop = flow, stop
             try:
@@ -119,7 +119,7 @@ class Containers:
         )
 
     def grade(self, task: Task, prediction: Prediction, folder: Path, left: Mapping[str, str | None] | None) -> Grade:
-        turn = Turn(self._turns)
+        turn = GradingTurn(self._turns)
         with self.image(task) if prediction.model_patch else nullcontext():
             grade = official.grade(
                 task,

@@ -13,10 +13,10 @@ from typing import Any
 from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import read_text
 
-Plan = dict[str, Any]
+SeedPlan = dict[str, Any]
 
 
-def plan_of(seeds: Mapping[str, int]) -> Plan:
+def plan_of(seeds: Mapping[str, int]) -> SeedPlan:
     """The plan that gives every instance its number of `seeds`."""
     most = max(seeds.values(), default=0)
     fewer = {instance_id: k for instance_id, k in seeds.items() if k < most}
@@ -29,7 +29,7 @@ def seeds_of(plan: Mapping[str, Any]) -> dict[str, int]:
     return {instance_id: fewer.get(instance_id, plan["seeds"]) for instance_id in plan["instances"]}
 
 
-def widened(plan: Mapping[str, Any], other: Mapping[str, Any]) -> Plan:
+def widened(plan: Mapping[str, Any], other: Mapping[str, Any]) -> SeedPlan:
     """The union of two plans: every instance, with the larger number of seeds."""
     seeds = seeds_of(plan)
     for instance_id, k in seeds_of(other).items():

@@ -5,7 +5,6 @@ a Ray cluster (harness/run/cluster.py) is a site whose process is elsewhere. The
 so that there is one journal, with every result once.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -27,8 +26,6 @@ from aem_harness.harness.sandbox.reaping import RUN, reap, remove_left
 from aem_harness.harness.sandbox.trial import why_no_start
 from aem_harness.harness.sandbox.watch import Watch, answers
 from aem_harness.harness.types import Agent, Grade, Outcome, Prediction, Task
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 

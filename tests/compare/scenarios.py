@@ -21,10 +21,11 @@ from aem_harness.harness.compare.intervals import (
 from aem_harness.harness.compare.mcnemar import tango
 from aem_harness.harness.compare.passk import pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS, World, draw_world, observed, roll
+from aem_harness.harness.compare.plan import VERIFIED_REPOS
 from aem_harness.harness.compare.units import RunMeans, run_variance, spread_of
 from aem_harness.harness.compare.values import Floats, Ints, TaskValues, Trials, difference
 from aem_harness.harness.compare.winner import best_of
+from benchmarks.worlds import World, draw_world, observed, roll
 
 Seeds = int | Sequence[int]  # rollouts a task, or the numbers among which every task draws its own
 

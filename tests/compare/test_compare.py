@@ -16,11 +16,11 @@ from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.outcomes import Outcomes, describe_tasks, load, write_csv
 from aem_harness.harness.compare.pairs import all_pairs
 from aem_harness.harness.compare.records import Comparison
-from aem_harness.harness.compare.simulate import draw_world, roll
 from aem_harness.harness.compare.values import Trials
 from aem_harness.harness.compare.words import distinct
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import normalise
+from benchmarks.worlds import draw_world, roll
 
 
 def rows(arm: str, trials: Trials, repos: np.ndarray | None = None) -> pd.DataFrame:

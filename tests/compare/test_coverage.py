@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from aem_harness.harness.compare.intervals import cr2, estimate_difference
-from aem_harness.harness.compare.simulate import observed, roll
 from aem_harness.harness.compare.values import TaskValues, Trials
+from benchmarks.worlds import observed, roll
 from tests.compare import scenarios as sim
 
 REPS = 600

@@ -20,9 +20,10 @@ from aem_harness.harness.compare.intervals import cr2, estimate_difference, like
 from aem_harness.harness.compare.mcnemar import mcnemar, newcombe, tango, tango_statistic, wilson
 from aem_harness.harness.compare.passk import pass_at_k, pass_hat_k, pass_values
 from aem_harness.harness.compare.permutation import stratified_permutation
+from aem_harness.harness.compare.plan import VERIFIED_REPOS
 from aem_harness.harness.compare.regressions import _sharp_maximum, fit_beta, regressions
-from aem_harness.harness.compare.simulate import VERIFIED_REPOS, draw_world, observed, roll
 from aem_harness.harness.compare.values import TaskValues, Trials, count_trials, difference, rates, task_values
+from benchmarks.worlds import draw_world, observed, roll
 
 
 def trials(solved: list[int], rollouts: list[int]) -> Trials:

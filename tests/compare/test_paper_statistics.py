@@ -13,12 +13,12 @@ from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
 from aem_harness.harness.compare.registration import Registration, now, register
-from aem_harness.harness.compare.simulate import draw_world, observed, roll
 from aem_harness.harness.compare.values import Trials, difference
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.report.again import TableOptions, make_table
 from aem_harness.harness.report.paper import paper_table
 from benchmarks.paper_statistics import interaction_rejects
+from benchmarks.worlds import draw_world, observed, roll
 from tests.compare.test_compare import counts, rows, table
 
 

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from aem_harness.cli import app
 from aem_harness.harness.compare.intervals import like_these, these_tasks
 from aem_harness.harness.compare.plan import allocate, costs, plan, power_of, standard_error
-from aem_harness.harness.compare.simulate import draw_world, roll
 from aem_harness.harness.compare.surface import PUBLIC, from_history, task_variances
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.schema import normalise
+from benchmarks.worlds import draw_world, roll
 from tests.compare import scenarios as sim
 
 DEEPSWE = PUBLIC["deepswe"]

@@ -7,7 +7,7 @@ from aem_harness.harness.compare.outcomes import import_outcomes
 from aem_harness.harness.gate.calibrate import lowered, trial
 from aem_harness.harness.gate.config import configure
 from aem_harness.harness.gate.design import Arm, design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells
 
 
@@ -42,9 +42,9 @@ def test_verdicts_on_the_full_table_of_real_submissions_are_right(submissions):
         means = baseline.select(plan.tasks).means
         verdict, rollouts = decide(config, plan, Cells(values, values, means, means))
         difference = round(float((b - a).mean()), 9)
-        wrong += verdict is (Verdict.BLOCK if difference >= -0.03 else Verdict.PASS)
+        wrong += verdict is (GateVerdict.BLOCK if difference >= -0.03 else GateVerdict.PASS)
         used.append(rollouts / 500)
-        assert verdict is not Verdict.INCONCLUSIVE
+        assert verdict is not GateVerdict.INCONCLUSIVE
     assert wrong <= 27
     assert np.mean(used) < 0.75
 
@@ -56,7 +56,7 @@ def test_a_submission_run_again_passes_and_one_20_points_worse_is_blocked(submis
     for middle in (80, 110, 140):
         q = ranked[middle - 7 : middle + 8].mean(axis=0)
         blocked, used = zip(*(trial(configure(), q, lowered(q, 0.2), 4, 4, rng) for _ in range(10)), strict=True)
-        assert set(blocked) == {Verdict.BLOCK}
+        assert set(blocked) == {GateVerdict.BLOCK}
         assert np.mean(used) < 0.10
         equal = [trial(configure(), q, q, 4, 4, rng)[0] for _ in range(10)]
-        assert Verdict.BLOCK not in equal
+        assert GateVerdict.BLOCK not in equal

@@ -6,7 +6,7 @@ import pytest
 from aem_harness.harness.gate import stages
 from aem_harness.harness.gate.config import configure
 from aem_harness.harness.gate.design import design
-from aem_harness.harness.gate.gate import Verdict, decide
+from aem_harness.harness.gate.gate import GateVerdict, decide
 from aem_harness.harness.gate.looks import Cells
 from benchmarks.gate_paths import verdict_of
 from tests.gate.worlds import drawn, names, surface
@@ -88,4 +88,4 @@ def test_the_simulation_of_the_benchmarks_comes_to_the_same_verdicts():
         verdict, rollouts = decide(CONFIG, plan, cells(values))
         assert verdict_of(CONFIG, plan, values, BASE.means) == (verdict.value, rollouts)
         said.add(verdict)
-    assert {Verdict.PASS, Verdict.BLOCK} <= said
+    assert {GateVerdict.PASS, GateVerdict.BLOCK} <= said

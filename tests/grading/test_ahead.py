@@ -14,7 +14,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import places
 from aem_harness.harness.run.identity import Identity
-from aem_harness.harness.run.places import Containers, Turn
+from aem_harness.harness.run.places import Containers, GradingTurn
 from aem_harness.harness.types import Grade, Observation, Outcome, Prediction, Task
 
 PATIENCE = 60
@@ -71,7 +71,7 @@ def test_the_next_container_is_open_before_its_turn_and_a_removal_keeps_no_turn(
     first, second = Opener(ends=False, removable=False), Opener()
 
     def grade(opener: Opener) -> object:
-        return official.try_patch(task, task.patch, opener, 60, turn=Turn(turns))
+        return official.try_patch(task, task.patch, opener, 60, turn=GradingTurn(turns))
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(grade, first)
@@ -93,7 +93,7 @@ def test_at_most_one_container_is_opened_ahead_for_each_grading_that_runs():
 
 
 def test_the_seconds_of_a_grading_leave_out_what_it_waited_for_its_turn(task, tmp_path, monkeypatch):
-    def grade(task: Task, prediction: Prediction, *, turn: Turn, **_: Any) -> Grade:
+    def grade(task: Task, prediction: Prediction, *, turn: GradingTurn, **_: Any) -> Grade:
         with turn:
             turn.waited += 2.0
         return Grade(instance_id=task.instance_id, outcome=Outcome.RESOLVED, seconds=5.0)
@@ -114,5 +114,5 @@ def test_a_turn_is_given_back_when_a_container_fails(task):
         yield None  # no environment: the first step raises
 
     with pytest.raises(AttributeError):
-        official.try_patch(task, task.patch, failing, 60, turn=Turn(turns))
+        official.try_patch(task, task.patch, failing, 60, turn=GradingTurn(turns))
     assert turns.acquire(blocking=False)

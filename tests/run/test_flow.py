@@ -220,7 +220,7 @@ def test_an_image_that_a_mirror_serves_otherwise_by_now_is_fetched_again_as_it_w
     stop = threading.Event()
     late = threading.Timer(60, stop.set)
     late.start()
-    source = flow.Source(list, Breaker({}, patience=1.0), flow.Registry(), stop)
+    source = flow.ImageDemand(list, Breaker({}, patience=1.0), flow.ImageRegistries(), stop)
     with flow.Flow(Supply(budget=1.1 * SIZE, mirror=link.address)).join(source) as made:
         with made.hold(task, stop) as ref:
             first = ref

@@ -17,7 +17,7 @@ from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault, ImageAway, ImageNowhere
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run import flow, outages
-from aem_harness.harness.run.flow import Flow, Registry, Source, Supply, _unused
+from aem_harness.harness.run.flow import Flow, ImageDemand, ImageRegistries, Supply, _unused
 from aem_harness.harness.run.outages import Breaker
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.shelf import Shelf
@@ -91,7 +91,7 @@ def joined(made: Flow, tasks: Sequence[Task]) -> Iterator[Callable[[Task], str]]
     Yields what waits for a task's image, of these or another one, and lets it go, or raises after a minute.
     """
     stop = threading.Event()
-    with made.join(Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop)):
+    with made.join(ImageDemand(lambda: tasks, Breaker({}, patience=1.0), ImageRegistries(), stop)):
 
         def use(task: Task) -> str:
             late = threading.Timer(60, stop.set)
@@ -182,7 +182,7 @@ def test_an_engine_s_error_while_an_image_gets_its_name_is_a_fault_of_the_engine
     breaker.interrupts = lambda what, fault, began: asked.append(fault) or len(asked) == 1  # type: ignore[method-assign]
     images.fails["pull image-1:1"] = [docker.errors.DockerException("connection refused")]
     stop = threading.Event()
-    with made.join(Source(lambda: tasks[:1], breaker, Registry(), stop)), made.hold(tasks[0], stop) as ref:
+    with made.join(ImageDemand(lambda: tasks[:1], breaker, ImageRegistries(), stop)), made.hold(tasks[0], stop) as ref:
         assert ref.name == "image-1:1"
     assert [type(fault) for fault in asked] == [EnvironmentFault]
 
@@ -264,7 +264,9 @@ def test_an_image_that_comes_to_be_needed_between_looking_and_fetching_is_looked
     images.here.add("image-1:1")
     asked = count()
     made, stop = Flow(Supply()), threading.Event()
-    with made.join(Source(lambda: tasks[:1] if next(asked) else [], Breaker({}, patience=1.0), Registry(), stop)):
+    with made.join(
+        ImageDemand(lambda: tasks[:1] if next(asked) else [], Breaker({}, patience=1.0), ImageRegistries(), stop)
+    ):
         assert until(lambda: "image-1:1" in made._shelf.present)
     assert images.pulled == []
 
@@ -280,7 +282,10 @@ def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, image
 
     monkeypatch.setattr(Shelf, "release", release)
     made, stop = Flow(Supply(budget=15)), threading.Event()
-    with made.join(Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop)), made.hold(tasks[0], stop):
+    with (
+        made.join(ImageDemand(lambda: tasks, Breaker({}, patience=1.0), ImageRegistries(), stop)),
+        made.hold(tasks[0], stop),
+    ):
         pass
     assert free == ["image-1:1"]
 
@@ -288,8 +293,9 @@ def test_an_image_that_nobody_holds_any_more_can_be_removed_at_once(tasks, image
 def test_two_runs_with_room_for_one_image_never_wait_for_each_other(tasks, images):
     """An image that is here for work that has no worker yet kept out the one for which all workers waited."""
     made, stop = Flow(Supply(budget=15)), threading.Event()
-    one = Source(lambda: [tasks[0]], Breaker({}, patience=1.0), Registry(), stop)  # under way, and nobody takes it
-    other = Source(lambda: [tasks[1], tasks[2]], Breaker({}, patience=1.0), Registry(), stop)
+    # The first is under way, and nobody takes it.
+    one = ImageDemand(lambda: [tasks[0]], Breaker({}, patience=1.0), ImageRegistries(), stop)
+    other = ImageDemand(lambda: [tasks[1], tasks[2]], Breaker({}, patience=1.0), ImageRegistries(), stop)
     late = threading.Timer(20, stop.set)
     late.start()
     with made.join(one), made.join(other):
@@ -306,7 +312,7 @@ def test_an_engine_of_a_pool_fetches_what_is_waited_for_within_its_own_budget(ta
     made, stop, engine = Flow(Supply(budget=15), ENGINE), threading.Event(), ENGINE
     late = threading.Timer(20, stop.set)
     late.start()
-    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
+    source = ImageDemand(lambda: tasks, Breaker({}, patience=1.0), ImageRegistries(), stop, engine, ahead=False)
     with made.join(source), at(engine):
         for task in (tasks[2], tasks[0]):
             with made.hold(task, stop) as ref:
@@ -319,7 +325,7 @@ def test_who_waits_for_an_image_of_an_engine_that_is_gone_is_sent_elsewhere_and_
     tasks, images
 ):
     made, stop, engine = Flow(Supply(), ENGINE), threading.Event(), Engine("unix:///nowhere.sock")
-    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, engine, ahead=False)
+    source = ImageDemand(lambda: tasks, Breaker({}, patience=1.0), ImageRegistries(), stop, engine, ahead=False)
     late = threading.Timer(20, stop.set)
     late.start()
     engine.gone = True
@@ -335,12 +341,12 @@ def test_who_waits_for_an_image_of_an_engine_that_is_gone_is_sent_elsewhere_and_
 
 def test_a_registry_that_is_away_for_one_engine_of_a_pool_is_waited_for(tasks, images, monkeypatch):
     monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
-    registry, stop, said = Registry(ENGINE), threading.Event(), list[str]()
+    registry, stop, said = ImageRegistries(ENGINE), threading.Event(), list[str]()
     breaker = Breaker({flow.REGISTRY: registry}, patience=60.0, say=said.append, stop=stop)
     images.fails["pull image-1:1"] = [RegistryAway("no route"), RegistryAway("no route")]
     late = threading.Timer(20, stop.set)
     late.start()
-    source = Source(lambda: tasks, breaker, registry, stop, ENGINE, ahead=False)
+    source = ImageDemand(lambda: tasks, breaker, registry, stop, ENGINE, ahead=False)
     with Flow(Supply(mirror="m.local"), ENGINE).join(source) as made, at(ENGINE), made.hold(tasks[0], stop) as ref:
         assert ref.name == "image-1:1"
     late.cancel()
@@ -354,7 +360,7 @@ def test_work_of_an_engine_whose_registry_stays_away_is_sent_elsewhere_and_the_i
     """The run ended when one engine of several had no registry for ten minutes."""
     monkeypatch.setattr(outages, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(flow, "ELSEWHERE", 0.3)
-    registry, stop, back = Registry(ENGINE), threading.Event(), threading.Event()
+    registry, stop, back = ImageRegistries(ENGINE), threading.Event(), threading.Event()
     run = Breaker({}, patience=0.5, stop=stop)
 
     class Away(list):
@@ -367,7 +373,7 @@ def test_work_of_an_engine_whose_registry_stays_away_is_sent_elsewhere_and_the_i
             return RegistryAway("no route")
 
     images.fails["pull image-1:1"] = Away()
-    source = Source(lambda: tasks, run.beside({flow.REGISTRY: registry}), registry, stop, ENGINE, ahead=False)
+    source = ImageDemand(lambda: tasks, run.beside({flow.REGISTRY: registry}), registry, stop, ENGINE, ahead=False)
     late = threading.Timer(20, stop.set)
     late.start()
     with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
@@ -391,7 +397,7 @@ def test_an_image_that_one_engine_of_a_pool_finds_nowhere_is_another_s_to_work_w
     images.fails["pull image-1:1"] = several
     late = threading.Timer(20, stop.set)
     late.start()
-    source = Source(lambda: tasks, Breaker({}, patience=1.0), Registry(), stop, ENGINE, ahead=False)
+    source = ImageDemand(lambda: tasks, Breaker({}, patience=1.0), ImageRegistries(), stop, ENGINE, ahead=False)
     with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
         with pytest.raises(ImageNowhere, match="image-1:1 is nowhere"), made.hold(tasks[0], stop):
             pass
@@ -412,11 +418,11 @@ def test_who_waits_for_an_image_is_told_when_its_registry_was_away_for_too_long(
             return RegistryAway("no route")
 
     images.fails["pull image-1:1"] = Away([True])
-    registry, stop, said = Registry(), threading.Event(), list[str]()
+    registry, stop, said = ImageRegistries(), threading.Event(), list[str]()
     breaker = Breaker({flow.REGISTRY: registry}, patience=0.3, say=said.append, stop=stop)
     late = threading.Timer(20, stop.set)
     late.start()
-    with Flow(Supply()).join(Source(list, breaker, registry, stop)) as made:
+    with Flow(Supply()).join(ImageDemand(list, breaker, registry, stop)) as made:
         for _ in range(2):
             with pytest.raises(RegistryAway, match="no route"), made.hold(tasks[0], stop):
                 pass
@@ -451,7 +457,7 @@ def test_an_engine_of_a_pool_that_failed_for_long_is_of_use_again_when_it_answer
     monkeypatch.setattr(flow, "PAUSE", 0.01)
     stop = threading.Event()
     images.fails["find image-1:1"] = [EnvironmentFault("no answer") for _ in range(2 * flow.ERRORS)]
-    source = Source(lambda: tasks[:1], Breaker({}, patience=1.0), Registry(), stop, ENGINE, ahead=False)
+    source = ImageDemand(lambda: tasks[:1], Breaker({}, patience=1.0), ImageRegistries(), stop, ENGINE, ahead=False)
     refused = 0
     with Flow(Supply(), ENGINE).join(source) as made, at(ENGINE):
         for _ in range(2 * flow.ERRORS + 1):  # each that is refused has met a failure of its own

@@ -13,13 +13,13 @@ from aem_harness.harness.errors import ConfigError
 from aem_harness.training import certificate, ensemble
 from aem_harness.training.bases import BASES
 from aem_harness.training.ensemble import ARMS, EnsembleConfig, ensemble_config, run
-from aem_harness.training.exploration import World, WorldConfig
+from aem_harness.training.exploration import WorldConfig, Worlds
 
 SMALL = EnsembleConfig(world=WorldConfig(tasks=2, doors=2, turns=4), seeds=3, steps=10)
 
 
 def world(**changes):
-    return World(WorldConfig(**{"tasks": 2, "doors": 2, "turns": 3, **changes}), 2, seed=0)
+    return Worlds(WorldConfig(**{"tasks": 2, "doors": 2, "turns": 3, **changes}), 2, seed=0)
 
 
 def test_the_exact_chance_of_success_is_what_sampling_finds():
@@ -55,7 +55,7 @@ def test_mean_surprisal_of_the_responses_of_a_state_is_its_entropy():
 @pytest.mark.parametrize("base", list(BASES))
 def test_every_world_is_a_training_run_of_its_own(base):
     """Its curve is the same whichever worlds are trained beside it."""
-    both = World(SMALL.world, 2, seed=0)
+    both = Worlds(SMALL.world, 2, seed=0)
     settings = SMALL.model_copy(update={"base": base})
     tables = both.start()
     played = both.play(tables, torch.Generator().manual_seed(0))
@@ -144,7 +144,7 @@ def test_aem_train_verifies_a_method_and_writes_the_certificate(tmp_path):
     assert "lambda 2" in result.output
     facts = json.loads((tmp_path / "certificate.json").read_text())
     assert facts["settings"]["base"] == "dapo"
-    assert [one["question"] for one in facts["answers"]] == [question.text for question in certificate.QUESTIONS]
+    assert [one["question"] for one in facts["answers"]] == [question.text for question in certificate.HYPOTHESES]
     assert len((tmp_path / "outcomes.csv").read_text().splitlines()) == 1 + 2 * len(ARMS)
     assert (tmp_path / "certificate.svg").is_file()
     assert "step_matched" in (tmp_path / "certificate.md").read_text()

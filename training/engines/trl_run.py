@@ -197,7 +197,7 @@ def episode_reward(completions: Sequence[Any], reward: Sequence[float], **_: Any
 
 
 @dataclass
-class Played:
+class PlayedRollout:
     """One rollout: `sampled` is 1 where the policy chose the id, over everything after the prompt.
 
     `logprobs` are the sampler's, 0 on what the environment said; only vLLM tells them.
@@ -229,7 +229,7 @@ class Player:
         for prompt in prompts:
             episode = Episode(self.pool[int(prompt)], self.prompts, self.config.max_steps)
             opening = tokenizer.apply_chat_template(episode.messages, add_generation_prompt=True, return_dict=False)
-            played.append(Played(episode, list(opening)))
+            played.append(PlayedRollout(episode, list(opening)))
         sampler = VllmSampler(trainer) if trainer.use_vllm else CachedSampler(trainer, self.config)
         live, unread, kept = played, [one.prompt for one in played], list(range(len(played)))
         while live:
@@ -251,16 +251,16 @@ class Player:
             "reward": [one.episode.reward for one in played],
         }
 
-    def _learned(self, one: Played) -> list[int]:
+    def _learned(self, one: PlayedRollout) -> list[int]:
         """1 where the loss is to look. TRL takes a rollout for truncated only if its last reply is, and a limit ends it
         after a whole reply (findings/trl-counts-a-rollout-cut-at-a-tool-result-as-whole.sh)."""
         masked = self.config.arguments.get("mask_truncated_completions") and one.episode.status
         return [0] * len(one.sampled) if masked and masked.at_a_limit else one.sampled
 
-    def demonstrated(self, random: Random, skill: Skill, tokenizer: Any) -> Played:
+    def demonstrated(self, random: Random, skill: Skill, tokenizer: Any) -> PlayedRollout:
         """A scripted episode on one of the tasks, as if the policy had played it."""
         done = demonstration(random.choice(self.pool), skill, random, self.prompts)
-        one = Played(Episode(done.task, self.prompts, self.config.max_steps), [])
+        one = PlayedRollout(Episode(done.task, self.prompts, self.config.max_steps), [])
         one.prompt += tokenizer.apply_chat_template(one.episode.messages, add_generation_prompt=True, return_dict=False)
         for message in done.messages[2:]:
             if message["role"] == "assistant":
@@ -271,7 +271,7 @@ class Player:
                 one.add(after, [], sampled=False)
         return one
 
-    def _seen(self, one: Played, reply: list[int], tokenizer: Any) -> list[int]:
+    def _seen(self, one: PlayedRollout, reply: list[int], tokenizer: Any) -> list[int]:
         """What the policy reads after this reply, up to its next turn; empty when the episode has ended."""
         observation = one.episode.reply(tokenizer.decode(reply, skip_special_tokens=True))
         if observation is None:

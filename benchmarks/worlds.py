@@ -1,4 +1,4 @@
-"""Simulated evaluations with a known truth: to check a plan's power, and every interval and test of this package.
+"""Simulated evaluations with a known truth: to check a plan's power, and every interval and test of `aem compare`.
 
 A world is a resolve probability per task and arm, spread like the public ones: Beta with mean `rate` and the share
 `noise` of the variance being run noise, so that E[p (1 - p)] = noise * rate * (1 - rate).
@@ -9,14 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aem_harness.harness.compare.plan import VERIFIED_REPOS
 from aem_harness.harness.compare.values import Floats, TaskValues, Trials, rates
-
-# Instances a repository in SWE-bench Verified: 12 clusters, the largest of which holds 46 % of the tasks.
-VERIFIED_REPOS = {
-    "django/django": 231, "sympy/sympy": 75, "sphinx-doc/sphinx": 44, "matplotlib/matplotlib": 34,
-    "scikit-learn/scikit-learn": 32, "astropy/astropy": 22, "pydata/xarray": 22, "pytest-dev/pytest": 19,
-    "pylint-dev/pylint": 10, "psf/requests": 8, "mwaskom/seaborn": 2, "pallets/flask": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
