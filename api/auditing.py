@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 def audit_folder(
     folder: Path, dataset: str | None, console: "Console", *, share: float, workers: int, where: "Where"
-) -> None:
+) -> int:
     """Audit a stored run with canaries and, where there are any, held-out variants. `dataset` None: that of the run.
 
-    Raises DataError if `folder` is no run, or the dataset has none of its instances.
+    Returns how many regrades were lost to infrastructure; the next audit repeats them. Raises DataError if `folder` is
+    no run, or the dataset has none of its instances.
     """
     from aem_harness.api.running import audit, audit_variants, choose
     from aem_harness.api.sites import AtATime, Driver, opened
@@ -46,8 +47,8 @@ def audit_folder(
             if removed := site.site.reap():
                 console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
             how: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
-            audit_variants(folder, [*tasks.values()], config, progress, console, **how)
-            audit(folder, [*tasks.values()], config, progress, console, share=share, **how)
+            lost = audit_variants(folder, [*tasks.values()], config, progress, console, **how)
+            return lost + audit(folder, [*tasks.values()], config, progress, console, share=share, **how)
 
 
 def make_variants(

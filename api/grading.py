@@ -1,7 +1,7 @@
 """Anyone's predictions, graded in fresh containers: `aem_harness.grade`; the patches of a run, graded again."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,9 +161,11 @@ def regrade(
     workers: int = 2,
     where: Where = HERE,
     console: "Console | None" = None,
+    tell: "Callable[[Again], None]" = lambda found: None,
 ) -> "list[Again]":
     """Grade patches of runs again, `times` each: those of tasks whose rate differs between the first run and another
-    one, and `sample` others of each run. Returns all such gradings of the runs; their verdicts stay.
+    one, and `sample` others of each run. Returns all such gradings of the runs; their verdicts stay. `tell` is called
+    with each one that this call made; the next call repeats those that were lost (`Outcome.ERROR`).
 
     `dataset` None: that of each run. Raises DataError for a folder that is no run.
     """
@@ -186,7 +188,8 @@ def regrade(
             progress = progress_of(read_journal(folder))
             keys = _chosen([key for key in graded_keys(progress) if key[0] in tasks], moved, sample, folder.name)
 
-            def tell(one: "Again", folder: Path = folder) -> None:
+            def made(one: "Again", folder: Path = folder) -> None:
+                tell(one)
                 flipped = "[yellow]flipped[/] " if one.flipped else ""
                 console.print(f"{folder.name} {one.instance_id} seed {one.seed}: {flipped}{one.was} -> {one.now}")
 
@@ -208,7 +211,7 @@ def regrade(
                         config,
                         times=times,
                         workers=there.grade_workers,
-                        tell=tell,
+                        tell=made,
                         grade=grade,
                         end=end,
                     )

@@ -491,18 +491,20 @@ def audit(
     workers: int,
     again: bool = True,
     site: "Site | None" = None,
-) -> None:
-    """Grade resolved rollouts again with canaries, and print one line with the findings.
+) -> int:
+    """Grade resolved rollouts again with canaries, and print one line with the findings; how many were lost.
 
     `again`: also those for which an earlier attempt found nothing. `site` None: the local engine.
     """
     from aem_harness.harness.run.auditing import line
     from aem_harness.harness.run.reports import audit_run
 
-    with _regrading(folder, config, workers, _telling(console, "canaries"), site, console) as how:
+    lost: list[Key] = []
+    with _regrading(folder, config, workers, _telling(console, "canaries", lost), site, console) as how:
         found = audit_run(folder, tasks, progress, how, share=share, again=again)
     if found:
         console.print(line(found), highlight=False, soft_wrap=True)
+    return len(lost)
 
 
 def audit_variants(
@@ -514,15 +516,20 @@ def audit_variants(
     *,
     workers: int,
     site: "Site | None" = None,
-) -> None:
-    """Run resolved rollouts with the held-out variants of their instances, if any, and print the findings."""
+) -> int:
+    """Run resolved rollouts with the held-out variants of their instances, if any, and print the findings.
+
+    Returns how many were lost to infrastructure.
+    """
     from aem_harness.harness.run.auditing import variants_line
     from aem_harness.harness.run.reports import run_variants
 
-    with _regrading(folder, config, workers, _telling(console, "variants"), site, console) as how:
+    lost: list[Key] = []
+    with _regrading(folder, config, workers, _telling(console, "variants", lost), site, console) as how:
         keys = run_variants(folder, tasks, progress, how)
     if keys:
         console.print(variants_line(folder, keys), highlight=False, soft_wrap=True)
+    return len(lost)
 
 
 @contextmanager
@@ -547,11 +554,13 @@ def _regrading(
         yield replace(how, audit=site.audit, end=end)
 
 
-def _telling(console: "Console", what: str) -> "Callable[[Key, Regrade], None]":
-    """A printer of one line per regrade."""
+def _telling(console: "Console", what: str, lost: "list[Key]") -> "Callable[[Key, Regrade], None]":
+    """A printer of one line per regrade, which notes those that were lost to infrastructure."""
     from aem_harness.harness.report.why import printable
 
     def tell(key: "Key", found: "Regrade") -> None:
+        if found.lost:
+            lost.append(key)
         why = f" ({printable(found.reason)})" if found.reason else ""
         console.print(f"{what}: {key[0]} seed {key[1]}: {found.state}{why}", style="dim", markup=False)
 

@@ -73,13 +73,14 @@ def audit(
     If an instance has held-out variants (--make-variants), its resolved rollouts are run with them too. A patch that
     passes the listed tests, but fails variants that the gold patch passes, is marked.
 
-    Earlier findings are kept. `aem compare` then shows official, audited and adjusted rates.
+    Earlier findings are kept, and what was lost to infrastructure is repeated; after such losses the exit code is 3.
+    `aem compare` then shows official, audited and adjusted rates.
     """
     from rich.console import Console
 
     from aem_harness.api.auditing import audit_folder
     from aem_harness.api.running import choose
-    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.errors import ConfigError, EnvironmentFault, counted
 
     if [bool(folders), instead.trajectories is not None, instead.make_variants].count(True) != 1:
         raise ConfigError("give run folders, --trajectories FOLDER, or --make-variants")
@@ -99,8 +100,12 @@ def audit(
         _make_variants(choose(dataset, console).tasks, instead.seed, where.supply)
     elif instead.trajectories is not None:
         _audit_trajectories(instead.trajectories, instead.out)
-    for folder in folders or ():
-        audit_folder(folder, dataset, console, share=canary, workers=workers, where=where)
+    if lost := sum(
+        audit_folder(folder, dataset, console, share=canary, workers=workers, where=where) for folder in folders or ()
+    ):
+        raise EnvironmentFault(
+            f"{counted(lost, 'regrade')} lost to infrastructure: give the same command again, which repeats them"
+        )
 
 
 def _make_variants(tasks: "Sequence[Task]", seed: int, supply: "Supply | None") -> None:

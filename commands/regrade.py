@@ -53,7 +53,8 @@ def regrade(
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
     Grades the patches of tasks whose rate differs between the first run and another one, and a random sample. The
-    verdicts of the runs stay. The same command continues.
+    verdicts of the runs stay. The same command continues, and repeats gradings that were lost to infrastructure; after
+    such ones the exit code is 3.
     """
     from rich.console import Console
 
@@ -62,10 +63,11 @@ def regrade(
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.compare.sensitivity import unresolved_by_gold
     from aem_harness.harness.compare.words import grader_words
-    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.errors import ConfigError, EnvironmentFault, counted
     from aem_harness.harness.io import write_text
     from aem_harness.harness.run.folder import require_run
-    from aem_harness.harness.run.regrading import read_regrades
+    from aem_harness.harness.run.regrading import Again, read_regrades
+    from aem_harness.harness.types import Outcome
 
     where = machines.where()
     for folder in folders:
@@ -83,10 +85,21 @@ def regrade(
         for folder in folders:
             _by_release(folder, release, dataset, console)
         return
-    again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console)
+    lost: list[Again] = []
+
+    def tell(one: Again) -> None:
+        if one.now is Outcome.ERROR:
+            lost.append(one)
+
+    again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console, tell=tell)
     regrades = {str(folder): read_regrades(folder) for folder in folders}
     for line in grader_words(noise_of(regrades, {str(folder): load([folder]).table for folder in folders})):
         typer.echo(line)
+    if lost:
+        raise EnvironmentFault(
+            f"{counted(len(lost), 'grading')} lost to infrastructure (the last: {lost[-1].cause}): give the same "
+            "command again, which repeats them"
+        )
 
 
 def _by_release(folder: Path, python: Path, dataset: str | None, console: "Console") -> None:

@@ -93,6 +93,11 @@ class DriftFault(AemError):
     boundary = "comparison"
 
 
+def of_infrastructure(fault: AemError) -> bool:
+    """May the same work succeed later? Not where a setting or a file is wrong."""
+    return fault.exit_code == EXIT_INFRASTRUCTURE
+
+
 def summed_up(problems: Sequence[str], most: int = 3) -> list[str]:
     """A line each for a few problems of a file, one line with their number and the first of them for many."""
     if len(problems) <= most:

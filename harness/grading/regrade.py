@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aem_harness.harness.errors import AemError
+from aem_harness.harness.errors import AemError, of_infrastructure
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import Canary, Planted, listed_files, misread, plant
@@ -24,12 +24,16 @@ STEP_SECONDS = 300.0
 
 
 class Regrade(Record):
-    """The finding of a regrade. "unaudited" is no evidence on the patch; `reason` says why there is none."""
+    """The finding of a regrade. "unaudited" is no evidence on the patch; `reason` says why there is none.
+
+    `lost`: infrastructure failed, so that the next audit may find something.
+    """
 
     state: Literal["clean", "marked", "unaudited"]
     marks: tuple[Mark, ...] = ()
     canaries: tuple[Canary, ...] = ()
     reason: str = ""
+    lost: bool = False
     patch_sha256: str = ""
     grader: str = ""
     seconds: float = 0.0
@@ -127,7 +131,7 @@ def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
     try:
         found = find()
     except AemError as error:
-        found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}")
+        found = Regrade(state="unaudited", reason=f"{error.boundary}: {error}", lost=of_infrastructure(error))
     return found.model_copy(
         update={
             "patch_sha256": digest_of(patch),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aem_harness.harness.errors import AemError, DataError, ImageAway
+from aem_harness.harness.errors import AemError, DataError, ImageAway, of_infrastructure
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark, source_files
 from aem_harness.harness.grading.conduct import audit_commands, commands_of, package_of
@@ -107,7 +107,7 @@ class Auditor:
 def unaudited(folder: Path, fault: AemError, name: str) -> Regrade:
     """The finding, also written, that the resolved rollout in `folder` could not be graded again."""
     patch = read_patch(folder / official.PATCH)
-    found = Regrade(state="unaudited", reason=str(fault), patch_sha256=digest_of(patch))
+    found = Regrade(state="unaudited", reason=str(fault), lost=of_infrastructure(fault), patch_sha256=digest_of(patch))
     write_json(folder / name, found.model_dump(mode="json"))
     return found
 
