@@ -15,8 +15,14 @@ MIRROR = "AEM_IMAGE_MIRROR"  # environment variable: a registry that is asked in
 _LIMITED = re.compile(r"toomanyrequests|rate limit|429 Too Many", re.IGNORECASE)
 _FAILING = re.compile(
     r"unexpected (?:http )?status.*: 5\d\d|\b50[0234]\b|EOF|connection reset|broken pipe|request canceled"
-    r"|deadline exceeded|context canceled|filesystem layer verification failed|i/o error",
+    r"|deadline exceeded|context canceled|filesystem layer verification failed|i/o error"
+    r"|closed (?:idle|network) connection|connection closed|net/http: |http2: |stream error",
     re.IGNORECASE,
+)
+# An engine's request that had no answer at all, whatever the words: Go's form of it. A few of these last.
+_UNANSWERED = re.compile(r"""\b(?:Get|Head|Post|Put) "?https?://[^\s"]+"?: """)
+_LASTING = re.compile(
+    r"x509|tls: |HTTP response to HTTPS client|malformed HTTP|credentials|unsupported protocol|redirects", re.IGNORECASE
 )
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _NOWHERE = re.compile(
@@ -152,7 +158,13 @@ class Pull:
 
     def _why(self, words: str, error: Exception | None = None) -> EnvironmentFault | DiskFault:
         """What a failed pull means. It names the image by its own name: by that, the losses to one image are one."""
-        return _why(self.name, words if self._there == self.name else f"{words}, asked for as {self._there}", error)
+        fault = _kind(_without(self._there, words), error)
+        shown = words if self._there == self.name else f"{words}, asked for as {self._there}"
+        if fault is NoImage:
+            return NoImage(f"image {self.name} is neither in the engine nor in its registry ({shown})")
+        if _LIMITED.search(words):
+            shown = "the registry's pull limit is reached; log in with docker login"
+        return fault(f"image {self.name} cannot be pulled: {shown}")
 
     def _follow(self, step: dict[str, Any]) -> None:
         layer, status = step.get("id"), step.get("status", "")
@@ -180,20 +192,28 @@ class Pull:
             raise EnvironmentFault(f"image {self._there} cannot be named {self.name}: {explained(error)}") from None
 
 
-def _why(name: str, words: str, error: Exception | None = None) -> EnvironmentFault | DiskFault:
+def _without(image: str, words: str) -> str:
+    """An engine's words without the image's name, in which `503` or `denied` mean nothing."""
+    repository, tag = split(image)
+    path = repository.partition("/")[2] or repository
+    for one in (f"{repository}:{tag}", repository, path, f"manifests/{tag}"):
+        words = words.replace(one, "")
+    return words
+
+
+def _kind(words: str, error: Exception | None) -> type[EnvironmentFault | DiskFault]:
     """What a failed pull means."""
     from docker.errors import APIError
 
     status = error.status_code if isinstance(error, APIError) else None
     if _FULL.search(words):
-        return DiskFault(f"image {name} cannot be pulled: {words}")
+        return DiskFault
     if _LIMITED.search(words):
-        why = "the registry's pull limit is reached; log in with docker login"
-        return RegistryAway(f"image {name} cannot be pulled: {why}")
+        return RegistryAway
     if error is not None and status is None:  # the engine's connection
-        return EnvironmentFault(f"image {name} cannot be pulled: {words}")
+        return EnvironmentFault
     if unreached(Exception(words)) or _FAILING.search(words):  # Podman says "not found" of a registry that is away
-        return RegistryAway(f"image {name} cannot be pulled: {words}")
+        return RegistryAway
     if status == 404 or _NOWHERE.search(words):
-        return NoImage(f"image {name} is neither in the engine nor in its registry ({words})")
-    return EnvironmentFault(f"image {name} cannot be pulled: {words}")
+        return NoImage
+    return RegistryAway if _UNANSWERED.search(words) and not _LASTING.search(words) else EnvironmentFault

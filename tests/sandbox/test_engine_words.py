@@ -8,7 +8,7 @@ from docker.errors import APIError, DockerException
 from aem_harness.harness.errors import EnvironmentFault
 from aem_harness.harness.sandbox import build
 from aem_harness.harness.sandbox.engine import current, explained, unreached
-from aem_harness.harness.sandbox.pull import Pull
+from aem_harness.harness.sandbox.pull import NoImage, Pull, RegistryAway
 
 
 def test_a_credential_helper_that_is_not_installed_is_one_line_with_the_remedy(monkeypatch):
@@ -58,3 +58,36 @@ def test_an_import_whose_tag_was_dropped_is_found_by_its_id():
     assert build.imported_id(f'{{"status": "sha256:{ident}"}}') == f"{ident}" or build.imported_id(ident)
     with pytest.raises(EnvironmentFault, match="no space left"):
         build.imported_id('{"error": "no space left on device"}')
+
+
+PING = 'Get "https://r.example/v2/": '
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (PING + "http: server closed idle connection", RegistryAway),
+        (PING + "net/http: HTTP/1.x transport connection broken", RegistryAway),
+        ('failed to do request: Head "https://r.example/v2/x/manifests/1": no route to host', RegistryAway),
+        ("stream error: stream ID 7; INTERNAL_ERROR; received from peer", RegistryAway),
+        ("received unexpected HTTP status: 503 Service Unavailable", RegistryAway),
+        (PING + "x509: certificate signed by unknown authority", EnvironmentFault),
+        (PING + "http: server gave HTTP response to HTTPS client", EnvironmentFault),
+        (PING + "no basic auth credentials", EnvironmentFault),
+        (PING + "denied: access forbidden", NoImage),
+        ("manifest for r.example/x/tokio-503:500 not found: manifest unknown", NoImage),
+        ("something else of r.example/x/tokio-503:500", EnvironmentFault),
+    ],
+)
+def test_a_registry_that_gives_no_answer_is_waited_for_and_one_that_refuses_is_not(monkeypatch, words, fault):
+    class Api:
+        hooks: ClassVar = {}
+
+        def pull(self, *_, **__):
+            return [{"error": words}]
+
+    client = type("Client", (), {"api": Api(), "close": lambda self: None})
+    monkeypatch.setattr(current(), "connect", lambda **more: client())
+    with pytest.raises(EnvironmentFault) as caught:
+        Pull("r.example/x/tokio-503:500").run()
+    assert type(caught.value) is fault
