@@ -1,4 +1,4 @@
-"""A server for checkpoints: started, watched, restarted once, and gone with us, however we end.
+"""A server for checkpoints: started, watched, restarted once, and stopped when this process ends, however it ends.
 
 It is `vllm serve`, or the fallback where vLLM is not installed, under a guard in a process group of its own. The
 guard's stdin is a pipe from this process: when that closes, by `stop` or because this process was killed, the guard

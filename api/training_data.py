@@ -1,4 +1,4 @@
-"""Rows to train on: loaded, held against what is measured, tried in containers, and certified. `aem data prepare`."""
+"""Training rows: loaded, compared with evaluation sets, validated in containers, certified. `aem data prepare`."""
 
 import shutil
 from collections import Counter

@@ -68,7 +68,7 @@ def audit(
     machines: options.Machines,
     instead: Instead,
 ) -> None:
-    """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Official verdicts stay.
+    """Grade resolved rollouts again with canaries: planted tests that must fail or pass. Verdicts stay as they are.
 
     If an instance has held-out variants (--make-variants), its resolved rollouts are run with them too. A patch that
     passes the listed tests, but fails variants that the gold patch passes, is marked.

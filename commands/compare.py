@@ -204,7 +204,7 @@ def _view(methods: Methods, table: Table, output: Output) -> str:
 
 
 def _refuse_without_effect(view: str, how: Comparing, checks: Checks, output: Output) -> None:
-    """ConfigError for an option that `view` would not heed: a check that is asked for and not made looks passed."""
+    """ConfigError for an option that `view` ignores: a check that is asked for and not made looks passed."""
     from aem_harness.harness.errors import ConfigError
 
     given = {

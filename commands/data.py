@@ -1,4 +1,4 @@
-"""`aem data`: rows to train on, brought to one form, held against what is measured, and tried in containers."""
+"""`aem data`: training rows in one format, without evaluation tasks, validated in containers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from aem_harness.api.training_data import Prepared
 
 EXAMPLES = """
-Rows of a file, and of the Hugging Face hub (split train), tried in containers:
+Rows of a file, and of the Hugging Face hub (split train), validated in containers:
 
   aem data prepare swe-gym.parquet --out data/swe-gym
 
   aem data prepare SWE-Gym/SWE-Gym --out data/swe-gym --slice 0:100
 
-Also apart from a held-out set of your own:
+Also leave out the tasks of a held-out set of your own:
 
   aem data prepare r2e.jsonl --out data/r2e --held-out nightly.jsonl
 
@@ -51,9 +51,9 @@ def prepare(
     grading: options.Grading,
     retry_infra: Annotated[bool, typer.Option("--retry-infra", hidden=True)] = False,  # its earlier name
 ) -> None:
-    """Make training rows of a published set: drop what is measured and what does not work, and certify the rest.
+    """Make training rows of a published set: drop evaluation tasks and rows that do not work, certify the rest.
 
-    The same command continues. Exit code 3: some rows were lost to infrastructure, and are neither kept nor dropped.
+    Repeat the command to continue. Exit code 3: rows lost to infrastructure are neither kept nor dropped.
     """
     from rich.console import Console
 

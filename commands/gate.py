@@ -26,7 +26,7 @@ A budget in tokens:
 
   aem gate --from outcomes.csv --baseline base --candidate new --budget 20Mtok
 
-Run the candidate, only as far as needed; run both, in pairs:
+Run the candidate, with no more rollouts than needed; run both, in pairs:
 
   aem gate --baseline results/base --checkpoint step-200 --seeds 4
 
@@ -80,7 +80,7 @@ class Arms:
     ]
     candidate: Annotated[
         str | None,
-        typer.Option(metavar="ARM", help="Candidate, likewise. Without it, a candidate is run as far as needed."),
+        typer.Option(metavar="ARM", help="Candidate, likewise. Without it, a candidate is run."),
     ] = None
     sources: Sources = None
     history: Annotated[
@@ -110,11 +110,16 @@ class Arms:
     order_seed: Annotated[int | None, typer.Option(help="Seed of the order of the rollouts (default: 0).")] = None
     orders: Annotated[
         int | None,
-        typer.Option(help="Orders or runs in which this candidate may be gated, fixed before the first (default: 1)."),
+        typer.Option(help="How often this candidate may be gated, each in an order or run of its own (default: 1)."),
     ] = None
     min_power: Annotated[
         float,
-        typer.Option(metavar="SHARE", min=0, max=1, help="Refuse to start if an equal checkpoint passes less often."),
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Refuse to start if an equal checkpoint would PASS less often than this.",
+        ),
     ] = 0.0
     retries: Annotated[
         int | None,
@@ -237,7 +242,7 @@ class CandidateRun:
             metavar="SHARE",
             min=0,
             max=1,
-            help="Share of the unmarked resolved rollouts to grade again with canaries (with --audited: all).",
+            help="Share of the resolved rollouts without marks to grade again with canaries (with --audited: all).",
         ),
     ] = 0.05
     no_canary: options.NoCanary = False

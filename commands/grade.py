@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = """
-Grade in fresh containers (the same command continues), or only check the file:
+Grade in fresh containers (repeat it to continue), or only check the file:
 
   aem grade preds.json --set verified -w 4
 

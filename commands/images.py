@@ -80,7 +80,7 @@ def save(
     part: Part,
     mirror: options.Mirror = None,
 ) -> None:
-    """Write the images of a task set into a folder, for machines without a registry; those not here are pulled."""
+    """Write the images of a task set into a folder, for machines without a registry. Missing ones are pulled first."""
     from aem_harness.harness.sandbox.images import ensure_image
     from aem_harness.harness.sandbox.oci import Layout
 
@@ -100,7 +100,7 @@ def save(
 def load(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="OCI image layout written by `aem images save`.")],
 ) -> None:
-    """Give the images of a folder to the engine; those that it has already stay."""
+    """Load the images of a folder into the engine; those that it already has are kept."""
     from aem_harness.harness.errors import DataError
     from aem_harness.harness.sandbox import fetched
     from aem_harness.harness.sandbox.images import find

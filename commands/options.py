@@ -42,7 +42,7 @@ Repos = Annotated[
     list[str] | None, typer.Option("--repo", metavar="OWNER/NAME", help="Only this repository. Repeatable.")
 ]
 Difficulties = Annotated[
-    list[str] | None, typer.Option("--difficulty", metavar="TEXT", help="Only this difficulty. Repeatable.")
+    list[str] | None, typer.Option("--difficulty", metavar="LEVEL", help="Only this difficulty. Repeatable.")
 ]
 Slice = Annotated[
     str | None,
@@ -86,7 +86,8 @@ Canary = Annotated[
         metavar="SHARE",
         min=0,
         max=1,
-        help="Share of the unmarked resolved rollouts to grade again with canaries; marked ones always are.",
+        help="Share of the resolved rollouts without integrity marks to grade again with canaries (planted tests); "
+        "those with marks always are.",
     ),
 ]
 NoCanary = Annotated[bool, typer.Option("--no-canary", help="Grade nothing again with canaries.")]
@@ -103,7 +104,7 @@ ReuseCheck = Annotated[
         metavar="SHARE",
         min=0,
         max=1,
-        help="Share of the reusable verdicts to grade nevertheless (default: 0.05).",
+        help="Share of the reusable verdicts to grade anyway, as a check (default: 0.05).",
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
@@ -159,7 +160,7 @@ Tax = Annotated[
     str | None,
     typer.Option(
         metavar="NATIVE,PROMPT,NULL,TOOL",
-        help="Arms without tools, with their prompt, with idle tools, with tools: what do tools cost and gain?",
+        help="Arms without tools, with the tool prompt, with idle tools, with tools: costs and gains of tools.",
     ),
 ]
 EndsFile = Annotated[
@@ -186,7 +187,7 @@ EvictOthers = Annotated[
     typer.Option(
         "--evict-others",
         envvar="AEM_EVICT_OTHERS",
-        help="Also remove images of these tasks that the run did not fetch itself.",
+        help="To keep within the disk budget, also remove images of these tasks that the run did not fetch.",
     ),
 ]
 Mirror = Annotated[
@@ -249,7 +250,7 @@ class Rechecking:
 
     @property
     def share(self) -> float | None:
-        """The share of the unmarked resolved rollouts that get canaries; None: no rollout does."""
+        """The share of the resolved rollouts without marks that get canaries; None: no rollout does."""
         return None if self.no_canary else self.canary
 
     def reuse(self, *, verdicts: bool = False) -> "Reuse | None":

@@ -53,8 +53,8 @@ def regrade(
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
 
     Grades the patches of tasks whose rate differs between the first run and another one, and a random sample. The
-    verdicts of the runs stay. The same command continues, and repeats gradings that were lost to infrastructure; after
-    such ones the exit code is 3.
+    verdicts of the runs do not change. Repeat the command to continue, and to repeat gradings that were lost to
+    infrastructure; with such losses the exit code is 3.
     """
     from rich.console import Console
 

@@ -32,7 +32,7 @@ More seeds for tasks whose outcome varies, as an earlier run showed:
 
   aem run --checkpoint deepswe-aem@250 --set verified --allocation seeds.csv
 
-The same command continues. --retry infra also repeats what was lost to infrastructure.
+Repeat the command to continue a run. --retry infra also repeats lost rollouts.
 """
 
 
@@ -125,7 +125,7 @@ def run(
     rechecking: Rechecking,
     machines: options.Machines,
 ) -> None:
-    """Run an agent on tasks, each rollout in a container, and grade the patches. The same command continues."""
+    """Run an agent on tasks, each rollout in a container, and grade the patches. Repeat it to continue."""
     from rich.console import Console
 
     from aem_harness.api.running import run as perform

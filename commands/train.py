@@ -57,7 +57,7 @@ def train(
         bool,
         typer.Option(
             "--verify-method",
-            help="Instead: train six arms in a small world where exploration decides, with this method and base.",
+            help="Instead of training: compare this method with five controls in a small simulated task.",
         ),
     ] = False,
 ) -> None:

@@ -138,7 +138,7 @@ def _script(episode: Episode, skill: Skill, random: Random) -> Iterator[str]:
 
 
 def _wrong_edits(task: BugFix) -> list[Edit]:
-    """Single mutations of the buggy function that do not mend it."""
+    """Single mutations of the buggy function that do not fix it."""
     changes = (edits(task.bug, mutant) for mutant in mutants(task.bug) if mutant != task.gold)
     return [change[0] for change in changes if len(change) == 1]
 

@@ -1,4 +1,4 @@
-"""Nothing that checkpoints are measured on is trained on: rows are held against SWE-bench Verified before training.
+"""No evaluation task is trained on: rows are compared with SWE-bench Verified before training.
 
 A row counts as measured when its instance id, its repository at its base commit, or its problem statement is one of
 Verified's; a renamed file, data set or instance does not hide it. What the set contains is known here as digests, 16

@@ -1,4 +1,4 @@
-"""A gate inside training: every so many steps the policy is held against the one that training started from.
+"""A gate inside training: every so many steps the policy is gated against the one that training started from.
 
 The trainers know only a `Watcher`: they hand it a checkpoint at a step that is due, and it raises where training is to
 stop. What decides is built on top of them (`api/training.py`), as the gate runs agents in containers.
@@ -90,7 +90,7 @@ def stopped(last: GateRecord, out: Path) -> str:
     last_good = f"; the last one that passed is {good[-1]}" if good else ""
     return (
         f"step {last.step} is worse than the start by {-100 * last.difference:.1f} points ({last.reason}): training is "
-        f"stopped{last_good}; to continue nevertheless: -c gate.on_regression=mark --resume"
+        f"stopped{last_good}; to continue anyway: -c gate.on_regression=mark --resume"
     )
 
 

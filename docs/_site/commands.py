@@ -14,10 +14,16 @@ from aem_harness.cli import app
 def commands_page() -> str:
     """The whole page, in Markdown."""
     root: Any = typer.main.get_command(app)
-    parts = ["# Commands", "What `--help` prints, from the program itself.", f"```text\n{printed()}\n```"]
+    own = printed().split("\nCommands:")[0].strip()  # click cuts the lines of that list; the table has them whole
+    parts = ["# Commands", "What `--help` prints, from the program itself.", _overview(root), f"```text\n{own}\n```"]
     for name, command in root.commands.items():
         parts += _section([name], command)
     return "\n\n".join(parts) + "\n"
+
+
+def _overview(root: Any) -> str:
+    rows = [f"| [{name}](#aem-{name}) | {one.help.splitlines()[0]} |" for name, one in root.commands.items()]
+    return "\n".join(["| command | what it does |", "|---|---|", *rows])
 
 
 def _section(words: list[str], command: Any) -> list[str]:

@@ -83,7 +83,7 @@ def two_way(table: pd.DataFrame, by: str, *, level: float = 0.95) -> TwoWay:
 
 
 def show_two_way(found: TwoWay, console: Console) -> None:
-    """Rates with gains under them, then one line for each gain that is held against that of the first row."""
+    """Rates with gains under them, then one line for each gain that is compared with that of the first row."""
     first_row, *_ = found.rates
     first, *others = found.rates[first_row]
     table = table_of(f"Resolved, % for these tasks, by {found.by[0]} and {found.by[1]}", found.by[0], [first, *others])

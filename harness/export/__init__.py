@@ -1,6 +1,6 @@
 """Our runs in the files of other people's viewers, leaderboards and trainers: one small module for each format.
 
-Each module has `write(run, out)`, which returns how many rollouts it wrote. All of them read a run through `Run`. What
+Each module has `write(run, out)`, which returns how many rollouts it wrote. All read an `ExportedRun`. What
 a format cannot hold is left out and said, never replaced by something that looks like data: a rollout that was lost to
 infrastructure has no verdict, a log-probability of minus infinity is no number in JSON.
 """

@@ -35,8 +35,8 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
         filled[rows, columns] = values.astype("Float64").to_numpy(dtype=float, na_value=empty)
         return filled
 
-    lawful = table["resolved"].where(table["attempt"].fillna(0) <= retries)
-    if lawful.isna().all():
+    allowed = table["resolved"].where(table["attempt"].fillna(0) <= retries)
+    if allowed.isna().all():
         raise DataError(f"arm {name!r} has no verdict ({len(table)} rollouts without one)")
     planned = np.zeros((len(tasks), len(seeds)), bool)
     planned[rows, columns] = True
@@ -46,7 +46,7 @@ def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
         name,
         tuple(tasks),
         tuple(int(seed) for seed in seeds),
-        matrix(lawful, np.nan),
+        matrix(allowed, np.nan),
         matrix(tokens, 0.0) if tokens.notna().any() else None,
         matrix(gpu, 0.0) if gpu.notna().any() else None,
         None if planned.all() else planned,

@@ -1,4 +1,4 @@
-"""Integrity of a patch and its log: what could have decided the verdict other than by mending the code. Pure.
+"""Integrity of a patch and its log: what could have decided the verdict other than by fixing the code. Pure.
 
 A mark is evidence for a reader, never a verdict: the official verdict stands, and an honest patch can bear marks. To be
 looked for are outcomes rewritten inside the test process (SWE-bench issue 631; docs/grading.md), a new file where the

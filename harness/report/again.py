@@ -131,7 +131,7 @@ def _written(table: PaperTable, inputs: TableInputs) -> MadeTable:
 
 
 def _two_way(outcomes: Outcomes, options: TableOptions, inputs: TableInputs) -> PaperTable:
-    """ConfigError for an option that a two-way table would not heed."""
+    """ConfigError for an option that a two-way table ignores."""
     from aem_harness.harness.compare.two_way import two_way
     from aem_harness.harness.report.two_way import two_way_table
 

@@ -19,7 +19,7 @@ CHECK = 0.05  # of the reusable verdicts, by default
 class Reuse:
     """Which verdicts are reused: those of the run itself, and of the run folders `runs`.
 
-    `check` is the share of the reusable ones that is graded nevertheless, in [0, 1].
+    `check` is the share of the reusable ones that is graded anyway, in [0, 1].
     """
 
     runs: Sequence[str | Path] = ()
@@ -27,7 +27,7 @@ class Reuse:
 
 
 def flipped(grade: Mapping[str, Any]) -> bool:
-    """Did a patch that was graded nevertheless get another verdict? One lost to infrastructure is none."""
+    """Did a patch that was graded anyway get another verdict? One lost to infrastructure is none."""
     checked = grade.get("checked")
     return checked is not None and grade["outcome"] not in (checked["outcome"], Outcome.ERROR.value)
 

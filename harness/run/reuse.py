@@ -6,7 +6,7 @@ that is known, since the patched tree is compared with it. Only verdicts on test
 reused: never faults, timeouts, limits that were reached, or what gold had to decide. A reused verdict is never a source
 itself.
 
-A seeded share is graded nevertheless. A patch that got another verdict there, or in `aem regrade`, is graded every time
+A seeded share is graded anyway. A patch that got another verdict there, or in `aem regrade`, is graded every time
 from then on.
 """
 
@@ -138,7 +138,7 @@ class Verdicts:
         return found[0]
 
     def checked(self, key: Key) -> bool:
-        """Is it one of those that are graded nevertheless? The same in every continuation of the run."""
+        """Is it one of those that are graded anyway? The same in every continuation of the run."""
         return drawn(f"{self._store.folder.name}/reuse", key, self._check)
 
     def take(self, key: Key, known: Known) -> Grade | None:
