@@ -258,18 +258,29 @@ def _verdict(
 ) -> Grade:
     """The grade of a patch that is there. What looks like infrastructure is put to a control: gold, treated alike.
 
-    If gold gets its verdict where this patch, tried again, does not, then the failure is the patch's own: it reached
-    a limit, ended or silenced its container, or removed what the grader needs.
+    If gold gets its verdict before and after this patch, tried again, does not, then the failure is the patch's own: it
+    reached a limit, ended or silenced its container, or removed what the grader needs. Never where no container opened.
     """
+
+    def gold_fares_well() -> bool:
+        control, reached = _try(task, _gold(task), open_environment, timeout, None, versions, None, turn)
+        return control.outcome is not Outcome.ERROR and not reached
+
     grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left, turn)
-    if grade.outcome is not Outcome.ERROR:
-        return grade
-    control, gold_limits = _try(task, _gold(task), open_environment, timeout, None, versions, None, turn)
-    if control.outcome is Outcome.ERROR or gold_limits:
+    if grade.outcome is not Outcome.ERROR or not gold_fares_well():
         return grade
     if not limits:  # counted by the kernel, so no accident; anything else may have been one
-        grade, limits = _try(task, prediction, open_environment, timeout, folder, versions, left, turn)
-        if grade.outcome is not Outcome.ERROR:
+        opened = False
+
+        @contextmanager
+        def noting() -> Iterator[Environment]:
+            nonlocal opened
+            with open_environment() as environment:
+                opened = True
+                yield environment
+
+        grade, limits = _try(task, prediction, noting, timeout, folder, versions, left, turn)
+        if grade.outcome is not Outcome.ERROR or not opened or not (limits or gold_fares_well()):
             return grade
     why = f"reached the container's limit of {', '.join(limits)}" if limits else grade.cause
     return grade.model_copy(

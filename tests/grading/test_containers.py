@@ -213,6 +213,26 @@ def test_trouble_that_does_not_come_again_is_nobodys(task: Task, tmp_path: Path)
     assert opened == 3  # the patch, gold, the patch again
 
 
+@pytest.mark.parametrize("failing", [{1, 3}, {4}], ids=["for the patch, twice", "for gold, after the patch"])
+def test_an_engine_that_fails_now_and_then_is_no_failure_of_the_patch(
+    task: Task, tmp_path: Path, failing: set[int]
+) -> None:
+    """It was `unresolved` where gold, between the two tries of the patch, had got a container."""
+    opened = 0
+
+    def open_environment() -> Sandbox:
+        nonlocal opened
+        opened += 1
+        if opened in failing:
+            raise EnvironmentFault("the engine was busy")
+        return Sandbox(task.instance.image, scrub_git=False, prelude="", labels=dict([MINE.split("=")]))
+
+    script = task.eval_script.replace("python -m", "[ -e notes.txt ] && rm -f /eval.log && kill -9 -1\npython -m")
+    graded = grade(task.model_copy(update={"eval_script": script}), NO_OP, tmp_path, open_environment=open_environment)
+    assert graded.outcome is Outcome.ERROR
+    assert opened == max(failing)
+
+
 def test_a_missing_image_is_infrastructure_with_its_name(task: Task, tmp_path: Path) -> None:
     gone = task.instance.model_copy(update={"image": "localhost:1/nothing/here:latest"})
     graded = grade(task.model_copy(update={"instance": gone, "dockerfile": None}), tiny.GOLD, tmp_path)
