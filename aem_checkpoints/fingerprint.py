@@ -6,6 +6,7 @@ they identify the weights behind an endpoint of which nothing else is known.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from aem_harness.aem_checkpoints.weights import content_digest, setting
 
 CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff --stat HEAD~1 && echo")
 CANARY_TOKENS = 8
+HEAT = 4.0  # a temperature at which a confident policy no longer is
 
 
 def fingerprint(
@@ -27,7 +29,7 @@ def fingerprint(
     `dtype` is what the server computes in, where that is known. Keys: model; server (version, context length, dtype,
     options of the card); template and tokenizer (digests, "" where the
     files are not on this machine); weights (digests, or hub and revision); canary (log-probabilities in nats, rounded
-    to 2 decimals: kernels and batch sizes move the third).
+    to 2 decimals: kernels and batch sizes move the third); logprobs (before or after temperature).
     """
     at = client.root(url)
     served: Sequence[Mapping[str, Any]] = (client.ask(f"{at}/v1/models") or {}).get("data") or ()
@@ -51,6 +53,7 @@ def fingerprint(
             "options": chosen,
         },
         **known,
+        "logprobs": logprobs_are(url, model),
         "canary": {prompt: canary(url, model, prompt) for prompt in CANARIES},
     }
 
@@ -65,6 +68,28 @@ def stored_dtype(entry: Entry, registry: Registry) -> str:
 def canary(url: str, model: str, prompt: str) -> list[float]:
     """Log-probabilities of the greedy continuation of a prompt; empty where the server returns none."""
     return [round(value, 2) for value in _greedy(url, model, prompt)]
+
+
+def logprobs_are(url: str, model: str) -> str:
+    """Whether a server's log-probabilities are those before or after temperature; empty where it gives none.
+
+    vLLM's are before, SGLang's after (findings/vllm-gives-logprobs-before-temperature-sglang-after.sh), so that one
+    policy has two entropies at any temperature but 1. Heat takes probability off the likeliest token, if it is counted.
+    """
+    plain, heated = (_likeliest(url, model, temperature) for temperature in (0.0, HEAT))
+    if math.isnan(plain) or math.isnan(heated):
+        return ""
+    return "after temperature" if heated < plain - 0.05 else "before temperature"
+
+
+def _likeliest(url: str, model: str, temperature: float) -> float:
+    """The log-probability of the likeliest token after the first canary prompt; NaN where the server tells none."""
+    body = {"model": model, "prompt": CANARIES[0], "max_tokens": 1, "temperature": temperature, "logprobs": 1}
+    try:
+        answer = client.post(f"{client.root(url)}/v1/completions", body)
+        return max(map(float, answer["choices"][0]["logprobs"]["top_logprobs"][0].values()))
+    except (client.Refused, KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return math.nan
 
 
 def base_it_equals(url: str, model: str) -> str:

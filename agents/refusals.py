@@ -114,7 +114,30 @@ def _refused(status: int, message: str, asked: Asked) -> Exception:
         count = token_count(asked.url, asked.key, asked.model, asked.messages, asked.tools)
         if count and count + (asked.max_tokens or 1) > size:
             return _full(f"{message} ({count} tokens of prompt, a context of {size})", asked)
-    return PolicyFault(f"{asked.url} refused the request (HTTP {status}){through(asked.url)}: {message}")
+    hint = BROKEN_CALL if any(map(_has_broken_call, asked.messages)) else ""
+    return PolicyFault(f"{asked.url} refused the request (HTTP {status}){through(asked.url)}: {message}{hint}")
+
+
+# findings/vllm-empties-a-malformed-call-that-sglang-refuses.sh
+BROKEN_CALL = (
+    "; the conversation holds a tool call whose arguments are no JSON object, which SGLang refuses and vLLM replaces "
+    "by an empty one: the agent should leave such a reply out, and answer it in role user"
+)
+
+
+def _has_broken_call(message: Any) -> bool:
+    """Whether servers cannot make an object of some call's arguments, as they do before they render a template."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
+    for call in calls if isinstance(calls, list | tuple) else ():
+        try:
+            arguments = call["function"]["arguments"]
+            if not isinstance(json.loads(arguments) if isinstance(arguments, str) else arguments, dict):
+                return True
+        except (ValueError, RecursionError):
+            return True
+        except (KeyError, TypeError):
+            continue  # no call of a function, or one without arguments: none of theirs to read
+    return False
 
 
 # --- what else is asked of a server ---------------------------------------------------------------------------------

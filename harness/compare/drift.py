@@ -16,7 +16,7 @@ WEIGHTS = {
     "weight_digest", "revision", "path", "card", "started_at", "created_at", "canary", "canaries",
 }  # fmt: skip
 
-LATER = {"fingerprint.server.dtype"}
+LATER = {"fingerprint.server.dtype", "fingerprint.logprobs"}
 
 
 def warnings(tables: Mapping[str, pd.DataFrame], facts: Mapping[str, ArmFacts]) -> list[str]:

@@ -168,6 +168,19 @@ def test_a_refused_request_is_not_repeated():
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [('{"command": "ls', True), ("[1]", True), ('{"command": "ls"}', False), ({}, False)],
+)
+def test_a_refused_conversation_with_a_malformed_call_is_told_from_other_refusals(arguments, named):
+    """Servers disagree about such a call (findings/vllm-empties-a-malformed-call-that-sglang-refuses.sh)."""
+    call = {"id": "1", "type": "function", "function": {"name": "bash", "arguments": arguments}}
+    said = {"role": "assistant", "content": "", "tool_calls": [{"id": "0"}, call]}
+    with pytest.raises(PolicyFault, match="must be valid JSON") as fault:
+        ask(failing(http(400, "arguments must be valid JSON.")), messages=[*HELLO, said])
+    assert ("holds a tool call whose arguments are no JSON object" in str(fault.value)) is named
+
+
 def test_retry_after_is_heeded_up_to_the_cap():
     retry = Retry(first=0.5, cap=30)
     assert 0.25 <= retry.wait(1) <= 0.5

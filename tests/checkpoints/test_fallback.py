@@ -18,7 +18,7 @@ from aem_harness.aem_checkpoints import client
 from aem_harness.aem_checkpoints.adding import add, cards
 from aem_harness.aem_checkpoints.card import Card, Serving
 from aem_harness.aem_checkpoints.command import find_program
-from aem_harness.aem_checkpoints.fingerprint import fingerprint, stored_dtype
+from aem_harness.aem_checkpoints.fingerprint import fingerprint, logprobs_are, stored_dtype
 from aem_harness.aem_checkpoints.registry import Registry
 from aem_harness.aem_checkpoints.serving import Server
 from aem_harness.agents.policy import ContextOverflow, EndpointPolicy, Sampling
@@ -212,6 +212,24 @@ def test_an_adapter_is_served_beside_its_base_model_and_says_something_else(serv
     assert base["server"]["context"] == 384
     assert "transformers" in base["server"]["version"]
     assert "float32 on cpu" in base["server"]["version"]
+
+
+def test_whether_log_probabilities_are_before_or_after_temperature_is_part_of_the_fingerprint(server, monkeypatch):
+    """SGLang's are after, vLLM's and this server's before (findings/vllm-gives-logprobs-before-temperature-*.sh)."""
+    assert fingerprint(server.url, "tiny-aem")["logprobs"] == "before temperature"
+    real = client.post
+
+    def after(url, body):
+        answer = real(url, {**body, "logprobs": 500})
+        for listed in answer["choices"][0]["logprobs"]["top_logprobs"]:
+            heated = (torch.tensor(list(listed.values())) / (body["temperature"] or 1)).log_softmax(-1).tolist()
+            listed.update(zip(list(listed), heated, strict=True))
+        return answer
+
+    monkeypatch.setattr(client, "post", after)
+    assert logprobs_are(server.url, "tiny-aem") == "after temperature"
+    monkeypatch.setattr(client, "post", lambda url, body: {"choices": [{"text": "a", "logprobs": None}]})
+    assert logprobs_are(server.url, "tiny-aem") == ""
 
 
 def test_an_adapter_of_which_nothing_is_applied_is_named_before_the_run(server):

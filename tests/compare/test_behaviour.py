@@ -295,6 +295,19 @@ def test_settings_that_change_no_outcome_are_no_difference() -> None:
     assert not any("stop_alike" in line or "outage_seconds" in line for line in found)
 
 
+def test_log_probabilities_before_and_after_temperature_are_a_difference_where_both_are_known() -> None:
+    """Entropies of such arms are of different distributions (findings/vllm-gives-logprobs-before-temperature-*.sh)."""
+    table = made_up()
+    tables = {arm: table[table["arm"] == arm] for arm in "ab"}
+    raw, heated, unknown = (
+        {"server": {"version": "1"}, "logprobs": said} for said in ("before temperature", "after temperature", "")
+    )
+    found = warnings(tables, {"a": facts("a", fingerprint=raw), "b": facts("b", fingerprint=heated)})
+    assert "fingerprint.logprobs differs: a: before temperature; b: after temperature" in found
+    found = warnings(tables, {"a": facts("a", fingerprint=raw), "b": facts("b", fingerprint=unknown)})
+    assert not any("logprobs" in line for line in found)
+
+
 def test_two_checkpoints_that_answer_the_canaries_alike_are_suspected_of_being_one() -> None:
     table = made_up()
     tables = {arm: table[table["arm"] == arm] for arm in "ab"}
