@@ -81,6 +81,26 @@ def test_words_with_spaces_and_signs_of_the_shell_reach_the_gate_as_they_are(tmp
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("arguments", ['--no-calibration --arm "no end', "--no-calibration --arm it's"])
+def test_arguments_with_an_open_quote_end_the_job_instead_of_being_dropped(tmp_path: Path, arguments: str) -> None:
+    write_table(tmp_path / "outcomes.csv")
+    given = {"from": "outcomes.csv", "baseline": "base", "candidate": "same", "arguments": arguments}
+    done = act(GATE, tmp_path, **given)
+    assert done.returncode == 4
+    assert "::error" in done.stdout
+    assert "quote" in done.stdout
+    assert outputs(tmp_path) == {"exit-code": "4"}
+
+
+def test_a_baseline_that_was_not_given_is_named(tmp_path: Path) -> None:
+    """GitHub itself does not enforce `required`."""
+    done = act(GATE, tmp_path, candidate="results/new")
+    assert done.returncode == 4
+    assert "::error" in done.stdout
+    assert "`baseline`" in done.stdout
+    assert outputs(tmp_path) == {"exit-code": "4"}
+
+
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.extended
