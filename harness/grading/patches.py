@@ -63,6 +63,10 @@ def parse(text: str) -> Patch:
             size = [int(number) if number is not None else 1 for number in hunk.groups()]
             at, whole = _take(lines, at, size, current)
             problem = problem or ("" if whole else f"{current.path}: a hunk is not as long as it says")
+            if whole and _goes_on(lines, at):
+                problem = (
+                    problem or f"{current.path}: a hunk goes on after the lines that it counts, which git leaves out"
+                )
         elif current is not None:
             _header(line, current)
     if text.strip() and not changes:
@@ -87,6 +91,21 @@ def _take(lines: list[str], at: int, size: list[int], change: Change) -> tuple[i
             return at, False
         at += 1
     return at, old <= 0 and new <= 0
+
+
+def _goes_on(lines: list[str], at: int) -> bool:
+    """Whether lines are added or removed between the end of a hunk and whatever follows it.
+
+    git and patch take them for text between patches (findings/git-apply-drops-what-a-hunk-does-not-count.sh). The
+    signature at the end of an e-mail, "-- ", is such text.
+    """
+    for number in range(at, len(lines)):
+        line, following = lines[number], lines[number + 1] if number + 1 < len(lines) else ""
+        if line[:1] not in (" ", "+", "-", "\\") or line == "-- " or (line[:4], following[:4]) == ("--- ", "+++ "):
+            return False
+        if line[:1] in "+-":
+            return True
+    return False
 
 
 def _header(line: str, change: Change) -> None:

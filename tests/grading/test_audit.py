@@ -112,6 +112,7 @@ def test_a_hook_on_outcomes_in_a_file_that_is_loaded_unasked_is_marked_twice(fla
             False,
         ),
         ("--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\nnonsense\n", "unreadable", False),
+        ("--- a/x\n+++ b/x\n@@ -1 +1,2 @@\n x\n+y\n z\n+dropped by git\n", "unreadable", False),
     ],
 )
 def test_each_way_of_touching_the_verdict_bears_its_mark(flask: Task, patch: str, name: str, grave: bool) -> None:
@@ -130,6 +131,7 @@ def test_each_way_of_touching_the_verdict_bears_its_mark(flask: Task, patch: str
         creating("reproduce.py", "import pytest"),
         creating("src/flask/new.py", "import inspect", "parameters = inspect.signature(f)", "raise SystemExit(2)"),
         "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n",
+        "--- a/x.c\n+++ b/x.c\n@@ -1 +1,2 @@\n x\n+y\n--- a/z.c\n+++ b/z.c\n@@ -1 +1,2 @@\n x\n+y\n-- \n2.39.5\n",
         changing("tox.ini", "    pytest --durations 25 {posargs}", "    pytest -rA --durations 25 {posargs}"),
     ],
 )
