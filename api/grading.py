@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class How:
-    """How patches are graded: containers at a time, seconds for the tests of one instance, memory of a container."""
+    """How patches are graded: containers at a time, seconds for the tests of one instance, memory of a container.
+
+    `canary`: the share of the resolved ones without marks to grade again with canaries; None: no canaries.
+    """
 
     workers: int = 4
     timeout: float = 1800
     memory: str = "4g"
     retry_infrastructure: bool = False
+    canary: float | None = None
 
 
 def grade(
@@ -58,10 +62,9 @@ def grade(
         known(Path(predictions), selection, console),
         selection,
         console,
-        How(workers, timeout, memory, retry_infrastructure),
+        How(workers, timeout, memory, retry_infrastructure, canary),
         dataset=dataset,
         out=Path(out) if out else None,
-        canary=canary,
         reuse=reuse,
         where=where,
     )
@@ -92,7 +95,6 @@ def grade_all(
     *,
     dataset: str,
     out: Path | None,
-    canary: float | None,
     reuse: "Reuse | None" = None,
     where: Where = HERE,
 ) -> Finished:
@@ -112,7 +114,7 @@ def grade_all(
             console,
             AtATime(1, how.workers, "grade_workers"),
             retry_infrastructure=how.retry_infrastructure,
-            canary=canary,
+            canary=how.canary,
             reuse=reuse,
             where=where,
         )
@@ -174,7 +176,7 @@ def regrade(
     from aem_harness.harness.report.live import warner
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.identity import Identity
-    from aem_harness.harness.run.regrading import graded_keys, read_regrades, regrade_patches
+    from aem_harness.harness.run.regrading import StoredRun, graded_keys, read_regrades, regrade_patches
     from aem_harness.harness.run.sites import supplied
     from aem_harness.harness.run.store import locked, read_journal
     from aem_harness.harness.run.submission import Submission
@@ -204,11 +206,8 @@ def regrade(
 
                 with supplied(site, folder, config.outage_seconds, warner(console)) as end:
                     regrade_patches(
-                        folder,
-                        tasks,
-                        progress,
+                        StoredRun(folder, tasks, progress, config),
                         keys,
-                        config,
                         times=times,
                         workers=there.grade_workers,
                         tell=made,

@@ -64,19 +64,15 @@ def prepare(
     tasks: Tasks | None = None,
     held_out: Sequence[str] = (),
     validate: bool = True,
-    workers: int = 4,
-    timeout: float = 1800,
-    memory: str = "4g",
-    retry_infrastructure: bool = False,
+    how: How = How(),  # noqa: B008 - frozen
     console: "Console | None" = None,
 ) -> Prepared:
     """Write `rows.jsonl`, `dropped.jsonl` and `certificate.json` into the folder `out`; the same call again continues.
 
     `source` is a file, a folder or a name of the hub, in any form that `aem instances` reads; `split` is taken of the
     latter two. Left out are bad rows, rows that SWE-bench Verified or one of the `held_out` sets measures, and with
-    `validate` those that the gold patch does not resolve or an unchanged tree does. `timeout` is in seconds, for the
-    tests of one row. Raises DataError where nothing is left or a held-out row is bad, EnvironmentFault where no engine
-    answers.
+    `validate` those that the gold patch does not resolve or an unchanged tree does, graded as `how` says. Raises
+    DataError where nothing is left or a held-out row is bad, EnvironmentFault where no engine answers.
     """
     from aem_harness.harness.instances.load import load, load_tasks
     from aem_harness.harness.instances.select import select
@@ -92,16 +88,9 @@ def prepare(
     pending: dict[str, str] = {}
     tried: Mapping[str, Any] = {"validated": False}
     if validate and kept:
-        kept, overlapping = _apart(_with_bases(kept, workers, pending), measured)
+        kept, overlapping = _apart(_with_bases(kept, how.workers, pending), measured)
         dropped += overlapping
-        kept, failed, tried = _validated(
-            kept,
-            loaded,
-            folder / "validation",
-            console,
-            pending,
-            How(workers, timeout, memory, retry_infrastructure),
-        )
+        kept, failed, tried = _validated(kept, loaded, folder / "validation", console, pending, how)
         dropped += failed
     elif kept:
         kept, unknown = _of_known_base(kept)
@@ -209,7 +198,6 @@ def _validated(
             how,
             dataset=loaded.name,
             out=folder / arm,
-            canary=None,
         )
         graded[arm] = _grades(folder / arm)
     lost = (Outcome.ERROR.value, "it was not graded")

@@ -57,6 +57,7 @@ def prepare(
     """
     from rich.console import Console
 
+    from aem_harness.api.grading import How
     from aem_harness.api.training_data import prepare as run
 
     prepared = run(
@@ -66,10 +67,7 @@ def prepare(
         tasks=selecting.tasks(),
         held_out=held_out or (),
         validate=validate,
-        workers=grading.workers,
-        timeout=grading.timeout,
-        memory=grading.memory,
-        retry_infrastructure=retry_infra or grading.retry is Retry.infra,
+        how=How(grading.workers, grading.timeout, grading.memory, retry_infra or grading.retry is Retry.infra),
         console=Console(stderr=True),
     )
     _say(prepared)

@@ -97,7 +97,7 @@ def grade(
     from aem_harness.api.grading import How, grade_all, known, refuse
     from aem_harness.api.running import Tasks, choose
 
-    how = How(grading.workers, grading.timeout, grading.memory, grading.retry is Retry.infra)
+    how = How(grading.workers, grading.timeout, grading.memory, grading.retry is Retry.infra, rechecking.share)
     selection = choose(asked.dataset, console, Tasks(ids=asked.ids or ()))
     chosen = known(predictions, selection, console)
     if asked.dry_run:
@@ -113,7 +113,6 @@ def grade(
         how,
         dataset=asked.dataset,
         out=asked.out,
-        canary=rechecking.share,
         reuse=rechecking.reuse(),
         where=where,
     )

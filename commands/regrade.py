@@ -1,7 +1,9 @@
 """`aem regrade`: grades stored patches again, to measure the noise of the grader."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -30,24 +32,38 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLES)(grouped(regrade))
 
 
+@dataclass
+class Instead:
+    """What is read of runs instead of a new grading."""
+
+    PANEL: ClassVar[str] = "Instead of grading again"
+
+    quarantine: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For a run of --agent gold: write the tasks that it does not resolve."),
+    ] = None
+    release: Annotated[
+        Path | None,
+        typer.Option(metavar="PYTHON", help="Read the stored test output with the swebench of another interpreter."),
+    ] = None
+
+    @property
+    def option(self) -> str:
+        """The option that was given, "" without one."""
+        return "--quarantine" if self.quarantine is not None else "--release" if self.release is not None else ""
+
+
 def regrade(
     context: typer.Context,
     folders: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders; the first is the baseline.")],
     times: Annotated[int, typer.Option(min=1, help="How often to grade each patch again.")] = 1,
     sample: Annotated[int, typer.Option(min=0, help="Random patches of each run, beside those of changed tasks.")] = 40,
-    quarantine: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="For a run of --agent gold: write the tasks that it does not resolve."),
-    ] = None,
-    release: Annotated[
-        Path | None,
-        typer.Option(metavar="PYTHON", help="Read the stored test output with the swebench of another interpreter."),
-    ] = None,
     dataset: Annotated[
         str | None, typer.Option("--set", metavar="NAME|FILE", help="Task set (default: that of the run).")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Containers in parallel.")] = 2,
     *,
+    instead: Instead,
     machines: options.Machines,
 ) -> None:
     """Does the grader give the same patch the same verdict? `aem compare` widens its intervals accordingly.
@@ -59,31 +75,22 @@ def regrade(
     from rich.console import Console
 
     from aem_harness.api.grading import regrade as again
-    from aem_harness.harness.compare.grader import noise_of
-    from aem_harness.harness.compare.outcomes import load
-    from aem_harness.harness.compare.sensitivity import unresolved_by_gold
-    from aem_harness.harness.compare.words import grader_words
     from aem_harness.harness.errors import ConfigError, EnvironmentFault, counted
-    from aem_harness.harness.io import write_text
     from aem_harness.harness.run.folder import require_run
-    from aem_harness.harness.run.regrading import Again, read_regrades
+    from aem_harness.harness.run.regrading import Again
     from aem_harness.harness.types import Outcome
 
-    where = machines.where()
+    where, console = machines.where(), Console(stderr=True)
     for folder in folders:
         require_run(folder)
-    if (quarantine is not None or release is not None) and (ignored := options.given(context, machines)):
-        option = "--quarantine" if quarantine is not None else "--release"
-        raise ConfigError(f"{option} starts no container: remove {', '.join(ignored)}")
-    if quarantine is not None:
-        found = sorted({task for folder in folders for task in unresolved_by_gold(folder)})
-        write_text(quarantine, "".join(f"{task}\n" for task in found))
-        typer.echo(f"{len(found)} tasks whose gold patch does not resolve here -> {quarantine}")
+    if instead.option and (ignored := options.given(context, machines)):
+        raise ConfigError(f"{instead.option} starts no container: remove {', '.join(ignored)}")
+    if instead.quarantine is not None:
+        _quarantine(folders, instead.quarantine)
         return
-    console = Console(stderr=True)
-    if release is not None:
+    if instead.release is not None:
         for folder in folders:
-            _by_release(folder, release, dataset, console)
+            _by_release(folder, instead.release, dataset, console)
         return
     lost: list[Again] = []
 
@@ -92,14 +99,34 @@ def regrade(
             lost.append(one)
 
     again(folders, dataset, times=times, sample=sample, workers=workers, where=where, console=console, tell=tell)
-    regrades = {str(folder): read_regrades(folder) for folder in folders}
-    for line in grader_words(noise_of(regrades, {str(folder): load([folder]).table for folder in folders})):
-        typer.echo(line)
+    _show_noise(folders)
     if lost:
         raise EnvironmentFault(
             f"{counted(len(lost), 'grading')} lost to infrastructure (the last: {lost[-1].cause}): give the same "
             "command again, which repeats them"
         )
+
+
+def _quarantine(folders: Sequence[Path], out: Path) -> None:
+    """Write the tasks that the gold patch does not resolve in these runs."""
+    from aem_harness.harness.compare.sensitivity import unresolved_by_gold
+    from aem_harness.harness.io import write_text
+
+    found = sorted({task for folder in folders for task in unresolved_by_gold(folder)})
+    write_text(out, "".join(f"{task}\n" for task in found))
+    typer.echo(f"{len(found)} tasks whose gold patch does not resolve here -> {out}")
+
+
+def _show_noise(folders: Sequence[Path]) -> None:
+    """Print how often the grader's verdicts flipped."""
+    from aem_harness.harness.compare.grader import noise_of
+    from aem_harness.harness.compare.outcomes import load
+    from aem_harness.harness.compare.words import grader_words
+    from aem_harness.harness.run.regrading import read_regrades
+
+    regrades = {str(folder): read_regrades(folder) for folder in folders}
+    for line in grader_words(noise_of(regrades, {str(folder): load([folder]).table for folder in folders})):
+        typer.echo(line)
 
 
 def _by_release(folder: Path, python: Path, dataset: str | None, console: "Console") -> None:

@@ -6,8 +6,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import AemError, DataError, NoSite
@@ -53,12 +54,29 @@ def read_regrades(folder: Path) -> list[Again]:
     return list({(one.instance_id, one.seed, one.time, one.patch_sha256): one for one in found}.values())
 
 
+@dataclass(frozen=True)
+class StoredRun:
+    """A run whose patches are graded again: its folder, its tasks, what its journal says, and its settings."""
+
+    folder: Path
+    tasks: Mapping[str, Task]
+    progress: Mapping[Key, Progress]
+    config: RunConfig
+
+
+class _Work(NamedTuple):
+    """One grading to do: of which rollout, whether its task moved, which repetition, and the patch with its digest."""
+
+    key: Key
+    moved: bool
+    time: int
+    patch: str
+    digest: str
+
+
 def regrade_patches(
-    folder: Path,
-    tasks: Mapping[str, Task],
-    progress: Mapping[Key, Progress],
+    run: StoredRun,
     keys: Mapping[Key, bool],
-    config: RunConfig,
     *,
     times: int = 1,
     workers: int = 2,
@@ -72,43 +90,24 @@ def regrade_patches(
     what is under way when all is interrupted. Existing results are kept, except those that were lost to infrastructure;
     each new one is stored as soon as it exists.
     """
-    cut_torn(folder / REGRADES)
-    sound = [one for one in read_regrades(folder) if one.now is not Outcome.ERROR]
+    results = run.folder / REGRADES
+    cut_torn(results)
+    sound = [one for one in read_regrades(run.folder) if one.now is not Outcome.ERROR]
     done = {(one.instance_id, one.seed, one.time, one.patch_sha256) for one in sound}
     writing, interrupted = threading.Lock(), threading.Event()
 
-    def one(work: tuple[Key, bool, int, str, str]) -> None:
-        (instance, seed), moved, time, patch, digest = work
-        with tempfile.TemporaryDirectory() as scratch:
-            prediction = Prediction(instance_id=instance, model_name_or_path=config.arm, model_patch=patch)
-            try:
-                graded = grade(tasks[instance], prediction, Path(scratch))
-            except NoSite:
-                raise
-            except AemError as fault:  # an image that cannot be had
-                graded = Grade(instance_id=instance, outcome=Outcome.ERROR, cause=f"{fault.boundary}: {fault}")
+    def one(work: _Work) -> None:
+        graded = _graded(run, work, grade)
         if interrupted.is_set():
             return
-        state = progress[instance, seed]
-        assert state.grade is not None
-        again = Again(
-            instance_id=instance,
-            seed=seed,
-            time=time,
-            was=Outcome(state.grade["outcome"]),
-            now=graded.outcome,
-            moved=moved,
-            cause=graded.cause,
-            patch_sha256=digest,
-            grader=str(graded.versions.get("grader", "")),
-        )
-        with writing, (folder / REGRADES).open("a", encoding="utf-8") as file:
+        again = _again(run, work, graded)
+        with writing, results.open("a", encoding="utf-8") as file:
             file.write(again.model_dump_json() + "\n")
             file.flush()
             tell(again)
 
     with ThreadPoolExecutor(workers, "regrade") as pool:
-        under_way = [pool.submit(one, work) for work in _due(folder, keys, times, done)]
+        under_way = [pool.submit(one, work) for work in _due(run.folder, keys, times, done)]
         try:
             for each in under_way:
                 each.result()
@@ -121,15 +120,45 @@ def regrade_patches(
             raise
 
 
+def _graded(run: StoredRun, work: _Work, grade: Callable[[Task, Prediction, Path], Grade]) -> Grade:
+    """The new grade of a patch; a fault is an outcome of its own."""
+    instance, _ = work.key
+    prediction = Prediction(instance_id=instance, model_name_or_path=run.config.arm, model_patch=work.patch)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return grade(run.tasks[instance], prediction, Path(scratch))
+        except NoSite:
+            raise
+        except AemError as fault:  # an image that cannot be had
+            return Grade(instance_id=instance, outcome=Outcome.ERROR, cause=f"{fault.boundary}: {fault}")
+
+
+def _again(run: StoredRun, work: _Work, graded: Grade) -> Again:
+    """The new grade beside the stored one."""
+    before = run.progress[work.key].grade
+    assert before is not None
+    return Again(
+        instance_id=work.key[0],
+        seed=work.key[1],
+        time=work.time,
+        was=Outcome(before["outcome"]),
+        now=graded.outcome,
+        moved=work.moved,
+        cause=graded.cause,
+        patch_sha256=work.digest,
+        grader=str(graded.versions.get("grader", "")),
+    )
+
+
 def _due(
     folder: Path, keys: Mapping[Key, bool], times: int, done: "set[tuple[str, int, int, str]]"
-) -> "Iterator[tuple[Key, bool, int, str, str]]":
+) -> "Iterator[_Work]":
     for (instance, seed), moved in keys.items():
         patch = read_patch(folder / "rollouts" / instance / str(seed) / PATCH)
         digest = hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest()
         for time in range(1, times + 1):
             if (instance, seed, time, digest) not in done:
-                yield (instance, seed), moved, time, patch, digest
+                yield _Work((instance, seed), moved, time, patch, digest)
 
 
 def graded_keys(progress: Mapping[Key, Progress]) -> Sequence[Key]:

@@ -20,7 +20,7 @@ from aem_harness.harness.compare.words import grader_words
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.grading.regrade import Regrade, digest_of
 from aem_harness.harness.run.auditing import CANARY, Regrading, regrade_run
-from aem_harness.harness.run.regrading import REGRADES, Again, read_regrades, regrade_patches
+from aem_harness.harness.run.regrading import REGRADES, Again, StoredRun, read_regrades, regrade_patches
 from aem_harness.harness.run.store import Progress
 from aem_harness.harness.types import Outcome
 from benchmarks.grader_noise import WORLDS, flip_rates
@@ -181,7 +181,7 @@ def test_after_a_kill_in_the_middle_of_a_line_more_can_be_graded_and_read(tmp_pa
     state = Progress(rollout={}, grade={"outcome": "resolved"})
     key, config = ("a__a-1", 0), RunConfig(arm="a", agent="bash", dataset="tiny")
     grade = lambda *_, **__: SimpleNamespace(outcome=Outcome.UNRESOLVED, cause="", versions={})  # noqa: E731
-    regrade_patches(tmp_path, {"a__a-1": None}, {key: state}, {key: False}, config, grade=grade)
+    regrade_patches(StoredRun(tmp_path, {"a__a-1": None}, {key: state}, config), {key: False}, grade=grade)
     (one,) = read_regrades(tmp_path)
     assert one.flipped
 
@@ -200,11 +200,11 @@ def a_run(folder: Path, tasks: int = 3) -> tuple[dict[tuple[str, int], Progress]
 def test_a_regrading_that_was_lost_to_infrastructure_is_repeated_by_the_same_command(tmp_path):
     """It stayed lost for ever, also after the engine was repaired."""
     progress, config = a_run(tmp_path)
-    given = (tmp_path, dict.fromkeys(name for name, _ in progress), progress, dict.fromkeys(progress, False), config)
+    run = StoredRun(tmp_path, dict.fromkeys(name for name, _ in progress), progress, config)
     outcomes = iter([Outcome.RESOLVED, Outcome.ERROR, Outcome.RESOLVED, Outcome.RESOLVED])
     grade = lambda *_: SimpleNamespace(outcome=next(outcomes), cause="", versions={"grader": "swebench 5"})  # noqa: E731
     for _ in range(3):
-        regrade_patches(*given, workers=1, grade=grade)
+        regrade_patches(run, dict.fromkeys(progress, False), workers=1, grade=grade)
     found = read_regrades(tmp_path)
     assert [one.now for one in found] == [Outcome.RESOLVED] * 3
     assert {one.grader for one in found} == {"swebench 5"}
@@ -226,7 +226,7 @@ def test_an_interrupt_ends_the_regradings_under_way_and_keeps_nothing_of_them(tm
     names = dict.fromkeys(name for name, _ in progress)
     keys = dict.fromkeys(progress, False)
     with pytest.raises(KeyboardInterrupt):
-        regrade_patches(tmp_path, names, progress, keys, config, workers=3, grade=grade, end=closed.set)
+        regrade_patches(StoredRun(tmp_path, names, progress, config), keys, workers=3, grade=grade, end=closed.set)
     assert read_regrades(tmp_path) == []
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from unidiff import PatchSet
 
 from aem_harness.api import training_data
+from aem_harness.api.grading import How
 from aem_harness.api.training_data import prepare
 from aem_harness.cli import app
 from aem_harness.harness.errors import ConfigError, DataError
@@ -207,7 +208,7 @@ def test_rows_are_tried_in_containers_and_only_those_that_the_gold_patch_alone_r
     }
     r2e = r2e_row(bundled, published["r2e"], f"r2e-{tag}")
     source = rows(tmp_path / "in.jsonl", good, harmless, unknown, r2e)
-    prepared = prepare(source, tmp_path / "out", workers=2)
+    prepared = prepare(source, tmp_path / "out", how=How(workers=2))
     assert prepared.pending == {}
     assert [task.instance_id for task in prepared.kept] == [f"good-{tag}", f"r2e-{tag}-{'cd' * 20}"]
     assert {one.instance_id: one.reason for one in prepared.dropped} == {
