@@ -17,7 +17,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from aem_harness.agents.budget import Meter, RolloutLimits
-from aem_harness.agents.messages import Message, ended, observed, plain, refused, said, sent
+from aem_harness.agents.messages import Message, Thoughts, described, ended, observed, plain, refused, said, sent
 from aem_harness.agents.policy import ContextOverflow
 from aem_harness.agents.templates import Prompts
 from aem_harness.harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Recorder
@@ -40,9 +40,11 @@ BASH_TOOL: Mapping[str, Any] = {
 
 
 class BashOptions(RolloutLimits):
-    """A budget and which prompts to use: a name in `agents/prompts`, `mini-swe-agent`, or the path of a YAML file."""
+    """A budget; which prompts to use: a name in `agents/prompts`, `mini-swe-agent`, or the path of a YAML file; and
+    whether thoughts that the server returns in a field of their own go back to it with the conversation."""
 
     prompts: str = Field("bash-1", min_length=1)
+    thoughts: Thoughts = "send"
 
 
 class Malformed(Exception):
@@ -68,7 +70,8 @@ class BashAgent:
         return {
             "kind": self.name,
             "prompts": self.prompts.describe(),
-            "budget": self.options.model_dump(mode="json", exclude={"prompts"}),
+            "budget": self.options.model_dump(mode="json", exclude={"prompts", "thoughts"}),
+            **described(self.options.thoughts),
             "policy": dict(self.policy.describe()),
         }
 
@@ -98,7 +101,7 @@ class BashAgent:
                 end = meter.malformed() or meter.spent()
                 continue
             meter.malformed_in_a_row = 0
-            add(said(completion, actions))
+            add(said(completion, actions, self.options.thoughts))
             end = self._act(actions, environment, add) or meter.spent()
         record.message(ended(end))
         return end

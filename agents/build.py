@@ -59,6 +59,16 @@ def build(
     raise ConfigError(f"unknown agent {spec!r}: choose {CHOICES}")
 
 
+def as_begun(spec: str, options: Mapping[str, Any], begun: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """`options` for an agent that continues a run, which `begun` describes as it was when that began (None: it begins).
+
+    Earlier releases never sent thoughts back, and their descriptions say nothing of them: such a run goes on as it was.
+    """
+    if spec in ("bash", "deepswe") and begun and "thoughts" not in begun:
+        return {"thoughts": "drop", **options}
+    return options
+
+
 def check(spec: str, *, options: Mapping[str, Any], sampling: Mapping[str, Any], served: bool) -> None:
     """Refuse what `build` and `endpoint_policy` would refuse of the settings, before a server is started.
 

@@ -19,6 +19,9 @@ Not confirmed, and each an option here:
   (rllm-org/rllm, issue 138), so the logs were hardly made with 40. Default here: 100.
 - `keep`: R2E-Gym puts the `<think>` block and the call of a reply into the conversation and drops other text
   (`think`, the default); rLLM trains with the whole text before the call (`text`).
+- `thoughts`: R2E-Gym sends text alone. DeepSWE was evaluated without a reasoning parser: its thoughts were in the text,
+  and stayed in the conversation. Behind a parser they are a field of their own, which is sent back (`send`, the
+  default), or left out as R2E-Gym would (`drop`).
 - `prompts`: ours by default. Published numbers were taken under R2E-Gym's words: give the path of its
   `config/r2egym/edit_non_fn_calling.yaml`.
 - Sampling: the command sends only the temperature, so vLLM takes top_p and top_k from the model's generation_config.
@@ -36,7 +39,7 @@ from pydantic import Field
 
 from aem_harness.agents.budget import Meter, RolloutLimits
 from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, ToolResult, Tools
-from aem_harness.agents.messages import Message, called, ended, observed, plain, sent
+from aem_harness.agents.messages import Message, Thoughts, called, described, ended, observed, plain, sent
 from aem_harness.agents.policy import ContextOverflow
 from aem_harness.harness.config import read_yaml
 from aem_harness.harness.errors import ConfigError
@@ -59,6 +62,7 @@ class DeepsweOptions(RolloutLimits):
     command_seconds: float = Field(90, gt=0)
     announced_steps: int = Field(100, ge=1)
     keep: Literal["think", "text"] = "think"
+    thoughts: Thoughts = "send"
     prompts: str = Field("deepswe-1", min_length=1)
 
 
@@ -122,7 +126,8 @@ class DeepsweAgent:
         return {
             "kind": self.name,
             "prompts": self.prompts.describe(),
-            "budget": self.options.model_dump(mode="json", exclude={"prompts"}),
+            "budget": self.options.model_dump(mode="json", exclude={"prompts", "thoughts"}),
+            **described(self.options.thoughts),
             "policy": dict(self.policy.describe()),
         }
 
@@ -171,7 +176,8 @@ class DeepsweAgent:
     def _said(self, completion: Completion, call: Call) -> Message:
         kept = thinking(completion.content) if self.options.keep == "think" else before_call(completion.content)
         actions = [{"tool": call.name, "parameters": dict(call.parameters)}] if call.name else []
-        return called(f"{kept}\n\n{call.xml}", completion, actions, malformed=call.name not in NAMES)
+        text, thoughts = f"{kept}\n\n{call.xml}", self.options.thoughts
+        return called(text, completion, actions, thoughts, malformed=call.name not in NAMES)
 
     def _remaining(self, meter: Meter) -> str:
         left = self.options.announced_steps - meter.steps

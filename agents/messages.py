@@ -8,11 +8,12 @@ flat: see `facts`.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from aem_harness.harness.types import AgentExit, Completion, ExitStatus
 
 Message = dict[str, Any]
+Thoughts = Literal["send", "drop"]  # what is done with thoughts that a server took out of a reply, in later requests
 
 
 def plain(role: str, content: str) -> Message:
@@ -24,15 +25,23 @@ def sent(message: Mapping[str, Any]) -> Message:
     return {key: value for key, value in message.items() if key != "extra"}
 
 
-def said(completion: Completion, actions: Sequence[Mapping[str, Any]]) -> Message:
+def said(completion: Completion, actions: Sequence[Mapping[str, Any]], thoughts: Thoughts = "send") -> Message:
     """What the model said, when an action could be read from it."""
-    return {**_reply(completion), "extra": {"actions": list(actions), **_heard(completion), **facts(completion)}}
+    extra = {"actions": list(actions), **_heard(completion), **facts(completion)}
+    return {**_reply(completion), **_thought(completion, thoughts), "extra": extra}
 
 
-def called(text: str, completion: Completion, actions: Sequence[Mapping[str, Any]], *, malformed: bool) -> Message:
+def called(
+    text: str, completion: Completion, actions: Sequence[Mapping[str, Any]], thoughts: Thoughts, *, malformed: bool
+) -> Message:
     """What the model said, where the conversation keeps only `text` of it; the whole reply is under `response`."""
     extra = {"actions": list(actions), **_heard(completion), **facts(completion), "malformed": malformed}
-    return {**plain("assistant", text), "extra": extra}
+    return {**plain("assistant", text), **_thought(completion, thoughts), "extra": extra}
+
+
+def described(thoughts: Thoughts) -> dict[str, Any]:
+    """What an agent says of it. Nothing where they are dropped: so did every run before thoughts were sent back."""
+    return {"thoughts": thoughts} if thoughts == "send" else {}
 
 
 def refused(text: str, completion: Completion, **why: Any) -> Message:
@@ -120,6 +129,13 @@ def _reply(completion: Completion) -> Message:
         return plain("assistant", completion.content)
     calls = [dict(call) for call in completion.tool_calls]
     return {"role": "assistant", "content": completion.content or None, "tool_calls": calls}
+
+
+def _thought(completion: Completion, thoughts: Thoughts) -> Message:
+    """The reply's thoughts in the field in which the server named them, which is the one that it reads."""
+    if thoughts == "drop" or not completion.reasoning_field:
+        return {}
+    return {completion.reasoning_field: completion.reasoning}
 
 
 def _heard(completion: Completion) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aem_harness.agents.calls import ConnectTimeout, StatusError
-from aem_harness.agents.reply import Unreadable
+from aem_harness.agents.reply import THOUGHTS, Unreadable
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.overflow import CODES, names_max_tokens, names_overflow, stated_size
 from aem_harness.harness.web import is_loopback, open_url, through
@@ -115,9 +115,15 @@ def _refused(status: int, message: str, asked: Asked) -> Exception:
         if count and count + (asked.max_tokens or 1) > size:
             return _full(f"{message} ({count} tokens of prompt, a context of {size})", asked)
     hint = BROKEN_CALL if any(map(_has_broken_call, asked.messages)) else ""
+    if status in (400, 422) and any(message.get(name) for message in asked.messages for name in THOUGHTS):
+        hint += SENT_THOUGHTS
     return PolicyFault(f"{asked.url} refused the request (HTTP {status}){through(asked.url)}: {message}{hint}")
 
 
+SENT_THOUGHTS = (
+    "; thoughts of earlier replies were sent back to it: if it does not take them, begin a run with "
+    "-c agent_options.thoughts=drop"
+)
 # findings/vllm-empties-a-malformed-call-that-sglang-refuses.sh
 BROKEN_CALL = (
     "; the conversation holds a tool call whose arguments are no JSON object, which SGLang refuses and vLLM replaces "
@@ -252,6 +258,23 @@ def heeds_tools(url: str, api_key: str | None, model: str, tools: Sequence[Mappi
     without = token_count(url, api_key, model, prompt)
     shown = token_count(url, api_key, model, prompt, tools)
     return None if without is None or shown is None else shown > without
+
+
+def shows_thoughts(
+    url: str, api_key: str | None, model: str, observed: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()
+) -> bool | None:
+    """Does the model's chat template show the thoughts of a reply once it was answered by the message `observed`?
+
+    None where the server cannot count tokens, or its template takes no such message.
+    """
+    reply: dict[str, Any] = {"role": "assistant", "content": "I look."}
+    if tools:
+        function = {"name": tools[0]["function"]["name"], "arguments": '{"command": "ls"}'}
+        reply["tool_calls"] = [{"id": "call_0", "type": "function", "function": function}]
+    asked = {"role": "user", "content": "Fix it."}
+    thought = dict.fromkeys(THOUGHTS, "First I look which files there are.")
+    counts = [token_count(url, api_key, model, [asked, one, observed], tools) for one in (reply, reply | thought)]
+    return None if counts[0] is None or counts[1] is None else counts[1] > counts[0]
 
 
 def unanswered(urls: Sequence[str], api_key: str | None = None, *, seconds: float = 10.0) -> str:

@@ -16,6 +16,9 @@ from aem_harness.agents.entropy import method, token_entropy
 from aem_harness.harness.types import Completion
 
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
+# Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
+# Of a server that says both, the first is read by all its releases that read any.
+THOUGHTS = ("reasoning", "reasoning_content")
 
 
 class Unreadable(Exception):
@@ -47,10 +50,12 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
     if not usage:
         odd.append("no usage")
+    field = next((name for name in THOUGHTS if message.get(name)), "")
     tokens, logprobs, entropies = _logprobs(choice.get("logprobs"), vocabulary, odd)
     return Completion(
         content=_text(message.get("content"), odd),
-        reasoning=_text(message.get("reasoning") or message.get("reasoning_content"), odd),
+        reasoning=_text(message[field], odd) if field else "",
+        reasoning_field=field if field and isinstance(message[field], str) else "",
         tool_calls=_tool_calls(message.get("tool_calls"), odd),
         finish_reason=_unicode(finish_reason, odd),
         prompt_tokens=_count(usage.get("prompt_tokens")),

@@ -137,7 +137,7 @@ class ReplayAgent:
             "source": self._source,
             "digest": digest,
             "prompts": self._prompts.describe(),
-            "budget": self._options.model_dump(mode="json", exclude={"prompts"}),
+            "budget": self._options.model_dump(mode="json", exclude={"prompts", "thoughts"}),  # a script has none
         }
 
     def run(self, instance: Instance, environment: Environment, record: Recorder, *, seed: int) -> AgentExit:

@@ -198,10 +198,11 @@ def driving(
 
     `entry` is the checkpoint that is served, unless `served` has endpoints.
     """
-    from aem_harness.agents.build import build
+    from aem_harness.agents.build import as_begun, build
     from aem_harness.api.serving import connect
 
     config = store.config
+    options = as_begun(config.agent, config.agent_options, store.begun("agent"))
     serving = connect(
         endpoints_here(where, served.endpoints, served=entry is not None),
         served.model,
@@ -213,11 +214,11 @@ def driving(
         retry_seconds=served.retry_seconds,
     )
     with serving as connected:
-        agent = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=config.agent_options)
+        agent = build(config.agent, tasks=selection.tasks, policy=connected.policy, options=options)
         settle(store, agent, connected.fingerprint)
         recipe = Recipe(  # for the nodes of a cluster
             agent=config.agent,
-            options=config.agent_options,
+            options=options,
             sampling=config.sampling,
             model=connected.policy.model if connected.policy else "",
             endpoints=tuple(served.endpoints),

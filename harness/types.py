@@ -104,12 +104,13 @@ class Completion(Record):
     `seconds` is the attempt that succeeded, `queue_seconds` what passed on this side before it began, and
     `server_queue_seconds` the part of the attempt that the request queued at the server, None where that does not say.
     `gpu_seconds` is the request's share of the server's GPUs (`agents.accelerator`), None where those are not known.
-    `reasoning` is what the server parsed out of `content`; `anomalies` names departures from the protocol that were
-    corrected.
+    `reasoning` is what the server parsed out of `content`, and `reasoning_field` the field in which it came, empty
+    where it is not to be sent back; `anomalies` names departures from the protocol that were corrected.
     """
 
     content: str
     reasoning: str = ""
+    reasoning_field: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     finish_reason: str = ""
     prompt_tokens: int = 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, numbered, plain, said, text_of, tool_call
 from aem_harness.harness.io import write_json
+from aem_harness.harness.run.thoughts import thought_in
 
 VERSION = "ATIF-v1.7"
 SOURCES = {"system": "system", "user": "user", "assistant": "agent", "tool": "user"}
@@ -105,8 +106,8 @@ def _agent_fields(message: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[
     fields: dict[str, Any] = {"metrics": _metrics(extra)}
     if calls:
         fields["tool_calls"] = calls
-    if extra.get("reasoning"):
-        fields["reasoning_content"] = plain(extra["reasoning"])
+    if thought := thought_in(message):
+        fields["reasoning_content"] = plain(thought)
     return fields
 
 

@@ -27,6 +27,7 @@ def _row(run: ExportedRun, one: ExportedRollout) -> dict[str, Any]:
         {
             "role": message["role"],
             "content": message["content"],
+            **{name: message[name] for name in ("reasoning_content",) if name in message},
             "tool_calls": json.dumps(message["tool_calls"]) if "tool_calls" in message else None,
         }
         for message in row["messages"]

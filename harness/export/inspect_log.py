@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain, said, text_of, tool_call
 from aem_harness.harness.run.store import latest
+from aem_harness.harness.run.thoughts import thought_in
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample
@@ -113,7 +114,14 @@ def _sample(run: ExportedRun, one: ExportedRollout) -> "EvalSample":
 
 def _messages(one: ExportedRollout) -> Iterator[Any]:
     """The conversation with ids that are unique in the sample; a reply without an action is the assistant's too."""
-    from inspect_ai.model import ChatMessageAssistant, ChatMessageSystem, ChatMessageTool, ChatMessageUser
+    from inspect_ai.model import (
+        ChatMessageAssistant,
+        ChatMessageSystem,
+        ChatMessageTool,
+        ChatMessageUser,
+        ContentReasoning,
+        ContentText,
+    )
     from inspect_ai.tool import ToolCall
 
     kinds = {"system": ChatMessageSystem, "user": ChatMessageUser}
@@ -121,8 +129,11 @@ def _messages(one: ExportedRollout) -> Iterator[Any]:
         reply, role = said(message), message.get("role")
         if reply is not None:
             calls = [_call(call) for call in message.get("tool_calls") or ()]
+            thought = plain(thought_in(message))
             yield ChatMessageAssistant(
-                id=f"{number}-reply", content=reply, tool_calls=[ToolCall(**call) for call in calls] or None
+                id=f"{number}-reply",
+                content=[ContentReasoning(reasoning=thought), ContentText(text=reply)] if thought else reply,
+                tool_calls=[ToolCall(**call) for call in calls] or None,
             )
         if role in kinds:
             yield kinds[role](id=str(number), content=text_of(message))

@@ -1,7 +1,8 @@
 """Messages with rewards, one JSON object a line: what supervised fine-tuning and preference data are made from.
 
 `messages` are role and content (and tool calls where the policy made them, their arguments as objects), in the
-conversational form that TRL reads.
+conversational form that TRL reads. Thoughts that the server took out of a reply are its `reasoning_content`, as chat
+templates read them, whether or not they were sent back: the reply was made with them.
 `reward` is 1 for a resolved rollout and 0 for one that is not; lost rollouts have no reward and are left out. A reply
 without an action is an assistant message, followed by the complaint it got.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.export import ExportedRollout, ExportedRun, Written, plain, said, text_of
+from aem_harness.harness.run.thoughts import thought_in
 
 
 def write(run: ExportedRun, out: Path) -> Written:
@@ -48,8 +50,14 @@ def messages(one: ExportedRollout) -> Iterator[dict[str, Any]]:
             continue
         reply = said(message)
         if reply is not None and message["role"] != "assistant":
-            yield {"role": "assistant", "content": reply}
-        yield {"role": message["role"], "content": text_of(message), **_calls(message)}
+            yield {"role": "assistant", "content": reply, **_thought(message)}
+        thought = _thought(message) if message["role"] == "assistant" else {}
+        yield {"role": message["role"], "content": text_of(message), **thought, **_calls(message)}
+
+
+def _thought(message: Mapping[str, Any]) -> dict[str, Any]:
+    thought = plain(thought_in(message))
+    return {"reasoning_content": thought} if thought else {}
 
 
 def _calls(message: Mapping[str, Any]) -> dict[str, Any]:

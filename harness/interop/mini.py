@@ -12,6 +12,7 @@ from aem_harness.harness.interop import ImportSource, Row
 from aem_harness.harness.interop.files import table
 from aem_harness.harness.interop.predictions import find_predictions, find_verdicts, predictions_by_task, row
 from aem_harness.harness.interop.trajectories import Trajectory
+from aem_harness.harness.run.thoughts import Reply, Thoughts
 
 # What litellm 1.110.2 leaves out for a model whose name has one of these in it (findings/litellm-drops-sampling-*.sh).
 TAKEN_FOR_ANOTHER = ("gpt-5", "gpt-6")
@@ -34,8 +35,10 @@ def read(source: ImportSource) -> list[Row]:
     verdicts = find_verdicts(source)
     arm = source.arm or folder.name
     unsent: list[list[str]] = []
+    thoughts = Thoughts()
 
     def look(trajectory: Trajectory) -> None:
+        count(trajectory, thoughts)
         if not unsent and "config" in trajectory.info:  # all rollouts of a folder have one configuration
             unsent.append(left_out(trajectory.info))
 
@@ -48,7 +51,22 @@ def read(source: ImportSource) -> list[Row]:
             f"{source.path}: by the model's name litellm leaves out {', '.join(unsent[0])} of what was asked, so "
             "these rollouts were probably sampled as their server likes"
         )
+    if thoughts.lost:
+        source.problems.note(
+            f"{source.path}: {thoughts.lost} of {thoughts.replies} replies with thoughts in a field of their own are "
+            "followed by a prompt that lacks these: the chat template leaves them out, or the server does not read the "
+            "field in which litellm sends them (vLLM 0.16 to 0.21)"
+        )
     return rows
+
+
+def count(trajectory: Trajectory, thoughts: Thoughts) -> None:
+    """Add the replies of a rollout. What litellm returns is sent back to it whole, thoughts included."""
+    thoughts.end()
+    for turn in trajectory.turns:
+        size = len(turn.text) + sum(map(len, turn.commands))
+        tokens = turn.prompt_tokens or 0, turn.completion_tokens or 0
+        thoughts.add(Reply(turn.thought, size, size, *tokens, valid=not turn.malformed))
 
 
 def left_out(info: Mapping[str, Any]) -> list[str]:

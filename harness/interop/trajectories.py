@@ -8,20 +8,24 @@ it could not read as user messages with `extra.interrupt_type`. SWE-agent writes
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop.files import table
 from aem_harness.harness.io import read_json
+from aem_harness.harness.run.thoughts import thought_in
 
 _BLOCK = re.compile(r"```(?:bash|sh|mswea_bash_command)\s*\n(.*?)\n```", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One response of the model: the text, the commands in it, and what the server said about it (nats, tokens)."""
+    """One response of the model: the text, the commands in it, and what the server said about it (nats, tokens).
+
+    `thought` is the length of thoughts that the server took out of the text, in characters.
+    """
 
     text: str
     commands: tuple[str, ...]
@@ -30,6 +34,7 @@ class Turn:
     surprisal: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    thought: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ def _mini_turns(messages: list[Any]) -> Iterator[Turn]:
         elif message.get("role") == "assistant":
             text = _text(message.get("content"))
             commands = _commands(text, message, extra)
-            yield _mini_turn(text, commands, extra, {}, malformed=bool(extra.get("malformed")))
+            turn = _mini_turn(text, commands, extra, {}, malformed=bool(extra.get("malformed")))
+            yield replace(turn, thought=len(thought_in(message)))
         elif message.get("object") == "response":  # the Responses API: one message holds a list of output items
             items = [table(item) for item in output] if isinstance(output := message.get("output"), list) else []
             text = "".join(_text(item.get("content")) for item in items if item.get("type") == "message")

@@ -20,6 +20,7 @@ from aem_harness.harness.errors import DataError
 from aem_harness.harness.interop.trajectories import read_raw
 from aem_harness.harness.io import read_json
 from aem_harness.harness.run.store import read_patch
+from aem_harness.harness.run.thoughts import thought_in
 
 MESSAGE, PATCH, LOG = 6_000, 40_000, 12_000  # characters kept of each
 OUTCOMES = ("resolved", "unresolved", "not_applied", "empty_patch", "test_timeout", "error", "")
@@ -193,7 +194,7 @@ def _messages(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "tokens": extra.get("completion_tokens") or None,
             "seconds": extra.get("model_seconds") or None,
             "malformed": bool(extra.get("malformed")) or None,
-            "reasoning": shortened(str(extra.get("reasoning") or ""), MESSAGE) or None,
+            "reasoning": shortened(thought_in(message), MESSAGE) or None,
         }
         known = {name: value for name, value in facts.items() if value is not None}
         if "model_response" in extra:

@@ -19,6 +19,7 @@ from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.report.why import cause, end_words, failing, printable, read_tests
 from aem_harness.harness.run.folder import require_run, run_json
 from aem_harness.harness.run.store import read_patch
+from aem_harness.harness.run.thoughts import thought_in
 from aem_harness.harness.run.trajectory import read_document
 from aem_harness.harness.types import Outcome
 
@@ -117,8 +118,8 @@ def _message(number: int, message: Mapping[str, Any]) -> Iterator[RenderableType
     if "model_response" in extra:
         yield _panel(f"{number} assistant, malformed", facts, str(extra["model_response"]), "assistant")
         facts = []
-    if extra.get("reasoning"):
-        yield _panel(f"{number} {role}, reasoning", [], str(extra["reasoning"]), "system")
+    if thought := thought_in(message):
+        yield _panel(f"{number} {role}, reasoning", [], thought, "system")
     content = message.get("content") or ""
     body = content if isinstance(content, str) else json.dumps(content, indent=1)
     for call in message.get("tool_calls") or ():

@@ -1,10 +1,11 @@
 """How many rollouts of a run ended in which way."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aem_harness.harness.run.origin import REUSES, reuse_line, reuse_of
-from aem_harness.harness.run.store import Key, RunStore
+from aem_harness.harness.run.store import Key, Progress, RunStore
 from aem_harness.harness.types import Outcome
 
 
@@ -47,4 +48,23 @@ def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
     if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
         ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
         said.append(f"{len(differs)} graded trees differ from what the agent left (tree_differs in grade.json): {ids}")
+    if line := _thoughts(known, store.begun("agent") or {}):
+        said.append(line)
     return said
+
+
+def _thoughts(known: Sequence[Progress], agent: Mapping[str, Any]) -> str:
+    """Does the model see its earlier thoughts? Empty where it does, or has none apart from its text."""
+    apart, lost = (sum(one.rollout.get(name) or 0 for one in known) for name in ("thoughts", "thoughts_lost"))
+    if apart and agent.get("kind") in ("bash", "deepswe") and "thoughts" not in agent:
+        return (
+            f"thoughts of {apart} replies, which the server returns in a field of their own, were not sent back "
+            "(agent_options.thoughts, or a run of an earlier release): the model never sees its earlier thoughts"
+        )
+    if lost:
+        unsent = "" if "thoughts" in agent else "the agent does not send them back, or "
+        return (
+            f"{lost} of {apart} replies with thoughts in a field of their own are followed by a prompt that lacks "
+            f"these: {unsent}the server or its chat template leaves them out (docs/agents.md)"
+        )
+    return ""

@@ -181,6 +181,11 @@ class RunStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
+    def begun(self, fact: str) -> Any:
+        """A fact of run.json as the first command of this run wrote it; None where it is not written yet."""
+        path = self.folder / "run.json"
+        return read_json(path).get(fact) if path.exists() else None
+
     def rollout_folder(self, instance_id: str, seed: int) -> Path:
         return self.folder / "rollouts" / instance_id / str(seed)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.io import append_line, read_json, read_json_lines, write_json
+from aem_harness.harness.run.thoughts import Reply, Thoughts, thought_in
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
@@ -74,6 +75,8 @@ class Summary:
     `mean_entropy` is the mean over responses of each response's mean token entropy, in nats; None if no server returned
     log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
     `aem_harness.agents.accelerator`); None if no response has one: the server has no GPU, or their number is unknown.
+    `thoughts` counts responses whose thoughts the server took out of the text, `thoughts_lost` those of them whose
+    thoughts are missing in the next prompt.
     """
 
     def __init__(self) -> None:
@@ -85,6 +88,7 @@ class Summary:
         self.model_seconds = 0.0
         self.tool_seconds = 0.0
         self.gpu_seconds: float | None = None
+        self._thoughts = Thoughts()
         self._entropies: list[float] = []
 
     def add(self, message: Mapping[str, Any]) -> None:
@@ -102,6 +106,7 @@ class Summary:
             self.gpu_seconds = (self.gpu_seconds or 0.0) + extra["gpu_seconds"]
         if extra.get("mean_entropy") is not None:
             self._entropies.append(extra["mean_entropy"])
+        self._thoughts.add(_sizes(message))
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -114,4 +119,28 @@ class Summary:
             "gpu_seconds": None if self.gpu_seconds is None else round(self.gpu_seconds, 3),
             "mean_entropy": sum(self._entropies) / len(self._entropies) if self._entropies else None,
             "malformed": self.malformed,
+            "thoughts": self._thoughts.replies,
+            "thoughts_lost": self._thoughts.lost,
         }
+
+
+def _sizes(message: Mapping[str, Any]) -> Reply:
+    """Of the reply in a message of ours; `response` holds the whole text where the conversation keeps a part of it."""
+    extra, kept = message["extra"], _size(message)
+    try:
+        whole = _size(extra["response"]["choices"][0]["message"])
+    except (KeyError, IndexError, TypeError, AttributeError):  # an agent of the user's own
+        whole = kept
+    return Reply(
+        thought=len(thought_in(message)),
+        text=max(kept, whole),
+        kept=kept,
+        prompt=extra.get("prompt_tokens", 0),
+        completion=extra.get("completion_tokens", 0),
+        valid=message["role"] == "assistant",
+    )
+
+
+def _size(message: Mapping[str, Any]) -> int:
+    """Characters of what a message says, calls of tools included."""
+    return len(str(message.get("content") or "")) + len(str(message.get("tool_calls") or ""))

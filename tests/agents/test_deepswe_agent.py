@@ -272,6 +272,18 @@ def test_the_conversation_keeps_the_thinking_or_the_text(repository):
         assert raw == call("execute_bash", cmd="true")
 
 
+@pytest.mark.parametrize("thoughts", ["send", "drop"])
+def test_thoughts_that_the_server_took_out_of_a_reply_go_back_in_its_field(repository, thoughts):
+    text = call("execute_bash", cmd="true").removeprefix("<think>Hm.</think>")
+    policy = Scripted(text, FINISH)
+    policy.complete = lambda *asked, ours=policy.complete, **more: ours(*asked, **more).model_copy(
+        update={"reasoning": "Hm.", "reasoning_field": "reasoning_content"}
+    )
+    _, messages = rollout(repository, policy, thoughts=thoughts)
+    assert policy.seen[1][2].get("reasoning_content") == ("Hm." if thoughts == "send" else None)
+    assert messages[2]["extra"]["reasoning"] == "Hm."
+
+
 def test_long_command_output_loses_its_middle(repository):
     policy = Scripted(call("execute_bash", cmd="seq 1 500"), FINISH)
     rollout(repository, policy)

@@ -46,6 +46,8 @@ class Scripted:
             content=message.get("content") or "",
             tool_calls=tuple(message.get("tool_calls") or ()),
             finish_reason=finish_reason,
+            reasoning=message.get("reasoning_content") or "",
+            reasoning_field="reasoning_content" if "reasoning_content" in message else "",
         )
 
     def describe(self):
@@ -69,7 +71,7 @@ def theirs(python, job):
 def seen_by_the_model(messages):
     """What of the messages reaches the model or ends the run. Fields without a value are left out: whether a client
     says `"function_call": null` or nothing makes no difference to a chat template."""
-    kept = ("role", "content", "tool_calls", "tool_call_id")
+    kept = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id")
     conversation = []
     for message in messages:
         shown = {key: message[key] for key in kept if message.get(key) is not None}
@@ -81,6 +83,11 @@ def seen_by_the_model(messages):
 
 def text(command, *, finish="stop", thought="THOUGHT: on with it."):
     return [{"role": "assistant", "content": f"{thought}\n\n```mswea_bash_command\n{command}\n```"}, finish]
+
+
+def thoughtful(reply, thought="First I look."):
+    """The reply with a thought that the server's reasoning parser took out of it."""
+    return [reply[0] | {"reasoning_content": thought}, reply[1]]
 
 
 def prose(content, finish="stop"):
@@ -133,6 +140,12 @@ TEXT = {
         text("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"),
     ],
     "malformed to the end": [prose(""), prose("```bash\nls\n```"), prose("```mswea_bash_command\n```")],
+    "thoughts of their own": [
+        thoughtful(text("pwd")),
+        thoughtful(prose("I will look around.")),
+        text("ls"),
+        thoughtful(text("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")),
+    ],
     "handing in nothing": [text("echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")],
     "sentinel after blank lines": [text("printf '\\n \\nCOMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT  \\r\\nx\\r\\ny'")],
 }
@@ -152,6 +165,12 @@ TOOL = {
         prose("Done, I think."),
         prose("Cut off in the mid", "length"),
         calls({"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"}),
+    ],
+    "thoughts of their own": [
+        thoughtful(calls({"command": "pwd"}, content=None)),
+        thoughtful(calls({"cmd": "ls"})),
+        calls({"command": "ls"}),
+        thoughtful(calls({"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"})),
     ],
     "malformed to the end": [prose("no"), calls("null"), calls({"command": "ls"}, names={0: "edit"})],
 }

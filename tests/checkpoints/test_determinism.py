@@ -39,11 +39,13 @@ def test_nothing_diverges_exactly_when_all_tokens_are_equal(pairs):
 def test_prefixes_end_before_a_reply_and_leave_out_lost_and_repeated_rollouts(tmp_path):
     roles = ["system", "user", "assistant", "user", "assistant", "user", "assistant", "exit"]
     whole = [{"role": role, "content": str(place), "extra": {"x": 1}} for place, role in enumerate(roles)]
+    whole[2]["reasoning"] = "sent back with its reply"
     for folder, messages in (("a/0", whole), ("a/0.attempt0", whole), ("b/0", []), ("c/0", whole[:2] + whole[-1:])):
         (tmp_path / "rollouts" / folder).mkdir(parents=True)
         (tmp_path / "rollouts" / folder / "i.traj.json").write_text(json.dumps({"messages": messages}))
     first, second = recorded_prefixes(tmp_path, 9)
     assert [message["content"] for message in first] == ["0", "1", "2", "3"]
+    assert first[2] == {"role": "assistant", "content": "2", "reasoning": "sent back with its reply"}
     assert second == [{"role": "system", "content": "0"}, {"role": "user", "content": "1"}]
     assert len(recorded_prefixes(tmp_path, 1)) == 1
     with pytest.raises(DataError, match="no trajectory"):

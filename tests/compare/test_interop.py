@@ -160,6 +160,22 @@ def test_settings_that_a_client_left_out_by_the_name_of_the_model_are_named(
     assert all(f"litellm leaves out {unsent} of what was asked" in note for note in said)
 
 
+@pytest.mark.parametrize(("grown", "lost"), [(60, False), (20, True)])
+def test_thoughts_that_the_next_prompt_lacks_are_named(mini_folder: Path, grown: int, lost: bool) -> None:
+    def said(prompt: int, thought: str) -> dict:
+        usage = {"prompt_tokens": prompt, "completion_tokens": 50}
+        message = {"role": "assistant", "content": "```bash\nls\n```", "reasoning_content": thought}
+        return message | {"extra": {"actions": [{"command": "ls"}], "response": {"usage": usage}}}
+
+    for file in mini_folder.glob("*/*.traj.json"):
+        read = json.loads(file.read_text())
+        read["messages"] = [said(100, "t" * 300), {"role": "user", "content": "x"}, said(100 + grown, "t" * 300)]
+        file.write_text(json.dumps(read))
+    found = [note for note in import_outcomes(mini_folder).notes if "thoughts" in note]
+    assert len(found) == lost  # no rollout is taken for what follows the one before it
+    assert all("3 of 6 replies" in note and "vLLM 0.16 to 0.21" in note for note in found)
+
+
 def test_each_trajectory_of_a_folder_is_parsed_once(mini_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     parse = trajectories.parse_trajectory

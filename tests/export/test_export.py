@@ -41,10 +41,12 @@ def conversation(writer: TrajectoryWriter) -> None:
     writer.message({"role": "user", "content": f"Resolve this. {LONE}"})
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "mean_entropy": 0.5}
     complaint = {"model_response": "I will think first.", "malformed": True, **usage, "logprobs": [-0.1, -0.2]}
+    complaint["reasoning"] = f"Which file? {LONE}"
     writer.message({"role": "user", "content": "No action found.", "extra": complaint})
     call = {"id": "call-1", "type": "function", "function": {"name": "bash", "arguments": '{"command": "ls"}'}}
-    extra = {"actions": [{"command": "ls"}], **usage, "logprobs": [-0.1, float("-inf")]}
-    writer.message({"role": "assistant", "content": None, "tool_calls": [call], "extra": extra})
+    extra = {"actions": [{"command": "ls"}], **usage, "logprobs": [-0.1, float("-inf")], "reasoning": "Look first."}
+    called = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": "Look first."}
+    writer.message({**called, "extra": extra})
     writer.message({"role": "tool", "tool_call_id": "call-1", "content": [{"type": "text", "text": "a.py"}]})
     writer.message({"role": "assistant", "content": "Done.", "extra": {"actions": [{"command": "submit"}], **usage}})
     writer.message({"role": "exit", "content": "", "extra": {"exit_status": "Submitted"}})
@@ -153,6 +155,20 @@ def test_training_data_leaves_lost_rollouts_out_and_gives_malformed_replies_to_t
     roles = [message["role"] for message in rows[0]["messages"]]
     assert roles == ["system", "user", "assistant", "user", "assistant", "tool", "assistant"]
     assert rows[0]["messages"][2]["content"] == "I will think first."
+    thoughts = [message.get("reasoning_content") for message in rows[0]["messages"]]
+    assert thoughts == [None, None, plain(f"Which file? {LONE}"), None, "Look first.", None, None]
+    assert not any("reasoning" in message for message in rows[0]["messages"])
+
+
+def test_thoughts_are_trained_on_as_chat_templates_read_them(run, tmp_path):
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    trl = pytest.importorskip("trl")
+    export(run, "sft", tmp_path / "s.jsonl")
+    messages = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])["messages"]
+    template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
+    ((text,), _) = render_jinja_template([messages], chat_template=template)
+    assert "<think>\nLook first.\n</think>" in text
 
 
 def test_arguments_of_tool_calls_are_trained_on_as_servers_read_them(run, tmp_path):
@@ -174,7 +190,9 @@ def test_the_hubs_folder_is_loaded_by_datasets(run, tmp_path):
     loaded = datasets.load_dataset(str(tmp_path / "hub"), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.num_rows == 6
     assert [row["reward"] for row in loaded] == [1.0, 0.0, 0.0, None, 0.0, 1.0]
-    assert loaded[0]["messages"][2] == {"role": "assistant", "content": "I will think first.", "tool_calls": None}
+    malformed = {"role": "assistant", "content": "I will think first.", "tool_calls": None}
+    assert loaded[0]["messages"][2] == malformed | {"reasoning_content": plain(f"Which file? {LONE}")}
+    assert loaded[0]["messages"][6]["reasoning_content"] is None
     assert "1 without a verdict" in (tmp_path / "hub" / "README.md").read_text()
 
 
@@ -190,6 +208,7 @@ def test_atif_is_read_strictly_by_harbors_models(run, tmp_path, monkeypatch):
     steps = read[0].steps
     assert [step.source for step in steps] == ["system", "user", "agent", "agent", "agent"]
     assert (steps[2].message, steps[2].observation.results[0].content) == ("I will think first.", "No action found.")
+    assert [step.reasoning_content for step in steps[2:]] == [plain(f"Which file? {LONE}"), "Look first.", None]
     assert steps[3].tool_calls[0].arguments == {"command": "ls"}
     assert steps[3].observation.results[0].source_call_id == "call-1"
     assert steps[2].metrics.logprobs == [-0.1, -0.2]
@@ -224,6 +243,8 @@ print(json.dumps({
     "status": log.status, "mean": log.results.scores[0].metrics["mean"].value,
     "ids": [[s.id, s.epoch, bool(s.input), s.target] for s in log.samples],
     "roles": [m.role for m in log.samples[0].messages],
+    "thoughts": [[c.reasoning for c in m.content if c.type == "reasoning"] for m in log.samples[0].messages
+                 if m.role == "assistant" and not isinstance(m.content, str)],
     "unique": len({m.id for m in log.samples[0].messages}) == len(log.samples[0].messages),
     "errors": [s.error.message if s.error else "" for s in log.samples],
 }))
@@ -233,6 +254,7 @@ print(json.dumps({
     assert seen["mean"] == pytest.approx(2 / 5)
     assert sorted(seen["ids"]) == [[name, epoch, True, ""] for name in NAMES for epoch in (1, 2)]
     assert seen["roles"] == ["system", "user", "assistant", "user", "assistant", "tool", "assistant"]
+    assert seen["thoughts"] == [[plain(f"Which file? {LONE}")], ["Look first."]]
     assert seen["unique"]
     assert [error for error in seen["errors"] if error] == ["environment: engine gone"]
     back = import_outcomes(tmp_path / "run.eval").table.set_index(["instance_id", "seed"])["resolved"]

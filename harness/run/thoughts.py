@@ -1,0 +1,64 @@
+"""Thoughts that a server took out of replies into a field of their own: does the model see them again?
+
+A prompt holds what was said before. Where the next one has grown by less than the reply, something of the reply is
+missing in it; the counts of tokens tell that of any server, client and chat template.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FIELDS = ("reasoning", "reasoning_content")
+
+
+def thought_in(message: Mapping[str, Any]) -> str:
+    """The thoughts of the reply that a message holds, as ours are recorded or as other tools keep them."""
+    extra = message.get("extra")
+    found = extra.get("reasoning") if isinstance(extra, Mapping) else None
+    found = found or next((message[name] for name in FIELDS if message.get(name)), "")
+    return found if isinstance(found, str) else ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Sizes of one reply: characters of its thoughts and of its other text, tokens of its prompt and of itself.
+
+    `kept` is how much of the text the scaffold keeps in the conversation; `valid` is False where it keeps nothing.
+    """
+
+    thought: int
+    text: int
+    kept: int
+    prompt: int
+    completion: int
+    valid: bool = True
+
+
+@dataclass
+class Thoughts:
+    """The count over rollouts: replies with thoughts of their own, and after how many of them these were missing."""
+
+    replies: int = 0
+    lost: int = 0
+    _last: Reply | None = None
+
+    def add(self, reply: Reply) -> None:
+        self.replies += reply.thought > 0
+        self.lost += self._last is not None and missing(self._last, reply.prompt)
+        self._last = reply
+
+    def end(self) -> None:
+        """What follows is another rollout."""
+        self._last = None
+
+
+def missing(reply: Reply, prompt: int) -> bool:
+    """Are the thoughts of `reply`, as good as certainly, missing in the next prompt, of so many tokens?
+
+    Tokens are spread over a reply as its characters are. Half of those of the thoughts are left to templates that
+    write calls anew, and to text that is tokenized in another way; a long observation hides the loss.
+    """
+    if not (reply.thought and reply.valid and reply.prompt and reply.completion and prompt):
+        return False
+    expected = (reply.kept + reply.thought / 2) / (reply.text + reply.thought)
+    return prompt - reply.prompt < reply.completion * min(1.0, expected)
