@@ -105,6 +105,7 @@ def test_a_container_whose_first_process_ran_out_of_memory_is_the_doing_of_what_
     if not first.is_dir() or container.IDLE not in (first / "cmdline").read_text():
         pytest.skip("the engine's processes are not seen from here")
     os.kill(int(first.name), signal.SIGKILL)  # as the kernel does
+    docker("wait", box.id)  # a command can still be answered while its container ends
     with pytest.raises(EnvironmentFault, match="ran out of memory") as fault:
         box.execute("echo on")
     assert own_doing(box, fault.value, probe)
