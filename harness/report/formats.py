@@ -71,7 +71,7 @@ def latex(table: PaperTable) -> str:
     double = [_has_interval(table, i) for i in range(len(table.heads))]
     starred = [any(cells[i].mark for _, cells in table.rows) for i in range(len(table.heads))]
     spec = "l" + "".join("r@{}l" if two else _align(c) for c, two in zip(table.heads, double, strict=True))
-    float = "table*" if table.wide else "table"
+    environment = "table*" if table.wide else "table"
     width = latex_width(table)
     tight = width > 66 or (not table.wide and 50 < width <= COLUMN_WIDTH)  # else a line too long for a small one
     heads = [
@@ -80,7 +80,7 @@ def latex(table: PaperTable) -> str:
     ]
     lines = [
         "% Needs \\usepackage{booktabs}.",
-        rf"\begin{{{float}}}[t]",
+        rf"\begin{{{environment}}}[t]",
         r"\centering",
         rf"\caption{{{tex(table.caption)}}}",
         rf"\label{{{table.label}}}",
@@ -101,7 +101,7 @@ def latex(table: PaperTable) -> str:
         r"",
         r"\vspace{4pt}",
         rf"\parbox{{\linewidth}}{{\scriptsize {notes}}}",
-        rf"\end{{{float}}}",
+        rf"\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -32,7 +32,7 @@ def notes_of(
     columns: Sequence[Column],
     rows: Sequence[tuple[str, Sequence[Cell]]],
     references: Sequence[Reference],
-    hash: str,
+    digest: str,
 ) -> Iterator[str]:
     cells = [cell for _, row in rows for cell in row]
     rates = [arm.resolved for arm in comparison.arms]
@@ -60,12 +60,12 @@ def notes_of(
     if comparison.registration:
         yield f"{comparison.registration}."
     yield from (f"‡ {one.note.strip()}" for one in references)
-    if hash:
-        yield made_by(comparison.versions.get("aem", ""), hash)
+    if digest:
+        yield made_by(comparison.versions.get("aem", ""), digest)
 
 
-def made_by(version: str, hash: str) -> str:
-    return f"aem {version}, table {hash}: `aem table --again {hash}` reproduces it."
+def made_by(version: str, digest: str) -> str:
+    return f"aem {version}, table {digest}: `aem table --again {digest}` reproduces it."
 
 
 def _fewer_tasks(comparison: Comparison, names: set[str]) -> Iterator[str]:
