@@ -72,5 +72,5 @@ def _thoughts(url: str, model: str) -> Iterator[Finding]:
     if not seen and not unseen:
         return
     words = [f"shows earlier thoughts after {' and '.join(seen)}"] if seen else []
-    words += [f"shows none after {' and '.join(unseen)}"] if unseen else []
+    words += [f"shows {'none' if seen else 'no earlier thoughts'} after {' or '.join(unseen)}"] if unseen else []
     yield Finding(level="ok", what="thoughts", detail=f"{model}: its chat template {', and '.join(words)}")

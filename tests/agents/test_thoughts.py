@@ -230,7 +230,7 @@ def after_the_last_user(messages: list[dict]) -> str:
         (after_the_last_user, "after tool results.*, and shows none after observations in text"),
         (
             lambda messages: "".join(str(one["content"]) for one in messages),
-            "none after tool results.* and observations",
+            "shows no earlier thoughts after tool results.* or observations",
         ),
         (lambda messages: "", ""),  # a server that counts none
     ],
