@@ -15,6 +15,8 @@ from pydantic_core import from_json
 from aem_harness.agents.entropy import method, token_entropy
 from aem_harness.harness.types import Completion
 
+# findings/vllm-takes-a-reply-without-a-thought-for-a-thought.sh; or the model thought, and said nothing.
+ALL_REASONING = "all of it is reasoning: a thought, or what the server's reasoning parser takes for one"
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
 # Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
 # Of a server that says both, the first is read by all its releases that read any.
@@ -51,12 +53,16 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     if not usage:
         odd.append("no usage")
     field = next((name for name in THOUGHTS if message.get(name)), "")
+    content = _text(message.get("content"), odd)
+    calls = _tool_calls(message.get("tool_calls"), odd)
+    if field and finish_reason == "stop" and not (content.strip() or calls):
+        odd.append(ALL_REASONING)
     tokens, logprobs, entropies = _logprobs(choice.get("logprobs"), vocabulary, odd)
     return Completion(
-        content=_text(message.get("content"), odd),
+        content=content,
         reasoning=_text(message[field], odd) if field else "",
         reasoning_field=field if field and isinstance(message[field], str) else "",
-        tool_calls=_tool_calls(message.get("tool_calls"), odd),
+        tool_calls=calls,
         finish_reason=_unicode(finish_reason, odd),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")) or len(logprobs),

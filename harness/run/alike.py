@@ -18,8 +18,9 @@ FEWEST = 3  # fewer rollouts show nothing
 SHARE = 0.9  # of the rollouts end alike
 
 _LIKELY = {
-    ExitStatus.FORMAT_ERRORS: "check the chat template, the stop tokens, the sampling, and whether model and prompt "
-    "belong together (aem show RUN INSTANCE has its replies)",
+    ExitStatus.FORMAT_ERRORS: "check the chat template, the stop tokens, the sampling, whether model and prompt belong "
+    "together, and whether the server's reasoning parser takes plain replies for thoughts (aem show RUN INSTANCE has "
+    "its replies)",
     ExitStatus.CONTEXT_LIMIT: "prompt and sampling.max_tokens exceed the server's context: lower max_tokens, or "
     "serve with a larger context (aem doctor --endpoint compares them)",
     ExitStatus.TOKEN_LIMIT: "the token budget (agent_options) is too small for one reply, or replies do not end: "

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from aem_harness.agents.calls import STALE, seconds_of
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
 from aem_harness.agents.refusals import base_url, unanswered
-from aem_harness.agents.reply import Unreadable, read_reply
+from aem_harness.agents.reply import ALL_REASONING, Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.web import reserve_port, trusted
 from tests.agents.model_server import Handler, ModelServer, chat, model_server, say
@@ -528,6 +528,8 @@ def test_any_bytes_are_a_completion_or_unreadable(body):
         ({"role": "assistant", "content": "a\ud800b"}, "a?b", ("text is not Unicode",)),
         ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ()),
         ({"role": "assistant", "content": 7}, "7", ("content is int",)),
+        ({"role": "assistant", "content": None, "reasoning": "```bash\nls\n```"}, "", (ALL_REASONING,)),
+        ({"role": "assistant", "content": "x", "reasoning": "look"}, "x", ()),
     ],
 )
 def test_odd_messages_are_recorded_as_what_they_are(message, content, anomaly):

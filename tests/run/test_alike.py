@@ -22,6 +22,7 @@ def event(status: str, *, commands: int = 0, patch: int = 0, fault: str = "", re
     ("one", "remedy"),
     [
         (event("format_errors"), "chat template"),
+        (event("format_errors"), "reasoning parser"),
         (event("context_limit", reason="4096 tokens"), "max_tokens"),
         (event("context_limit", commands=3), "max_tokens"),
         (event("agent_crash", reason="KeyError: 'x'", patch=10, commands=4), "agent's own code"),
