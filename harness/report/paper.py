@@ -16,7 +16,7 @@ DEFAULT_COLUMNS = ("tasks", "seeds", "resolved", "difference", "p", "moved")
 
 @dataclass(frozen=True)
 class PaperTable:
-    """What a format writes: heads and rows (the arm's name first), notes, and the hash that makes it again.
+    """What a format writes: heads and rows (the arm's name first), notes, and the hash that reproduces it.
 
     `rules` are the numbers of the rows before which a thin rule stands; `wide` tables span both columns of a page;
     `stub` is the head of the names.
