@@ -19,7 +19,7 @@ from aem_harness.harness.run.listing import is_written
 
 SUMS = "SHA256SUMS"
 MOST = 1 << 40  # bytes that an archive may expand to
-_LEFT_OUT = {".lock", ".verified", SUMS}
+_LEFT_OUT = {".lock", ".owners", ".verified", SUMS}
 _DERIVED = {"facts"}  # folders of what can be computed again, in other bytes
 
 

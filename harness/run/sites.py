@@ -150,7 +150,7 @@ class Here:
 
     def reap(self) -> int:
         with at(self.engine):
-            return reap(self._identity.labels[RUN])
+            return reap(self._identity.labels[RUN], earlier=self._identity.earlier)
 
     def close_all(self) -> None:
         self._stop.set()

@@ -11,9 +11,9 @@ import re
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aem_harness.harness.errors import EnvironmentFault, boundary
 from aem_harness.harness.sandbox.engine import Engine, client, current
@@ -35,22 +35,27 @@ def ownership() -> dict[str, str]:
     return {OWNER: f"{_here()}:{os.getpid()}:{_started(os.getpid())}", **({INSIDE: inside} if inside else {})}
 
 
-def reap(run: str = "", *, own: bool = False) -> int:
+def reap(run: str = "", *, earlier: Collection[str] = (), own: bool = False) -> int:
     """Remove the containers whose process is dead; returns how many. Those nobody here can judge are left alone.
 
-    `run` is the label of a run that this process alone works at this engine: containers of it that are another
-    process's are removed too, also of one on another machine; `own`: and its own, when it has finished there.
+    `run` is the label of what this process alone works at this engine: containers of it that are another process's are
+    removed too, also of one on another machine; `own`: and its own, when it has finished there. `earlier` are the
+    labels of processes that worked the same before: theirs are removed as well, unless the process still lives here,
+    which has a copy of the run then.
     """
     with boundary(EnvironmentFault, "the Docker engine does not answer; start it, or see aem doctor"):
         containers = client().containers.list(all=True, filters={"label": OWNER}, ignore_removed=True)
         mine = ownership()[OWNER]
-        dead = [
-            container
-            for container in containers
-            if _is_dead(container.labels)
-            or (run and container.labels.get(RUN) == run and (own or container.labels[OWNER] != mine))
-        ]
+        dead = [one for one in containers if _is_dead(one.labels) or _is_left(one.labels, run, earlier, own, mine)]
     return sum(map(remove, dead))
+
+
+def _is_left(labels: Mapping[str, str], run: str, earlier: Collection[str], own: bool, mine: str) -> bool:
+    """Is it a container of the run that nobody works with any more?"""
+    label, owner = labels.get(RUN, ""), labels[OWNER]
+    if run and label == run:
+        return own or owner != mine
+    return label in earlier and owner != mine and not _lives(labels)
 
 
 def remove(container: "Container", engine: Engine | None = None) -> bool:
@@ -99,13 +104,35 @@ def remove_left() -> None:
 
 
 def _is_dead(labels: Mapping[str, str]) -> bool:
-    where, pid, started = labels[OWNER].rsplit(":", 2)
-    if where == _here():
-        return _started(int(pid)) != started
+    owner = _Owner.of(labels)
+    if owner is None:
+        return False
+    if owner.where == _here():
+        return _started(owner.pid) != owner.started
     inside = labels.get(INSIDE, "")
     return bool(inside) and (
         inside == _inside(current().address) or not _runs(inside)
     )  # ours, but another life of it: restarted
+
+
+def _lives(labels: Mapping[str, str]) -> bool:
+    """Is its process known to live, on this machine?"""
+    owner = _Owner.of(labels)
+    return owner is not None and owner.where == _here() and _started(owner.pid) == owner.started
+
+
+class _Owner(NamedTuple):
+    """A process, as the label `aem.owner` names it."""
+
+    where: str
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> "_Owner | None":
+        """None for a label that is not ours: others may call theirs the same."""
+        where, pid, started = ("", "", *labels[OWNER].rsplit(":", 2))[-3:]
+        return cls(where, int(pid), started) if pid.isdecimal() and started.isdecimal() else None
 
 
 def _here() -> str:
