@@ -13,6 +13,7 @@ In the run's folder:
 so that `swebench report <run_id>`, called in that folder, grades the run again from its logs.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from aem_harness.harness.io import read_json, write_json, write_json_lines
 from aem_harness.harness.run import auditing
 from aem_harness.harness.run.store import Key, Progress, read_patch
 from aem_harness.harness.types import Outcome, Prediction, Task
+
+logger = logging.getLogger(__name__)
 
 COMPLETED = (Outcome.RESOLVED, Outcome.UNRESOLVED)
 
@@ -159,8 +162,17 @@ def _dataset(logs: Path, tasks: Sequence[Task]) -> str:
 
 
 def _link(link: Path, target: Path) -> None:
-    if not link.is_symlink():
+    """Make a link where there is none.
+
+    Nothing is lost where that cannot be: in a copy of the run that has a folder in its place, or on a file system
+    without links. `swebench report` alone then finds what was copied, or less.
+    """
+    if link.is_symlink():
+        return
+    try:
         link.symlink_to(target)
+    except OSError as error:
+        logger.warning("%s is no link to %s (%s)", link, target, error.strerror)
 
 
 def audit_run(

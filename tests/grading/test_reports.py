@@ -1,6 +1,8 @@
 """The official files of a run, read by the official tools themselves."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +135,26 @@ def test_writing_again_changes_nothing(tmp_path: Path, verified: dict[str, Task]
     write_reports(tmp_path, tasks, progress)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
     assert (tmp_path / "logs/run_evaluation/r/gold/pallets__flask-5014").resolve() == rollout.resolve()
+
+
+@pytest.mark.parametrize("why", ["a copy that followed links", "a file system without links"])
+def test_a_run_is_continued_where_its_links_cannot_be(tmp_path, verified, monkeypatch, why) -> None:
+    """It ended with `File exists`, or `Operation not permitted`, after all had been graded."""
+    rollout = tmp_path / "a" / "rollouts" / "pallets__flask-5014" / "0"
+    rollout.mkdir(parents=True)
+    write_patch(rollout / "patch.diff", "x")
+    write_json(tmp_path / "a" / "run.json", {"run_id": "r", "arm": "arm"})
+    progress = {("pallets__flask-5014", 0): Progress(rollout={"fault": None}, grade={"outcome": "not_applied"})}
+    tasks = [verified["pallets__flask-5014"]]
+    if why.startswith("a copy"):
+        write_reports(tmp_path / "a", tasks, progress)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    else:
+        (tmp_path / "a").rename(tmp_path / "b")
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "symlink_to", refused)
+    write_reports(tmp_path / "b", tasks, progress)
+    assert read_json(tmp_path / "b" / "report.json")["submitted_ids"] == ["pallets__flask-5014"]

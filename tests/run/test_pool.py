@@ -263,7 +263,7 @@ def test_an_engine_that_answers_and_starts_no_container_is_a_lost_site(tmp_path,
     monkeypatch.setattr(sites, "why_no_start", lambda: wrong)
     monkeypatch.setattr(sites, "answers", lambda engine: True)
     monkeypatch.setattr(sites, "remove_left", lambda: None)
-    monkeypatch.setattr(sites, "reap", lambda run: 0)
+    monkeypatch.setattr(sites, "reap", lambda run, **_: 0)
     prediction = Prediction(instance_id=task.instance_id, model_name_or_path="a", model_patch="x")
     if wrong:
         with pytest.raises(SiteLost, match="starts no container: no space left"):
