@@ -6,7 +6,7 @@ import pytest
 from docker.errors import APIError, DockerException
 
 from aem_harness.harness.errors import EnvironmentFault
-from aem_harness.harness.sandbox import build
+from aem_harness.harness.sandbox import build, engine
 from aem_harness.harness.sandbox.engine import current, explained, unreached
 from aem_harness.harness.sandbox.pull import NoImage, Pull, RegistryAway
 
@@ -91,3 +91,19 @@ def test_a_registry_that_gives_no_answer_is_waited_for_and_one_that_refuses_is_n
     with pytest.raises(EnvironmentFault) as caught:
         Pull("r.example/x/tokio-503:500").run()
     assert type(caught.value) is fault
+
+
+def test_an_engine_is_asked_once_who_it_is_and_a_podman_not_for_the_id_that_it_makes_up(monkeypatch):
+    answers = []
+
+    class Client:
+        def info(self):
+            answers.append(None)
+            return {**said, "ID": f"made up {len(answers)}"}
+
+    monkeypatch.setattr(engine, "client", Client)
+    said = {"Name": "host", "DockerRootDir": "/data"}
+    assert engine.identity() == "made up 1 host /data"
+    assert len(answers) == 1
+    said = {"Name": "host", "DockerRootDir": "/data", "BuildahVersion": "1.28.2"}
+    assert engine.identity() == engine.identity() == " host /data"
