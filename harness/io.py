@@ -7,6 +7,7 @@ writes UTF-16). Files are written with the permissions that the user's umask giv
 import gzip
 import json
 import os
+import re
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterable, Iterator
@@ -110,6 +111,8 @@ def _parsed(data: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+_SCRATCH = re.compile(r"\..+\.([0-9]+)\.[0-9a-f]{8}")
+
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +140,23 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             scratch.unlink()
         raise
     make_durable(target.parent)
+
+
+def is_left(name: str) -> bool:
+    """Is it the name of a file that `replacing` writes, and leaves only where it is killed meanwhile?"""
+    return bool(_SCRATCH.fullmatch(name))
+
+
+def remove_left(folder: Path) -> None:
+    """Remove from a folder what killed processes of this machine left half written.
+
+    That a living process of another machine writes there at this moment cannot be seen: its writing then fails.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            found = _SCRATCH.fullmatch(path.name)
+            if found and not Path("/proc", found[1]).exists():
+                path.unlink(missing_ok=True)
 
 
 def _opened(path: Path, mode: str, shown: Path) -> IO[bytes]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aem_harness.harness.errors import AemError
-from aem_harness.harness.io import replacing
+from aem_harness.harness.io import remove_left, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ def write_arrays(path: Path, version: int, arrays: Mapping[str, NDArray[Any]]) -
     """Write a file of arrays, whole or not at all; False where that cannot be, which costs time and nothing else."""
     try:
         path.parent.mkdir(exist_ok=True)
+        remove_left(path.parent)
         with replacing(path) as out:
             whole = {"version": np.array(version), **arrays}
             names = np.frombuffer(json.dumps([NAMES, *whole]).encode(), np.uint8)

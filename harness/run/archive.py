@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from aem_harness.harness.errors import ConfigError, DataError
-from aem_harness.harness.io import replacing
+from aem_harness.harness.io import is_left, replacing
 from aem_harness.harness.run.listing import is_written
 
 SUMS = "SHA256SUMS"
@@ -87,7 +87,8 @@ def verify(folder: Path) -> Iterator[str]:
 def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        if path.is_file() and not path.is_symlink() and path.name not in _LEFT_OUT and name.parts[0] not in _DERIVED:
+        left_out = path.name in _LEFT_OUT or is_left(path.name) or name.parts[0] in _DERIVED
+        if path.is_file() and not path.is_symlink() and not left_out:
             yield name.as_posix()
 
 

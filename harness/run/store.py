@@ -34,6 +34,7 @@ from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.io import (
     make_durable,
     read_json,
+    remove_left,
     temporary_folder,
     write_bytes,
     write_json,
@@ -111,6 +112,8 @@ class RunStore:
         with ExitStack() as opening:
             opening.enter_context(_lock(folder))
             opening.enter_context(log.kept(folder / log.RUN_LOG))
+            for place in (folder, folder / "facts"):
+                remove_left(place)
             self._compare()
             if settled:
                 self.settle({})

@@ -1,6 +1,7 @@
 """Runs as a person looks for them: found, counted, noted, archived and restored, also while one is being written."""
 
 import json
+import os
 import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from aem_harness.harness.compare.alarms import ran_apart
 from aem_harness.harness.compare.outcomes import load
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError, DataError
+from aem_harness.harness.facts.arrays import write_arrays
 from aem_harness.harness.report.overview import days
 from aem_harness.harness.report.runs import duration, resolved_rate, size_words
 from aem_harness.harness.run.archive import archive, restore, verify
@@ -199,6 +201,28 @@ def test_nothing_is_overwritten_and_a_run_under_way_is_not_archived(run, tmp_pat
 def test_numbers_carry_units_that_fit_them():
     assert [duration(s) for s in (42, 420, 12_600, 181_440)] == ["42 s", "7 min", "3.5 h", "2.1 days"]
     assert [size_words(b) for b in (7, 3400, 3_400_000)] == ["7 B", "3.4 kB", "3.4 MB"]
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_start_and_into_no_archive(tmp_path):
+    """Each kill in that moment left another file, in `facts/` of megabytes."""
+    with started(tmp_path / "half"):
+        pass
+    (tmp_path / "half" / "facts").mkdir()
+    dead, alive = f".x.npz.{2**22 + 1}.0123abcd", f".x.npz.{os.getpid()}.0123abcd"
+    places = [tmp_path / "half", tmp_path / "half" / "facts"]
+    for place in places:
+        for name in (dead, alive, "x.npz", ".x.npz"):
+            (place / name).write_text("half")
+    archive(tmp_path / "half", tmp_path / "half.tar")
+    with tarfile.open(tmp_path / "half.tar") as tar:
+        assert not [name for name in tar.getnames() if "0123abcd" in name]
+    with started(tmp_path / "half"):
+        for place in places:
+            assert not (place / dead).exists()
+            assert {alive, "x.npz", ".x.npz"} <= {path.name for path in place.iterdir()}
+    (places[1] / dead).write_text("half")
+    write_arrays(places[1] / "new.npz", 1, {})
+    assert not (places[1] / dead).exists()
 
 
 ODD_TIMES = ("", "2026-13-45T00:00:00+00:00", "2026-11-30T08:00:00", "9999-12-31T23:59:59+00:00", 5, None)
