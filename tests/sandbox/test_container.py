@@ -236,6 +236,10 @@ def test_what_a_harness_in_a_container_made_goes_when_that_container_is_gone(bas
         assert made.id in running(OWNER)
         harness.kill()
         reap()
+        for _ in range(100):  # another test may have begun to remove it
+            if made.id not in running(OWNER):
+                break
+            time.sleep(0.1)
         assert made.id not in running(OWNER)
         assert unknown.id in running(OWNER)
     finally:
