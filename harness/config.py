@@ -109,4 +109,9 @@ def set_dotted(settings: dict[str, Any], override: str) -> None:
         settings = settings.setdefault(parent, {})
         if not isinstance(settings, dict):
             raise ConfigError(f"override {override!r}: {parent} is not a group of settings")
-    settings[last] = yaml.safe_load(text) if text else ""
+    try:
+        settings[last] = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"override {override!r}: the value is not valid YAML ({' '.join(str(error).split())})"
+        ) from None

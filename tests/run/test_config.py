@@ -40,3 +40,11 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"run\.yaml"):
         RunConfig.load(path)
+
+
+@pytest.mark.parametrize("value", ["[1", "'x", "{a", "\x00"])
+def test_an_override_whose_value_is_no_yaml_is_refused_in_one_line(value: str) -> None:
+    """It was an unexpected error over several lines, with the exit code of infrastructure."""
+    with pytest.raises(ConfigError, match="not valid YAML") as refused:
+        RunConfig.load(overrides=[f"outage_seconds={value}"])
+    assert "\n" not in str(refused.value)
