@@ -18,7 +18,7 @@ from aem_harness.aem_checkpoints.weights import content_digest, setting
 
 CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff --stat HEAD~1 && echo")
 CANARY_TOKENS = 8
-HEAT = 4.0  # a temperature at which a confident policy no longer is
+HEAT = 2.0  # a confident policy no longer is one at this temperature, the highest that vLLM takes
 
 
 def fingerprint(

@@ -220,6 +220,7 @@ def test_whether_log_probabilities_are_before_or_after_temperature_is_part_of_th
     real = client.post
 
     def after(url, body):
+        assert body["temperature"] <= 2, "vLLM refuses more"
         answer = real(url, {**body, "logprobs": 500})
         for listed in answer["choices"][0]["logprobs"]["top_logprobs"]:
             heated = (torch.tensor(list(listed.values())) / (body["temperature"] or 1)).log_softmax(-1).tolist()
