@@ -18,6 +18,7 @@ from aem_harness.aem_checkpoints.weights import content_digest, setting
 
 CANARIES = ("def add(a, b):\n    return", "The capital of France is", "git diff --stat HEAD~1 && echo")
 CANARY_TOKENS = 8
+TRIES = 3
 HEAT = 2.0  # a confident policy no longer is one at this temperature, the highest that vLLM takes
 
 
@@ -97,14 +98,19 @@ def base_it_equals(url: str, model: str) -> str:
 
     vLLM applies what it finds of an adapter, layer by layer, and says nothing when that is nothing
     (findings/vllm-serves-the-base-under-an-adapters-name.sh). Adapters differ from their base in digits that
-    `canary` rounds away, so these are not rounded.
+    `canary` rounds away, so these are not rounded; but a loaded server may answer one request twice in other last
+    digits, so each prompt is asked up to `TRIES` times.
     """
     served: Sequence[Mapping[str, Any]] = (client.ask(f"{client.root(url)}/v1/models") or {}).get("data") or ()
     parent = next((str(one.get("parent") or "") for one in served if one.get("id") == model), "")
     if not parent or all(one.get("id") != parent for one in served):
         return ""
-    ours, theirs = ([_greedy(url, name, prompt) for prompt in CANARIES] for name in (model, parent))
-    return parent if any(ours) and ours == theirs else ""
+
+    def alike(prompt: str) -> bool:
+        ours = _greedy(url, model, prompt)
+        return bool(ours) and ours == _greedy(url, parent, prompt)
+
+    return parent if all(any(alike(prompt) for _ in range(TRIES)) for prompt in CANARIES) else ""
 
 
 def _greedy(url: str, model: str, prompt: str) -> list[float]:

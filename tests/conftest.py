@@ -1,6 +1,7 @@
 """Fixtures that all tests use."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,11 @@ from uuid import uuid4
 # Before torch and numpy are imported: the tests run side by side, one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A shell without job control starts what it puts into the background with interrupts ignored, which commands inherit:
+# tests that interrupt one would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import HealthCheck, settings

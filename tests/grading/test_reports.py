@@ -61,10 +61,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, logs: Path, index: list, verif
 
 
 def call(folder: Path, *command: str) -> str:
-    """What it printed. Run again while its count of containers trips over one of another test that just vanished."""
+    """What it printed. Run again while it trips over a container or an image of another test that just vanished."""
     for _ in range(20):
         done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
-        if "No such container" not in done.stderr:
+        if "No such container" not in done.stderr and "No such image" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
     return done.stdout
