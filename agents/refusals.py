@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aem_harness.agents.calls import ConnectTimeout, StatusError
-from aem_harness.agents.reply import THOUGHTS, Unreadable
+from aem_harness.agents.reply import Unreadable
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.overflow import CODES, names_max_tokens, names_overflow, stated_size
+from aem_harness.harness.run.thoughts import FIELDS
 from aem_harness.harness.web import is_loopback, open_url, through
 
 GATEWAYS = (502, 503, 504)  # what a proxy says of a server that it cannot reach
@@ -115,7 +116,7 @@ def _refused(status: int, message: str, asked: Asked) -> Exception:
         if count and count + (asked.max_tokens or 1) > size:
             return _full(f"{message} ({count} tokens of prompt, a context of {size})", asked)
     hint = BROKEN_CALL if any(map(_has_broken_call, asked.messages)) else ""
-    if status in (400, 422) and any(message.get(name) for message in asked.messages for name in THOUGHTS):
+    if status in (400, 422) and any(message.get(name) for message in asked.messages for name in FIELDS):
         hint += SENT_THOUGHTS
     return PolicyFault(f"{asked.url} refused the request (HTTP {status}){through(asked.url)}: {message}{hint}")
 
@@ -272,7 +273,7 @@ def shows_thoughts(
         function = {"name": tools[0]["function"]["name"], "arguments": '{"command": "ls"}'}
         reply["tool_calls"] = [{"id": "call_0", "type": "function", "function": function}]
     asked = {"role": "user", "content": "Fix it."}
-    thought = dict.fromkeys(THOUGHTS, "First I look which files there are.")
+    thought = dict.fromkeys(FIELDS, "First I look which files there are.")
     counts = [token_count(url, api_key, model, [asked, one, observed], tools) for one in (reply, reply | thought)]
     return None if counts[0] is None or counts[1] is None else counts[1] > counts[0]
 

@@ -13,14 +13,12 @@ from typing import Any
 from pydantic_core import from_json
 
 from aem_harness.agents.entropy import method, token_entropy
+from aem_harness.harness.run.thoughts import FIELDS
 from aem_harness.harness.types import Completion
 
 # findings/vllm-takes-a-reply-without-a-thought-for-a-thought.sh; or the model thought, and said nothing.
 ALL_REASONING = "all of it is reasoning: a thought, or what the server's reasoning parser takes for one"
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
-# Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
-# Of a server that says both, the first is read by all its releases that read any.
-THOUGHTS = ("reasoning", "reasoning_content")
 
 
 class Unreadable(Exception):
@@ -52,7 +50,7 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
     if not usage:
         odd.append("no usage")
-    field = next((name for name in THOUGHTS if message.get(name)), "")
+    field = next((name for name in FIELDS if message.get(name)), "")
     content = _text(message.get("content"), odd)
     calls = _tool_calls(message.get("tool_calls"), odd)
     if field and finish_reason == "stop" and not (content.strip() or calls):

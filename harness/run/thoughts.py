@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
+# Of a server that says both, the first is read by all its releases that read any.
 FIELDS = ("reasoning", "reasoning_content")
 
 
