@@ -158,11 +158,12 @@ class Pull:
 
     def _why(self, words: str, error: Exception | None = None) -> EnvironmentFault | DiskFault:
         """What a failed pull means. It names the image by its own name: by that, the losses to one image are one."""
-        fault = _kind(_without(self._there, words), error)
+        bare = _without(self._there, words)
+        fault = _kind(bare, error)
         shown = words if self._there == self.name else f"{words}, asked for as {self._there}"
         if fault is NoImage:
             return NoImage(f"image {self.name} is neither in the engine nor in its registry ({shown})")
-        if _LIMITED.search(words):
+        if fault is RegistryAway and _LIMITED.search(bare):
             shown = "the registry's pull limit is reached; log in with docker login"
         return fault(f"image {self.name} cannot be pulled: {shown}")
 
@@ -193,11 +194,12 @@ class Pull:
 
 
 def _without(image: str, words: str) -> str:
-    """An engine's words without the image's name, in which `503` or `denied` mean nothing."""
+    """An engine's words without the image's name, in which `503` means nothing. A name that is a word is left in."""
     repository, tag = split(image)
     path = repository.partition("/")[2] or repository
     for one in (f"{repository}:{tag}", repository, path, f"manifests/{tag}"):
-        words = words.replace(one, "")
+        if not one.isalpha():
+            words = re.sub(rf"(?<![\w.-]){re.escape(one)}(?![\w-])", "", words)
     return words
 
 

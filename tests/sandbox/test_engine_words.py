@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from docker.errors import APIError, DockerException
 
-from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.errors import DiskFault, EnvironmentFault
 from aem_harness.harness.sandbox import build, engine
 from aem_harness.harness.sandbox.engine import current, explained, unreached
 from aem_harness.harness.sandbox.pull import NoImage, Pull, RegistryAway
@@ -107,3 +107,18 @@ def test_an_engine_is_asked_once_who_it_is_and_a_podman_not_for_the_id_that_it_m
     assert len(answers) == 1
     said = {"Name": "host", "DockerRootDir": "/data", "BuildahVersion": "1.28.2"}
     assert engine.identity() == engine.identity() == " host /data"
+
+
+@pytest.mark.parametrize(
+    ("image", "words", "fault", "shown"),
+    [
+        ("a:1", "manifest for a:1 not found: manifest unknown", NoImage, "manifest unknown"),
+        ("registry:2", "pinging container registry r.example: refused", RegistryAway, "pinging"),
+        ("x/y:1", "rate limit of writes: no space left on device", DiskFault, "no space left"),
+        ("x/y:1", "toomanyrequests: slow down", RegistryAway, "docker login"),
+    ],
+)
+def test_why_a_pull_failed_is_read_from_the_words_around_the_image_s_name(image, words, fault, shown):
+    why = Pull(image, mirror="")._why(words)
+    assert type(why) is fault
+    assert shown in str(why)
