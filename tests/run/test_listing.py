@@ -47,7 +47,8 @@ def lost(store: RunStore, name: str, seed: int) -> None:
 
 
 def words(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "80"})
+    # Wide, so that no name is folded: how long the folder of a test is differs from run to run.
+    done = CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": "300"})
     assert done.exit_code == 0, done.output
     return done.output
 
