@@ -41,8 +41,8 @@ class EnvironmentFault(AemError):
 
 
 class ContainerDied(EnvironmentFault):
-    """A container's first process ended, began anew or stands still, or it was removed. Nothing that runs inside can do
-    that, no signal either, so it is not to blame."""
+    """A container was killed, stopped, restarted, paused or removed by somebody who told the engine so, or may have been:
+    nothing that runs inside is to blame. One that ended though the engine was told nothing is an EnvironmentFault."""
 
 
 class SiteLost(EnvironmentFault):

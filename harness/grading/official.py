@@ -309,7 +309,7 @@ def _try(
 ) -> tuple[Grade, tuple[str, ...]]:
     """One patch in one fresh container: its grade, and the container's limits that it reached.
 
-    Raises ContainerDied, which no patch can cause, and no other fault.
+    Raises ContainerDied, which no patch causes, and no other fault.
     """
     started = time.monotonic()
     try:

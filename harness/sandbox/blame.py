@@ -17,7 +17,7 @@ PROBE_BYTES = 16 * 2**20
 def own_doing(sandbox: Sandbox, fault: AemError, work: Callable[[Sandbox], object]) -> bool:
     """Whether `work`, which ended with `fault`, fails in `sandbox` again and succeeds in a fresh container like it.
 
-    Never for what no process in a container can cause: its death other than for memory, and faults of other kinds.
+    Never for what no process in a container can cause: that the engine was told to end it, and faults of other kinds.
     """
     if not isinstance(fault, EnvironmentFault) or isinstance(fault, ContainerDied):
         return False
@@ -33,7 +33,7 @@ def own_doing(sandbox: Sandbox, fault: AemError, work: Callable[[Sandbox], objec
 
 
 def _works(sandbox: Sandbox, work: Callable[[Sandbox], object]) -> bool:
-    """Raises ContainerDied where the container is dead."""
+    """Raises ContainerDied where the container was ended meanwhile."""
     try:
         work(sandbox)
     except ContainerDied:

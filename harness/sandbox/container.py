@@ -329,10 +329,8 @@ class Sandbox:
         for pause in REVIVAL_PAUSES:  # a container that is dying is still reported as running for a moment
             time.sleep(pause)
             state = self._look()
-            if not state["Running"] and state["OOMKilled"] and not self._was_told_to_end(state["FinishedAt"]):
-                raise EnvironmentFault("the container died: it ran out of memory")
             if not state["Running"]:
-                raise ContainerDied(f"the container died: exit code {state['ExitCode']}")
+                raise self._death(state)
             if state["StartedAt"] != self._began:
                 raise ContainerDied("the container died: somebody else restarted it")
             if paused := bool(state.get("Paused")):
@@ -360,16 +358,28 @@ class Sandbox:
         state: Mapping[str, Any] = container.attrs["State"]
         return state
 
-    def _was_told_to_end(self, when: str) -> bool:
-        """Did somebody tell the engine to kill or stop the container, which ended at `when`?
+    def _death(self, state: Mapping[str, Any]) -> EnvironmentFault:
+        """Why the container has ended. ContainerDied where somebody told the engine to end it, or may have.
 
-        The engine calls a container killed for memory where any process of it ever was.
+        The engine calls a container killed for memory where any process of it ever was. It does not say what else ends
+        a first process: what runs beside it can give that limits of its own, and write into its memory.
         """
+        told = self._was_told_to_end(state["FinishedAt"])
+        if state["OOMKilled"] and not told:
+            return EnvironmentFault("the container died: it ran out of memory")
+        if told is False:
+            return EnvironmentFault(f"the container died by itself: exit code {state['ExitCode']}")
+        return ContainerDied(f"the container died: exit code {state['ExitCode']}")
+
+    def _was_told_to_end(self, when: str) -> bool | None:
+        """Did somebody tell the engine to kill or stop the container, which ended at `when`? None: it has forgotten."""
         ended = datetime.fromisoformat(when).timestamp()
-        span, seen = {"since": int(ended) - 60, "until": int(ended) + 1}, {"container": self.id, "event": "kill"}
-        with contextlib.suppress(Exception):  # the engine forgets: then it is as it says
-            return any(True for _ in client().events(**span, filters=seen, decode=True))
-        return False
+        span = {"since": int(ended) - 60, "until": int(ended) + 1}
+        with contextlib.suppress(Exception):
+            events = client().events(**span, filters={"container": self.id}, decode=True)
+            seen = {event.get("Action") or event.get("status") for event in events}
+            return True if seen & {"kill", "stop"} else False if "die" in seen else None
+        return None
 
     def _alive(self) -> "Container":
         self._refuse_if_closed()

@@ -88,6 +88,14 @@ def run_out_of_memory(box):
     pytest.skip("this engine says nothing of a lack of memory")
 
 
+def end_first_process(box):
+    first = Path("/proc", docker("inspect", "--format", "{{.State.Pid}}", box.id).strip())
+    if not first.is_dir() or container.IDLE not in (first / "cmdline").read_text():
+        pytest.skip("the engine's processes are not seen from here")
+    os.kill(int(first.name), signal.SIGKILL)  # as the kernel does
+    docker("wait", box.id)  # a command can still be answered while its container ends
+
+
 def test_a_container_killed_from_outside_long_after_a_command_ran_out_of_memory_is_nobodys_doing(open_sandbox):
     """The engine then says of the container, too, that it was killed for memory."""
     box = open_sandbox(limits=Limits(memory="64m"))
@@ -101,14 +109,29 @@ def test_a_container_killed_from_outside_long_after_a_command_ran_out_of_memory_
 def test_a_container_whose_first_process_ran_out_of_memory_is_the_doing_of_what_ran_in_it(open_sandbox):
     box = open_sandbox(limits=Limits(memory="64m"))
     run_out_of_memory(box)
-    first = Path("/proc", docker("inspect", "--format", "{{.State.Pid}}", box.id).strip())
-    if not first.is_dir() or container.IDLE not in (first / "cmdline").read_text():
-        pytest.skip("the engine's processes are not seen from here")
-    os.kill(int(first.name), signal.SIGKILL)  # as the kernel does
-    docker("wait", box.id)  # a command can still be answered while its container ends
+    end_first_process(box)
     with pytest.raises(EnvironmentFault, match="ran out of memory") as fault:
         box.execute("echo on")
     assert own_doing(box, fault.value, probe)
+
+
+def test_a_container_that_nobody_told_the_engine_to_end_is_the_doing_of_what_ran_in_it(open_sandbox):
+    """A limit that a command gives the first process ends that as well; it counted as the infrastructure's failure."""
+    box = open_sandbox()
+    end_first_process(box)
+    with pytest.raises(EnvironmentFault, match="died by itself: exit code 137") as fault:
+        box.execute("echo on")
+    assert not isinstance(fault.value, ContainerDied)
+    assert own_doing(box, fault.value, probe)
+
+
+def test_where_the_engine_has_forgotten_how_a_container_ended_it_is_nobodys_doing(open_sandbox, monkeypatch):
+    box = open_sandbox()
+    end_first_process(box)
+    monkeypatch.setattr("docker.DockerClient.events", lambda *_, **__: iter(()))
+    with pytest.raises(ContainerDied) as fault:
+        box.execute("echo on")
+    assert not own_doing(box, fault.value, probe)
 
 
 def test_an_engine_that_fails_again_after_the_control_is_to_blame(open_sandbox):
