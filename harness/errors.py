@@ -41,7 +41,7 @@ class EnvironmentFault(AemError):
 
 
 class ContainerDied(EnvironmentFault):
-    """A container was killed, stopped, restarted, paused or removed by somebody who told the engine so, or may have been:
+    """A container was killed, stopped, restarted, paused or removed by somebody who told the engine so, or may have:
     nothing that runs inside is to blame. One that ended though the engine was told nothing is an EnvironmentFault."""
 
 
