@@ -164,8 +164,12 @@ def _runs(container_id: str) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When the kernel started a process, in clock ticks since boot; empty when there is no such process."""
+    """When the kernel started a process, in clock ticks since boot; empty when there is no such process.
+
+    One that has ended is there until its parent asks for it, which process 1 of many a container never does.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in "ZX" else facts[18]

@@ -1,5 +1,7 @@
 """The label by which containers belong to a run: what carries another run's is removed from under its agents."""
 
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -111,6 +113,42 @@ def test_a_folder_that_cannot_be_written_or_a_damaged_note_costs_no_run(tmp_path
     assert Identity.of(folder).earlier == frozenset()
 
 
+@pytest.mark.parametrize("what", ["a pipe", "more than anybody noted"])
+def test_a_note_that_is_none_of_ours_is_not_waited_for_and_not_read_into_memory(tmp_path, what):
+    folder = run(tmp_path / "base")
+    if what == "a pipe":
+        os.mkfifo(folder / OWNERS)
+    else:
+        with (folder / OWNERS).open("wb") as file:
+            file.truncate(2**36)  # takes no space
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); {PRINT}"
+    done = subprocess.run([sys.executable, "-c", limited, folder], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[1] == []
+
+
+def test_a_full_disk_takes_nothing_from_what_was_noted_before(tmp_path, monkeypatch):
+    """What earlier processes left on other machines was not removed then."""
+    folder = run(tmp_path / "base")
+    first, _ = of_another_process(folder)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(identity, "write_text", full)
+    assert Identity.of(folder).earlier == {first}
+
+
+def test_who_continues_a_run_of_a_release_that_noted_nothing_knows_what_that_called_its_containers(tmp_path):
+    folder = run(tmp_path / "base")
+    (folder / "journal.jsonl").write_text("{}\n")
+    begun = "base 2026-11-30T05:03:08+00:00"
+    labels = {hashlib.sha256(one.encode()).hexdigest()[:16] for one in (begun, f"{begun} {folder.stat().st_ino}")}
+    first, before = of_another_process(folder)
+    assert before == labels
+    assert of_another_process(folder)[1] == {first, *labels}
+
+
 @pytest.fixture
 def alive(monkeypatch):
     monkeypatch.setattr(reaping, "_inside", lambda engine: "")
@@ -135,3 +173,14 @@ def test_a_label_of_somebody_else_ends_no_command(alive, owner):
     labels = {OWNER: owner}
     assert not reaping._is_dead(labels)
     assert not reaping._is_left(labels, "new", {"old"}, True, "mine")
+
+
+def test_a_process_that_was_killed_and_that_nobody_asked_for_is_dead(alive):
+    """As where process 1 of a container takes no orphans: its containers stayed as long as that container."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        labels = {OWNER: f"{reaping._here()}:{child.pid}:{reaping._started(child.pid)}", RUN: "old"}
+        assert reaping._lives(labels)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still listed
+        assert reaping._is_dead(labels)
+        assert reaping._is_left(labels, "new", {"old"}, False, "mine")
