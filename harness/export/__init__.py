@@ -17,6 +17,7 @@ from aem_harness.harness.errors import ConfigError, DataError
 from aem_harness.harness.run.folder import require_run, run_json
 from aem_harness.harness.run.listing import newest
 from aem_harness.harness.run.store import read_journal, read_patch
+from aem_harness.harness.run.thoughts import thought_in
 from aem_harness.harness.run.trajectory import read_document
 from aem_harness.harness.types import Outcome
 
@@ -76,6 +77,12 @@ class ExportedRollout:
         if not path.is_file():
             return {"info": {}, "messages": [], "instance_id": self.instance_id}
         return read_document(path)
+
+    @property
+    def has_thoughts(self) -> bool:
+        """Did a server take thoughts out of one of its replies? Earlier releases did not count them."""
+        counted = self.event.get("thoughts")
+        return any(map(thought_in, self.trajectory()["messages"])) if counted is None else bool(counted)
 
     def patch(self) -> str:
         path = self.folder / "patch.diff"

@@ -2,7 +2,8 @@
 
 `messages` are role and content (and tool calls where the policy made them, their arguments as objects), in the
 conversational form that TRL reads. Thoughts that the server took out of a reply are its `reasoning_content`, as chat
-templates read them, whether or not they were sent back: the reply was made with them.
+templates read them, whether or not they were sent back: the reply was made with them. Rollouts with thoughts come
+first: `datasets` takes the fields of a file from its first 10 MB, and fails where a later line has another.
 `reward` is 1 for a resolved rollout and 0 for one that is not; lost rollouts have no reward and are left out. A reply
 without an action is an assistant message, followed by the complaint it got.
 """
@@ -19,7 +20,7 @@ from aem_harness.harness.run.thoughts import thought_in
 def write(run: ExportedRun, out: Path) -> Written:
     count = lost = 0
     with out.open("w", encoding="utf-8") as handle:
-        for one in run.rollouts():
+        for one in sorted(run.rollouts(), key=lambda one: not one.has_thoughts):
             if one.resolved is None:
                 lost += 1
                 continue

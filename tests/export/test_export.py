@@ -160,6 +160,30 @@ def test_training_data_leaves_lost_rollouts_out_and_gives_malformed_replies_to_t
     assert not any("reasoning" in message for message in rows[0]["messages"])
 
 
+def test_thoughts_of_few_rollouts_are_loaded_by_datasets_with_the_others(tmp_path):
+    """It takes the fields of a file from its first 10 MB."""
+    import datasets
+
+    with RunStore(tmp_path / "run", RunConfig(arm="mine", agent="bash", dataset="verified"), FACTS) as store:
+        for number, name in enumerate(NAMES):
+            scratch = store.scratch(name, 0)
+            writer = TrajectoryWriter(scratch, name)
+            writer.message({"role": "user", "content": "x" * 6_000_000})
+            thought = {"reasoning": "Look first."} if number == 2 else {}
+            writer.message({"role": "assistant", "content": "Done.", "extra": thought})
+            writer.finish(ExitStatus.SUBMITTED, "")
+            write_patch(scratch / "patch.diff", "")
+            known = {"instance_id": name, "seed": 0, "attempt": 0, "at": now(), "exit_status": "submitted"}
+            facts = writer.summary.facts() if number else {}  # an earlier release did not count thoughts
+            store.finish_rollout(scratch, {"event": "rollout", "reason": "", "fault": None, **known, **facts})
+            store.finish_grade({"event": "grade", "outcome": "resolved", **known})
+    export(tmp_path / "run", "sft", tmp_path / "s.jsonl")
+    options = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+    loaded = datasets.load_dataset("json", data_files=str(tmp_path / "s.jsonl"), **options)
+    thoughts = {row["instance_id"]: row["messages"][1].get("reasoning_content") for row in loaded}
+    assert thoughts == {NAMES[0]: None, NAMES[1]: None, NAMES[2]: "Look first."}
+
+
 def test_thoughts_are_trained_on_as_chat_templates_read_them(run, tmp_path):
     from transformers.utils.chat_template_utils import render_jinja_template
 
