@@ -115,11 +115,11 @@ def _message(number: int, message: Mapping[str, Any]) -> Iterator[RenderableType
         f"{extra[key]:.3g} {unit}" for key, unit in (("mean_entropy", "nats"), ("model_seconds", "s")) if extra.get(key)
     ]
     role = str(message["role"])
+    if thought := thought_in(message):
+        yield _panel(f"{number} assistant, reasoning", [], thought, "system")
     if "model_response" in extra:
         yield _panel(f"{number} assistant, malformed", facts, str(extra["model_response"]), "assistant")
         facts = []
-    if thought := thought_in(message):
-        yield _panel(f"{number} {role}, reasoning", [], thought, "system")
     content = message.get("content") or ""
     body = content if isinstance(content, str) else json.dumps(content, indent=1)
     for call in message.get("tool_calls") or ():

@@ -146,7 +146,7 @@ def run(tmp_path: Path) -> Path:
 def finish(store: RunStore, name: str, status: ExitStatus, outcome: str, failing: list[str] | None = None) -> None:
     scratch = store.scratch(name, 0)
     writer = TrajectoryWriter(scratch, name)
-    complaint = {"model_response": "Let me \x1b[31mthink.", "malformed": True}
+    complaint = {"model_response": "Let me \x1b[31mthink.", "malformed": True, "reasoning": "Hm."}
     writer.message({"role": "user", "content": "No action found.", "extra": complaint})
     if status is ExitStatus.AGENT_CRASH:
         writer.info(traceback="Traceback (most recent call last):\nKeyError: 'plan'\n")
@@ -186,7 +186,8 @@ def test_failures_are_grouped_by_cause(run):
 
 def test_a_malformed_reply_is_shown_as_the_models_and_its_complaint_as_the_users(run):
     text = read(run, "project-0")
-    assert text.index("assistant, malformed") < text.index("think.") < text.index("No action found.")
+    places = ["assistant, reasoning", "Hm.", "assistant, malformed", "think.", "No action found."]
+    assert sorted(places, key=text.index) == places
     assert "\x1b" not in text
     assert "too many replies in a row held no valid action" in text
 
