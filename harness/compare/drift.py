@@ -8,6 +8,7 @@ import pandas as pd
 from aem_harness.harness.compare.outcomes import ArmFacts
 from aem_harness.harness.config import UNCOUNTED
 from aem_harness.harness.errors import listed
+from aem_harness.harness.run.thoughts import done_with
 
 STAMPS = ("grader", "dataset", "scaffold")
 # Where arms of a comparison are meant to differ: names, addresses and the weights themselves.
@@ -62,8 +63,10 @@ def _same_weights(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
 
 
 def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
-    flat = {arm: dict(_flatten(one.model_dump(include=_COMPARED))) for arm, one in facts.items()}
+    flat = {arm: _flat(one) for arm, one in facts.items()}
     for key in dict.fromkeys(key for settings in flat.values() for key in settings if key not in _NO_OUTCOME):
+        if any(all(told in settings for settings in flat.values()) for told in _described(key)):
+            continue  # what was asked for; what holds is compared
         by_arm = {arm: settings.get(key, "not set") for arm, settings in flat.items()}
         if key in LATER and not all(by_arm[arm] not in ("", "not set") for arm in by_arm):
             continue  # older runs did not record it: unknown is no difference
@@ -73,6 +76,21 @@ def _settings(facts: Mapping[str, ArmFacts]) -> Iterator[str]:
 
 _COMPARED = {"config", "agent", "dataset", "versions", "fingerprint"}
 _NO_OUTCOME = {f"config.{name}" for name in UNCOUNTED}
+
+
+def _flat(one: ArmFacts) -> dict[str, Any]:
+    flat = dict(_flatten(one.model_dump(include=_COMPARED)))
+    does = done_with(one.agent)
+    return flat | {"agent.thoughts": does} if does else flat
+
+
+def _described(key: str) -> list[str]:
+    """Where an agent may say what holds of a setting that was asked for; a default need not be asked for."""
+    group, _, name = key.removeprefix("config.").partition(".")
+    if group == "sampling":
+        return [f"agent.policy.sampling.{name}"]
+    named = "prompts.digest" if name == "prompts" else name
+    return [f"agent.{named}", f"agent.budget.{named}"] if group == "agent_options" else []
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

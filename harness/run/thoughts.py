@@ -11,13 +11,25 @@ from typing import Any
 # Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
 # Of a server that says both, the first is read by all its releases that read any.
 FIELDS = ("reasoning", "reasoning_content")
+AGENTS = ("bash", "deepswe")  # whose descriptions say what they do with thoughts: nothing where they drop them
+
+
+def done_with(agent: Mapping[str, Any]) -> str:
+    """What an agent does with thoughts, by its description: "send" or "drop"; empty where that does not tell."""
+    return str(agent.get("thoughts") or ("drop" if agent.get("kind") in AGENTS else ""))
+
+
+def field_in(message: Mapping[str, Any]) -> str:
+    """The field in which a server's message has thoughts; one that holds text, where there are two. Else empty."""
+    named = [name for name in FIELDS if message.get(name)]
+    return next((name for name in named if isinstance(message[name], str)), named[0] if named else "")
 
 
 def thought_in(message: Mapping[str, Any]) -> str:
     """The thoughts of the reply that a message holds, as ours are recorded or as other tools keep them."""
     extra = message.get("extra")
     found = extra.get("reasoning") if isinstance(extra, Mapping) else None
-    found = found or next((message[name] for name in FIELDS if message.get(name)), "")
+    found = found or message.get(field_in(message))
     return found if isinstance(found, str) else ""
 
 
@@ -38,20 +50,28 @@ class Reply:
 
 @dataclass
 class Thoughts:
-    """The count over rollouts: replies with thoughts of their own, and after how many of them these were missing."""
+    """The count over rollouts: replies with thoughts of their own, and after how many of them these were missing.
+
+    A message of role user can take all earlier thoughts away (findings/qwen3-forgets-its-thoughts-*.sh). Of those that
+    go with the answer to a malformed reply one is counted.
+    """
 
     replies: int = 0
     lost: int = 0
     _last: Reply | None = None
+    _seen: int = 0  # replies whose thoughts are in the conversation, and were not found to be missing
 
     def add(self, reply: Reply) -> None:
         self.replies += reply.thought > 0
-        self.lost += self._last is not None and missing(self._last, reply.prompt)
+        if last := self._last:
+            lost = missing(last, reply.prompt) or (self._seen > 0 and shrunk(last, reply.prompt))
+            self.lost += lost
+            self._seen += (last.thought > 0 and last.valid) - lost
         self._last = reply
 
     def end(self) -> None:
         """What follows is another rollout."""
-        self._last = None
+        self._last, self._seen = None, 0
 
 
 def missing(reply: Reply, prompt: int) -> bool:
@@ -64,3 +84,8 @@ def missing(reply: Reply, prompt: int) -> bool:
         return False
     expected = (reply.kept + reply.thought / 2) / (reply.text + reply.thought)
     return prompt - reply.prompt < reply.completion * min(1.0, expected)
+
+
+def shrunk(reply: Reply, prompt: int) -> bool:
+    """Does the prompt after a reply that left the conversation, of so many tokens, lack some of what was before it?"""
+    return not reply.valid and 0 < prompt < reply.prompt

@@ -295,6 +295,34 @@ def test_settings_that_change_no_outcome_are_no_difference() -> None:
     assert not any("stop_alike" in line or "outage_seconds" in line for line in found)
 
 
+def test_what_holds_of_agents_is_compared_and_not_what_was_asked_for() -> None:
+    table = made_up()
+    tables = {arm: table[table["arm"] == arm] for arm in "ab"}
+
+    def run(arm: str, config: dict, thoughts: dict, steps: int = 250, heat: float = 1.0) -> ArmFacts:
+        policy = {"kind": "endpoint", "sampling": {"temperature": heat, "top_k": None}}
+        agent = {"kind": "bash", "prompts": {"name": "bash-1", "digest": "d"}, "budget": {"steps": steps}, **thoughts}
+        return facts(arm, config={"arm": arm, **config}, agent={**agent, "policy": policy})
+
+    asked = {"agent_options": {"thoughts": "drop", "steps": 250, "prompts": "a.yaml"}, "sampling": {"temperature": 1}}
+    before = run("a", {"agent_options": {}, "sampling": {}}, {})  # an earlier release, which never sent any
+    assert not any(
+        "config" in line or "agent" in line for line in warnings(tables, {"a": before, "b": run("b", asked, {})})
+    )
+    other = {"agent_options": {"thoughts": "send", "steps": 9}, "sampling": {"temperature": 0.6}}
+    found = warnings(tables, {"a": before, "b": run("b", other, {"thoughts": "send"}, steps=9, heat=0.6)})
+    assert [line for line in found if "config" in line or "agent" in line] == [
+        "agent.budget.steps differs: a: 250; b: 9",
+        "agent.policy.sampling.temperature differs: a: 1.0; b: 0.6",
+        "agent.thoughts differs: a: drop; b: send",
+    ]
+    own = {
+        arm: facts(arm, config={"agent_options": {"thoughts": said}}, agent={"kind": "own"})
+        for arm, said in (("a", "send"), ("b", "drop"))
+    }  # an agent that does not say what holds
+    assert "config.agent_options.thoughts differs: a: send; b: drop" in warnings(tables, own)
+
+
 def test_log_probabilities_before_and_after_temperature_are_a_difference_where_both_are_known() -> None:
     """Entropies of such arms are of different distributions (findings/vllm-gives-logprobs-before-temperature-*.sh)."""
     table = made_up()
