@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aem_harness.harness.errors import ConfigError, validating
+from aem_harness.harness.run.thoughts import AGENTS, done_with
 from aem_harness.harness.types import Agent, Policy, Record, Task
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def as_begun(spec: str, options: Mapping[str, Any], begun: Mapping[str, Any] | N
 
     Earlier releases never sent thoughts back, and their descriptions say nothing of them: such a run goes on as it was.
     """
-    if spec in ("bash", "deepswe") and begun and "thoughts" not in begun:
+    if spec in AGENTS and begun and done_with(begun) == "drop":
         return {"thoughts": "drop", **options}
     return options
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from aem_harness.agents.entropy import method, token_entropy
-from aem_harness.harness.run.thoughts import FIELDS
+from aem_harness.harness.run.thoughts import field_in
 from aem_harness.harness.types import Completion
 
 # findings/vllm-takes-a-reply-without-a-thought-for-a-thought.sh; or the model thought, and said nothing.
@@ -50,7 +50,7 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
     if not usage:
         odd.append("no usage")
-    field = next((name for name in FIELDS if message.get(name)), "")
+    field = field_in(message)
     content = _text(message.get("content"), odd)
     calls = _tool_calls(message.get("tool_calls"), odd)
     if field and finish_reason == "stop" and not (content.strip() or calls):

@@ -53,9 +53,9 @@ def read(source: ImportSource) -> list[Row]:
         )
     if thoughts.lost:
         source.problems.note(
-            f"{source.path}: {thoughts.lost} of {thoughts.replies} replies with thoughts in a field of their own are "
-            "followed by a prompt that lacks these: the chat template leaves them out, or the server does not read the "
-            "field in which litellm sends them (vLLM 0.16 to 0.21)"
+            f"{source.path}: at least {thoughts.lost} of {thoughts.replies} replies with thoughts in a field of their "
+            "own are followed by a prompt that lacks these: the chat template leaves them out, or the server does not "
+            "read the field in which litellm sends them (vLLM 0.16 to 0.21)"
         )
     return rows
 

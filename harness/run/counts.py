@@ -6,6 +6,7 @@ from typing import Any
 
 from aem_harness.harness.run.origin import REUSES, reuse_line, reuse_of
 from aem_harness.harness.run.store import Key, Progress, RunStore
+from aem_harness.harness.run.thoughts import done_with
 from aem_harness.harness.types import Outcome
 
 
@@ -56,15 +57,16 @@ def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
 def _thoughts(known: Sequence[Progress], agent: Mapping[str, Any]) -> str:
     """Does the model see its earlier thoughts? Empty where it does, or has none apart from its text."""
     apart, lost = (sum(one.rollout.get(name) or 0 for one in known) for name in ("thoughts", "thoughts_lost"))
-    if apart and agent.get("kind") in ("bash", "deepswe") and "thoughts" not in agent:
+    does = done_with(agent)
+    if apart and does == "drop":
         return (
             f"thoughts of {apart} replies, which the server returns in a field of their own, were not sent back "
             "(agent_options.thoughts, or a run of an earlier release): the model never sees its earlier thoughts"
         )
     if lost:
-        unsent = "" if "thoughts" in agent else "the agent does not send them back, or "
+        unsent = "" if does else "the agent does not send them back, or "
         return (
-            f"{lost} of {apart} replies with thoughts in a field of their own are followed by a prompt that lacks "
-            f"these: {unsent}the server or its chat template leaves them out (docs/agents.md)"
+            f"at least {lost} of {apart} replies with thoughts in a field of their own are followed by a prompt that "
+            f"lacks these: {unsent}the server or its chat template leaves them out (docs/agents.md)"
         )
     return ""

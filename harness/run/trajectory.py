@@ -76,7 +76,7 @@ class Summary:
     log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
     `aem_harness.agents.accelerator`); None if no response has one: the server has no GPU, or their number is unknown.
     `thoughts` counts responses whose thoughts the server took out of the text, `thoughts_lost` those of them whose
-    thoughts are missing in the next prompt.
+    thoughts are missing in a later prompt: at least so many, as long observations hide it.
     """
 
     def __init__(self) -> None:
