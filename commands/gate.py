@@ -307,7 +307,7 @@ class Simulated:
         str | None,
         typer.Option(metavar="NAME", help="Public task rates instead: deepswe, autocoderover or temperature-0."),
     ] = None
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks of a public surface.")] = 500
+    tasks: Annotated[int, typer.Option(min=1, max=10**6, help="Tasks of a public surface.")] = 500
     seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Candidate rollouts per task.")] = None
     baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored baseline rollouts per task.")] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False

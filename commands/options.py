@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -107,7 +108,7 @@ ReuseCheck = Annotated[
         help="Share of the reusable verdicts to grade anyway, as a check (default: 0.05).",
     ),
 ]
-Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, help="Rollouts per instance.")]
+Seeds = Annotated[int, typer.Option("--seeds", "-k", min=1, max=10**5, help="Rollouts per instance.")]
 RegistryFolder = Annotated[
     Path | None,
     typer.Option(
@@ -346,6 +347,7 @@ PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "P
 def name_values(app: typer.Typer) -> None:
     """Give every option of `app` a placeholder by its type, and every argument one by its name, of a list in singular.
 
+    Options that take a number refuse `nan` and `inf`, which bounds let through in one release of typer or another.
     Choices and ranges stay as typer shows them. Prose is left to the terminal to wrap.
     """
     commands = [*app.registered_commands]
@@ -360,11 +362,19 @@ def name_values(app: typer.Typer) -> None:
             inner += [one for outer in inner for one in get_args(outer)]
             word = next((PLACEHOLDERS[one] for one in inner if one in PLACEHOLDERS), None)
             for note in notes:
+                if float in inner and isinstance(note, OptionInfo) and note.callback is None:
+                    note.callback = _finite
                 if word is not None and isinstance(note, OptionInfo) and note.metavar is None:
                     note.metavar = word
                 if isinstance(note, ArgumentInfo) and note.metavar is None:
                     many = any(get_origin(one) is list for one in (kind, *get_args(kind)))
                     note.metavar = (parameter.name.removesuffix("s") if many else parameter.name).upper()
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("give a finite number")
+    return value
 
 
 def flowing(text: str) -> str:

@@ -50,7 +50,7 @@ class Target:
         typer.Option(metavar="POINTS", min=0, max=100, help="Margin within which to show non-inferiority."),
     ] = None
     tasks: Annotated[
-        int | None, typer.Option(min=2, help="Number of tasks (default: that of the history, or 500).")
+        int | None, typer.Option(min=2, max=10**6, help="Number of tasks (default: that of the history, or 500).")
     ] = None
     seeds: Annotated[
         int | None, typer.Option("--seeds", "-k", min=1, help="Also show what this many seeds detect, and cost.")
@@ -117,6 +117,7 @@ class Methods:
         typer.Option(
             metavar="POINTS",
             min=0,
+            max=100,
             help="Plan a comparison of methods whose training runs vary by this standard deviation.",
         ),
     ] = None

@@ -95,7 +95,12 @@ class Model:
     registry: options.RegistryFolder = None
     retry_seconds: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=1, help="Time limit for one model call, retries included (default: 1800)."),
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            max=10**6,
+            help="Time limit for one model call, retries included (default: 1800).",
+        ),
     ] = None
 
 

@@ -133,7 +133,9 @@ def verify_(run: Run) -> None:
 def status(
     run: Run,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Update until the run ends.")] = False,
-    every: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time between updates of --follow.")] = 2.0,
+    every: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, max=86400, help="Time between updates of --follow.")
+    ] = 2.0,
     as_json: Json = False,
     metrics_port: MetricsPort = None,
 ) -> None:

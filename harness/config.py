@@ -6,6 +6,7 @@ workers are not: a run may be extended, or continued on a larger machine, and st
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,18 +20,19 @@ from aem_harness.harness.types import Record
 
 # Settings that decide how far a run goes and no outcome: not in the digest.
 UNCOUNTED = {"stop_alike", "outage_seconds"}
+MOST_SECONDS = 2e6  # 23 days: sockets take little more
 
 
-class Limits(Record):
+class Limits(Record, allow_inf_nan=False):
     """What one container may use. `disk` only where the engine's storage driver can."""
 
-    cpus: float = Field(2.0, gt=0)
+    cpus: float = Field(2.0, gt=0, le=1e6)
     memory: str = Field("4g", pattern=r"^\d+(\.\d+)?[kmgKMG]?[bB]?$")
-    pids: int = Field(1024, gt=0)
+    pids: int = Field(1024, gt=0, le=2**22)  # of Linux
     disk: str | None = None
 
 
-class RunConfig(Record):
+class RunConfig(Record, allow_inf_nan=False):
     """The settings of one arm that can change the outcomes of its rollouts."""
 
     arm: str = Field(description="label of this side in comparisons (default: checkpoint or agent)", min_length=1)
@@ -43,7 +45,7 @@ class RunConfig(Record):
     checkpoint: str = Field("", description="registered checkpoint that is served, if any")
     limits: Limits = Limits()
     agent_network: bool = Field(False, description="give the agent's container a network")
-    grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
+    grade_timeout: float = Field(1800, gt=0, le=MOST_SECONDS, description="seconds the official eval script may take")
     infra_retries: int = Field(1, ge=0, description="how often a rollout lost to infrastructure is tried again at once")
     outage_seconds: float = Field(
         1800, ge=0, description="how long engine, server, registry or disk may be away before the run ends"
@@ -94,6 +96,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(loaded).__name__}")
+    if key := _infinite(loaded):
+        raise ConfigError(f"{path}: {key} is no finite number")
     return loaded
 
 
@@ -115,3 +119,19 @@ def set_dotted(settings: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"override {override!r}: the value is not valid YAML ({' '.join(str(error).split())})"
         ) from None
+    if _infinite({key: settings[last]}):
+        raise ConfigError(f"override {override!r}: the value is no finite number")
+
+
+def _infinite(settings: Mapping[Any, Any]) -> str:
+    """The dotted name of a setting that is no finite number, for which JSON, digests and servers have no word."""
+    rest, seen = [("", settings)], set[int]()
+    while rest:
+        name, value = rest.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return name
+        if isinstance(value, dict | list) and id(value) not in seen:  # YAML may hold a list in itself
+            seen.add(id(value))
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            rest += [(f"{name}.{key}".removeprefix("."), one) for key, one in inner]
+    return ""

@@ -18,7 +18,7 @@ from aem_harness.training.verl_config import VerlConfig
 from aem_harness.training.watch import GateSettings
 
 
-class Common(Record):
+class Common(Record, allow_inf_nan=False):
     """`threads` may differ between a run and its continuation; everything else decides the weights."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
@@ -117,7 +117,7 @@ class RlConfig(Common):
         return Base.model_validate(merged)
 
 
-class WarmStart(Record):
+class WarmStart(Record, allow_inf_nan=False):
     """Supervised learning on scripted demonstrations before the first step.
 
     A language model that does not know the world's commands earns no reward, and equal rewards teach nothing.
@@ -129,7 +129,7 @@ class WarmStart(Record):
     right: float = Field(default=0.6, gt=0, le=1, description="chance that an attempt of the teacher is right")
 
 
-class TrlConfig(Record):
+class TrlConfig(Record, allow_inf_nan=False):
     """The same world learned by TRL's GRPOTrainer, with any causal LM: `aem_harness.training.engines.trl_run`.
 
     `arguments` are GRPOConfig's own and win over everything here; they also say which base it is (`loss_type`).

@@ -40,7 +40,7 @@ MEASURES = (
 )
 
 
-class EnsembleConfig(Record):
+class EnsembleConfig(Record, allow_inf_nan=False):
     """`learning_rate` is that of GRPO; another base's is set so that its first steps are as long as GRPO's. `updates`:
     passes over a batch; with one, every ratio is 1 and GSPO is GRPO. `bonus`: the entropy bonus of its arm."""
 

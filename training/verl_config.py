@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from aem_harness.harness.config import Limits
+from aem_harness.harness.config import MOST_SECONDS, Limits
 from aem_harness.harness.types import Record
 from aem_harness.training.aem import AemConfig
 from aem_harness.training.watch import GateSettings
 
 
-class SandboxSettings(Record):
+class SandboxSettings(Record, allow_inf_nan=False):
     """Where the rollouts happen: which agent, on which instances, graded how long.
 
     `containers` bounds the rollouts at once of one of verl's agent workers, of which a node has several. `validation`
@@ -26,8 +26,10 @@ class SandboxSettings(Record):
     agent: str = "bash"
     agent_options: Mapping[str, Any] = Field(default_factory=dict)
     limits: Limits = Limits()
-    grade_timeout: float = Field(1800, gt=0, description="seconds the official eval script may take")
-    token_timeout: float = Field(1800, gt=0, description="seconds that the server may take for one reply")
+    grade_timeout: float = Field(1800, gt=0, le=MOST_SECONDS, description="seconds the official eval script may take")
+    token_timeout: float = Field(
+        1800, gt=0, le=MOST_SECONDS, description="seconds that the server may take for one reply"
+    )
     containers: int = Field(0, ge=0, description="rollouts at once in one agent worker; 0: all that it has")
     compact_filtering: bool = False
     record: str = ""

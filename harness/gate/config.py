@@ -28,7 +28,7 @@ _UNITS: Mapping[str, tuple[BudgetUnit, float]] = {
 FUTILITY = 0.27  # share of the initial chance of a verdict; the default
 
 
-class Budget(Record):
+class Budget(Record, allow_inf_nan=False):
     """The most to spend on the candidate (and on the baseline, if it is run too)."""
 
     amount: float = Field(gt=0)

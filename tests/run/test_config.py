@@ -1,7 +1,9 @@
 """Run settings: what is part of a run's identity, and how bad settings are reported."""
 
 import pytest
+from typer.testing import CliRunner
 
+from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError
 
@@ -26,12 +28,48 @@ def test_the_digest_follows_every_setting_and_nothing_else():
         (["nonsense=1"], "nonsense"),
         (["no-equals"], "key=value"),
         (["arm.x=1"], "arm"),
+        (["outage_seconds=.inf"], "outage_seconds"),
+        (["outage_seconds=1e400"], "outage_seconds"),
+        (["grade_timeout=inf"], "grade_timeout"),
+        (["grade_timeout=1e30"], "grade_timeout"),
+        (["limits.cpus=.inf"], "limits.cpus"),
+        (["limits.cpus=1e30"], "limits.cpus"),
+        (["limits.pids=99999999999999999999"], "limits.pids"),
+        (["sampling.temperature=.nan"], "sampling.temperature"),
+        (["agent_options.limits=[1, {steps: -.inf}]"], "agent_options.limits"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(overrides, named):
     with pytest.raises(ConfigError, match=named) as caught:
         RunConfig.load(None, ["arm=a", *overrides])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--retry-seconds"],
+        ["plan", "--training-hours"],
+        ["status", "/none", "--every"],
+        ["determinism", "--temperature"],
+        ["gate", "--gpus"],
+        ["gate", "--alpha"],
+        ["report", "/none", "--embed"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_on_the_command_line_is_finite(words, value):
+    """They ended in a traceback, in an endless wait, or were ignored."""
+    done = CliRunner().invoke(app, [*words, value])
+    assert (done.exit_code, "Invalid value" in done.output, words[-1] in done.output) == (2, True, True), done.output
+
+
+def test_a_setting_of_a_file_that_is_no_finite_number_is_named_also_in_a_list_that_holds_itself(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("arm: a\nsampling: {stop: &s [*s, {bias: .inf}]}\n")
+    with pytest.raises(ConfigError, match=r"run.yaml: sampling.stop.1.bias is no finite number"):
+        RunConfig.load(path)
 
 
 @pytest.mark.parametrize("text", ["- a list", "a: [unclosed", ""])
