@@ -162,7 +162,8 @@ class Asked:
             metavar="SHARE",
             min=0,
             max=0.99,
-            help="End INCONCLUSIVE once the chance of a verdict is below this share of its initial value; 0: never.",
+            help="End INCONCLUSIVE once the chance of a verdict is below this share of its initial value; 0: never "
+            "(default: 0.27 for a nightly gate that runs the candidate, else 0).",
         ),
     ] = None
     launch_sd: Annotated[
@@ -301,15 +302,22 @@ class Simulated:
     sources: Sources = None
     ends: options.EndsFile = None
     baseline: Annotated[
-        str | None, typer.Option(metavar="ARM", help="Arm of --from; its task rates are the simulated baseline.")
+        str | None,
+        typer.Option(
+            metavar="ARM", help="Arm of --from whose task rates are the simulated baseline (default: the only one)."
+        ),
     ] = None
     surface: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Public task rates instead: deepswe, autocoderover or temperature-0."),
     ] = None
     tasks: Annotated[int, typer.Option(min=1, max=10**6, help="Tasks of a public surface.")] = 500
-    seeds: Annotated[int | None, typer.Option("--seeds", "-k", min=1, help="Candidate rollouts per task.")] = None
-    baseline_seeds: Annotated[int | None, typer.Option(min=1, help="Stored baseline rollouts per task.")] = None
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", "-k", min=1, help="Candidate rollouts per task (default: as stored, or 4).")
+    ] = None
+    baseline_seeds: Annotated[
+        int | None, typer.Option(min=1, help="Stored baseline rollouts per task (default: as stored, or as --seeds).")
+    ] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False
     drops: Annotated[
         str, typer.Option(metavar="POINTS,...", help="True drops to try; 0 and the margin are always tried.")
@@ -418,16 +426,21 @@ def calibrate(simulated: Simulated, asked: Asked) -> None:
     """Measure how often a gate errs, and how many rollouts it uses, on checkpoints whose true difference is known."""
     from aem_harness.harness.compare.outcomes import load
     from aem_harness.harness.ends import read_ends
-    from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.errors import ConfigError, listed
     from aem_harness.harness.gate.calibrate import Calibration, calibrate, own_surface, public_surface, to_text
     from aem_harness.harness.gate.table import read_arm
 
     config, sources, baseline = asked.config(), simulated.sources, simulated.baseline
     seeds, baseline_seeds = simulated.seeds, simulated.baseline_seeds
-    if (simulated.surface is None) == (not sources) or (sources and baseline is None):
-        raise ConfigError("give either --from with --baseline, or --surface")
-    if sources and baseline is not None:
-        arm = read_arm(load(sources, read_ends(simulated.ends)), baseline, retries=config.retries)
+    if (simulated.surface is None) == (not sources):
+        raise ConfigError("give either --from, with outcomes, or --surface")
+    if sources:
+        outcomes = load(sources, read_ends(simulated.ends))
+        if baseline is None and len(outcomes.arms) != 1:
+            raise ConfigError(
+                f"--from has {len(outcomes.arms)} arms: name one with --baseline ({listed(outcomes.arms)})"
+            )
+        arm = read_arm(outcomes, baseline or outcomes.arms[0], retries=config.retries)
         world, source = own_surface(arm)
         seeds, baseline_seeds = seeds or len(arm.seeds), baseline_seeds or len(arm.seeds)
     else:

@@ -49,7 +49,7 @@ class Asked:
             "--set",
             "--dataset",
             metavar="NAME|FILE",
-            help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
+            help=f"{options.SETS}.",
         ),
     ] = "verified"
     out: Annotated[

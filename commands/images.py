@@ -150,7 +150,15 @@ def prune(
     part: Part,
     base: Annotated[bool, typer.Option("--base", help="Also remove the base image.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")] = False,
-    mirror: options.Mirror = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            "--mirror",
+            metavar="HOST[/PREFIX]",
+            envvar="AEM_IMAGE_MIRROR",
+            help="Registry that they were pulled from instead of their own.",
+        ),
+    ] = None,
 ) -> None:
     """Remove the images of a task set, also those of earlier recipes. Images in use stay."""
     from rich.console import Console

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, OptionInfo
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from aem_harness.harness.run.flow import Supply
     from aem_harness.harness.run.origin import Reuse
 
+SETS = "verified, lite, full, multilingual, sample, tiny, OWNER/NAME[:SPLIT] (hub), or a .json, .jsonl or .parquet file"
 DataSet = Annotated[
     str,
     typer.Option(
         "--set",
         metavar="NAME|FILE",
-        help="verified, lite, full, multilingual, sample, tiny, OWNER/NAME[:SPLIT] of the hub, or a .json, .jsonl or "
-        ".parquet file.",
+        help=f"{SETS}.",
     ),
 ]
 Ids = Annotated[
@@ -47,7 +48,7 @@ Difficulties = Annotated[
 ]
 Slice = Annotated[
     str | None,
-    typer.Option("--slice", metavar="FROM:TO", help="Slice of the selection, as in Python, for example 0:50."),
+    typer.Option("--slice", metavar="FROM:TO", help="Slice of the selection, as in Python: 0:50 is its first 50."),
 ]
 Sample = Annotated[int | None, typer.Option("--sample", metavar="COUNT", help="Random subset of this many instances.")]
 SampleSeed = Annotated[int, typer.Option("--sample-seed", help="Seed of that subset.")]
@@ -340,6 +341,30 @@ class Comparing(Pairing):
         )
 
 
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Leave out what typer says of a value by the name of its Python type: `<bool>`, `<list[Path]>`."""
+    for one in parameters:
+        if getattr(one, "is_flag", False):
+            one.metavar = one.metavar or ""
+        elif isinstance(one, TyperArgument):
+            vars(one)["display_type_rich"] = lambda ctx: ""  # its name stands before it
+    return parameters
+
+
+class Plain(TyperCommand):
+    """A command whose help has no names of Python types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
+class PlainGroup(TyperGroup):
+    """The same for commands that have commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
 # What `--help` shows as the value of an option that names none itself.
 PLACEHOLDERS: dict[Any, str] = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH", bool: ""}
 
@@ -351,9 +376,12 @@ def name_values(app: typer.Typer) -> None:
     Choices and ranges stay as typer shows them. Prose is left to the terminal to wrap.
     """
     commands = [*app.registered_commands]
+    app.info.cls = PlainGroup
     for group in app.registered_groups:
+        group.cls = PlainGroup
         commands += group.typer_instance.registered_commands if group.typer_instance else []
     for command in commands:
+        command.cls = Plain
         command.help = flowing(command.help or inspect.getdoc(command.callback) or "")
         command.epilog = flowing(command.epilog or "")
         for parameter in inspect.signature(command.callback).parameters.values() if command.callback else ():

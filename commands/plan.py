@@ -67,20 +67,33 @@ class Assumed:
 
     PANEL: ClassVar[str] = "Assumptions"
 
-    surface: Annotated[SurfaceName, typer.Option(help="Published results whose variance components are assumed.")] = (
-        SurfaceName.deepswe
-    )
+    surface: Annotated[
+        SurfaceName,
+        typer.Option(
+            metavar="NAME",
+            help="Published results whose variance components are assumed: deepswe, autocoderover or temperature-0.",
+        ),
+    ] = SurfaceName.deepswe
     history: Annotated[
         list[str] | None,
         typer.Option(metavar="RUN|FILE", help="Estimate the components from these results instead. Repeatable."),
     ] = None
-    rate: Annotated[float | None, typer.Option(metavar="PERCENT", min=0.1, max=99.9, help="Expected resolve rate.")] = (
-        None
-    )
-    noise: Annotated[
-        float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Run noise, as a share of p (1 - p).")
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT", min=0.1, max=99.9, help="Expected resolve rate (default: that of the results)."
+        ),
     ] = None
-    seconds: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Wall-clock time per rollout.")] = None
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", min=0, max=1, help="Run noise, as a share of p (1 - p) (default: that of the results)."
+        ),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", min=0, help="Wall-clock time per rollout (default: that of the results)."),
+    ] = None
     workers: options.Workers = 16
     gpus: Annotated[float, typer.Option(min=0, help="GPUs in use, where the history has no GPU-seconds.")] = 1
 
@@ -229,9 +242,9 @@ def _plan_methods(
 ) -> None:
     from rich.console import Console
 
+    from aem_harness.harness.compare.fitted import table_of
     from aem_harness.harness.compare.plan_runs import SEEDS, answer, plan_runs, rows
     from aem_harness.harness.compare.plan_view import assumption_line
-    from aem_harness.harness.compare.terminal import table_of
 
     if target.difference is None:
         raise ConfigError("--run-sd plans for a difference between methods: add --difference POINTS")

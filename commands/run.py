@@ -48,7 +48,8 @@ class Asked:
     agent: Annotated[
         str | None,
         typer.Option(
-            metavar="AGENT", help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute."
+            metavar="AGENT",
+            help="gold, empty, replay:NAME, bash, deepswe, command:PROGRAM, or module.path:attribute (default: bash).",
         ),
     ] = None
     dataset: Annotated[
@@ -56,7 +57,7 @@ class Asked:
         typer.Option(
             "--set",
             metavar="NAME|FILE",
-            help="verified, lite, full, multilingual, sample, tiny, or a .json, .jsonl or .parquet file.",
+            help=f"{options.SETS} (default: sample).",
         ),
     ] = None
     arm: Annotated[
@@ -84,7 +85,9 @@ class Model:
     endpoint: Annotated[
         list[str] | None, typer.Option(metavar="URL", help="Base URL of an OpenAI-compatible server. Repeatable.")
     ] = None
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model name at the endpoint.")] = None
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model name at the endpoint (default: the only one there).")
+    ] = None
     checkpoint: Annotated[
         str | None,
         typer.Option(

@@ -32,9 +32,9 @@ The same bytes again, or one line on what has changed; on another machine, with 
 
   aem table --again paper/main.tex runs/base runs/aem
 
-Columns: tasks seeds rollouts lost resolved resolved-like official highest difference difference-like p p-like moved
-verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of `aem compare` by its name with dashes
-(response-entropy, steps-per-resolved, ...), its paired difference as NAME:diff.
+Columns: tasks seeds rollouts lost resolved resolved-like official highest adjusted adjusted-difference difference
+difference-like p p-like moved verdict model, pass@K, pass^K, difficulty, repository, year, and every metric of
+`aem compare` by its name with dashes (response-entropy, steps-per-resolved, ...), its paired difference as NAME:diff.
 """
 
 
@@ -105,7 +105,7 @@ def table(
         write_text(out, made.text)
     if not again:
         path = remember(made, out.parent if out else TABLES)
-        typer.echo(f"inputs: {path}", err=True)
+        typer.echo(f"inputs, for --again: {path}", err=True)
 
 
 def _options(out: Path | None, registered: Path | None, how: Pairing, look: Form) -> "TableOptions":

@@ -13,7 +13,7 @@ from aem_harness.harness.compare.records import Estimate, Interval
 from aem_harness.harness.compare.values import Floats, TaskValues, difference
 
 FEW = "upper bound: too few rollouts for a better estimate of run noise"
-FEW_MOVED = "few tasks changed, so their spread tells little: as wide as if none had"
+FEW_MOVED = "few tasks changed, so the interval is as wide as if none had"
 FEW_DF = 3.0  # of repositories: below it they are said to be few
 ONE_ROLLOUT = "upper bound: run noise and task spread cannot be separated with one rollout per task, or if all agree"
 
@@ -69,7 +69,9 @@ def like_these(
     else:
         variance, df = float(sample.values.var(ddof=1)) / n, n - 1.0
         method = "Student t over tasks"
-        note = "tasks of one repository: no evidence on others" if clustered else "tasks taken as independent"
+        note = (
+            "all tasks are of one repository, and say nothing of others" if clustered else "tasks taken as independent"
+        )
     se, least = float(np.sqrt(variance)), unseen(n, level)
     smallest = float(sample.grain.max()) / n if rate else least / float(special.stdtrit(df, (1 + level) / 2))
     if sample.grain.any() and se < smallest:
@@ -242,7 +244,7 @@ def never_surer(like: Interval, these: Interval) -> Interval:
     if like.high - like.low >= width:
         return like
     se = width / 2 / float(special.stdtrit(like.df, (1 + like.level) / 2))
-    note = _noted(like.note, "the interval for these tasks, which is wider")
+    note = _noted(like.note, "the interval for these tasks is wider, and is taken")
     return these.model_copy(update={"question": like.question, "note": note, "se": se, "df": like.df})
 
 

@@ -89,7 +89,7 @@ def show(rows: Sequence[LedgerRow], console: "Console") -> None:
     """The ledger as a table."""
     from rich.markup import escape
 
-    from aem_harness.harness.compare.terminal import table_of
+    from aem_harness.harness.compare.fitted import table_of
 
     table = table_of("How rollouts ended, and whose fault that is", "arm", ["end", "whose", "rollouts", "lost"])
     for row in rows:

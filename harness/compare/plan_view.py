@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.plan import MOST_SEEDS
 from aem_harness.harness.compare.records import QUESTIONS, Allocation, Components, Plan, Question
-from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.words import amount, chance, percent, points
 from aem_harness.harness.errors import counted
 
@@ -56,7 +56,9 @@ def _legend(plan: Plan) -> Iterator[str]:
 
 
 def _cost(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == round(value) else amount(value)
+    if value >= 100 or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else amount(value)
 
 
 def answers(plan: Plan) -> list[str]:
@@ -66,7 +68,7 @@ def answers(plan: Plan) -> list[str]:
         name, _, question = key.partition(", ")
         target = plan.difference if name == "difference" else plan.margin
         assert target is not None
-        aim = f"{100 * target:+.1f} points" if name == "difference" else f"no drop of {100 * target:.1f} points"
+        aim = f"{100 * target:+.1f} points" if name == "difference" else f"at most {100 * target:.1f} points worse"
         if seeds is None:
             out.append(_never(plan, aim, question) if key in plan.never else _many(plan, aim, question))
             continue

@@ -1,15 +1,15 @@
 """A comparison in the terminal: the answer first, then tables with their n, their seeds and their question."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
@@ -70,16 +70,6 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
         out += [_metrics(comparison, section) for section in sections]
         out += _flips(comparison)
     return [*out, _footer(comparison, brief=brief), Text(headline(comparison), "bold")]
-
-
-def table_of(title: str, first: str, others: Sequence[str]) -> Table:
-    """An empty table: a text column and columns of numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.padding, table.collapse_padding, table.show_edge = (0, 1, 0, 1), True, False
-    table.add_column(first, overflow="fold", min_width=12)
-    for name in others:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
 
 
 # --- rates and differences ------------------------------------------------------------------------------------------
@@ -253,7 +243,8 @@ def _heads(comparison: Comparison, candidates: int, mean: str, change: str) -> l
         return ["arm", mean]
     if candidates == 1:
         before, after = comparison.baseline, next(a.arm for a in comparison.arms if a.arm != comparison.baseline)
-        return [stacked(before) + " %" * (mean == "%"), stacked(after), change, level, "p"]
+        unit = " %" * (mean == "%")
+        return [stacked(before) + unit, stacked(after) + unit, change, level, "p"]
     return ["arm", mean, change, level, "p"]
 
 
@@ -300,16 +291,16 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         found = [flip for flip in comparison.flips if (flip.baseline, flip.candidate) == pair]
         if not found or contrast.label:
             continue
-        heading = f"Changed tasks, {title_of(contrast)}: {len(found)}, the surest first"
+        count = f"{len(found)}, the surest first" if len(found) <= SHOWN else f"the surest {SHOWN} of {len(found)}"
+        heading = f"Changed tasks, {title_of(contrast)}: {count}"
         parted = any(flip.step is not None for flip in found)
         table = table_of(
             heading, "task", ["before", "after", "probability, %", *(["differ from turn"] if parted else [])]
         )
         for flip in found[:SHOWN]:
             table.add_row(escape(flip.instance_id), *_flip_cells(flip, parted=parted))
-        table.caption_justify = "left"
-        table.caption = "probability: that the resolved rate truly changed" + _how_to_read(found[0])
-        out.append(table)
+        lines = ["probability: that the resolved rate truly changed", *_how_to_read(found[0])]
+        out.append(Group(table, *(f"[dim]{line}[/dim]" for line in lines)))
     unique = {arm: tasks for arm, tasks in comparison.unique.items() if tasks}
     if unique:
         lines = [f"{arm}: {len(tasks)} ({listed(tasks, most=4)})" for arm, tasks in unique.items()]
@@ -327,12 +318,12 @@ def _flip_cells(flip: Flip, *, parted: bool) -> list[str]:
     return [*rates, sureness(flip), *turn]
 
 
-def _how_to_read(flip: Flip) -> str:
+def _how_to_read(flip: Flip) -> list[str]:
     """The command that shows a trajectory of the first flip, where it lies in a run folder."""
     path = Path(flip.trajectories[1])
     if len(path.parents) < 4 or path.parents[2].name != "rollouts":
-        return ""
-    return escape(f"; read one: aem show {path.parents[3]} {flip.instance_id} --seed {path.parent.name}")
+        return []
+    return [escape(f"read one: aem show {path.parents[3]} {flip.instance_id} --seed {path.parent.name}")]
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
@@ -347,18 +338,18 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
         lines.append("marked: resolved by a patch or a log with a grave integrity mark (audit.json of the run)")
     if any(arm.regraded for arm in comparison.arms):
         lines.append(
-            "tampered: of the resolved rollouts that were graded again with canaries; there, they count as failures"
+            "tampered: of the resolved rollouts that were graded again with canaries; that row counts them as failures"
         )
     if comparison.passes and not brief:
         lines.append("pass@k: one of k rollouts resolves the task; pass^k: all k do")
-    if len(comparison.contrasts) > 1 or comparison.groups or comparison.metrics:
+    if len(comparison.contrasts) > 1 or (not brief and (comparison.groups or comparison.metrics)):
         lines.append(
             "alone: the p-value before Holm; an interval is of its row alone, and may exclude what Holm does not"
         )
     lines += [*reused_words(comparison), *comparison.sensitivity, *grader_words(comparison.grader)]
     lines += [comparison.registration] if comparison.registration else []
     lines += [f"whose fault an exit status is, {ends_words(comparison.ends)}"] if comparison.ends else []
-    if _any_bound(comparison):
+    if _any_bound(comparison, brief=brief):
         lines.append("* from an upper bound of the run noise: one rollout per task, too few rollouts, or all equal")
     for name in ("grader", "dataset", "scaffold"):
         values = {arm.versions.get(name) or "unknown" for arm in comparison.arms}
@@ -367,8 +358,11 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
     return "[dim]" + escape("\n".join(lines)) + "[/dim]"
 
 
-def _any_bound(comparison: Comparison) -> bool:
-    estimates = [arm.resolved for arm in comparison.arms]
-    estimates += [one for row in comparison.metrics for one in row.differences.values()]
-    estimates += [one for group in comparison.groups for one in group.differences.values()]
+def _any_bound(comparison: Comparison, *, brief: bool) -> bool:
+    """Whether a star is shown."""
+    estimates = [arm.resolved for arm in comparison.arms] + [one.difference for one in comparison.contrasts]
+    if not brief:
+        estimates += [one.estimate for one in comparison.pass_differences]
+        estimates += [one for row in comparison.metrics for one in row.differences.values()]
+        estimates += [one for group in comparison.groups for one in group.differences.values()]
     return any(one.these.bound for one in estimates)

@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from aem_harness.harness.compare.arms import sample
 from aem_harness.harness.compare.decisions import holm
+from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.intervals import estimate, estimate_difference, p_value
 from aem_harness.harness.compare.records import Estimate
-from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.values import TaskValues, difference
 from aem_harness.harness.compare.words import adjusted_p, bracket, percent, points
 from aem_harness.harness.errors import ConfigError, DataError, counted, listed

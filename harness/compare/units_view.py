@@ -8,8 +8,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.records import RunComparison, RunContrast
-from aem_harness.harness.compare.terminal import table_of
 from aem_harness.harness.compare.verdicts import COLOURS
 from aem_harness.harness.compare.words import adjusted_p, bracket, p_words, percent, points
 

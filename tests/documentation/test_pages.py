@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from aem_harness.cli import app
 from tests.conftest import ROOT
@@ -93,6 +94,14 @@ def test_examples_of_help_fit_a_terminal_of_80_columns_and_prose_is_left_to_it()
         assert not [line for line in lines if line.startswith(" ") and len(line) > 78], name
         pairs = pairwise(lines)
         assert not [after for before, after in pairs if before[-1:].strip() and after[:1].islower()], name
+
+
+def test_help_names_no_python_types_and_cuts_no_choice():
+    for name, _ in leaves("", AEM):
+        shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "80"}).output
+        assert "--help" in shown
+        assert not re.search(r"<(bool|str|int|float|path|list\[)", shown, re.IGNORECASE), name
+        assert not re.search(r"<[\w|-]+ *│", shown), f"a choice in two lines: {name}"
 
 
 def test_every_option_that_a_page_gives_to_a_command_exists():

@@ -424,6 +424,10 @@ def test_calibrate_prints_a_line_for_every_drop(table, capsys):
     assert aem("calibrate", "--surface", "deepswe", "--tasks", 30, "--trials", 3, "--fresh") == 0
     assert "baseline run beside it" in capsys.readouterr().out
     assert aem("calibrate") == 4
+    assert aem("calibrate", "--from", table, "--trials", 3) == 4
+    assert "name one with --baseline" in capsys.readouterr().err
+    one = write(table.with_name("one.csv"), {"base": ARMS["base"]})
+    assert aem("calibrate", "--from", one, "--trials", 3, "--margin", 10) == 0
     assert aem("calibrate", "--surface", "deepswe", "--drops", "x") == 4
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from statsmodels.stats.proportion import proportion_confint
 from typer.testing import CliRunner
 
@@ -426,6 +427,18 @@ def test_a_comparison_fits_eighty_columns(comparison: Comparison) -> None:
 
     text = to_text(comparison, width=80)
     assert max(len(line) for line in text.splitlines()) <= 80
+    assert not [line for line in text.splitlines() if line.count("[") != line.count("]")], "intervals in two lines"
+
+
+def test_the_lines_under_a_comparison_explain_what_it_shows_and_nothing_else(comparison: Comparison) -> None:
+    from aem_harness.harness.compare.terminal import show
+
+    for brief in (False, True):
+        text = io.StringIO()
+        show(comparison, Console(file=text, width=80), brief=brief)
+        shown = text.getvalue()
+        assert ("]*" in shown) == ("* from an upper bound" in shown)
+        assert ("(p adjusted, Holm)" in shown) == ("alone: the p-value" in shown)
 
 
 def two_way_arms(folder: Path, seeds: int = 3) -> Path:
