@@ -12,22 +12,31 @@ from aem_harness.harness.sandbox.engine import client, current, explained, unrea
 
 MIRROR = "AEM_IMAGE_MIRROR"  # environment variable: a registry that is asked in the place of an image's own
 
-_LIMITED = re.compile(r"toomanyrequests|rate limit|429 Too Many", re.IGNORECASE)
+# Words of Docker, of its image store in containerd, and of Podman; the kinds are looked for in this order.
+_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_LIMITED = re.compile(r"too ?many ?requests|rate limit|429 Too Many|quota exceeded", re.IGNORECASE)
+# What no waiting repairs, and is not the image's: settings of the engine, of a proxy, or the engine's own store.
+_BROKEN = re.compile(
+    r"x509|HTTP response to HTTPS client|malformed HTTP|unsupported protocol|executable file not found"
+    r"|tls: (?:failed to verify|first record|handshake failure|protocol version|unrecognized name|unknown|bad cert)"
+    r"|https?://[^\s\"]+\"?: (?:Forbidden|Proxy Authentication Required)"
+    r"|(?<!denied: )permission denied|snapshot sha256:\w+ does not exist|layer does not exist|lease \S+: not found",
+    re.IGNORECASE,
+)
 _FAILING = re.compile(
-    r"unexpected (?:http )?status.*: 5\d\d|\b50[0234]\b|EOF|connection reset|broken pipe|request canceled"
-    r"|deadline exceeded|context canceled|filesystem layer verification failed|i/o error"
+    r"unexpected (?:http )?status.*: 5\d\d|\b50[0234]\b|\b(?:HTTP|status code|registry) 5\d\d\b|\bEOF\b"
+    r"|connection reset|broken pipe|request canceled|deadline exceeded|context canceled|i/o error"
+    r"|verification failed|unexpected commit|failed size validation|digest did not match"
     r"|closed (?:idle|network) connection|connection closed|net/http: |http2: |stream error",
+    re.IGNORECASE,
+)
+_NOWHERE = re.compile(
+    r"manifest unknown|name unknown|not found|does not exist|no matching manifest|no image found|denied|unauthorized",
     re.IGNORECASE,
 )
 # An engine's request that had no answer at all, whatever the words: Go's form of it. A few of these last.
 _UNANSWERED = re.compile(r"""\b(?:Get|Head|Post|Put) "?https?://[^\s"]+"?: """)
-_LASTING = re.compile(
-    r"x509|tls: |HTTP response to HTTPS client|malformed HTTP|credentials|unsupported protocol|redirects", re.IGNORECASE
-)
-_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_NOWHERE = re.compile(
-    r"manifest unknown|not found|does not exist|no matching manifest|denied|unauthorized", re.IGNORECASE
-)
+_LASTING = re.compile(r"tls: |credentials|redirects", re.IGNORECASE)
 _HERE = ("Download complete", "Extracting", "Pull complete", "Already exists")
 
 
@@ -197,7 +206,7 @@ def _without(image: str, words: str) -> str:
     """An engine's words without the image's name, in which `503` means nothing. A name that is a word is left in."""
     repository, tag = split(image)
     path = repository.partition("/")[2] or repository
-    for one in (f"{repository}:{tag}", repository, path, f"manifests/{tag}"):
+    for one in (f"{repository}:{tag}", repository, path, f"manifests/{tag}", f"manifest {tag}"):
         if not one.isalpha():
             words = re.sub(rf"(?<![\w.-]){re.escape(one)}(?![\w-])", "", words)
     return words
@@ -213,6 +222,8 @@ def _kind(words: str, error: Exception | None) -> type[EnvironmentFault | DiskFa
     if _LIMITED.search(words):
         return RegistryAway
     if error is not None and status is None:  # the engine's connection
+        return EnvironmentFault
+    if _BROKEN.search(words):
         return EnvironmentFault
     if unreached(Exception(words)) or _FAILING.search(words):  # Podman says "not found" of a registry that is away
         return RegistryAway

@@ -122,3 +122,45 @@ def test_why_a_pull_failed_is_read_from_the_words_around_the_image_s_name(image,
     why = Pull(image, mirror="")._why(words)
     assert type(why) is fault
     assert shown in str(why)
+
+
+AWAY, BROKEN = RegistryAway, EnvironmentFault
+PODMAN = 'initializing source docker://r:5000/x:1: pinging container registry r:5000: Get "https://r:5000/v2/": '
+STORE = "failed to prepare extraction snapshot: parent snapshot sha256:bb does not exist: not found"
+
+
+@pytest.mark.parametrize(
+    ("image", "words", "fault"),
+    [
+        ("x/y:1", "fetching blob: too many requests to registry", AWAY),
+        ("x/y:1", "denied: Quota exceeded for quota metric 'Requests per project per region'", AWAY),
+        ("x/y:1", "unexpected status code https://r.example/v2/x/y/blobs/sha256:aa: 429 Too Many Requests", AWAY),
+        ("x/y:1", "error parsing HTTP 524 response body: invalid character '<'", AWAY),
+        ("x/y:1", 'failed commit on ref "layer-sha256:aa": unexpected commit digest sha256:bb', AWAY),
+        ("x/y:1", "Digest did not match, expected sha256:aa, got sha256:bb", AWAY),
+        ("x/y:1", PING + "proxyconnect tcp: dial tcp 127.0.0.1:3128: connect: connection refused", AWAY),
+        ("x/y:1", PING + "Service Unavailable", AWAY),
+        ("x/y:1", PING + "net/http: TLS handshake timeout", AWAY),
+        ("x/y:1", PING + "Proxy Authentication Required", BROKEN),
+        ("x/y:1", PING + "Forbidden", BROKEN),
+        ("x/y:1", PING + "proxyconnect tcp: tls: first record does not look like a TLS handshake", BROKEN),
+        ("r:5000/x:1", PODMAN + "http: server gave HTTP response to HTTPS client", BROKEN),
+        ("r:5000/x:1", PODMAN + "tls: failed to verify certificate: x509: certificate has expired", BROKEN),
+        ("r:5000/x:1", PODMAN + "dial tcp 1.2.3.4:5000: connect: connection refused", AWAY),
+        ("x/y:1", STORE, BROKEN),
+        ("x/y:1", "failed to register layer: layer does not exist", BROKEN),
+        ("x/y:1", 'lease "1": not found', BROKEN),
+        ("x/y:1", "open /var/lib/containers/storage/overlay: permission denied", BROKEN),
+        ("x/y:1", 'exec: "docker-credential-x": executable file not found in $PATH', BROKEN),
+        ("x/y:1", "denied: permission denied", NoImage),
+        ("x/y:1", "may require authorization: authorization failed: no basic auth credentials: access denied", NoImage),
+        ("x/y:1", 'no image found in manifest list for architecture "arm64", variant "v8", OS "linux"', NoImage),
+        ("x/y:1", "name unknown: Repository name not known to registry", NoImage),
+        ("x/y:503", "reading manifest 503 in docker.io/x/y: manifest unknown", NoImage),
+        ("geoforge:1", "pull access denied for geoforge, repository does not exist", NoImage),
+        ("layer:1", "pull access denied for layer, repository does not exist", NoImage),
+    ],
+)
+def test_what_waiting_repairs_is_told_from_what_the_engine_lacks_and_from_a_missing_image(image, words, fault):
+    """In the words of Docker, of its image store in containerd, and of Podman."""
+    assert type(Pull(image, mirror="")._why(words)) is fault
