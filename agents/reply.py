@@ -13,11 +13,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from aem_harness.agents.entropy import method, token_entropy
-from aem_harness.harness.run.thoughts import field_in
+from aem_harness.harness.run.thoughts import ALL_REASONING, field_in
 from aem_harness.harness.types import Completion
 
-# findings/vllm-takes-a-reply-without-a-thought-for-a-thought.sh; or the model thought, and said nothing.
-ALL_REASONING = "all of it is reasoning: a thought, or what the server's reasoning parser takes for one"
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
 
 
@@ -52,13 +50,14 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
         odd.append("no usage")
     field = field_in(message)
     content = _text(message.get("content"), odd)
+    reasoning = _text(message[field], odd) if field else ""
     calls = _tool_calls(message.get("tool_calls"), odd)
-    if field and finish_reason == "stop" and not (content.strip() or calls):
+    if reasoning.strip() and finish_reason == "stop" and not (content.strip() or calls):
         odd.append(ALL_REASONING)
     tokens, logprobs, entropies = _logprobs(choice.get("logprobs"), vocabulary, odd)
     return Completion(
         content=content,
-        reasoning=_text(message[field], odd) if field else "",
+        reasoning=reasoning,
         reasoning_field=field if field and isinstance(message[field], str) else "",
         tool_calls=calls,
         finish_reason=_unicode(finish_reason, odd),

@@ -49,6 +49,11 @@ def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
     if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
         ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
         said.append(f"{len(differs)} graded trees differ from what the agent left (tree_differs in grade.json): {ids}")
+    if alone := sum(one.rollout.get("thoughts_alone") or 0 for one in known):
+        said.append(
+            f"{alone} replies were thoughts in a field of their own and nothing else, and count as malformed: the "
+            "model ended there, or the server's reasoning parser takes plain replies for thoughts (docs/agents.md)"
+        )
     if line := _thoughts(known, store.begun("agent") or {}):
         said.append(line)
     return said

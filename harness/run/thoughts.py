@@ -11,6 +11,8 @@ from typing import Any
 # Where servers put what their reasoning parser took out of the text: vLLM since 0.11.2; SGLang, DeepSeek, llama.cpp.
 # Of a server that says both, the first is read by all its releases that read any.
 FIELDS = ("reasoning", "reasoning_content")
+# findings/vllm-takes-a-reply-without-a-thought-for-a-thought.sh; or the model thought, and said nothing.
+ALL_REASONING = "all of it is reasoning: a thought, or what the server's reasoning parser takes for one"
 AGENTS = ("bash", "deepswe")  # whose descriptions say what they do with thoughts: nothing where they drop them
 
 

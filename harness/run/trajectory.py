@@ -8,7 +8,7 @@ from typing import Any
 
 from aem_harness.harness.errors import DataError
 from aem_harness.harness.io import append_line, read_json, read_json_lines, write_json
-from aem_harness.harness.run.thoughts import Reply, Thoughts, thought_in
+from aem_harness.harness.run.thoughts import ALL_REASONING, Reply, Thoughts, thought_in
 from aem_harness.harness.types import ExitStatus
 
 FORMAT = "mini-swe-agent-1.1"
@@ -76,7 +76,8 @@ class Summary:
     log-probabilities. `gpu_seconds` is the sum over responses of their share of the server's GPUs (see
     `aem_harness.agents.accelerator`); None if no response has one: the server has no GPU, or their number is unknown.
     `thoughts` counts responses whose thoughts the server took out of the text, `thoughts_lost` those of them whose
-    thoughts are missing in a later prompt: at least so many, as long observations hide it.
+    thoughts are missing in a later prompt: at least so many, as long observations hide it. `thoughts_alone` counts
+    responses that were taken out as a whole.
     """
 
     def __init__(self) -> None:
@@ -88,6 +89,7 @@ class Summary:
         self.model_seconds = 0.0
         self.tool_seconds = 0.0
         self.gpu_seconds: float | None = None
+        self.alone = 0
         self._thoughts = Thoughts()
         self._entropies: list[float] = []
 
@@ -106,6 +108,7 @@ class Summary:
             self.gpu_seconds = (self.gpu_seconds or 0.0) + extra["gpu_seconds"]
         if extra.get("mean_entropy") is not None:
             self._entropies.append(extra["mean_entropy"])
+        self.alone += ALL_REASONING in (extra.get("anomalies") or ())
         self._thoughts.add(_sizes(message))
 
     def facts(self) -> dict[str, Any]:
@@ -121,6 +124,7 @@ class Summary:
             "malformed": self.malformed,
             "thoughts": self._thoughts.replies,
             "thoughts_lost": self._thoughts.lost,
+            "thoughts_alone": self.alone,
         }
 
 

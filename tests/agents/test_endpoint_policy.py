@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from aem_harness.agents.calls import STALE, seconds_of
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
 from aem_harness.agents.refusals import base_url, unanswered
-from aem_harness.agents.reply import ALL_REASONING, Unreadable, read_reply
+from aem_harness.agents.reply import Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
+from aem_harness.harness.run.thoughts import ALL_REASONING
 from aem_harness.harness.web import reserve_port, trusted
 from tests.agents.model_server import Handler, ModelServer, chat, model_server, say
 

@@ -184,6 +184,17 @@ def test_text_that_the_scaffold_leaves_out_is_no_lost_thought():
     assert summary.facts()["thoughts_lost"] == 0
 
 
+def test_replies_that_are_thoughts_alone_are_malformed_and_counted_apart(tmp_path):
+    alone = {"role": "assistant", "content": None, "reasoning": "```bash\nls\n```"}
+    blank = {"role": "assistant", "content": "", "reasoning": "\n"}
+    _, recorded = conversation(tmp_path / "r", alone, blank, LOOK | {"reasoning": "Look first."}, DONE)
+    summary = Summary()
+    for message in recorded:
+        summary.add({"extra": {}, **message})
+    facts = summary.facts()
+    assert (facts["malformed"], facts["thoughts_alone"]) == (2, 1)
+
+
 @pytest.mark.parametrize("response", [None, "repr", {}, {"choices": []}, {"choices": [None]}])
 def test_responses_of_any_shape_are_summed_up(response):
     message = reply(100, 50, "t")
@@ -220,6 +231,7 @@ class Store:
             {"thoughts": 3, "thoughts_lost": 2},
             "^at least 2 of 3 replies.*the agent does not send them back, or",
         ),
+        ({"kind": "bash", "thoughts": "send"}, {"thoughts": 3, "thoughts_alone": 2}, "^2 replies .*count as malformed"),
         ({"kind": "bash"}, {}, ""),  # journals of earlier releases
     ],
 )
