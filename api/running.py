@@ -48,7 +48,7 @@ class Finished:
 
     `ends` are the exit statuses of each outcome's rollouts. `suspect` are the instances that are resolved, but with a
     grave integrity mark. `vain` says what is likely wrong where nearly all ended alike without having worked; `remarks`
-    what else a reader has to know.
+    what else a reader has to know. `unaudited`: resolved rollouts whose canaries were lost to infrastructure.
     """
 
     folder: Path
@@ -60,6 +60,7 @@ class Finished:
     ends: "Mapping[str, Counter[str]]" = field(default_factory=dict)
     vain: str = ""
     remarks: Sequence[str] = ()
+    unaudited: int = 0
 
     @property
     def lost(self) -> int:
@@ -68,7 +69,7 @@ class Finished:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_INFRASTRUCTURE if self.lost or self.vain else EXIT_OK
+        return EXIT_INFRASTRUCTURE if self.lost or self.vain or self.unaudited else EXIT_OK
 
     @property
     def outcomes(self) -> "pd.DataFrame":
@@ -385,10 +386,11 @@ def perform(
             known.architecture = here.site.architecture()
         _say_what_is_found(store, here.site.reap(), console)
         _run(store, selection, driver, keys, console, here, known, retry_infrastructure=retry_infrastructure)
+        unaudited = 0
         if canary is not None:
             how: dict[str, Any] = {"share": canary, "workers": here.grade_workers, "site": here.site}
-            audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
-    return _finished(store, keys)
+            unaudited = audit(store.folder, selection.tasks, store.config, store.progress, console, **how)
+    return _finished(store, keys, unaudited)
 
 
 def _say_what_is_found(store: "RunStore", reaped: int, console: "Console") -> None:
@@ -452,7 +454,7 @@ def _run(
             write_reports(store.folder, selection.tasks, store.progress)
 
 
-def _finished(store: "RunStore", keys: "Sequence[Key]") -> Finished:
+def _finished(store: "RunStore", keys: "Sequence[Key]", unaudited: int) -> Finished:
     from aem_harness.harness.run.alike import alike
     from aem_harness.harness.run.counts import ends, outcomes, remarks
 
@@ -467,6 +469,7 @@ def _finished(store: "RunStore", keys: "Sequence[Key]") -> Finished:
         ends=ends(store, keys),
         vain=alike(done) if store.config.stop_alike else "",
         remarks=remarks(store, keys),
+        unaudited=unaudited,
     )
 
 

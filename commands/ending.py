@@ -30,4 +30,7 @@ def conclude(finished: "Finished", console: "Console") -> int:
         console.print(f"[yellow]warning:[/] {finished.vain}", highlight=False, soft_wrap=True)
     if finished.lost:
         console.print(f"{counted(finished.lost, 'rollout')} lost to infrastructure; repeat with --retry infra")
+    if finished.unaudited:
+        lost = counted(finished.unaudited, "regrade")
+        console.print(f"{lost} with canaries lost to infrastructure; the same command, or aem audit, repeats them")
     return finished.exit_code

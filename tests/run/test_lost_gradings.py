@@ -1,7 +1,9 @@
 """Commands that grade stored patches again end with exit code 3 where gradings were lost, and repeat those alone."""
 
+import json
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aem_harness.api import grading, sites
+from aem_harness.api import grading, running, sites
 from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import EnvironmentFault
@@ -67,6 +69,9 @@ class Site:
     def reap(self) -> int:
         return 0
 
+    def ahead(self, gradings: int) -> int:
+        return gradings
+
     def close_all(self) -> None: ...
 
     def services(self) -> dict[str, Any]:
@@ -109,3 +114,33 @@ def test_lost_gradings_end_the_command_with_the_code_of_infrastructure_and_are_r
     assert (done.exit_code, asked) == (0, [first]), done.output
     done, asked = command(name, {first})
     assert (done.exit_code, asked) == (0, []), "nothing is left to do, so nothing is lost"
+
+
+def test_a_run_whose_canaries_were_lost_ends_with_the_code_of_infrastructure_and_repeats_them(tmp_path, monkeypatch):
+    """It ended with 0, as if all that was asked for had been done."""
+    lost: set[str] = set()
+    site = Site(lost)
+    monkeypatch.setattr(site, "grade", partial(resolved, site))
+
+    @contextmanager
+    def opened(*_: Any, **__: Any) -> Any:
+        yield SimpleNamespace(site=site, workers=1, grade_workers=1)
+
+    monkeypatch.setattr(running, "opened", opened)
+    monkeypatch.chdir(tmp_path)
+    gold = [{"instance_id": t.instance_id, "model_name_or_path": "g", "model_patch": t.patch} for t in TASKS]
+    Path("gold.json").write_text(json.dumps(gold))
+    words = ["grade", "gold.json", "--set", "tiny", "--canary", "1"]
+    lost.add(TASKS[0].instance_id)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 3, done.output
+    assert "1 regrade with canaries lost to infrastructure" in " ".join(done.output.split())
+    lost.clear()
+    site.asked.clear()
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, site.asked) == (0, [TASKS[0].instance_id]), done.output
+
+
+def resolved(site: Site, task: Task, _: Any, folder: Path, __: Any) -> Grade:
+    (folder / REPORT).write_text("{}")
+    return Grade(instance_id=task.instance_id, outcome=Outcome.RESOLVED)
