@@ -1,7 +1,7 @@
 """How many rollouts of a run ended in which way."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aem_harness.harness.run.origin import REUSES, reuse_line, reuse_of
@@ -49,29 +49,29 @@ def remarks(store: RunStore, keys: Sequence[Key]) -> list[str]:
     if differs := [one for one in known if one.grade and one.grade.get("tree_differs")]:
         ids = ", ".join(sorted({one.rollout["instance_id"] for one in differs})[:3])
         said.append(f"{len(differs)} graded trees differ from what the agent left (tree_differs in grade.json): {ids}")
-    if alone := sum(one.rollout.get("thoughts_alone") or 0 for one in known):
-        said.append(
-            f"{alone} replies were thoughts in a field of their own and nothing else, and count as malformed: the "
-            "model ended there, or the server's reasoning parser takes plain replies for thoughts (docs/agents.md)"
-        )
-    if line := _thoughts(known, store.begun("agent") or {}):
-        said.append(line)
+    said += _thoughts(known, store.begun("agent") or {})
     return said
 
 
-def _thoughts(known: Sequence[Progress], agent: Mapping[str, Any]) -> str:
-    """Does the model see its earlier thoughts? Empty where it does, or has none apart from its text."""
-    apart, lost = (sum(one.rollout.get(name) or 0 for one in known) for name in ("thoughts", "thoughts_lost"))
+def _thoughts(known: Sequence[Progress], agent: Mapping[str, Any]) -> Iterator[str]:
+    """Do replies hold more than thoughts, and does the model see its earlier ones? Nothing where all is well."""
+    names = ("thoughts", "thoughts_lost", "thoughts_alone")
+    apart, lost, alone = (sum(one.rollout.get(name) or 0 for one in known) for name in names)
+    some = "" if all("thoughts" in one.rollout for one in known) else "at least "  # earlier releases counted none
     does = done_with(agent)
+    if alone:
+        yield (
+            f"{some}{alone} replies were thoughts in a field of their own and nothing else, and count as malformed: "
+            "the model ended there, or the server's reasoning parser takes plain replies for thoughts (docs/agents.md)"
+        )
     if apart and does == "drop":
-        return (
-            f"thoughts of {apart} replies, which the server returns in a field of their own, were not sent back "
+        yield (
+            f"thoughts of {some}{apart} replies, which the server returns in a field of their own, were not sent back "
             "(agent_options.thoughts, or a run of an earlier release): the model never sees its earlier thoughts"
         )
-    if lost:
+    elif lost:
         unsent = "" if does else "the agent does not send them back, or "
-        return (
+        yield (
             f"at least {lost} of {apart} replies with thoughts in a field of their own are followed by a prompt that "
             f"lacks these: {unsent}the server or its chat template leaves them out (docs/agents.md)"
         )
-    return ""

@@ -207,9 +207,10 @@ def test_responses_of_any_shape_are_summed_up(response):
 class Store:
     """As much of a run's store as its remarks need."""
 
-    def __init__(self, agent, **rollout):
+    def __init__(self, agent, *rollouts):
         self.agent = agent
-        self.progress = {("a", 0): type("Progress", (), {"rollout": rollout, "grade": None})}
+        known = [type("Progress", (), {"rollout": rollout, "grade": None}) for rollout in rollouts]
+        self.progress = {("a", seed): one for seed, one in enumerate(known)}
 
     def begun(self, fact):
         return self.agent
@@ -236,9 +237,18 @@ class Store:
     ],
 )
 def test_the_end_of_a_run_says_where_the_model_does_not_see_them(agent, facts, said):
-    found = remarks(Store(agent, **facts), [("a", 0)])
+    found = remarks(Store(agent, facts), [("a", 0)])
     assert len(found) == bool(said)
     assert all(re.search(said, line) for line in found)
+
+
+def test_beside_rollouts_of_an_earlier_release_counts_are_said_to_be_minimums():
+    store = Store({"kind": "bash"}, {"steps": 9}, {"thoughts": 3, "thoughts_alone": 2})
+    found = remarks(store, list(store.progress))
+    assert [line.partition(",")[0] for line in found] == [
+        "at least 2 replies were thoughts in a field of their own and nothing else",
+        "thoughts of at least 3 replies",
+    ]
 
 
 @pytest.mark.parametrize(("more", "named"), [({"reasoning": "Look."}, True), ({}, False)])
