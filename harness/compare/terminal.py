@@ -65,7 +65,8 @@ def blocks(comparison: Comparison, *, brief: bool = False) -> list[RenderableTyp
     if not brief:
         out += [*_passes(comparison), *_pass_differences(comparison)]
         out += [_parts(comparison, by) for by in dict.fromkeys(group.by for group in comparison.groups)]
-        out += _interactions(comparison)
+    out += _interactions(comparison, brief=brief)
+    if not brief:
         sections = dict.fromkeys(row.section for row in comparison.metrics if _varied(row))
         out += [_metrics(comparison, section) for section in sections]
         out += _flips(comparison)
@@ -177,9 +178,9 @@ def _pass_differences(comparison: Comparison) -> list[Table]:
     return [table]
 
 
-def _interactions(comparison: Comparison) -> list[RenderableType]:
-    """Whether the difference is another one in other parts: one line each."""
-    lines = interaction_lines(comparison)
+def _interactions(comparison: Comparison, *, brief: bool) -> list[RenderableType]:
+    """Whether the difference is another one in other parts: one line each; if `brief`, only what --cutoff asks."""
+    lines = interaction_lines(comparison, asked=brief)
     if not lines:
         return []
     return ["[bold]Does the difference vary between parts of the tasks?[/]\n" + escape("\n".join(lines))]
@@ -363,6 +364,6 @@ def _any_bound(comparison: Comparison, *, brief: bool) -> bool:
     estimates = [arm.resolved for arm in comparison.arms] + [one.difference for one in comparison.contrasts]
     if not brief:
         estimates += [one.estimate for one in comparison.pass_differences]
-        estimates += [one for row in comparison.metrics for one in row.differences.values()]
+        estimates += [one for row in comparison.metrics if _varied(row) for one in row.differences.values()]
         estimates += [one for group in comparison.groups for one in group.differences.values()]
     return any(one.these.bound for one in estimates)

@@ -64,7 +64,8 @@ def two_way(table: pd.DataFrame, by: str, *, level: float = 0.95) -> TwoWay:
     known = table[table[over].notna() & table[across].notna()]
     rows, columns = (list(dict.fromkeys(known[name].astype(str))) for name in names)
     if min(len(rows), len(columns)) < 2:
-        raise DataError(f"{over}: {listed(rows)}; {across}: {listed(columns)}; at least two of each are needed")
+        found = "; ".join(f"{name}: {listed(seen) or 'none'}" for name, seen in ((over, rows), (across, columns)))
+        raise DataError(f"--two-way needs at least two values in each column, among rollouts that have both; {found}")
     cells = dict(_cells(known, (over, across), rows, columns))
     filled = [
         dict(_cells(known.assign(resolved=known["resolved"].fillna(passed)), (over, across), rows, columns))

@@ -66,10 +66,15 @@ def bracket(interval: Interval | None, *, signed: bool = False) -> str:
     return f"[{write(interval.low)}, {write(interval.high)}]" + ("*" if interval.bound else "")
 
 
-def interaction_lines(comparison: Comparison) -> list[str]:
-    """Whether the difference is another one in other parts of the tasks: a line for each candidate and parting."""
+def interaction_lines(comparison: Comparison, *, asked: bool = False) -> list[str]:
+    """Whether the difference is another one in other parts of the tasks: a line for each candidate and parting.
+
+    With `asked`, only for a date that was asked for.
+    """
     lines = []
     for one in comparison.interactions:
+        if asked and one.change is None:
+            continue
         p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
         if one.change is None:
             lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): p = {p}")

@@ -19,6 +19,8 @@ from aem_harness.harness.errors import ConfigError, DataError, DriftFault, liste
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.schema import tampered, without_tampered
 
+NAMED = 8  # differences between arms that a refusal names; of more, the number
+
 
 def read_arm(outcomes: Outcomes, name: str, *, retries: int) -> Arm:
     """One arm as matrices. A rollout is planned if it has a row; one that was never planned is not lost."""
@@ -117,7 +119,9 @@ def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[st
     refused = [line for line in found if line not in accepted]
     if refused:
         names = listed(sorted({line.split()[0] for line in refused}))
-        raise DriftFault(f"{'; '.join(refused)}; remove the difference, or accept it with --allow ({names})")
+        more = f"; {len(refused) - NAMED} more differences" if len(refused) > NAMED else ""
+        told = "; ".join(refused[:NAMED]) + more
+        raise DriftFault(f"{told}; remove the difference, or accept it with --allow ({names})")
     return accepted
 
 

@@ -219,7 +219,8 @@ def find_inputs(name: str, folder: Path) -> Path:
     for place in places:
         if (place / f"{name}.json").is_file():
             return place / f"{name}.json"
-    raise ConfigError(f"no {name}.json in {', '.join(str(place) for place in places)}: give its path, or the table's")
+    looked = " or ".join(dict.fromkeys("this folder" if place == Path() else str(place) for place in places))
+    raise ConfigError(f"no {name}.json, with a table's inputs, in {looked}: give its path, or that of the table")
 
 
 def _read_inputs(path: Path) -> TableInputs:

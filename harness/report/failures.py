@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -67,17 +68,17 @@ def chosen(failures: Sequence[Failure], words: str) -> list[Failure]:
 def failures_view(run: Path, failures: Sequence[Failure], *, total: int, most: int = 3) -> RenderableType:
     """Causes with their share of the `total` rollouts that ended, and up to `most` examples of each."""
     title = Text(f"{run}: {len(failures)} of {total} rollouts are not resolved", "bold")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("cause", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, collapse_padding=True)
     table.add_column("rollouts", justify="right", no_wrap=True)
     table.add_column("tasks", justify="right", no_wrap=True)
-    table.add_column("for example", overflow="fold")
+    table.add_column("cause, and examples", overflow="fold")
     for name, group in grouped(failures):
         names = [printable(f"{one.name}{f': {one.reason}' if one.reason else ''}") for one in group]
-        more = f"\nand {len(names) - most} more" if len(names) > most else ""
+        shown = [*names[:most], *([f"and {len(names) - most} more"] if len(names) > most else [])]
         tasks = len({one.instance_id for one in group})
         share = f"{len(group)} ({100 * len(group) / total:.0f} %)"
-        table.add_row(Text(printable(name)), share, str(tasks), Text("\n".join(names[:most]) + more, "dim"))
+        examples = Padding(Text("\n".join(shown), "dim"), (0, 0, 0, 2))
+        table.add_row(share, str(tasks), Group(Text(printable(name)), examples))
     return Group(title, table)
 
 

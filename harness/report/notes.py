@@ -12,7 +12,7 @@ STAMPED = ("grader", "scaffold", "dataset")
 STATUS = {"running": "still running", "stopped": "stopped on its results: biased"}
 DIGEST = re.compile(r" [0-9a-f]{12,}$")
 UPPER_BOUND = (
-    "† interval from an upper bound of the run noise: one rollout per task, too few rollouts, or rollouts all "
+    "† interval from an upper bound of the run noise: with one rollout per task, too few rollouts, or rollouts all "
     "alike, it cannot be estimated better."
 )
 
@@ -84,7 +84,7 @@ def _training_runs(comparison: Comparison) -> str:
     """Of how many training runs each arm is, as far as the models that its rollouts name tell."""
     counts = {arm.arm: arm.checkpoints for arm in comparison.arms}
     if not all(counts.values()):
-        return "How many training runs an arm is of is not known: its rollouts name no model."
+        return "It is not known of how many training runs an arm is: its rollouts name no model."
     if set(counts.values()) == {1}:
         return "One checkpoint, that is one training run, an arm: nothing is said of other runs of a method."
     several = ", ".join(f"{n} of {arm}" for arm, n in counts.items())

@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import ConfigError, listed
 from aem_harness.harness.io import read_json
 from aem_harness.harness.report.live import STYLE
 from aem_harness.harness.report.why import cause, end_words, failing, printable, read_tests
@@ -42,7 +42,7 @@ def find_rollout(run: Path, instance: str, seed: int) -> Path:
     matches = [name for name in known if name == instance] or [name for name in known if name.endswith(instance)]
     if len(matches) != 1:
         what = "matches several instances" if matches else "matches no instance"
-        raise ConfigError(f"{instance} {what} of {run}; it has: {', '.join((matches or known)[:8]) or 'none yet'}")
+        raise ConfigError(f"{instance} {what} of {run}; it has: {listed(matches or known) or 'none yet'}")
     folder = run / "rollouts" / matches[0] / str(seed)
     if not folder.is_dir():
         seeds = sorted(path.name for path in folder.parent.glob("[0-9]*") if path.name.isdigit())

@@ -1,10 +1,12 @@
 """Equivalence, pass@k differences, interactions, simultaneous bands: what a paper asks beside the difference."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
@@ -13,6 +15,7 @@ from aem_harness.harness.compare.export import to_text
 from aem_harness.harness.compare.interactions import apart, heterogeneity
 from aem_harness.harness.compare.outcomes import Outcomes, write_csv
 from aem_harness.harness.compare.registration import Registration, now, register
+from aem_harness.harness.compare.terminal import show
 from aem_harness.harness.compare.values import Trials, difference
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.report.again import TableOptions, make_table
@@ -84,6 +87,10 @@ def test_a_gain_on_one_part_only_is_an_interaction_and_an_even_one_is_not() -> N
     assert change.these is not None
     assert change.these.high < -0.5
     assert "issues before and from 2024-01-01: -75.0 points" in to_text(found)
+    text = io.StringIO()
+    show(found, Console(file=text, width=160), brief=True)
+    assert "issues before and from 2024-01-01: -75.0 points" in text.getvalue(), "what was asked for"
+    assert "by difficulty" not in text.getvalue()
 
 
 def test_interaction_tests_reject_as_often_as_stated() -> None:

@@ -101,6 +101,13 @@ def test_a_group_of_settings_is_allowed_by_its_name_and_another_of_like_spelling
         refuse_drift(outcomes(TWO, facts), ("a", "b"), {"agent.budget"})
 
 
+def test_of_many_differences_the_first_are_named_and_the_others_counted():
+    facts = {arm: ArmFacts(arm=arm, agent={f"s{n:02}": arm for n in range(20)}) for arm in "ab"}
+    with pytest.raises(DriftFault, match=r"agent\.s07 differs: a: a; b: b; 12 more differences; remove") as caught:
+        refuse_drift(outcomes(TWO, facts), ("a", "b"))
+    assert "agent.s08" not in str(caught.value)
+
+
 def test_a_different_retry_law_in_the_arms_is_drift():
     facts = {arm: ArmFacts(arm=arm, config={"infra_retries": n}) for arm, n in (("a", 1), ("b", 3))}
     with pytest.raises(DriftFault, match="infra_retries differs"):

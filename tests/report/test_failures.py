@@ -214,6 +214,8 @@ def test_the_command_lists_reads_and_prints_json(run):
     listed = CliRunner().invoke(app, ["failures", str(run)], env={"COLUMNS": "100"})
     assert listed.exit_code == 0, listed.output
     assert "3 of 4 rollouts are not resolved" in " ".join(listed.stdout.split())
+    assert re.search(r"^ *1 \(25 %\) +1 +wrong fix *$", listed.stdout, re.MULTILINE)
+    assert re.search(r"^ +repo__project-1 seed 0\b", listed.stdout, re.MULTILINE), "an example on a line of its own"
     rows = json.loads(CliRunner().invoke(app, ["failures", str(run), "--json"]).stdout)
     assert {(row["instance_id"], row["exit_status"]) for row in rows} >= {("repo__project-2", "agent_crash")}
     whole = CliRunner().invoke(app, ["failures", str(run), "--read", "--cause", "crashed"])

@@ -82,7 +82,7 @@ def test_the_note_says_of_how_many_training_runs_the_arms_are(runs: list[Path]) 
     table = load(runs).table
     for models, words in (
         ({"base": "a", "aem_50": "b"}, "One checkpoint, that is one training run, an arm"),
-        ({"base": "a"}, "How many training runs an arm is of is not known"),
+        ({"base": "a"}, "It is not known of how many training runs an arm is"),
     ):
         named = table.assign(model=table["arm"].astype("object").map(models))
         assert words in FORMATS["markdown"](paper_table(compare(Outcomes(named)), ("resolved",)))
