@@ -25,14 +25,19 @@ def sent(message: Mapping[str, Any]) -> Message:
     return {key: value for key, value in message.items() if key != "extra"}
 
 
-def said(completion: Completion, actions: Sequence[Mapping[str, Any]], thoughts: Thoughts = "send") -> Message:
-    """What the model said, when an action could be read from it."""
+def said(completion: Completion, actions: Sequence[Mapping[str, Any]], thoughts: Thoughts = "drop") -> Message:
+    """What the model said, when an action could be read from it. An agent that sends thoughts says so (`described`)."""
     extra = {"actions": list(actions), **_heard(completion), **facts(completion)}
     return {**_reply(completion), **_thought(completion, thoughts), "extra": extra}
 
 
 def called(
-    text: str, completion: Completion, actions: Sequence[Mapping[str, Any]], thoughts: Thoughts, *, malformed: bool
+    text: str,
+    completion: Completion,
+    actions: Sequence[Mapping[str, Any]],
+    thoughts: Thoughts = "drop",
+    *,
+    malformed: bool,
 ) -> Message:
     """What the model said, where the conversation keeps only `text` of it; the whole reply is under `response`."""
     extra = {"actions": list(actions), **_heard(completion), **facts(completion), "malformed": malformed}

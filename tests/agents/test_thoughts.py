@@ -9,6 +9,7 @@ import pytest
 from aem_harness.agents.bash import SENTINEL, BashAgent, BashOptions
 from aem_harness.agents.build import as_begun, build
 from aem_harness.agents.endpoint_check import look_at_endpoint
+from aem_harness.agents.messages import called, said, sent
 from aem_harness.agents.policy import EndpointPolicy, Retry
 from aem_harness.api.running import Selection, driving, enter_run, quiet
 from aem_harness.api.serving import Served
@@ -18,6 +19,7 @@ from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.instances.load import load
 from aem_harness.harness.run.counts import remarks
 from aem_harness.harness.run.trajectory import Summary
+from aem_harness.harness.types import Completion
 from tests.agents.model_server import model_server, say
 from tests.agents.workplace import LocalEnvironment, Transcript, instance
 
@@ -59,6 +61,14 @@ def test_they_go_back_with_calls_of_tools(tmp_path):
     asked, _ = conversation(tmp_path / "r", said, said | {"tool_calls": [END]}, prompts="bash-tool-1")
     assert asked[2] == said
     assert asked[3]["role"] == "tool"
+
+
+def test_an_agent_of_ones_own_sends_none_without_asking_for_it():
+    """Its description would not say so, and a run that was begun before would go on in another way."""
+    thoughtful = Completion(content="ls", reasoning="Look first.", reasoning_field="reasoning")
+    for message in (said(thoughtful, []), called("ls", thoughtful, [], malformed=False)):
+        assert sent(message) == {"role": "assistant", "content": "ls"}
+        assert message["extra"]["reasoning"] == "Look first."
 
 
 def test_dropped_they_are_recorded_all_the_same(tmp_path):
