@@ -372,13 +372,18 @@ class Sandbox:
         return ContainerDied(f"the container died: exit code {state['ExitCode']}")
 
     def _was_told_to_end(self, when: str) -> bool | None:
-        """Did somebody tell the engine to kill or stop the container, which ended at `when`? None: it has forgotten."""
+        """Did somebody tell the engine to kill or stop the container, which ended at `when`? None: it does not know.
+
+        It has forgotten, or the process that kept the container for it (the shim) is gone: its event says 255 then.
+        """
         ended = datetime.fromisoformat(when).timestamp()
         span = {"since": int(ended) - 60, "until": int(ended) + 1}
         with contextlib.suppress(Exception):
-            events = client().events(**span, filters={"container": self.id}, decode=True)
-            seen = {event.get("Action") or event.get("status") for event in events}
-            return True if seen & {"kill", "stop"} else False if "die" in seen else None
+            events = list(client().events(**span, filters={"container": self.id}, decode=True))
+            if {event.get("Action") or event.get("status") for event in events} & {"kill", "stop"}:
+                return True
+            codes = [event["Actor"]["Attributes"].get("exitCode") for event in events if event.get("Action") == "die"]
+            return False if codes and "255" not in codes else None
         return None
 
     def _alive(self) -> "Container":

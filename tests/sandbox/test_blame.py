@@ -3,6 +3,7 @@
 The shells here are stopped and removed by the test, not by a command of the sandbox.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -123,6 +124,28 @@ def test_a_container_that_nobody_told_the_engine_to_end_is_the_doing_of_what_ran
         box.execute("echo on")
     assert not isinstance(fault.value, ContainerDied)
     assert own_doing(box, fault.value, probe)
+
+
+def test_a_container_whose_keeper_is_gone_is_nobodys_doing(open_sandbox, monkeypatch):
+    """The engine then says of its first process what it says of one that was killed from within: 137."""
+    box = open_sandbox()
+    keepers = [
+        one for one in Path("/proc").glob("[0-9]*/cmdline") if box.id in (said := words_of(one)) and "shim" in said[0]
+    ]
+    if len(keepers) != 1:
+        pytest.skip("the engine's processes are not seen from here")
+    os.kill(int(keepers[0].parent.name), signal.SIGKILL)
+    docker("wait", box.id)
+    monkeypatch.setattr(channel, "PATIENCE", 1)  # the connection stays open
+    with pytest.raises(ContainerDied) as fault:
+        box.execute("echo on", timeout=1)
+    assert not own_doing(box, fault.value, probe)
+
+
+def words_of(cmdline):
+    with contextlib.suppress(OSError):  # the process has ended meanwhile
+        return cmdline.read_text(errors="replace").split("\0")
+    return []
 
 
 def test_where_the_engine_has_forgotten_how_a_container_ended_it_is_nobodys_doing(open_sandbox, monkeypatch):
