@@ -18,10 +18,8 @@ WHOLE, ASIDE, LOOSE, WORDS, ANYWHERE = r"\n", r"\n| (?=[(\[])", r"\n| (?![^\[]*\
 STEPS = (
     (WHOLE, WHOLE, WHOLE),
     (WHOLE, WHOLE, WORDS),
-    (WORDS, WHOLE, WORDS),
     (WORDS, ASIDE, WORDS),
     (WORDS, LOOSE, WORDS),
-    (ANYWHERE, WHOLE, WORDS),
     (ANYWHERE, ASIDE, WORDS),
     (ANYWHERE, LOOSE, WORDS),
 )
@@ -58,10 +56,11 @@ def fit(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
         spare = room - sum(widths)
         if spare < 0:
             continue
-        for at, most in [*enumerate(wanted)][1:]:  # what is left makes numbers whole, then lines of text longer
+        more = min(spare, max(wanted[0] - widths[0], 0))
+        widths[0], spare = widths[0] + more, spare - more
+        for at, most in [*enumerate(wanted)][1:]:  # what the text leaves makes numbers whole
             if most - widths[at] <= spare:
                 widths[at], spare = most, spare - (most - widths[at])
-        widths[0] = min(wanted[0], widths[0] + spare)
         return widths
     return None
 

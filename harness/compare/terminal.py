@@ -361,7 +361,9 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
 
 def _any_bound(comparison: Comparison, *, brief: bool) -> bool:
     """Whether a star is shown."""
-    estimates = [arm.resolved for arm in comparison.arms] + [one.difference for one in comparison.contrasts]
+    rates = (rate for arm in comparison.arms for rate in (arm.resolved, arm.audited, arm.unmarked))
+    contrasts = [one for each in comparison.contrasts for one in (each, each.unmarked)]
+    estimates = [rate for rate in rates if rate] + [one.difference for one in contrasts if one]
     if not brief:
         estimates += [one.estimate for one in comparison.pass_differences]
         estimates += [one for row in comparison.metrics if _varied(row) for one in row.differences.values()]

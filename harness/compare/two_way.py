@@ -64,8 +64,8 @@ def two_way(table: pd.DataFrame, by: str, *, level: float = 0.95) -> TwoWay:
     known = table[table[over].notna() & table[across].notna()]
     rows, columns = (list(dict.fromkeys(known[name].astype(str))) for name in names)
     if min(len(rows), len(columns)) < 2:
-        found = "; ".join(f"{name}: {listed(seen) or 'none'}" for name, seen in ((over, rows), (across, columns)))
-        raise DataError(f"--two-way needs at least two values in each column, among rollouts that have both; {found}")
+        values = "; ".join(f"{name}: {listed(seen) or 'none'}" for name, seen in ((over, rows), (across, columns)))
+        raise DataError(f"--two-way needs at least two values in each column, among rollouts that have both; {values}")
     cells = dict(_cells(known, (over, across), rows, columns))
     filled = [
         dict(_cells(known.assign(resolved=known["resolved"].fillna(passed)), (over, across), rows, columns))
