@@ -18,15 +18,12 @@ from aem_harness.harness.run.thoughts import thought_in
 
 
 def write(run: ExportedRun, out: Path) -> Written:
-    count = lost = 0
+    known = list(run.rollouts())
+    kept = [one for one in known if one.resolved is not None]
     with out.open("w", encoding="utf-8") as handle:
-        for one in sorted(run.rollouts(), key=lambda one: not one.has_thoughts):
-            if one.resolved is None:
-                lost += 1
-                continue
+        for one in sorted(kept, key=lambda one: not one.has_thoughts):
             handle.write(json.dumps(row(run, one), ensure_ascii=False) + "\n")
-            count += 1
-    return Written(count, lost, "without a verdict")
+    return Written(len(kept), len(known) - len(kept), "without a verdict")
 
 
 def row(run: ExportedRun, one: ExportedRollout) -> dict[str, Any]:

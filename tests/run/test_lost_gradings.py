@@ -110,6 +110,7 @@ def test_lost_gradings_end_the_command_with_the_code_of_infrastructure_and_are_r
     assert f"1 {'grading' if name == 'regrade' else 'regrade'} lost to infrastructure" in str(done.exception)
     assert "the same command again" in str(done.exception)
     assert asked == sorted(task.instance_id for task in TASKS)
+    assert "flipped" not in done.output.replace("patches flipped", ""), "a lost grading says nothing of the grader"
     done, asked = command(name, set())
     assert (done.exit_code, asked) == (0, [first]), done.output
     done, asked = command(name, {first})
