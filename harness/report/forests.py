@@ -124,7 +124,7 @@ def _part(groups: Sequence[Group], arm: str, baseline: str, number: int) -> Fore
             )
         )
     caption = f"Difference of {arm} from {baseline} in points, on these tasks; p adjusted over the parts (Holm); "
-    caption += "alone: before it, as the intervals."
+    caption += "alone: before that; so are the intervals."
     title = f"By {by}, {arm} − {baseline}"
     return Forest(title, caption, tuple(rows), plots.axis(scale, signed=True), (by, "tasks: % before → after"))
 

@@ -94,6 +94,14 @@ def test_the_page_asks_for_nothing_from_elsewhere_and_names_every_run(nights):
     assert all(name in page for name in ("step-50", "step-100", "step-150", "BLOCK", TASKS[1]))
 
 
+def test_a_dagger_of_an_interval_is_explained_on_the_page(nights):
+    page, _ = build_overview([nights])
+    found = newest_comparison(read_all([nights])[0])
+    assert found is not None
+    assert "†" in found["sentence"]
+    assert page.count("† From an upper bound") == 1
+
+
 def test_a_damaged_run_is_named_and_hides_nothing(nights):
     (nights / "broken").mkdir()
     (nights / "broken" / "run.json").write_text("{")
