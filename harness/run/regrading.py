@@ -38,7 +38,8 @@ class Again(Record):
 
     @property
     def flipped(self) -> bool:
-        return (self.was is Outcome.RESOLVED) != (self.now is Outcome.RESOLVED)
+        """Not where the new grading was lost to infrastructure."""
+        return self.now is not Outcome.ERROR and (self.was is Outcome.RESOLVED) != (self.now is Outcome.RESOLVED)
 
 
 def read_regrades(folder: Path) -> list[Again]:

@@ -170,11 +170,7 @@ class Verdicts:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _read(self, folder: Path, progress: Mapping[Key, Progress], run: str) -> None:
-        self._unsteady |= {
-            (again.instance_id, again.patch_sha256)
-            for again in read_regrades(folder)
-            if again.flipped and again.now is not Outcome.ERROR
-        }
+        self._unsteady |= {(again.instance_id, again.patch_sha256) for again in read_regrades(folder) if again.flipped}
         for (instance_id, seed), one in progress.items():
             if instance_id in self._tasks:
                 self._note(one, folder / "rollouts" / instance_id / str(seed), run)
