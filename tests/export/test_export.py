@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,18 @@ def test_training_data_leaves_lost_rollouts_out_and_gives_malformed_replies_to_t
     thoughts = [message.get("reasoning_content") for message in rows[0]["messages"]]
     assert thoughts == [None, None, plain(f"Which file? {LONE}"), None, "Look first.", None, None]
     assert not any("reasoning" in message for message in rows[0]["messages"])
+
+
+def test_training_data_reads_nothing_of_lost_rollouts(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    for event in events:
+        event.pop("thoughts", None)  # as earlier releases wrote them
+    (tmp_path / "run" / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (tmp_path / "run" / "rollouts" / NAMES[1] / "1" / f"{NAMES[1]}.traj.json").write_text("{ torn")
+    export(run, "sft", tmp_path / "whole.jsonl")
+    export(tmp_path / "run", "sft", tmp_path / "s.jsonl")
+    assert (tmp_path / "s.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
 
 
 def test_thoughts_of_few_rollouts_are_loaded_by_datasets_with_the_others(tmp_path):
