@@ -80,7 +80,8 @@ def missing(reply: Reply, prompt: int) -> bool:
     """Are the thoughts of `reply`, as good as certainly, missing in the next prompt, of so many tokens?
 
     Tokens are spread over a reply as its characters are. Half of those of the thoughts are left to templates that
-    write calls anew, and to text that is tokenized in another way; a long observation hides the loss.
+    write calls anew, and to text that is tokenized in another way; a long observation hides the loss. What a server
+    left out of the text (what follows a call, in vLLM's parser `hermes`) cannot be told from a loss.
     """
     if not (reply.thought and reply.valid and reply.prompt and reply.completion and prompt):
         return False
