@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from aem_harness.harness import log
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError, in_one_line
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, AemError, in_one_line, of_disk
 
 # typer carries its own copy of click since 0.26 and used the package before: reach the classes through typer itself.
 _ClickException = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
@@ -114,7 +114,8 @@ def main() -> None:
         code = _exit_code(ended)
     except OSError as error:
         log.keep_traceback(error)
-        _complain(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        remedy = ": free or repair the disk, then give the same command again" if of_disk(error) else ""
+        _complain(f"{error.filename or 'this machine'}: {error.strerror or error}{remedy}")
         code = EXIT_INFRASTRUCTURE
     except Exception as error:
         where = log.keep_traceback(error)

@@ -27,7 +27,12 @@ def test_a_failure_of_the_machine_is_one_line_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _main(monkeypatch, OSError(28, "No space left on device", "results/a")) == 3
-    assert capsys.readouterr().err == "error: results/a: No space left on device\n"
+    words = "No space left on device: free or repair the disk, then give the same command again"
+    assert capsys.readouterr().err == f"error: results/a: {words}\n"
+    assert _main(monkeypatch, OSError(5, "Input/output error")) == 3
+    assert "this machine: Input/output error: free or repair the disk" in capsys.readouterr().err
+    assert _main(monkeypatch, OSError(24, "Too many open files")) == 3
+    assert capsys.readouterr().err == "error: this machine: Too many open files\n"
 
 
 @pytest.mark.parametrize(
