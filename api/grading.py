@@ -57,6 +57,7 @@ def grade(
     Raises DataError where nothing in it can be graded.
     """
     console = console or quiet()
+    require_file(Path(predictions))
     selection = choose(dataset, console, tasks)
     return grade_all(
         known(Path(predictions), selection, console),
@@ -68,6 +69,12 @@ def grade(
         reuse=reuse,
         where=where,
     )
+
+
+def require_file(path: Path) -> None:
+    """DataError where the predictions are missing: before a dataset is looked for, which may take long."""
+    if not path.exists():
+        raise DataError(f"no such file: {path}")
 
 
 def known(path: Path, selection: Selection, console: "Console") -> "list[Prediction]":

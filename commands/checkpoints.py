@@ -1,15 +1,19 @@
 """`aem checkpoints`: the registry of policies, as plain files."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from aem_harness.commands import options
 from aem_harness.commands.options import grouped
+
+if TYPE_CHECKING:
+    from aem_harness.aem_checkpoints.registry import Entry
 
 ADD = """
 The output of aem train, with its card; a folder of full weights:
@@ -132,18 +136,29 @@ def list_(registry: options.RegistryFolder = None) -> None:
 
     from aem_harness.aem_checkpoints.registry import Registry
 
-    table = Table(
-        "name", "weights", "method", "step", "parent or base", "licence", box=box.SIMPLE_HEAD, show_edge=False
-    )
-    table.add_column("where", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True)
+    for column in ("name", "weights", "method", "step", "parent or base", "licence", "where"):
+        table.add_column(column, overflow="fold")
     for entry in Registry(registry).entries():
         card = entry.card
         method = " ".join(dict.fromkeys(part for part in (card.method.kind, card.method.base) if part))
         step = "" if card.step is None else str(card.step)
         table.add_row(
-            card.name, card.weights, method, step, card.base_model or card.parent, card.licence, entry.location
+            card.name, card.weights, method, step, card.base_model or card.parent, card.licence, _where(entry)
         )
     Console().print(table)
+
+
+def _where(entry: "Entry") -> str:
+    """Where the weights are, as short as can be."""
+    from aem_harness.aem_checkpoints.registry import SHIPPED
+
+    if entry.folder is None:
+        return entry.location
+    if entry.folder.is_relative_to(SHIPPED.resolve()):
+        return "shipped"
+    here = Path.cwd()
+    return str(entry.folder.relative_to(here) if entry.folder.is_relative_to(here) else entry.folder)
 
 
 def show(
@@ -204,10 +219,17 @@ def diff(
     if not rows:
         typer.echo("no difference")
         return
-    table = Table("", left, right, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("", left, right):
+        table.add_column(column, overflow="fold")
     for key, ours, theirs in rows:
-        table.add_row(key, *("" if value is None else str(value) for value in (ours, theirs)))
+        table.add_row(key, *map(_value, (ours, theirs)))
     Console().print(table)
+
+
+def _value(value: object) -> str:
+    """A value as a cell; of a digest as much as tells two apart."""
+    return "" if value is None else re.sub(r"^(sha256:[0-9a-f]{12})[0-9a-f]{52}$", r"\1", str(value))
 
 
 def _facts(name: str, registry: Path | None) -> Mapping[str, Any]:

@@ -94,10 +94,11 @@ def grade(
         _grade_logs(asked.logs, out, asked.dataset, console, add_markers=asked.add_markers)
         return
     assert predictions is not None
-    from aem_harness.api.grading import How, grade_all, known, refuse
+    from aem_harness.api.grading import How, grade_all, known, refuse, require_file
     from aem_harness.api.running import Tasks, choose
 
     how = How(grading.workers, grading.timeout, grading.memory, grading.retry is Retry.infra, rechecking.share)
+    require_file(predictions)
     selection = choose(asked.dataset, console, Tasks(ids=asked.ids or ()))
     chosen = known(predictions, selection, console)
     if asked.dry_run:

@@ -348,7 +348,8 @@ def test_add_list_show_verify_diff(tmp_path, capsys):
     assert read_card(tmp_path / "checkpoints" / "base.yaml").path == "w"
     listed = aem(capsys, "checkpoints", "list")
     assert "base" in listed
-    assert "treated" in listed
+    assert re.search(r"^ treated .* checkpoints/w *$", listed, re.MULTILINE), "a path below this folder, on one line"
+    assert re.search(r"^ tiny-grpo .* shipped *$", listed, re.MULTILINE)
     shown = yaml.safe_load(aem(capsys, "checkpoints", "show", "treated"))
     assert make_card(shown, "shown") == Registry().get("treated").card
     assert shown["method"] == {"kind": "aem", "parameters": {"lam": 0.5}}
@@ -356,6 +357,7 @@ def test_add_list_show_verify_diff(tmp_path, capsys):
     assert "treated: as registered" in aem(capsys, "checkpoints", "verify", "treated")
     differing = aem(capsys, "checkpoints", "diff", "base", "treated")
     assert "method.parameters.lam" in differing
+    assert not re.search(r"[0-9a-f]{13}|…", differing)
     assert "licence" not in differing
     with pytest.raises(ConfigError, match="--replace"):
         aem(capsys, "checkpoints", "add", "base", "--path", "checkpoints/w")

@@ -128,6 +128,9 @@ def test_a_full_submission_loads_without_trouble(shared: Path) -> None:
 def test_a_dry_run_reads_everything_and_starts_nothing(shared: Path) -> None:
     data = shared / "data"
     preds, rows = data / "predictions" / "gemini-3-pro-mini-1.15.0.preds.json.gz", data / "swe-bench-verified.jsonl.gz"
+    lost = CliRunner().invoke(app, ["grade", str(preds.with_name("lost.json")), "--set", str(preds.with_name("rows"))])
+    assert "no such file" in str(lost.exception)
+    assert "lost.json" in str(lost.exception), "the predictions are looked for before the dataset"
     command = ["grade", str(preds), "--set", str(rows), "--dry-run"]
     result = CliRunner().invoke(app, command)
     assert result.output == "500 predictions for 500 instances, 1 of them empty\n"
