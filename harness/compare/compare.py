@@ -185,10 +185,10 @@ def _arms_of(
 ) -> tuple[str, ...]:
     numbers = (number,) if isinstance(number, int) else number
     if len(names) not in numbers:
-        raise DataError(f"{what} needs {' or '.join(map(str, numbers))} arms, not {len(names)}")
+        raise DataError(f"--{what} needs {' or '.join(map(str, numbers))} arms, not {len(names)}")
     for name in names:
         if name not in tables:
-            raise DataError(f"{what}: no arm {name!r}; the arms are: {listed(tables)}")
+            raise DataError(f"--{what}: no arm {name!r}; the arms are: {listed(tables)}")
     return names
 
 

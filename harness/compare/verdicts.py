@@ -42,8 +42,11 @@ def _contrast(comparison: Comparison, contrast: Contrast) -> Iterator[Text]:
         f"{title_of(contrast)}: {points(delta.value)} points{_of_what(comparison, contrast)}",
     )
     level = f"{100 * comparison.level:g} %"
+    asked = set[str]()
     for decision in (contrast.decision, *contrast.decisions):
-        yield _decision(decision, f"{level} {bracket(ends[decision.question], signed=True)}")
+        interval = f"{level} {bracket(ends[decision.question], signed=True)}"
+        yield _decision(decision, "by the margin" if decision.question in asked else interval)
+        asked.add(decision.question)
     if contrast.bounds is not None:
         one = contrast.bounds
         lost = f"{one.missing_baseline} rollouts of the baseline and {one.missing_candidate} of the candidate"

@@ -1,6 +1,7 @@
 """Equivalence, pass@k differences, interactions, simultaneous bands: what a paper asks beside the difference."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,15 @@ def test_the_difference_of_pass_at_k_is_paired_and_covers() -> None:
         truth = float(((1 - w.baseline) ** 4 - (1 - w.candidate) ** 4).mean())
         covered += one.estimate.these.low <= truth <= one.estimate.these.high
     assert covered >= 120 * 0.95 - 3 * np.sqrt(120 * 0.95 * 0.05)
+
+
+def test_the_verdict_gives_each_interval_once_and_the_margin_by_name() -> None:
+    same = counts([0, 2, 4] * 60, 4)
+    found = compare(table(base=same, new=same), options=CompareOptions(margin=0.05))
+    panel = to_text(found, width=200).split("\n\n")[0]
+    assert len(re.findall(r"these tasks, 95 % \[", panel)) == 1
+    assert len(re.findall(r"tasks like these, 95 % \[", panel)) == 1
+    assert len(re.findall("these tasks, by the margin: ", panel)) == 3
 
 
 def test_a_gain_on_one_part_only_is_an_interaction_and_an_even_one_is_not() -> None:
