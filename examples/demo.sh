@@ -38,14 +38,17 @@ for policy in tiny-grpo tiny-aem; do
   quietly $aem run --checkpoint $policy --set tiny --seeds $seeds -w 8 --grade-workers 4 --out "$results/demo-$policy"
 done
 $aem compare "$results/demo-tiny-grpo" "$results/demo-tiny-aem" --brief --out "$results/demo-aem-comparison"
-echo "How uncertain each policy is, turn by turn: mean token entropy of its responses, in nats"
+echo "How uncertain a policy is, by turn: mean token entropy of its responses, in nats"
 .venv/bin/python examples/entropy_by_turn.py "$results/demo-tiny-grpo" "$results/demo-tiny-aem" --out "$results/demo-entropy.svg"
 $aem report "$results/demo-tiny-grpo" "$results/demo-tiny-aem" --out "$results/demo-aem-report.html"
 
 title "Written"
 cat << EOF
-$results/demo-report.html        hasty against careful: verdict, plots, every task, every trajectory
-$results/demo-aem-report.html    GRPO against GRPO with AEM, with the entropy by turn
-$results/demo-entropy.svg        that picture alone
-$results/demo-comparison/, demo-aem-comparison/, demo-table.md    the same as JSON, CSV, text and a table
+In $results:
+demo-report.html      hasty against careful: every task, every trajectory
+demo-aem-report.html  GRPO against GRPO with AEM, with the entropy by turn
+demo-entropy.svg      that picture alone
+demo-comparison/      hasty against careful as JSON, CSV and text
+demo-aem-comparison/  GRPO against GRPO with AEM, likewise
+demo-table.md         hasty against careful as a table
 EOF

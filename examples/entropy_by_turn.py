@@ -28,16 +28,23 @@ def main(
     arms: Annotated[list[str], typer.Argument(help="Two runs, as `aem compare` takes them.")],
     out: Annotated[Path | None, typer.Option(help="SVG file to write.")] = None,
 ) -> None:
-    """Mean token entropy of the responses at each turn (nats), over the rollouts that reach the turn."""
+    """Mean token entropy of the responses at each turn (nats) with its interval, over the rollouts that reach the turn."""
     curves = [curve for curve in compare(load(arms)).curves if curve.kind == "response entropy by turn"]
     most = max((point.value for curve in curves for point in curve.points), default=0) or 1.0
     turns = max((len(curve.points) for curve in curves), default=0)
-    width = max((len(curve.arm) for curve in curves), default=0)
+    width = max((len(one) for one in ("  tasks", *(curve.arm for curve in curves))), default=0)
     print(f"{'turn':<{width}}  " + "".join(f"{turn:>7}" for turn in range(1, turns + 1)))
     for curve in curves:
         values = [point.value for point in curve.points]
         bars = "".join(BARS[min(int(len(BARS) * value / most), len(BARS) - 1)] for value in values)
         print(f"{curve.arm:<{width}}  " + "".join(f"{value:7.3f}" for value in values) + f"  {bars}")
+        for name, cells in (
+            ("low", (f"{one.low:7.3f}" for one in curve.points)),
+            ("high", (f"{one.high:7.3f}" for one in curve.points)),
+            ("tasks", (f"{one.tasks:7}" for one in curve.points)),
+        ):
+            print(f"{'  ' + name:<{width}}  " + "".join(cells))
+    print("low, high: 95 % interval, these tasks; tasks: those with a rollout at the turn")
     if out:
         out.write_text(picture(curves))
 
