@@ -28,7 +28,7 @@ def main(
     arms: Annotated[list[str], typer.Argument(help="Two runs, as `aem compare` takes them.")],
     out: Annotated[Path | None, typer.Option(help="SVG file to write.")] = None,
 ) -> None:
-    """Mean token entropy of the responses at each turn (nats) with its interval, over the rollouts that reach the turn."""
+    """Mean token entropy of the responses at each turn (nats), over the rollouts that reach it, with its interval."""
     curves = [curve for curve in compare(load(arms)).curves if curve.kind == "response entropy by turn"]
     most = max((point.value for curve in curves for point in curve.points), default=0) or 1.0
     turns = max((len(curve.points) for curve in curves), default=0)
