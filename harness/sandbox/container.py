@@ -46,6 +46,7 @@ _APART = """exec 3>&1; said=$({{
 IDLE = "trap '' HUP INT TERM; while :; do sleep 3600 & wait; done"
 # Of the engine's default capabilities, those that neither tests nor package managers need.
 DROPPED = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"]
+HEARD = 10  # seconds within which a busy engine says that a container has ended
 REVIVAL_PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each try to reach a container whose supervisor is gone
 
 _open: "set[Sandbox]" = set()
@@ -376,15 +377,19 @@ class Sandbox:
 
         It has forgotten, or the process that kept the container for it (the shim) is gone: its event says 255 then.
         """
-        ended = datetime.fromisoformat(when).timestamp()
-        span = {"since": int(ended) - 60, "until": int(ended) + 1}
-        with contextlib.suppress(Exception):
-            events = list(client().events(**span, filters={"container": self.id}, decode=True))
-            if {event.get("Action") or event.get("status") for event in events} & {"kill", "stop"}:
-                return True
-            codes = [event["Actor"]["Attributes"].get("exitCode") for event in events if event.get("Action") == "die"]
-            return False if codes and "255" not in codes else None
-        return None
+        ended = int(datetime.fromisoformat(when).timestamp())
+        span: dict[str, Any] = {"since": ended - 60, "until": ended + HEARD, "filters": {"container": self.id}}
+        told = None
+        with contextlib.suppress(Exception), contextlib.closing(client().events(**span, decode=True)) as events:
+            for event in events:
+                action = event.get("Action") or event.get("status")
+                if action in ("kill", "stop"):
+                    told = True
+                    break
+                if action == "die":
+                    told = None if event["Actor"]["Attributes"].get("exitCode") == "255" else False
+                    break
+        return told
 
     def _alive(self) -> "Container":
         self._refuse_if_closed()

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import docker as docker_py
 import pytest
 
 from aem_harness.harness.config import Limits
@@ -151,10 +152,25 @@ def words_of(cmdline):
 def test_where_the_engine_has_forgotten_how_a_container_ended_it_is_nobodys_doing(open_sandbox, monkeypatch):
     box = open_sandbox()
     end_first_process(box)
-    monkeypatch.setattr("docker.DockerClient.events", lambda *_, **__: iter(()))
+    monkeypatch.setattr("docker.DockerClient.events", lambda *_, **__: (one for one in ()))
     with pytest.raises(ContainerDied) as fault:
         box.execute("echo on")
     assert not own_doing(box, fault.value, probe)
+
+
+def test_a_busy_engine_is_given_time_to_say_how_a_container_ended(open_sandbox, monkeypatch):
+    """It says so some time after the container's end, which was asked for within the same second."""
+    box, events = open_sandbox(), docker_py.DockerClient.events
+    end_first_process(box)
+
+    def late(client, *, since, until, **how):
+        for event in events(client, since=since, until=until, **how):
+            if event.get("Action") != "die" or until > event["time"] + 5:
+                yield event
+
+    monkeypatch.setattr("docker.DockerClient.events", late)
+    with pytest.raises(EnvironmentFault, match="died by itself"):
+        box.execute("echo on")
 
 
 def test_an_engine_that_fails_again_after_the_control_is_to_blame(open_sandbox):
