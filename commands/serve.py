@@ -115,7 +115,7 @@ def determinism(
     from aem_harness.harness.errors import ConfigError
 
     if bool(checkpoint) == bool(endpoint):
-        raise ConfigError("give a checkpoint or --endpoint URL, not both")
+        raise ConfigError("give either a checkpoint or --endpoint URL")
     levels = load.levels
     asked = recorded_prefixes(load.run, load.prompts) if load.run else BUILT_IN[: load.prompts]
     entry = find(checkpoint, registry)[0] if checkpoint else None

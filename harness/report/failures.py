@@ -79,7 +79,7 @@ def failures_view(run: Path, failures: Sequence[Failure], *, total: int, most: i
         share = f"{len(group)} ({100 * len(group) / total:.0f} %)"
         examples = Padding(Text("\n".join(shown), "dim"), (0, 0, 0, 2))
         table.add_row(share, str(tasks), Group(Text(printable(name)), examples))
-    return Group(title, table)
+    return Group(title, table) if failures else title
 
 
 def as_rows(failures: Iterable[Failure]) -> list[dict[str, object]]:

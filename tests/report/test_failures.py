@@ -13,7 +13,7 @@ from aem_harness.cli import app
 from aem_harness.harness.config import RunConfig
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.io import write_json
-from aem_harness.harness.report.failures import chosen, failures, grouped
+from aem_harness.harness.report.failures import chosen, failures, failures_view, grouped
 from aem_harness.harness.report.show import rollout_view
 from aem_harness.harness.report.why import END_WORDS, ListedTests, cause, end_words, excerpt, printable
 from aem_harness.harness.run.store import RunStore, now, write_patch
@@ -182,6 +182,15 @@ def test_failures_are_grouped_by_cause(run):
     assert [one.instance_id for one in chosen(failures(run), "WRONG")] == ["repo__project-1"]
     with pytest.raises(ConfigError, match="causes here: "):
         chosen(failures(run), "slow")
+
+
+def test_a_run_without_failures_has_no_empty_table(run):
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(failures_view(run, [], total=4))
+    said = capture.get()
+    assert "0 of 4 rollouts are not resolved" in " ".join(said.split())
+    assert "cause" not in said
 
 
 def test_a_malformed_reply_is_shown_as_the_models_and_its_complaint_as_the_users(run):
