@@ -226,7 +226,9 @@ class CandidateRun:
             help="outage_seconds=N or stop_alike=N; all other settings are the baseline's.",
         ),
     ] = None
-    seeds: Annotated[int, typer.Option("--seeds", "-k", min=1, help="Maximum number of rollouts per task.")] = 4
+    seeds: Annotated[
+        int, typer.Option("--seeds", "-k", min=1, max=10**5, help="Maximum number of rollouts per task.")
+    ] = 4
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Run folder (default: results/gate-...)."),
@@ -311,19 +313,21 @@ class Simulated:
         str | None,
         typer.Option(metavar="NAME", help="Public task rates instead: deepswe, autocoderover or temperature-0."),
     ] = None
-    tasks: Annotated[int, typer.Option(min=1, max=10**6, help="Tasks of a public surface.")] = 500
+    tasks: Annotated[int, typer.Option(min=1, max=10**5, help="Tasks of a public surface.")] = 500
     seeds: Annotated[
-        int | None, typer.Option("--seeds", "-k", min=1, help="Candidate rollouts per task (default: as stored, or 4).")
+        int | None,
+        typer.Option("--seeds", "-k", min=1, max=1000, help="Candidate rollouts per task (default: as stored, or 4)."),
     ] = None
     baseline_seeds: Annotated[
-        int | None, typer.Option(min=1, help="Stored baseline rollouts per task (default: as stored, or as --seeds).")
+        int | None,
+        typer.Option(min=1, max=1000, help="Stored baseline rollouts per task (default: as stored, or as --seeds)."),
     ] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False
     drops: Annotated[
         str, typer.Option(metavar="POINTS,...", help="True drops to try; 0 and the margin are always tried.")
     ] = "5,10,20"
     trials: Annotated[int, typer.Option(min=1, help="Simulated gates per drop.")] = 400
-    trial_seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0
+    trial_seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0
     as_json: AsJson = False
 
 

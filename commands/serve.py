@@ -46,7 +46,12 @@ def serve_(
     checkpoints: Annotated[list[str], typer.Argument(help="Registered checkpoints, or a series NAME@50..250.")],
     port: Annotated[
         int | None,
-        typer.Option(metavar="PORT", help="Port of the first server; others get the next ones (default: any free)."),
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Port of the first server; others get the next ones (default: any free).",
+        ),
     ] = None,
     registry: options.RegistryFolder = None,
     log: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the servers log.")] = Path("logs"),
@@ -81,7 +86,7 @@ class Load:
     run: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Use prefixes of this run's trajectories as prompts.")
     ] = None
-    prompts: Annotated[int, typer.Option(min=1, help="Maximum number of prompts.")] = 16
+    prompts: Annotated[int, typer.Option(min=1, max=10**5, help="Maximum number of prompts.")] = 16
     concurrency: Annotated[str, typer.Option(metavar="N,...", help="Numbers of concurrent requests to test.")] = (
         "1,8,32"
     )

@@ -65,6 +65,26 @@ def test_a_number_on_the_command_line_is_finite(words, value):
     assert (done.exit_code, "Invalid value" in done.output, words[-1] in done.output) == (2, True, True), done.output
 
 
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["run", "--seeds"], "99999999999"),
+        (["gate", "--seeds"], "99999999999"),
+        (["calibrate", "--seeds"], "99999999999"),
+        (["calibrate", "--trial-seed"], "-1"),
+        (["plan", "--tasks"], "99999999999999999999"),
+        (["plan", "--run-sd"], "1e300"),
+        (["serve", "tiny-aem", "--port"], "-1"),
+        (["serve", "tiny-aem", "--port"], "99999999"),
+        (["determinism", "--prompts"], "99999999999"),
+    ],
+    ids=str,
+)
+def test_a_number_that_no_machine_takes_is_refused(words, value):
+    done = CliRunner().invoke(app, [*words, value])
+    assert (done.exit_code, "Invalid value" in done.output, words[-1] in done.output) == (2, True, True), done.output
+
+
 def test_a_setting_of_a_file_that_is_no_finite_number_is_named_also_in_a_list_that_holds_itself(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("arm: a\nsampling: {stop: &s [*s, {bias: .inf}]}\n")
