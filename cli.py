@@ -70,7 +70,10 @@ def _root(
         typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
     verbose: Annotated[
-        int, typer.Option("--verbose", "-v", metavar="", count=True, help="Log to stderr; -vv in detail.")
+        int,
+        typer.Option(
+            "--verbose", "-v", metavar="", count=True, show_default=False, help="Log to stderr; -vv in detail."
+        ),
     ] = 0,
     log_file: Annotated[Path | None, typer.Option("--log-file", metavar="FILE", help="Also log to this file.")] = None,
 ) -> None:
