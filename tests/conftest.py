@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,6 +27,18 @@ settings.load_profile("aem")
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AEM_TEST_DATA", ROOT.parent / "shared"))
+SET_BY_USERS = (
+    *(
+        "AEM_DISK_BUDGET",
+        "AEM_EVICT_OTHERS",
+        "AEM_IMAGE_MIRROR",
+        "AEM_REGISTRY",
+        "AEM_SERVER",
+        "COLUMNS",
+        "FORCE_COLOR",
+    ),
+    *("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "RAY_ADDRESS"),
+)
 
 
 @pytest.hookimpl(trylast=True)
@@ -45,6 +57,16 @@ def shared() -> Path:
     if not (DATA / "data").is_dir():
         pytest.skip(f"no public test data at {DATA}: set AEM_TEST_DATA (see CONTRIBUTING.md)")
     return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What whoever runs the tests has set for their own commands changes no test; no test adds to their gates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        for name in SET_BY_USERS:
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture

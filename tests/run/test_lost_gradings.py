@@ -94,6 +94,7 @@ def command(run: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[A
 
         monkeypatch.setattr(grading, "opened", opened)
         monkeypatch.setattr(sites, "opened", opened)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(run.parent / "cache"))  # variants made here are graded as well
         words = [name, str(run), *(["--canary", "1"] if name == "audit" else [])]
         return CliRunner().invoke(app, words), sorted(site.asked)
 
