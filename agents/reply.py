@@ -17,6 +17,10 @@ from aem_harness.harness.run.thoughts import ALL_REASONING, field_in
 from aem_harness.harness.types import Completion
 
 _FLOOR = -9999.0  # vLLM's stand-in for minus infinity
+# SGLang takes calls that it cannot read, or that name no tool of the request, out of a reply
+# (findings/sglang-takes-out-a-call-that-vllm-returns.sh); special tokens are not returned as text either.
+NOTHING_LEFT = "nothing is left of its tokens: the server dropped a tool call, or special tokens"
+_FEW = 4  # tokens of a reply that may be empty: an end, and white space before it
 
 
 class Unreadable(Exception):
@@ -55,6 +59,9 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
     if reasoning.strip() and finish_reason == "stop" and not (content.strip() or calls):
         odd.append(ALL_REASONING)
     tokens, logprobs, entropies = _logprobs(choice.get("logprobs"), vocabulary, odd)
+    count = _count(usage.get("completion_tokens")) or len(logprobs)
+    if count > _FEW and not (content.strip() or calls or field):
+        odd.append(NOTHING_LEFT)
     return Completion(
         content=content,
         reasoning=reasoning,
@@ -62,7 +69,7 @@ def read_reply(body: bytes, *, top: int = 0, vocabulary: int = 0) -> Completion:
         tool_calls=calls,
         finish_reason=_unicode(finish_reason, odd),
         prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")) or len(logprobs),
+        completion_tokens=count,
         tokens=tokens,
         logprobs=logprobs,
         entropies=entropies,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from aem_harness.agents.calls import STALE, seconds_of
 from aem_harness.agents.policy import EndpointPolicy, Retry, Sampling, served_models
 from aem_harness.agents.refusals import base_url, unanswered
-from aem_harness.agents.reply import Unreadable, read_reply
+from aem_harness.agents.reply import NOTHING_LEFT, Unreadable, read_reply
 from aem_harness.harness.errors import ConfigError, PolicyFault
 from aem_harness.harness.run.thoughts import ALL_REASONING
 from aem_harness.harness.web import reserve_port, trusted
@@ -523,8 +523,8 @@ def test_any_bytes_are_a_completion_or_unreadable(body):
 @pytest.mark.parametrize(
     ("message", "content", "anomaly"),
     [
-        ({"role": "assistant", "content": None}, "", ()),
-        ({"role": "assistant", "content": ""}, "", ()),
+        ({"role": "assistant", "content": None}, "", (NOTHING_LEFT,)),
+        ({"role": "assistant", "content": ""}, "", (NOTHING_LEFT,)),
         ({"role": "user", "content": "x"}, "x", ("role is 'user'",)),
         ({"role": "assistant", "content": "a\ud800b"}, "a?b", ("text is not Unicode",)),
         ({"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab", ()),
@@ -537,6 +537,16 @@ def test_odd_messages_are_recorded_as_what_they_are(message, content, anomaly):
     completion, _ = ask(say(message))
     assert (completion.content, completion.anomalies) == (content, anomaly)
     assert completion.retries == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "content", "noted"), [(30, "", True), (2, "", False), (30, " \n", True), (30, "x", False)]
+)
+def test_a_reply_of_which_the_server_left_nothing_is_noted(tokens, content, noted):
+    """It reads as if the model had said nothing (findings/sglang-takes-out-a-call-that-vllm-returns.sh)."""
+    choice = {"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+    body = {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": tokens}}
+    assert (NOTHING_LEFT in read_reply(json.dumps(body).encode()).anomalies) is noted
 
 
 def test_a_thought_stays_where_the_server_put_it():
