@@ -145,7 +145,9 @@ def connect(
             endpoints, name, await_server = [server.url], entry.card.name, server.await_ready
             program, dtype = server.program, server.dtype
             if (own := stored_dtype(entry, known)) and dtype and own != dtype:
-                say(f"[yellow]{entry.card.name} is stored in {own} and served in {dtype}[/]: serve both arms so")
+                say(
+                    f"[yellow]{entry.card.name} is stored in {own} and served in {dtype}[/]: serve all arms in one type"
+                )
         count = gpus(entry, known, program) if entry else None
         policy = stack.enter_context(
             endpoint_policy(

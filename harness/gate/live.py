@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
+from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault, counted
 from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import Ending, GateOptions, Start, past_arms
@@ -203,7 +203,7 @@ def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
 def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: Console) -> None:
     """Run the arms at the same pace, until the gate has decided or every planned rollout has been run."""
     if removed := sum(side.site.reap() if side.site else reap() for side in sides):
-        console.print(f"[dim]removed {removed} container(s) left behind by a killed run[/]")
+        console.print(f"[dim]removed {counted(removed, 'container')} left behind by a killed run[/]")
     places = {key: place for place, key in enumerate(gate.order)}
     pace = Pace(len(sides), slack=sum(side.workers for side in sides))
     feeding = threading.Lock()
