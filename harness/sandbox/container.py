@@ -21,7 +21,7 @@ from aem_harness import __version__
 from aem_harness.harness.config import Limits
 from aem_harness.harness.errors import ConfigError, ContainerDied, EnvironmentFault, boundary
 from aem_harness.harness.sandbox.channel import Channel, ChannelClosed
-from aem_harness.harness.sandbox.engine import Engine, client, current
+from aem_harness.harness.sandbox.engine import Engine, client, current, is_podman
 from aem_harness.harness.sandbox.history import remove_future
 from aem_harness.harness.sandbox.reaping import ownership, remove
 from aem_harness.harness.sandbox.worktree import SECONDS, Patch, Unreadable, listing, patch_of
@@ -376,6 +376,7 @@ class Sandbox:
         """Did somebody tell the engine to kill or stop the container, which ended at `when`? None: it does not know.
 
         It has forgotten, or the process that kept the container for it (the shim) is gone: its event says 255 then.
+        Podman 4.3 notes `podman stop` and `podman rm --force` nowhere.
         """
         ended = int(datetime.fromisoformat(when).timestamp())
         span: dict[str, Any] = {"since": ended - 60, "until": ended + HEARD, "filters": {"container": self.id}}
@@ -387,7 +388,8 @@ class Sandbox:
                     told = True
                     break
                 if action == "die":
-                    told = None if event["Actor"]["Attributes"].get("exitCode") == "255" else False
+                    unsure = event["Actor"]["Attributes"].get("exitCode") == "255" or is_podman()
+                    told = None if unsure else False
                     break
         return told
 

@@ -127,16 +127,23 @@ def at(engine: Engine) -> Iterator[None]:
         _local.engine = before
 
 
+_PODMAN = "BuildahVersion"  # what a Podman alone says of itself
+
+
 def identity() -> str:
     """What tells the thread's engine from every other one, whatever its address.
 
     Its own id alone does not: Docker 20.10 takes it from /etc/docker/key.json, which engines of a machine share, and
-    machines that were made from one image. Podman, which says its Buildah's version, makes up another one for each
-    answer.
+    machines that were made from one image. Podman makes up another one for each answer.
     """
     info = client().info()
-    known = {**info, "ID": "" if "BuildahVersion" in info else info.get("ID", "")}
+    known = {**info, "ID": "" if _PODMAN in info else info.get("ID", "")}
     return " ".join(str(known.get(name, "")) for name in ("ID", "Name", "DockerRootDir"))
+
+
+def is_podman() -> bool:
+    """Is the thread's engine a Podman behind its Docker-compatible socket?"""
+    return _PODMAN in client().info()
 
 
 def architecture() -> str:

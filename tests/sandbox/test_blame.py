@@ -15,7 +15,7 @@ import pytest
 
 from aem_harness.harness.config import Limits
 from aem_harness.harness.errors import ContainerDied, EnvironmentFault
-from aem_harness.harness.sandbox import channel, container
+from aem_harness.harness.sandbox import channel, container, engine
 from aem_harness.harness.sandbox.blame import own_doing, probe
 
 pytestmark = pytest.mark.docker
@@ -147,6 +147,16 @@ def words_of(cmdline):
     with contextlib.suppress(OSError):  # the process has ended meanwhile
         return cmdline.read_text(errors="replace").split("\0")
     return []
+
+
+def test_a_podman_that_does_not_say_who_ended_a_container_leaves_it_nobodys_doing(open_sandbox, monkeypatch):
+    """Of `podman stop` it notes the end alone: stopping a container counted against the policy."""
+    box, info = open_sandbox(), engine.client().info()
+    end_first_process(box)
+    monkeypatch.setattr("docker.DockerClient.info", lambda *_, **__: info | {"BuildahVersion": "1.28.2"})
+    with pytest.raises(ContainerDied) as fault:
+        box.execute("echo on")
+    assert not own_doing(box, fault.value, probe)
 
 
 def test_where_the_engine_has_forgotten_how_a_container_ended_it_is_nobodys_doing(open_sandbox, monkeypatch):

@@ -73,6 +73,7 @@ def test_an_imported_image_gets_the_name_that_podman_drops_and_its_id_as_identit
 def test_a_podman_is_known_by_the_same_words_each_time_and_its_images_by_the_names_of_tasks(podman: str) -> None:
     """It makes up an id for each answer: two addresses of one were not refused. No task went where its image was."""
     assert engine.identity() == engine.identity()
+    assert engine.is_podman()
     name = "aem-podman-test/named:one"
     build.import_root(root_file_system(), name, {build.RECIPE: "test"})
     assert images.all_here([name])
