@@ -26,12 +26,13 @@ def audit_folder(
     from aem_harness.api.running import audit, audit_variants, choose
     from aem_harness.api.sites import AtATime, Driver, opened
     from aem_harness.harness.config import RunConfig
-    from aem_harness.harness.errors import DataError, counted
+    from aem_harness.harness.errors import DataError
     from aem_harness.harness.run.folder import run_json
     from aem_harness.harness.run.fsck import progress_of
     from aem_harness.harness.run.identity import Identity
     from aem_harness.harness.run.store import locked, read_journal
     from aem_harness.harness.run.submission import Submission
+    from aem_harness.harness.sandbox.reaping import say_reaped
 
     run = run_json(folder)
     config = RunConfig(**run["config"])
@@ -44,8 +45,7 @@ def audit_folder(
         progress = progress_of(read_journal(folder))
         identity, at_a_time = Identity.of(folder, config), AtATime(1, workers, "grade_workers")
         with opened(where, identity, tasks, Driver(Submission()), at_a_time, console) as site:
-            if removed := site.site.reap():
-                console.print(f"[dim]removed {counted(removed, 'container')} left behind by a killed run[/]")
+            say_reaped(site.site.reap(), console)
             how: dict[str, Any] = {"workers": site.grade_workers, "site": site.site}
             lost = audit_variants(folder, [*tasks.values()], config, progress, console, **how)
             return lost + audit(folder, [*tasks.values()], config, progress, console, share=share, **how)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aem_harness.api.running import Finished, Selection, Tasks, choose, enter_run, open_run, perform, quiet
 from aem_harness.api.sites import HERE, AtATime, Driver, Where, opened
-from aem_harness.harness.errors import ConfigError, DataError, counted, listed, summed_up
+from aem_harness.harness.errors import ConfigError, DataError, listed, summed_up
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,6 +187,7 @@ def regrade(
     from aem_harness.harness.run.sites import supplied
     from aem_harness.harness.run.store import locked, read_journal
     from aem_harness.harness.run.submission import Submission
+    from aem_harness.harness.sandbox.reaping import say_reaped
 
     console = console or quiet()
     moved = _moved(folders)
@@ -205,8 +206,7 @@ def regrade(
             identity, at_a_time = Identity.of(folder, config), AtATime(1, workers, "grade_workers")
             with opened(where, identity, tasks, Driver(Submission()), at_a_time, console) as there:
                 site = there.site
-                if removed := site.reap():
-                    console.print(f"[dim]removed {counted(removed, 'container')} left behind by a killed run[/]")
+                say_reaped(site.reap(), console)
 
                 def grade(task: "Task", prediction: "Prediction", scratch: Path, site: "Site" = site) -> "Grade":
                     return site.grade(task, prediction, scratch, None)

@@ -21,7 +21,7 @@ from aem_harness.api.sites import (
     opened,
     shared_gpus,
 )
-from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, counted, summed_up
+from aem_harness.harness.errors import EXIT_INFRASTRUCTURE, EXIT_OK, ConfigError, EnvironmentFault, summed_up
 from aem_harness.harness.io import read_json
 
 if TYPE_CHECKING:
@@ -395,8 +395,9 @@ def perform(
 
 def _say_what_is_found(store: "RunStore", reaped: int, console: "Console") -> None:
     """What an earlier command left of the run."""
-    if reaped:
-        console.print(f"[dim]removed {counted(reaped, 'container')} left behind by a killed run[/]")
+    from aem_harness.harness.sandbox.reaping import say_reaped
+
+    say_reaped(reaped, console)
     for (instance_id, seed), wrong in store.damaged.items():
         console.print(f"[yellow]warning:[/] {instance_id} seed {seed}: {wrong}", highlight=False, soft_wrap=True)
     for path in store.stray:

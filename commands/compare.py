@@ -153,9 +153,12 @@ def compare(
     from aem_harness.harness.compare.sensitivity import task_list, without
     from aem_harness.harness.ends import read_ends
     from aem_harness.harness.errors import ConfigError
+    from aem_harness.harness.trackers import library
 
     if methods.unit is not Unit.run and (methods.group or methods.run_column):
         raise ConfigError("--group and --run-column are for --unit run")
+    if output.log:
+        library(output.log)
     ends = read_ends(how.ends)
     outcomes = read(arms, instances=how.instances or "", ends=ends)
     warn(outcomes.notes)

@@ -18,6 +18,7 @@ from aem_harness.harness.errors import ConfigError
 
 Kind = Literal["tensorboard", "wandb", "mlflow"]
 KINDS: tuple[str, ...] = get_args(Kind)
+MODULES = {"tensorboard": "tensorboard.summary.writer.event_file_writer"}  # of a library, where its name is not enough
 
 
 class Tracker(Protocol):
@@ -26,6 +27,16 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int, axis: str = "step") -> None: ...
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None: ...
+
+
+def library(kind: str) -> Any:
+    """A tracker's library. ConfigError for an unknown kind, and with the package to install where it is missing."""
+    if kind not in KINDS:
+        raise ConfigError(f"unknown tracker {kind!r}: choose {', '.join(KINDS)}")
+    try:
+        return import_module(MODULES.get(kind, kind))
+    except ImportError:
+        raise ConfigError(f"logging to {kind} needs its library: pip install {kind}") from None
 
 
 @contextmanager
@@ -37,10 +48,9 @@ def tracker(
     `done` continues a run after that step: in TensorBoard what an interrupted run wrote of later steps is taken back,
     in the others the same run goes on; MLflow, which would keep both, gets none of the steps again that it has.
 
-    Raises ConfigError for an unknown kind, and with the package to install where the library is missing.
+    Raises what `library` does.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"unknown tracker {kind!r}: choose {', '.join(KINDS)}")
+    library(kind)
     folder.mkdir(parents=True, exist_ok=True)
     opened: _TensorBoard | _Wandb | _MLflow
     match kind:
@@ -75,16 +85,9 @@ def _cell(value: object) -> str:
     return f"<pre>{escaped}</pre>".replace("\n", "<br>")
 
 
-def _library(module: str, package: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ConfigError(f"logging to {package} needs its library: pip install {package}") from None
-
-
 class _TensorBoard:
     def __init__(self, folder: Path, name: str, done: int | None) -> None:
-        writer = _library("tensorboard.summary.writer.event_file_writer", "tensorboard")
+        writer = library("tensorboard")
         self._protos = import_module("tensorboard.compat.proto.summary_pb2")
         self._summary = self._protos.Summary
         events = import_module("tensorboard.compat.proto.event_pb2")
@@ -118,7 +121,7 @@ class _TensorBoard:
 
 class _Wandb:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], done: int | None) -> None:
-        self._wandb = _library("wandb", "wandb")
+        self._wandb = library("wandb")
         note = folder / f"{name}.wandb-id"
         again = {"id": note.read_text().strip(), "resume": "allow"} if done and note.is_file() else {}
         self._run = self._wandb.init(project="aem", name=name, dir=str(folder), config=dict(settings), **again)
@@ -141,7 +144,7 @@ class _Wandb:
 
 class _MLflow:
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], done: int | None) -> None:
-        self._mlflow = _library("mlflow", "mlflow")
+        self._mlflow = library("mlflow")
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             self._mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
         self._mlflow.set_experiment("aem")

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aem_harness.harness.compare.outcomes import Outcomes, combine, load_one
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault, counted
+from aem_harness.harness.errors import ConfigError, DataError, EnvironmentFault
 from aem_harness.harness.gate.config import FUTILITY, GateConfig
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.gate.driver import Ending, GateOptions, Start, past_arms
@@ -32,7 +32,7 @@ from aem_harness.harness.run.reports import write_reports
 from aem_harness.harness.run.runner import Runner
 from aem_harness.harness.run.sites import Site
 from aem_harness.harness.run.store import Event, RunStore
-from aem_harness.harness.sandbox.reaping import reap
+from aem_harness.harness.sandbox.reaping import reap, say_reaped
 from aem_harness.harness.types import Agent, Outcome, Task
 
 
@@ -202,8 +202,7 @@ def feed(gate: Gate, side: Side, instance_id: str, seed: int) -> bool:
 
 def perform(gate: Gate, sides: Sequence[Side], tasks: Sequence[Task], console: Console) -> None:
     """Run the arms at the same pace, until the gate has decided or every planned rollout has been run."""
-    if removed := sum(side.site.reap() if side.site else reap() for side in sides):
-        console.print(f"[dim]removed {counted(removed, 'container')} left behind by a killed run[/]")
+    say_reaped(sum(side.site.reap() if side.site else reap() for side in sides), console)
     places = {key: place for place, key in enumerate(gate.order)}
     pace = Pace(len(sides), slack=sum(side.workers for side in sides))
     feeding = threading.Lock()

@@ -181,6 +181,12 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+CSV_COLUMNS = (
+    "Here: X_low and X_high are the ends of what the notes call the interval in brackets, X_p the p-value that stars "
+    "stand for; rates are fractions, not percent."
+)
+
+
 def to_csv(table: PaperTable) -> str:
     """Numbers in full, as fractions where the other formats show percent; the notes as lines that start with `#`."""
     heads, rows = [table.stub], [[name] for name, _ in table.rows]
@@ -195,7 +201,7 @@ def to_csv(table: PaperTable) -> str:
             for row, cell, value in zip(rows, cells, values, strict=True):
                 row.append(cell.text if field == "value" and value is None else "" if value is None else f"{value:.6g}")
     text = io.StringIO()
-    text.writelines(f"# {note}\n" for note in (table.caption, *table.notes))
+    text.writelines(f"# {note}\n" for note in (table.caption, *table.notes, CSV_COLUMNS))
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
     writer.writerows(rows)

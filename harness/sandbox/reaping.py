@@ -15,11 +15,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from aem_harness.harness.errors import EnvironmentFault, boundary
+from aem_harness.harness.errors import EnvironmentFault, boundary, counted
 from aem_harness.harness.sandbox.engine import Engine, client, current
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+    from rich.console import Console
 
 OWNER, INSIDE, RUN = "aem.owner", "aem.inside", "aem.run-id"
 MACHINE = Path("/etc/machine-id")
@@ -48,6 +49,11 @@ def reap(run: str = "", *, earlier: Collection[str] = (), own: bool = False) -> 
         mine = ownership()[OWNER]
         dead = [one for one in containers if _is_dead(one.labels) or _is_left(one.labels, run, earlier, own, mine)]
     return sum(map(remove, dead))
+
+
+def say_reaped(removed: int, console: "Console") -> None:
+    if removed:
+        console.print(f"[dim]removed {counted(removed, 'container')} left behind by a killed run[/]")
 
 
 def _is_left(labels: Mapping[str, str], run: str, earlier: Collection[str], own: bool, mine: str) -> bool:

@@ -333,6 +333,14 @@ def test_numbers_come_out_of_the_command_line_as_json_and_csv(tmp_path: Path) ->
     assert run.invoke(app, ["compare", str(path), "--baseline", "nobody"]).exit_code != 0
 
 
+def test_an_unknown_tracker_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    write_csv(table(base=counts([0, 2, 4] * 10, 4), new=counts([1, 2, 4] * 10, 4)).table, path)
+    done = CliRunner().invoke(app, ["compare", str(path), "--log", "nobody"])
+    assert str(done.exception) == "unknown tracker 'nobody': choose tensorboard, wandb, mlflow"
+    assert done.stdout == ""
+
+
 def test_everything_that_is_shown_states_its_numbers_of_tasks_and_seeds_and_its_versions() -> None:
     outcomes = table(base=counts([1, 2] * 10, 4), new=counts([2, 2] * 10, 4))
     outcomes.table["grader"] = "swebench 5.0.2"

@@ -60,6 +60,11 @@ def test_csv_holds_the_records_numbers(comparison: Comparison) -> None:
     assert rows[contrast.baseline]["difference"] == ""
 
 
+def test_csv_says_which_columns_the_brackets_and_stars_of_its_notes_are(comparison: Comparison) -> None:
+    text = FORMATS["csv"](paper_table(comparison, ("resolved", "difference")))
+    assert "X_low and X_high are the ends" in [line for line in text.splitlines() if line.startswith("#")][-1]
+
+
 @pytest.mark.parametrize("format", ["markdown", "latex", "html"])
 def test_every_format_prints_rate_interval_and_note(comparison: Comparison, format: str) -> None:
     text = FORMATS[format](paper_table(comparison, hash="0123456789ab"))
