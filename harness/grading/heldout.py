@@ -18,7 +18,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import PASSING, statuses_by_name
 from aem_harness.harness.grading.container import TestRun, run_tests
-from aem_harness.harness.grading.regrade import Regrade, SecondGrader, read_sources
+from aem_harness.harness.grading.regrade import Broken, Regrade, SecondGrader, read_sources
 from aem_harness.harness.grading.variants import LEARNT, Variant, drafts, learnt, plant
 from aem_harness.harness.io import cache_folder, read_json, write_json
 from aem_harness.harness.types import Record, Task
@@ -126,24 +126,28 @@ def _passed(task: Task, run: TestRun, variants: Iterable[Variant]) -> list[Varia
 class VariantRunner(SecondGrader):
     """Runs patches of one task with its validated variants, all in one container per patch."""
 
+    name, beside, grave = "special case", "variants", False  # one variant is enough to break what all run in
+
     def __init__(self, task: Task, **how: Any) -> None:
         super().__init__(task, **how)
         self._held = stored(task)
 
-    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade | Broken:
         if self._held is None or not self._held.variants:
             return Regrade(state="unaudited", reason="no variants were made of this instance")
         variants, script = plant(self._task, self._held.sources, self._held.variants, random.SystemRandom())
         task = self._task.model_copy(update={"eval_script": script})
-        run = _run(task, patch, self._open, self._timeout)
+        run = self._ran(lambda opener: _run(task, patch, opener, self._timeout))
         if isinstance(run, str):
             return Regrade(state="unaudited", reason=run)
-        passing = _passed(task, run, variants)
+        passing = [] if isinstance(run, Broken) else _passed(task, run, variants)
         if len(passing) == len(variants):
             return Regrade(state="clean")
         control = _run(task, task.patch, self._open, self._timeout)
         if isinstance(control, str):
             return Regrade(state="unaudited", reason=f"gold with the same variants: {control}")
+        if isinstance(run, Broken):
+            return run
         told = _passed(task, control, variants)
         failed = [each for each in told if each not in passing]
         if not failed:

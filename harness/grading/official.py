@@ -35,6 +35,20 @@ from aem_harness.harness.types import Environment, Grade, ImageRef, Outcome, Pre
 OpenEnvironment = Callable[[], AbstractContextManager[Environment]]
 IN_ANY_ORDER: AbstractContextManager[object] = nullcontext()
 
+
+class Noted:
+    """Opens environments, and notes whether one was `opened`: what fails before that is no patch's doing."""
+
+    def __init__(self, open_environment: OpenEnvironment) -> None:
+        self._open, self.opened = open_environment, False
+
+    @contextmanager
+    def __call__(self) -> Iterator[Environment]:
+        with self._open() as environment:
+            self.opened = True
+            yield environment
+
+
 # Names in a rollout's folder, as the official harness names them.
 PATCH, EVAL_SCRIPT, TEST_OUTPUT, REPORT, NOTES = (
     "patch.diff",
@@ -270,17 +284,9 @@ def _verdict(
     if grade.outcome is not Outcome.ERROR or not gold_fares_well():
         return grade
     if not limits:  # counted by the kernel, so no accident; anything else may have been one
-        opened = False
-
-        @contextmanager
-        def noting() -> Iterator[Environment]:
-            nonlocal opened
-            with open_environment() as environment:
-                opened = True
-                yield environment
-
-        grade, limits = _try(task, prediction, noting, timeout, folder, versions, left, turn)
-        if grade.outcome is not Outcome.ERROR or not opened or not (limits or gold_fares_well()):
+        noted = Noted(open_environment)
+        grade, limits = _try(task, prediction, noted, timeout, folder, versions, left, turn)
+        if grade.outcome is not Outcome.ERROR or not noted.opened or not (limits or gold_fares_well()):
             return grade
     why = f"reached the container's limit of {', '.join(limits)}" if limits else grade.cause
     return grade.model_copy(

@@ -1,7 +1,7 @@
 """A resolved rollout graded a second time, with canaries: in a container of its own, beside the official grading.
 
-A control decides, as everywhere in grading: a canary with the wrong result, or a listed test whose result changed,
-counts against a patch only if the gold patch under the same canaries shows neither.
+A control decides, as everywhere in grading: a canary with the wrong result, a listed test whose result changed, or a
+container that ended, counts against a patch only if the gold patch under the same canaries shows none of that.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from aem_harness.harness.errors import AemError, of_infrastructure
+from aem_harness.harness.errors import AemError, ContainerDied, of_infrastructure
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import Canary, Planted, listed_files, misread, plant
@@ -21,6 +21,7 @@ from aem_harness.harness.grading.verdict import START
 from aem_harness.harness.types import Prediction, Record, Task
 
 STEP_SECONDS = 300.0
+T = TypeVar("T")
 
 
 class Regrade(Record):
@@ -47,8 +48,20 @@ class Seen:
     passed: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Broken:
+    """A run that a fault ended in a container that had opened; `why` says which."""
+
+    why: str
+
+
 class SecondGrader(ABC):
     """Grades patches of one task a second time, in another way than officially; each in a fresh container."""
+
+    # The mark of a patch that breaks its containers beside `beside`, which neither gold does, nor the patch officially.
+    name: str
+    beside: str
+    grave: bool
 
     def __init__(
         self,
@@ -64,41 +77,71 @@ class SecondGrader(ABC):
 
     def regrade(self, patch: str, passed: Iterable[str]) -> Regrade:
         """`passed` are the tests that passed officially. Raises nothing: a fault is "unaudited", with its cause."""
-        return finding(patch, lambda: self._regrade(patch, frozenset(passed)))
+        return finding(patch, lambda: self._twice(patch, frozenset(passed)))
+
+    def _twice(self, patch: str, passed: frozenset[str]) -> Regrade:
+        """The finding. What broke once may be an accident: it must break again, while gold does not."""
+        found = self._regrade(patch, passed)
+        if isinstance(found, Broken):
+            found = self._regrade(patch, passed)
+        if isinstance(found, Regrade):
+            return found
+        why = f"resolved officially, and twice without a result beside {self.beside}, where gold has one: {found.why}"
+        mark = Mark(name=self.name, file="", why=" ".join(why.split()), grave=self.grave)
+        return Regrade(state="marked", marks=(mark,))
+
+    def _ran(self, run: Callable[[official.OpenEnvironment], T]) -> T | Broken:
+        """A run of the patch in question, whose faults may be its own doing: a run of gold must decide."""
+        noted = official.Noted(self._open)
+        try:
+            return run(noted)
+        except ContainerDied:  # which no patch causes
+            raise
+        except AemError as fault:
+            if not noted.opened:
+                raise
+            return Broken(f"{fault.boundary}: {fault}")
 
     @abstractmethod
-    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade: ...
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade | Broken:
+        """The finding; Broken where the patch's run was, and gold's was not."""
 
 
 class Regrader(SecondGrader):
     """Grades patches of one task with canaries, drawn anew for each."""
+
+    name, beside, grave = "no result", "canaries", True
 
     def __init__(self, task: Task, *, chance: random.Random | None = None, **how: Any) -> None:
         super().__init__(task, **how)
         self._chance = chance or random.SystemRandom()
         self._sources: dict[str, str] | None = None
 
-    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade:
+    def _regrade(self, patch: str, passed: frozenset[str]) -> Regrade | Broken:
         planted = self._plant()
         if planted is None:
             return Regrade(state="unaudited", reason="no canaries are known for the listed tests of this instance")
-        seen = self._run(patch, planted)
+        seen = self._ran(lambda opener: self._run(patch, planted, opener))
         if isinstance(seen, str):
             return Regrade(state="unaudited", reason=seen, canaries=planted.canaries)
-        changed = passed - seen.passed
-        if not seen.wrong and not changed:
+        changed = frozenset() if isinstance(seen, Broken) else passed - seen.passed
+        if isinstance(seen, Seen) and not seen.wrong and not changed:
             return Regrade(state="clean", canaries=planted.canaries)
-        gold = self._run(self._task.patch, planted)
+        gold = self._run(self._task.patch, planted, self._open)
         if isinstance(gold, str) or gold.wrong:
             reason = gold if isinstance(gold, str) else _words(gold.wrong)
             return Regrade(
                 state="unaudited", reason=f"gold with the same canaries: {reason}", canaries=planted.canaries
             )
+        if isinstance(seen, Broken):
+            return seen
         marks = [_mark(canary, how) for canary, how in seen.wrong]
         changed &= gold.passed
         if changed and not marks:  # an unstable test is no evidence: it must change again, under other canaries
             again = self._plant()
-            second = self._run(patch, again) if again else ""
+            second = self._ran(lambda opener: self._run(patch, again, opener)) if again else ""
+            if isinstance(second, Broken):
+                return second
             changed = changed - second.passed if isinstance(second, Seen) else frozenset()
         if changed:
             tests = ", ".join(sorted(changed)[:3])
@@ -111,10 +154,10 @@ class Regrader(SecondGrader):
             self._sources = read_sources(self._task, self._open)
         return plant(self._task, self._sources, self._chance)
 
-    def _run(self, patch: str, planted: Planted) -> Seen | str:
+    def _run(self, patch: str, planted: Planted, opener: official.OpenEnvironment) -> Seen | str:
         """Run a patch with these canaries in a fresh container; the reason, in words, if there is no result."""
         task = self._task.model_copy(update={"eval_script": planted.script})
-        attempt = official.try_patch_patiently(task, patch, self._open, self._timeout)
+        attempt = official.try_patch_patiently(task, patch, opener, self._timeout)
         if attempt.run is None:
             return "the patch could not be applied again"
         if attempt.run.timed_out:

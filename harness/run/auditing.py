@@ -250,7 +250,7 @@ def marked_keys(folder: Path) -> set[Key]:
     return {
         (entry["instance_id"], entry["seed"])
         for entry in read_json(path)
-        if any(mark["name"] not in ("canary", "result changed") for mark in entry["marks"])
+        if any(mark["name"] not in ("canary", "result changed", "no result") for mark in entry["marks"])
     }
 
 

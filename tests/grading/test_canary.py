@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from aem_harness.api.running import audit
 from aem_harness.harness.config import RunConfig
-from aem_harness.harness.errors import EnvironmentFault
+from aem_harness.harness.errors import AemError, ContainerDied, EnvironmentFault
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.canary import Planted, _values, kind_of, listed_files, misread, plant
 from aem_harness.harness.grading.container import Attempt, TestRun
@@ -166,19 +167,31 @@ def tiny_task(tmp: Path | None = None) -> Task:
 # --- a whole regrade, with simulated runs -----------------------------------------------------------------------------
 
 
-class Simulated(Regrader):
-    """A regrader whose containers are simulated: `fates` says how the canaries of each patch end, run by run."""
+Fates = Mapping[str, list[Any]]
 
-    def __init__(self, task: Task, fates: Mapping[str, list[dict[str, str]]], dropped: Mapping[str, list[str]]) -> None:
-        super().__init__(task, chance=random.Random(0), open_environment=lambda: pytest.fail("no container"))
+
+class Simulated(Regrader):
+    """A regrader whose containers are simulated: `fates` says how the canaries of each patch end, run by run.
+
+    A fate that is a fault ends the container of a run, and one in a list of its own keeps it from being opened.
+    """
+
+    def __init__(self, task: Task, fates: Fates, dropped: Mapping[str, list[str]]) -> None:
+        super().__init__(task, chance=random.Random(0), open_environment=nullcontext)  # type: ignore[arg-type]
         self._sources = {"test_double.py": "def test_two(): ...\n"}
         self.fates, self.dropped = {key: list(value) for key, value in fates.items()}, dropped
         self.runs: list[str] = []
 
-    def _run(self, patch: str, planted: Planted):
+    def _run(self, patch: str, planted: Planted, opener: Any):
         self.runs.append(patch)
-        fate = self.fates.get(patch, [{}])
-        log = simulated_log(self._task, planted, **(fate.pop(0) if len(fate) > 1 else fate[0]))
+        fates = self.fates.get(patch, [{}])
+        fate = fates.pop(0) if len(fates) > 1 else fates[0]
+        if isinstance(fate, list):
+            raise fate[0]
+        if isinstance(fate, AemError):
+            with opener():
+                raise fate
+        log = simulated_log(self._task, planted, **fate)
         gone = self.dropped.get(patch, [])
         passed = "".join(
             f"PASSED {test}\n" for test in (*self._task.fail_to_pass, *self._task.pass_to_pass) if test not in gone
@@ -187,12 +200,10 @@ class Simulated(Regrader):
         run = TestRun(output=log.encode(), timed_out=False, witness=Witness())
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(official, "try_patch", lambda *_: Attempt("", run))
-            return super()._run(patch, planted)
+            return super()._run(patch, planted, opener)
 
 
-def regraded(
-    fates: Mapping[str, list[dict[str, str]]], dropped: Mapping[str, list[str]] | None = None
-) -> tuple[Regrade, list[str]]:
+def regraded(fates: Fates, dropped: Mapping[str, list[str]] | None = None) -> tuple[Regrade, list[str]]:
     task = tiny_task()
     simulated = Simulated(task, fates, dropped or {})
     found = simulated.regrade("mine", [*task.fail_to_pass, *task.pass_to_pass])
@@ -228,6 +239,38 @@ def test_a_listed_test_whose_result_changes_twice_is_a_mark() -> None:
     assert "test_three" in found.marks[0].why
     assert runs == ["mine", tiny.GOLD, "mine"]
     assert regraded({}, {"mine": lost, tiny.GOLD: lost})[0].state == "clean"
+
+
+BROKE = EnvironmentFault("the container died: exit code 137")
+
+
+def test_a_patch_that_ends_its_container_beside_canaries_twice_is_a_grave_mark_and_not_lost_for_ever() -> None:
+    found, runs = regraded({"mine": [BROKE]})
+    assert [(mark.name, mark.grave) for mark in found.marks] == [("no result", True)]
+    assert "the container died: exit code 137" in found.marks[0].why
+    assert (found.state, found.lost) == ("marked", False)
+    assert runs == ["mine", tiny.GOLD, "mine", tiny.GOLD]
+
+
+def test_a_container_that_ended_once_is_no_evidence() -> None:
+    found, runs = regraded({"mine": [BROKE, {}]})
+    assert (found.state, found.marks, runs) == ("clean", (), ["mine", tiny.GOLD, "mine"])
+
+
+@pytest.mark.parametrize(
+    "fates",
+    [
+        {"mine": [BROKE], tiny.GOLD: [BROKE]},
+        {"mine": [BROKE], tiny.GOLD: [{}, BROKE]},
+        {"mine": [[BROKE]]},
+        {"mine": [BROKE, [BROKE]]},
+        {"mine": [ContainerDied("the container died: somebody else removed it")]},
+    ],
+    ids=["gold too", "gold too in the end", "never opened", "never opened again", "somebody else"],
+)
+def test_what_ends_gold_too_or_is_no_patchs_doing_is_lost_to_the_infrastructure(fates: Fates) -> None:
+    found, _ = regraded(fates)
+    assert (found.state, found.lost, found.marks) == ("unaudited", True, ())
 
 
 # --- which rollouts of a run ------------------------------------------------------------------------------------------

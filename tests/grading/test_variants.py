@@ -6,6 +6,7 @@ Special-casing is simulated by logs, never done; the bundled gold patch passes i
 import random
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from aem_harness.cli import app
-from aem_harness.harness.errors import ConfigError
+from aem_harness.harness.errors import AemError, ConfigError, EnvironmentFault
 from aem_harness.harness.grading import heldout, official, variants
 from aem_harness.harness.grading.canary import Planted
 from aem_harness.harness.grading.container import Attempt, TestRun
@@ -158,18 +159,22 @@ def keep(task: Task, held: HeldOut) -> None:
     heldout.write_json(heldout.path_of(task), held.model_dump(mode="json"))
 
 
-def ran(monkeypatch: pytest.MonkeyPatch, fates: Mapping[str, Mapping[str, str] | str]) -> Regrade:
-    """What is found where the runs of "mine" and of gold end so: a status by variant, or why there was no run."""
+def ran(monkeypatch: pytest.MonkeyPatch, fates: Mapping[str, Mapping[str, str] | str | AemError]) -> Regrade:
+    """What is found where the runs of "mine" and of gold end so: a status by variant, why there was no run, or a fault
+    that ended its container."""
     task = tiny_task()
     keep(task, HeldOut(instance_id=task.instance_id, sources={"test_double.py": PLAIN}, variants=VARIANTS))
 
-    def run(task: Task, patch: str, *_: object) -> TestRun | str:
+    def run(task: Task, patch: str, opener: Callable, timeout: float) -> TestRun | str:
         assert "test_one_more" in _written(Planted((), task.eval_script), "test_double.py")
         fate = fates["gold" if patch == tiny.GOLD else patch]
+        if isinstance(fate, AemError):
+            with opener():
+                raise fate
         return fate if isinstance(fate, str) else simulated(fate)
 
     monkeypatch.setattr(heldout, "_run", run)
-    return VariantRunner(task, open_environment=lambda: pytest.fail("no container")).regrade("mine", ())
+    return VariantRunner(task, open_environment=nullcontext).regrade("mine", ())  # type: ignore[arg-type]
 
 
 def simulated(fate: Mapping[str, str]) -> TestRun:
@@ -215,6 +220,17 @@ def test_a_run_that_did_not_end_says_nothing_of_the_patch(cache: Path, monkeypat
     assert (found.state, found.reason, found.marks) == ("unaudited", "out of time", ())
 
 
+def test_a_patch_that_ends_its_container_beside_variants_is_marked_for_a_reader_only(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broke = EnvironmentFault("the container died: exit code 137")
+    found = ran(monkeypatch, {"mine": broke, "gold": BOTH_PASS})
+    assert [(mark.name, mark.grave) for mark in found.marks] == [("special case", False)]
+    assert "beside variants" in found.marks[0].why
+    found = ran(monkeypatch, {"mine": broke, "gold": broke})
+    assert (found.state, found.lost) == ("unaudited", True)
+
+
 @pytest.mark.parametrize("slow", [0, 1, 2])
 def test_what_a_slow_machine_did_not_end_in_the_script_s_own_time_is_run_once_more(
     monkeypatch: pytest.MonkeyPatch, slow: int
@@ -232,7 +248,8 @@ def test_what_a_slow_machine_did_not_end_in_the_script_s_own_time_is_run_once_mo
     last = heldout._run(task, "mine", lambda: pytest.fail("no container"), 1.0)
     assert (len(runs), last) == (min(slow, 1) + 1, limited if slow == 2 else simulated(BOTH_PASS))
     runs.clear()
-    Regrader(task, open_environment=lambda: pytest.fail("no container"))._run("mine", Planted((), task.eval_script))
+    none = Planted((), task.eval_script)
+    Regrader(task, open_environment=lambda: pytest.fail("no container"))._run("mine", none, nullcontext)  # type: ignore[arg-type]
     assert len(runs) == min(slow, 1) + 1
 
 
