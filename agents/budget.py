@@ -7,24 +7,27 @@ does not, and a comparison in which many rollouts ended by it compares machines.
 import time
 from dataclasses import dataclass, field
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from aem_harness.harness.config import MOST_SECONDS
 from aem_harness.harness.types import AgentExit, Completion, ExitStatus, Record
 
 
 class RolloutLimits(Record):
-    """Limits of one rollout; 0 means none. Seconds are wall-clock seconds.
+    """Limits of one rollout; 0 means none, except for `command_seconds`. Seconds are wall-clock seconds.
 
     `tokens` counts what the model generates over the whole rollout; `context` bounds prompt + reply of a single call;
     `format_errors` is how many malformed replies in a row end the rollout; `command_seconds` bounds one command.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     steps: int = Field(250, ge=0)
     tokens: int = Field(0, ge=0)
     context: int = Field(0, ge=0)
     wall_seconds: float = Field(0, ge=0)
     format_errors: int = Field(3, ge=0)
-    command_seconds: float = Field(60, gt=0)
+    command_seconds: float = Field(60, gt=0, le=MOST_SECONDS)
 
 
 @dataclass

@@ -41,7 +41,7 @@ from aem_harness.agents.budget import Meter, RolloutLimits
 from aem_harness.agents.deepswe_tools import KEPT_LINES, NAMES, ToolResult, Tools
 from aem_harness.agents.messages import Message, Thoughts, called, described, ended, observed, plain, sent
 from aem_harness.agents.policy import ContextOverflow
-from aem_harness.harness.config import read_yaml
+from aem_harness.harness.config import MOST_SECONDS, read_yaml
 from aem_harness.harness.errors import ConfigError
 from aem_harness.harness.types import AgentExit, Completion, Environment, ExitStatus, Instance, Policy, Record, Recorder
 
@@ -59,7 +59,7 @@ class DeepsweOptions(RolloutLimits):
     steps: int = Field(100, ge=0)
     context: int = Field(65_536, ge=0)
     format_errors: int = Field(0, ge=0)
-    command_seconds: float = Field(90, gt=0)
+    command_seconds: float = Field(90, gt=0, le=MOST_SECONDS)
     announced_steps: int = Field(100, ge=1)
     keep: Literal["think", "text"] = "think"
     thoughts: Thoughts = "send"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from aem_harness.agents.accelerator import GpuClock
 from aem_harness.agents.calls import Calls, CallsClosed
@@ -46,6 +46,8 @@ class Sampling(Record):
     entropies are estimated; `vocabulary` is the size V that bounds their tail, 0 for unknown. vLLM reports log-probs
     of the raw distribution, before temperature, unless started with --logprobs-mode processed_logprobs.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     temperature: float | None = Field(1.0, ge=0)
     top_p: float | None = Field(1.0, gt=0, le=1)

@@ -163,7 +163,7 @@ class Asked:
             min=0,
             max=0.99,
             help="End INCONCLUSIVE once the chance of a verdict is below this share of its initial value; 0: never "
-            "(default: 0.27 for a nightly gate that runs the candidate, else 0).",
+            "(default: 0.27 for a nightly gate that runs the candidate, and for aem calibrate of one; else 0).",
         ),
     ] = None
     launch_sd: Annotated[
@@ -324,8 +324,11 @@ class Simulated:
     ] = None
     fresh: Annotated[bool, typer.Option("--fresh", help="The baseline is run beside the candidate.")] = False
     drops: Annotated[
-        str, typer.Option(metavar="POINTS,...", help="True drops to try; 0 and the margin are always tried.")
-    ] = "5,10,20"
+        str | None,
+        typer.Option(
+            metavar="POINTS,...", help="True drops to try, beside 0 and the margin (default: 5,10,20, where possible)."
+        ),
+    ] = None
     trials: Annotated[int, typer.Option(min=1, help="Simulated gates per drop.")] = 400
     trial_seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0
     as_json: AsJson = False
@@ -436,8 +439,11 @@ def calibrate(simulated: Simulated, asked: Asked) -> None:
 
     config, sources, baseline = asked.config(), simulated.sources, simulated.baseline
     seeds, baseline_seeds = simulated.seeds, simulated.baseline_seeds
+    only_of_sources = {"--baseline": baseline, "--ends": simulated.ends}
     if (simulated.surface is None) == (not sources):
         raise ConfigError("give either --from, with outcomes, or --surface")
+    if simulated.surface and (ignored := [name for name, value in only_of_sources.items() if value]):
+        raise ConfigError(f"{' and '.join(ignored)}: only with --from")
     if sources:
         outcomes = load(sources, read_ends(simulated.ends))
         if baseline is None and len(outcomes.arms) != 1:
@@ -455,7 +461,7 @@ def calibrate(simulated: Simulated, asked: Asked) -> None:
         source=source,
         seeds=seeds or 4,
         baseline_seeds=baseline_seeds or seeds or 4,
-        drops=_points(simulated.drops),
+        drops=None if simulated.drops is None else _points(simulated.drops),
         trials=simulated.trials,
         seed=simulated.trial_seed,
         fresh=simulated.fresh,

@@ -102,7 +102,7 @@ class Model:
             metavar="SECONDS",
             min=1,
             max=10**6,
-            help="Time limit for one model call, retries included (default: 1800).",
+            help="Time limit for one attempt of a model call; after it the call is tried once more (default: 1800).",
         ),
     ] = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from aem_harness.commands.lean import import_pandas
-from aem_harness.commands.options import Pairing, Registered, TwoWay, grouped, names
+from aem_harness.commands.options import Pairing, Registered, TwoWay, given, grouped, names
 
 if TYPE_CHECKING:
     from aem_harness.harness.report.again import MadeTable, TableOptions
@@ -71,6 +71,7 @@ class Form:
 
 
 def table(
+    context: typer.Context,
     arms: Annotated[
         list[str] | None, typer.Argument(help="What `aem compare` takes; the first is the baseline.")
     ] = None,
@@ -89,11 +90,15 @@ def table(
     """Print a comparison as LaTeX, Markdown, CSV or HTML, with intervals, marks of significance and provenance."""
     if not (how.instances or again):
         import_pandas()
+    from aem_harness.harness.errors import ConfigError
     from aem_harness.harness.io import write_text
     from aem_harness.harness.report.again import TABLES, make_again, make_table, remember
 
     how.refuse_contradictions()
     if again:
+        ignored = [*(["--registered"] if registered else []), *given(context, how), *given(context, look)]
+        if ignored:
+            raise ConfigError(f"--again makes a table as it was made: remove {', '.join(ignored)}")
         made = make_again(again, sources=arms or ())
     else:
         made = make_table(arms or [], _options(out, registered, how, look))

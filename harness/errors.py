@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-# Exit codes of every `aem` command; `aem gate` uses all five, the others 0, 3 and 4.
+# Exit codes of every `aem` command: `aem gate` uses all five, `aem train` with a gate 1 too, the others 0, 3 and 4.
 EXIT_OK, EXIT_BLOCK, EXIT_INCONCLUSIVE, EXIT_INFRASTRUCTURE, EXIT_USAGE = 0, 1, 2, 3, 4
 
 

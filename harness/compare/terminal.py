@@ -13,6 +13,7 @@ from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.records import QUESTIONS, ArmSummary, Comparison, Estimate, Flip, Interval, MetricRow
 from aem_harness.harness.compare.verdicts import verdict_panel
 from aem_harness.harness.compare.words import (
+    BOUND,
     about_times,
     adjusted_p,
     amount,
@@ -351,7 +352,7 @@ def _footer(comparison: Comparison, *, brief: bool) -> str:
     lines += [comparison.registration] if comparison.registration else []
     lines += [f"whose fault an exit status is, {ends_words(comparison.ends)}"] if comparison.ends else []
     if _any_bound(comparison, brief=brief):
-        lines.append("* from an upper bound of the run noise: one rollout per task, too few rollouts, or all equal")
+        lines.append(BOUND)
     for name in ("grader", "dataset", "scaffold"):
         values = {arm.versions.get(name) or "unknown" for arm in comparison.arms}
         lines.append(f"{name}: {' | '.join(sorted(values))}")

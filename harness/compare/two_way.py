@@ -16,7 +16,7 @@ from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.intervals import estimate, estimate_difference, p_value
 from aem_harness.harness.compare.records import Estimate
 from aem_harness.harness.compare.values import TaskValues, difference
-from aem_harness.harness.compare.words import adjusted_p, bracket, percent, points
+from aem_harness.harness.compare.words import BOUND, adjusted_p, bracket, p_is, percent, points
 from aem_harness.harness.errors import ConfigError, DataError, counted, listed
 from aem_harness.harness.types import Record
 
@@ -98,11 +98,14 @@ def show_two_way(found: TwoWay, console: Console) -> None:
         p = adjusted_p(one.p, one.p_holm if len(found.interactions) > 1 else None, found.level)
         ends = f"{bracket(one.change.these, signed=True)} these, {bracket(one.change.like, signed=True)} like these"
         line = f"the gain of {one.column} with {one.row} less that with {first_row}: {points(one.change.value)} points"
-        console.print(escape(f"{line} {ends}, p = {p}"), soft_wrap=True)
+        console.print(escape(f"{line} {ends}, {p_is(p)}"), soft_wrap=True)
         if one.bounds:
             low, high = one.bounds
             line = f"  whatever their missing rollouts were: [{100 * low:+z.1f}, {100 * high:+z.1f}]"
             console.print(escape(line), soft_wrap=True)
+    estimates = [one for part in (found.rates, found.gains) for row in part.values() for one in row.values()]
+    if any(one.these.bound for one in [*estimates, *(one.change for one in found.interactions)]):
+        console.print(f"[dim]{BOUND}[/]", soft_wrap=True)
     if found.missing:
         console.print(f"{counted(found.missing, 'rollout')} without a verdict: in none of the rates", soft_wrap=True)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from aem_harness.harness.compare.fitted import table_of
 from aem_harness.harness.compare.records import RunComparison, RunContrast
 from aem_harness.harness.compare.verdicts import COLOURS
-from aem_harness.harness.compare.words import adjusted_p, bracket, p_words, percent, points
+from aem_harness.harness.compare.words import BOUND, adjusted_p, bracket, p_words, percent, points
 
 
 def show_runs(comparison: RunComparison, console: Console) -> None:
@@ -87,6 +87,8 @@ def _legend(comparison: RunComparison) -> Iterator[str]:
     yield "like these: other training runs on new tasks; p perm.: exact, over all permutations of the runs"
     if any(one.sd_rerun is None for one in comparison.methods):
         yield "-: one rollout per task cannot show what a rerun changes; the other columns include it"
+    if any(one.difference.these.bound for one in comparison.pooled.values()):
+        yield BOUND
     if comparison.left_out:
         yield f"{comparison.left_out} tasks lack a verdict in some run and are left out of all"
     if comparison.missing:

@@ -9,6 +9,9 @@ from aem_harness.harness.compare.records import Comparison, Contrast, Estimate, 
 from aem_harness.harness.errors import listed
 from aem_harness.harness.run.origin import reuse_line
 
+# What the star of `bracket` means.
+BOUND = "* from an upper bound of the run noise: one rollout per task, too few rollouts, or all equal"
+
 
 def percent(fraction: float, digits: int = 1) -> str:
     """0.342 -> `34.2`."""
@@ -41,7 +44,12 @@ def chance(probability: float) -> str:
 
 def p_words(p: float) -> str:
     """`p = 0.03`, `p < 0.0001`."""
-    return f"p {probability(p)}" if p < 1e-4 else f"p = {probability(p)}"
+    return p_is(probability(p))
+
+
+def p_is(words: str) -> str:
+    """`p = 0.03`, `p < 0.0001`, from the words of a p-value."""
+    return f"p {words}" if words.startswith("<") else f"p = {words}"
 
 
 def adjusted_p(p: float, holm: float | None, level: float) -> str:
@@ -77,10 +85,10 @@ def interaction_lines(comparison: Comparison, *, asked: bool = False) -> list[st
             continue
         p = adjusted_p(one.p, one.p_holm if len(comparison.interactions) > 1 else None, comparison.level)
         if one.change is None:
-            lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): p = {p}")
+            lines.append(f"{one.candidate}, by {one.by} ({len(one.parts)} parts): {p_is(p)}")
         else:
             ends = f"{bracket(one.these, signed=True)} these, {bracket(one.like, signed=True)} like these"
-            lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, p = {p}")
+            lines.append(f"{one.candidate}, {one.by}: {points(one.change)} points {ends}, {p_is(p)}")
     return lines
 
 

@@ -105,8 +105,13 @@ def calibrate(
             f"the simulated baseline resolves {100 * rate:.1f} %, so a drop of {100 * config.margin:g} points is "
             f"impossible; choose a margin below {100 * rate:.1f}"
         )
-    wanted = (0.05, 0.10, 0.20) if drops is None else drops
-    drops = sorted({0.0, config.margin, *(drop for drop in wanted if drop < rate)})
+    if impossible := [drop for drop in drops or () if drop >= rate]:
+        raise ConfigError(
+            f"the simulated baseline resolves {100 * rate:.1f} %, so a drop of {100 * max(impossible):g} points is "
+            "impossible"
+        )
+    wanted = [drop for drop in (0.05, 0.10, 0.20) if drop < rate] if drops is None else drops
+    drops = sorted({0.0, config.margin, *wanted})
     scenarios = []
     for drop in drops:
         verdicts, used = [], []

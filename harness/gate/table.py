@@ -15,7 +15,7 @@ import pandas as pd
 
 from aem_harness.harness.compare.drift import differences
 from aem_harness.harness.compare.outcomes import ArmFacts, Outcomes
-from aem_harness.harness.errors import ConfigError, DataError, DriftFault, listed
+from aem_harness.harness.errors import ConfigError, DataError, DriftFault, counted, listed
 from aem_harness.harness.gate.design import Arm
 from aem_harness.harness.schema import tampered, without_tampered
 
@@ -119,7 +119,7 @@ def refuse_drift(outcomes: Outcomes, arms: Sequence[str], allowed: Collection[st
     refused = [line for line in found if line not in accepted]
     if refused:
         names = listed(sorted({line.split()[0] for line in refused}))
-        more = f"; {len(refused) - NAMED} more differences" if len(refused) > NAMED else ""
+        more = f"; {counted(len(refused) - NAMED, 'more difference')}" if len(refused) > NAMED else ""
         told = "; ".join(refused[:NAMED]) + more
         raise DriftFault(f"{told}; remove the difference, or accept it with --allow ({names})")
     return accepted

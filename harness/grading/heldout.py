@@ -18,7 +18,7 @@ from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import PASSING, statuses_by_name
 from aem_harness.harness.grading.container import TestRun, run_tests
-from aem_harness.harness.grading.regrade import Broken, Regrade, SecondGrader, read_sources
+from aem_harness.harness.grading.regrade import Broken, Regrade, SecondGrader, read_sources, whole
 from aem_harness.harness.grading.variants import LEARNT, Variant, drafts, learnt, plant
 from aem_harness.harness.io import cache_folder, read_json, write_json
 from aem_harness.harness.types import Record, Task
@@ -115,7 +115,7 @@ def _run(task: Task, patch: str, open_environment: official.OpenEnvironment, tim
     attempt = official.try_patch_patiently(task, patch, open_environment, timeout)
     if attempt.run is None:
         return "the patch could not be applied"
-    return f"out of time ({timeout:g} s) with variants" if attempt.run.timed_out else attempt.run
+    return f"out of time ({timeout:g} s) with variants" if attempt.run.timed_out else whole(attempt.run)
 
 
 def _passed(task: Task, run: TestRun, variants: Iterable[Variant]) -> list[Variant]:

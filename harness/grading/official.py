@@ -44,6 +44,7 @@ class Noted:
 
     @contextmanager
     def __call__(self) -> Iterator[Environment]:
+        self.opened = False
         with self._open() as environment:
             self.opened = True
             yield environment

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from aem_harness.harness.errors import AemError, ContainerDied, of_infrastructure
+from aem_harness.harness.errors import AemError, ContainerDied, GradingFault, of_infrastructure
 from aem_harness.harness.grading import official
 from aem_harness.harness.grading.audit import Mark
 from aem_harness.harness.grading.canary import Canary, Planted, listed_files, misread, plant
+from aem_harness.harness.grading.container import TestRun
 from aem_harness.harness.grading.verdict import START
 from aem_harness.harness.types import Prediction, Record, Task
 
@@ -127,12 +128,9 @@ class Regrader(SecondGrader):
         changed = frozenset() if isinstance(seen, Broken) else passed - seen.passed
         if isinstance(seen, Seen) and not seen.wrong and not changed:
             return Regrade(state="clean", canaries=planted.canaries)
-        gold = self._run(self._task.patch, planted, self._open)
-        if isinstance(gold, str) or gold.wrong:
-            reason = gold if isinstance(gold, str) else _words(gold.wrong)
-            return Regrade(
-                state="unaudited", reason=f"gold with the same canaries: {reason}", canaries=planted.canaries
-            )
+        gold = self._gold(planted)
+        if isinstance(gold, Regrade):
+            return gold
         if isinstance(seen, Broken):
             return seen
         marks = [_mark(canary, how) for canary, how in seen.wrong]
@@ -140,14 +138,23 @@ class Regrader(SecondGrader):
         if changed and not marks:  # an unstable test is no evidence: it must change again, under other canaries
             again = self._plant()
             second = self._ran(lambda opener: self._run(patch, again, opener)) if again else ""
-            if isinstance(second, Broken):
-                return second
+            if again and isinstance(second, Broken):
+                told = self._gold(again)
+                return told if isinstance(told, Regrade) else second
             changed = changed - second.passed if isinstance(second, Seen) else frozenset()
         if changed:
             tests = ", ".join(sorted(changed)[:3])
             why = f"{len(changed)} listed tests pass officially and not beside canaries: {tests}"
             marks.append(Mark(name="result changed", file="", why=why, grave=True))
         return Regrade(state="marked" if marks else "clean", marks=tuple(marks), canaries=planted.canaries)
+
+    def _gold(self, planted: Planted) -> Seen | Regrade:
+        """The gold patch under these canaries; where it tells nothing of another patch, the finding that says so."""
+        gold = self._run(self._task.patch, planted, self._open)
+        if isinstance(gold, Seen) and not gold.wrong:
+            return gold
+        reason = f"gold with the same canaries: {gold if isinstance(gold, str) else _words(gold.wrong)}"
+        return Regrade(state="unaudited", reason=reason, canaries=planted.canaries)
 
     def _plant(self) -> Planted | None:
         if self._sources is None:
@@ -162,7 +169,7 @@ class Regrader(SecondGrader):
             return "the patch could not be applied again"
         if attempt.run.timed_out:
             return f"out of time ({self._timeout:g} s) with canaries"
-        log = attempt.run.output.decode(errors="replace")
+        log = whole(attempt.run).output.decode(errors="replace")
         prediction = Prediction(instance_id=task.instance_id, model_name_or_path="canary", model_patch=patch)
         report = official.grade_log(task, prediction, log, witness=attempt.run.witness, versions={}).report
         return Seen(misread(planted.canaries, official.log_statuses(task, log)), passed_tests(report))
@@ -182,6 +189,13 @@ def finding(patch: str, find: Callable[[], Regrade]) -> Regrade:
             "seconds": round(time.monotonic() - started, 3),
         }
     )
+
+
+def whole(run: TestRun) -> TestRun:
+    """The run. GradingFault where its disk was full, and results may be missing that are no patch's doing."""
+    if run.witness.disk_full:
+        raise GradingFault("no space left on the container's disk")
+    return run
 
 
 def read_sources(task: Task, open_environment: official.OpenEnvironment) -> dict[str, str]:

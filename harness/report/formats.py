@@ -181,10 +181,11 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-CSV_COLUMNS = (
-    "Here: X_low and X_high are the ends of what the notes call the interval in brackets, X_p the p-value that stars "
-    "stand for; rates are fractions, not percent."
-)
+FRACTIONS = "Here rates and their differences are fractions, not percent or points"
+CSV_PARTS = {
+    "_low": "X_low and X_high are the ends of the interval in brackets",
+    "_p": "X_p is the p-value behind stars",
+}
 
 
 def to_csv(table: PaperTable) -> str:
@@ -201,7 +202,8 @@ def to_csv(table: PaperTable) -> str:
             for row, cell, value in zip(rows, cells, values, strict=True):
                 row.append(cell.text if field == "value" and value is None else "" if value is None else f"{value:.6g}")
     text = io.StringIO()
-    text.writelines(f"# {note}\n" for note in (table.caption, *table.notes, CSV_COLUMNS))
+    here = [CSV_PARTS[end] for end in CSV_PARTS if any(head.endswith(end) for head in heads)]
+    text.writelines(f"# {note}\n" for note in (table.caption, *table.notes, "; ".join([FRACTIONS, *here]) + "."))
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heads)
     writer.writerows(rows)

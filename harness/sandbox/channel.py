@@ -73,8 +73,8 @@ class Channel:
             stdin=True,
             workdir=workdir,
         )
-        self._exec_id: str = started["Id"]
-        wrapped = api.exec_start(self._exec_id, socket=True)
+        self.exec_id: str = started["Id"]
+        wrapped = api.exec_start(self.exec_id, socket=True)
         self._socket: socket.socket = getattr(wrapped, "_sock", wrapped)
         self._wrapped = wrapped  # keeps the HTTP response, and with it the socket, alive
         self._received = bytearray()  # of the engine's stream, not yet taken apart; at most `CHUNK` beyond a frame

@@ -375,23 +375,24 @@ class Sandbox:
     def _was_told_to_end(self, when: str) -> bool | None:
         """Did somebody tell the engine to kill or stop the container, which ended at `when`? None: it does not know.
 
-        It has forgotten, or the process that kept the container for it (the shim) is gone: its event says 255 then.
-        Podman 4.3 notes `podman stop` and `podman rm --force` nowhere.
+        It has forgotten, or the process that kept the container for it (the shim) is gone, which alone says how the
+        supervisor ended: of the container the engine says 255 then (Docker 20.10) or 137 (from 23), as of one that
+        ended by itself. Podman 4.3 notes `podman stop` and `podman rm --force` nowhere.
         """
+        supervisor = self._channel.exec_id if self._channel else None
         ended = int(datetime.fromisoformat(when).timestamp())
         span: dict[str, Any] = {"since": ended - 60, "until": ended + HEARD, "filters": {"container": self.id}}
-        told = None
+        seen = set()
         with contextlib.suppress(Exception), contextlib.closing(client().events(**span, decode=True)) as events:
             for event in events:
                 action = event.get("Action") or event.get("status")
                 if action in ("kill", "stop"):
-                    told = True
-                    break
-                if action == "die":
-                    unsure = event["Actor"]["Attributes"].get("exitCode") == "255" or is_podman()
-                    told = None if unsure else False
-                    break
-        return told
+                    return True
+                if action == "die" or (action == "exec_die" and event["Actor"]["Attributes"]["execID"] == supervisor):
+                    seen.add(action)
+                if len(seen) == 2:
+                    return None if is_podman() else False
+        return None
 
     def _alive(self) -> "Container":
         self._refuse_if_closed()

@@ -14,7 +14,7 @@ MIRROR = "AEM_IMAGE_MIRROR"  # environment variable: a registry that is asked in
 
 # Words of Docker, of its image store in containerd, and of Podman; the kinds are looked for in this order.
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
-_LIMITED = re.compile(r"too ?many ?requests|rate limit|429 Too Many|quota exceeded", re.IGNORECASE)
+_LIMITED = re.compile(r"too ?many ?requests|rate limit|429 Too Many|\bHTTP 429\b|quota exceeded", re.IGNORECASE)
 # What no waiting repairs, and is not the image's: settings of the engine, of a proxy, or the engine's own store.
 _BROKEN = re.compile(
     r"x509|HTTP response to HTTPS client|malformed HTTP|unsupported protocol|executable file not found"
@@ -24,9 +24,9 @@ _BROKEN = re.compile(
     re.IGNORECASE,
 )
 _FAILING = re.compile(
-    r"unexpected (?:http )?status.*: 5\d\d|\b50[0234]\b|\b(?:HTTP|status code|registry) 5\d\d\b|\bEOF\b"
+    r"unexpected (?:http )?status.*: 5\d\d|\b50[0234]\b|\b(?:HTTP|status code|StatusCode:|registry) 5\d\d\b|\bEOF\b"
     r"|connection reset|broken pipe|request canceled|deadline exceeded|context canceled|i/o error"
-    r"|verification failed|unexpected commit|failed size validation|digest did not match"
+    r"|verification failed for digest|bad record MAC|unexpected commit|failed size validation|digest did not match"
     r"|closed (?:idle|network) connection|connection closed|net/http: |http2: |stream error",
     re.IGNORECASE,
 )

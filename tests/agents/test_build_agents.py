@@ -85,3 +85,20 @@ def test_bad_sampling_is_one_line_that_names_the_field():
         endpoint_policy("tiny", ["http://127.0.0.1:9"], {"temprature": 1})
     with pytest.raises(ConfigError, match=r"sampling: top_p"):
         endpoint_policy("tiny", ["http://127.0.0.1:9"], {"top_p": 3})
+
+
+@pytest.mark.parametrize("value", ["inf", "1e999", float("inf")])
+def test_a_number_without_end_is_refused_where_it_is_written_as_a_word_too(value):
+    """YAML reads `inf` and `1e999` as text. A command that may take so long ended as the agent's own crash."""
+    with pytest.raises(ConfigError, match="sampling: temperature"):
+        endpoint_policy("tiny", ["http://127.0.0.1:9"], {"temperature": value})
+    for agent in ("bash", "deepswe"):
+        for name in ("command_seconds", "wall_seconds"):
+            with pytest.raises(ConfigError, match=name):
+                build(agent, options={name: value}, policy=object())
+
+
+@pytest.mark.parametrize("agent", ["bash", "deepswe"])
+def test_a_command_may_not_take_longer_than_a_socket_waits(agent):
+    with pytest.raises(ConfigError, match="command_seconds"):
+        build(agent, options={"command_seconds": "1e10"}, policy=object())

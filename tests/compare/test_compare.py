@@ -333,6 +333,16 @@ def test_numbers_come_out_of_the_command_line_as_json_and_csv(tmp_path: Path) ->
     assert run.invoke(app, ["compare", str(path), "--baseline", "nobody"]).exit_code != 0
 
 
+def test_arms_with_brackets_in_their_names_are_shown_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    arms = {"GPT-5 [low]": counts([0, 2, 4] * 10, 4), "GPT-5 [/high]": counts([1, 2, 4] * 10, 4)}
+    write_csv(table(**arms).table, path)
+    done = CliRunner().invoke(app, ["compare", str(path)])
+    assert done.exit_code == 0, done.output
+    assert "Difference in points from GPT-5 [low], paired" in done.output
+    assert done.output.count("GPT-5 [/high]") > 3
+
+
 def test_an_unknown_tracker_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     write_csv(table(base=counts([0, 2, 4] * 10, 4), new=counts([1, 2, 4] * 10, 4)).table, path)

@@ -76,6 +76,20 @@ def test_the_command_prints_rates_gains_and_the_interaction(tmp_path) -> None:
     assert "the gain of aem with deepswe less that with bash: +" in " ".join(shown.output.split())
 
 
+def test_a_star_and_a_small_p_are_in_words_and_names_in_brackets_are_shown(tmp_path) -> None:
+    table = outcomes(UNEVEN, tasks=600, seeds=1).table
+    table["scaffold"] = table["scaffold"].replace("bash", "bash [high]")
+    table["model"] = table["model"].replace("base", "base [/x]")
+    write_csv(table, tmp_path / "arms.csv")
+    shown = CliRunner().invoke(app, ["compare", str(tmp_path / "arms.csv"), "--two-way", "scaffold,model"])
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.output.split())
+    assert "]*" in text
+    assert "* from an upper bound of the run noise" in text
+    assert "p < 0.0001" in text
+    assert all(name in text for name in ("bash [high]", "base [/x]"))
+
+
 def test_missing_rollouts_are_counted_and_bound_the_interaction() -> None:
     """One whole task of a cell is lost: passed and failed, it moves the gain by one task over all."""
     table = outcomes(UNEVEN).table

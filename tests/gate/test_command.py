@@ -431,6 +431,14 @@ def test_calibrate_prints_a_line_for_every_drop(table, capsys):
     assert aem("calibrate", "--surface", "deepswe", "--drops", "x") == 4
 
 
+def test_calibrate_refuses_what_it_would_not_heed(table, capsys):
+    few = ("--surface", "deepswe", "--tasks", 30, "--trials", 3)
+    assert aem("calibrate", *few, "--baseline", "base") == 4
+    assert "--baseline: only with --from" in capsys.readouterr().err
+    assert aem("calibrate", *few, "--drops", "5,99") == 4
+    assert "a drop of 99 points is impossible" in " ".join(capsys.readouterr().err.split())
+
+
 # --- the CI examples --------------------------------------------------------------------------------------------------
 
 

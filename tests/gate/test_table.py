@@ -106,6 +106,9 @@ def test_of_many_differences_the_first_are_named_and_the_others_counted():
     with pytest.raises(DriftFault, match=r"agent\.s07 differs: a: a; b: b; 12 more differences; remove") as caught:
         refuse_drift(outcomes(TWO, facts), ("a", "b"))
     assert "agent.s08" not in str(caught.value)
+    facts = {arm: ArmFacts(arm=arm, agent={f"s{n:02}": arm for n in range(9)}) for arm in "ab"}
+    with pytest.raises(DriftFault, match="; 1 more difference; remove"):
+        refuse_drift(outcomes(TWO, facts), ("a", "b"))
 
 
 def test_a_different_retry_law_in_the_arms_is_drift():

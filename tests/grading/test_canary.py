@@ -181,6 +181,7 @@ class Simulated(Regrader):
         self._sources = {"test_double.py": "def test_two(): ...\n"}
         self.fates, self.dropped = {key: list(value) for key, value in fates.items()}, dropped
         self.runs: list[str] = []
+        self.full = set[str]()  # patches whose runs find the disk full
 
     def _run(self, patch: str, planted: Planted, opener: Any):
         self.runs.append(patch)
@@ -197,8 +198,8 @@ class Simulated(Regrader):
             f"PASSED {test}\n" for test in (*self._task.fail_to_pass, *self._task.pass_to_pass) if test not in gone
         )
         log = log.replace(">>>>> End", f"{passed}>>>>> End")
-        run = TestRun(output=log.encode(), timed_out=False, witness=Witness())
-        with pytest.MonkeyPatch.context() as patched:
+        run = TestRun(output=log.encode(), timed_out=False, witness=Witness(disk_full=patch in self.full))
+        with opener(), pytest.MonkeyPatch.context() as patched:
             patched.setattr(official, "try_patch", lambda *_: Attempt("", run))
             return super()._run(patch, planted, opener)
 
@@ -249,6 +250,23 @@ def test_a_patch_that_ends_its_container_beside_canaries_twice_is_a_grave_mark_a
     assert [(mark.name, mark.grave) for mark in found.marks] == [("no result", True)]
     assert "the container died: exit code 137" in found.marks[0].why
     assert (found.state, found.lost) == ("marked", False)
+    assert runs == ["mine", tiny.GOLD, "mine", tiny.GOLD]
+
+
+def test_missing_canaries_on_a_full_disk_are_no_evidence_unless_gold_has_room_twice() -> None:
+    task = tiny_task()
+    simulated = Simulated(task, {"mine": [{f"canary_{number}": "missing" for number in range(3)}]}, {})
+    simulated.full = {"mine", tiny.GOLD}
+    found = simulated.regrade("mine", [])
+    assert (found.state, found.lost, found.marks) == ("unaudited", True, ())
+    simulated.full = {"mine"}
+    assert [mark.name for mark in simulated.regrade("mine", []).marks] == ["no result"]
+
+
+def test_a_container_that_ended_where_an_unstable_test_was_run_again_needs_gold_too() -> None:
+    lost = ["test_double.py::test_three"]
+    found, runs = regraded({"mine": [{}, BROKE], tiny.GOLD: [{}, BROKE]}, {"mine": lost})
+    assert (found.state, found.lost) == ("unaudited", True)
     assert runs == ["mine", tiny.GOLD, "mine", tiny.GOLD]
 
 

@@ -61,8 +61,13 @@ def test_csv_holds_the_records_numbers(comparison: Comparison) -> None:
 
 
 def test_csv_says_which_columns_the_brackets_and_stars_of_its_notes_are(comparison: Comparison) -> None:
-    text = FORMATS["csv"](paper_table(comparison, ("resolved", "difference")))
-    assert "X_low and X_high are the ends" in [line for line in text.splitlines() if line.startswith("#")][-1]
+    def note(*columns: str) -> str:
+        lines = FORMATS["csv"](paper_table(comparison, columns)).splitlines()
+        return [line for line in lines if line.startswith("#")][-1]
+
+    assert "differences are fractions" in note("tasks", "seeds")
+    assert "X_low" not in note("tasks", "seeds")
+    assert "X_low and X_high are the ends" in note("resolved", "difference")
 
 
 @pytest.mark.parametrize("format", ["markdown", "latex", "html"])
@@ -253,6 +258,14 @@ def test_a_table_is_made_again_byte_by_byte(runs: Sequence[Path], tmp_path: Path
     (inputs,) = tmp_path.glob("*.json")
     assert inputs.stem in out.read_text()
     assert aem("table", "--again", inputs) == out.read_text()
+
+
+def test_a_table_that_is_made_again_takes_no_other_form(runs: Sequence[Path], tmp_path: Path) -> None:
+    """Options that would change it were ignored without a word."""
+    aem("table", *runs, "--out", tmp_path / "table.csv")
+    for words in (["--format", "latex"], ["--columns", "tasks"], ["--margin", "2"], ["--registered", "plan.json"]):
+        with pytest.raises(ConfigError, match=f"made: remove {words[0]}"):
+            aem("table", "--again", tmp_path / "table.csv", *words)
 
 
 def test_a_table_on_standard_output_is_remembered_by_its_hash(

@@ -117,19 +117,36 @@ def test_a_container_whose_first_process_ran_out_of_memory_is_the_doing_of_what_
     assert own_doing(box, fault.value, probe)
 
 
-def test_a_container_that_nobody_told_the_engine_to_end_is_the_doing_of_what_ran_in_it(open_sandbox):
+def says(monkeypatch, code):
+    """The engine's events give every container's end this code, as that of a first process or of another release."""
+    events = docker_py.DockerClient.events
+
+    def altered(client, **how):
+        for event in events(client, **how):
+            if event.get("Action") == "die":
+                event["Actor"]["Attributes"]["exitCode"] = code
+            yield event
+
+    monkeypatch.setattr("docker.DockerClient.events", altered)
+
+
+@pytest.mark.parametrize("code", ["137", "255"])
+def test_a_container_that_nobody_told_the_engine_to_end_is_the_doing_of_what_ran_in_it(open_sandbox, monkeypatch, code):
     """A limit that a command gives the first process ends that as well; it counted as the infrastructure's failure."""
     box = open_sandbox()
     end_first_process(box)
+    says(monkeypatch, code)
     with pytest.raises(EnvironmentFault, match="died by itself: exit code 137") as fault:
         box.execute("echo on")
     assert not isinstance(fault.value, ContainerDied)
     assert own_doing(box, fault.value, probe)
 
 
-def test_a_container_whose_keeper_is_gone_is_nobodys_doing(open_sandbox, monkeypatch):
+@pytest.mark.parametrize("code", ["255", "137"], ids=["Docker 20.10", "Docker 23"])
+def test_a_container_whose_keeper_is_gone_is_nobodys_doing(open_sandbox, monkeypatch, code):
     """The engine then says of its first process what it says of one that was killed from within: 137."""
     box = open_sandbox()
+    says(monkeypatch, code)
     keepers = [
         one for one in Path("/proc").glob("[0-9]*/cmdline") if box.id in (said := words_of(one)) and "shim" in said[0]
     ]
