@@ -301,7 +301,8 @@ def _flips(comparison: Comparison) -> list[RenderableType]:
         )
         for flip in found[:SHOWN]:
             table.add_row(escape(flip.instance_id), *_flip_cells(flip, parted=parted))
-        lines = ["probability: that the resolved rate truly changed", *_how_to_read(found[0])]
+        alone = "" if max(found[0].p_worse, found[0].p_better) > 0.5 else "; of no single task is that likely"
+        lines = [f"probability: that the resolved rate truly changed{alone}", *_how_to_read(found[0])]
         out.append(Group(table, *(f"[dim]{line}[/dim]" for line in lines)))
     unique = {arm: tasks for arm, tasks in comparison.unique.items() if tasks}
     if unique:

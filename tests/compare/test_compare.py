@@ -333,6 +333,14 @@ def test_numbers_come_out_of_the_command_line_as_json_and_csv(tmp_path: Path) ->
     assert run.invoke(app, ["compare", str(path), "--baseline", "nobody"]).exit_code != 0
 
 
+def test_where_the_tasks_differ_together_and_none_alone_that_is_said() -> None:
+    """Each probability is below one percent then, under a verdict of a difference."""
+    alone = "of no single task is that likely"
+    rates = [k % 8 for k in range(40)]
+    assert alone in to_text(compare(table(base=counts(rates, 8), new=counts([k + 1 for k in rates], 8))))
+    assert alone not in to_text(compare(table(base=counts([4, 0] * 20, 4), new=counts([4, 0] * 19 + [0, 4], 4))))
+
+
 def test_arms_with_brackets_in_their_names_are_shown_by_their_names(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     arms = {"GPT-5 [low]": counts([0, 2, 4] * 10, 4), "GPT-5 [/high]": counts([1, 2, 4] * 10, 4)}
